@@ -1,0 +1,5 @@
+"""`python -m polobench` is `polobench`."""
+
+from polobench.cli import main
+
+main()

@@ -1,0 +1,206 @@
+"""What a store holds, sorted for the report: runs by arm, skipped cells, damaged files, and how much was left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import numbers
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polobench.core.errors import first_line
+from polobench.core.result import RunResult
+from polobench.harness.store import Damaged, Store, read_result
+
+OnProgress = Callable[[str, int, int], None]
+_TEXTS = ("kind", "method", "label", "task", "device", "status", "reason", "unit", "started_at", "cell_id")
+_MAPPINGS = ("budget", "hyperparameters", "loss_convergence", "time_to_target", "throughput", "provenance")
+_CURVE_COLUMNS = ("samples", "wall_seconds", "cpu_seconds", "return_mean")
+_DRAWN_METRICS = ("samples", "loss", "kl")
+_ROUND_SECONDS = ("iteration_seconds", "rollout_seconds", "update_seconds")
+
+
+@dataclass(frozen=True, order=True)
+class Arm:
+    """One method variant on one task, device and budget; its cells differ by seed."""
+
+    task: str
+    budget: str
+    label: str
+    device: str
+    method: str
+    kind: str
+
+    @classmethod
+    def of(cls, result: RunResult) -> Arm:
+        """The arm that this cell belongs to."""
+        budget = budget_text(result.budget)
+        return cls(result.task, budget, result.label, result.device, result.method, result.kind)
+
+
+@dataclass
+class Collection:
+    """A store as the report sees it.
+
+    Attributes:
+        name: of the store's folder.
+        cells: every cell, those that differ only by code reduced to the newest; skipped ones too.
+        arms: the cells that ran, by arm and then by seed, a seed once.
+        skipped: the cells that did not run, in the same order.
+        damaged: files that are no result.
+        older_code: cells left out because a newer one differs from them only by code.
+        older_settings: further cells left out of `arms` because a newer one has the same arm and seed, but other
+            hyper-parameters, threads or rounds.
+    """
+
+    name: str
+    cells: list[RunResult] = field(default_factory=list)
+    arms: dict[Arm, list[RunResult]] = field(default_factory=dict)
+    skipped: list[RunResult] = field(default_factory=list)
+    damaged: list[Damaged] = field(default_factory=list)
+    older_code: int = 0
+    older_settings: int = 0
+
+    def of_kind(self, kind: str) -> dict[Arm, list[RunResult]]:
+        """The arms of one kind, "learning" or "throughput"."""
+        return {arm: runs for arm, runs in self.arms.items() if arm.kind == kind}
+
+    @property
+    def labels(self) -> list[str]:
+        """Every label of the store in a fixed order, so that colours do not depend on what a figure shows."""
+        return sorted({result.label for result in self.cells})
+
+
+def collect(store: Store | Path | str, on_progress: OnProgress | None = None) -> Collection:
+    """Read a store and sort it.
+
+    Args:
+        store: the store or its folder.
+        on_progress: hears `(what, done, total)` of every file.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    results, damaged = _read(store, on_progress)
+    _complete_floors(results)
+    cells = _newest(results, _all_but_code)
+    runs = sorted(_newest(cells, lambda result: (Arm.of(result), result.seed)), key=_order)
+    arms: dict[Arm, list[RunResult]] = {}
+    for result in runs:
+        if result.status != "skipped":
+            arms.setdefault(Arm.of(result), []).append(result)
+    return Collection(
+        name=store.folder.resolve().name,
+        cells=sorted(cells, key=_order),
+        arms=arms,
+        skipped=[result for result in runs if result.status == "skipped"],
+        damaged=damaged,
+        older_code=len(results) - len(cells),
+        older_settings=len(cells) - len(runs),
+    )
+
+
+def _read(store: Store, on_progress: OnProgress | None) -> tuple[list[RunResult], list[Damaged]]:
+    """Every result without what no report needs: ten thousand trails of single updates would fill the memory."""
+    store.require()
+    paths = sorted(store.folder.glob("*.json"))
+    results: list[RunResult] = []
+    damaged: list[Damaged] = []
+    for done, path in enumerate(paths, 1):
+        found = read_result(path)
+        if isinstance(found, RunResult):
+            problem = _problem(found)
+            if problem:
+                damaged.append(Damaged(path, problem))
+            else:
+                drawn = [name for name in _DRAWN_METRICS if name in found.updates]
+                results.append(dataclasses.replace(found, trail=[], traceback="", updates=found.updates[drawn].copy()))
+        else:
+            damaged.append(found)
+        if on_progress:
+            on_progress("reading", done, len(paths))
+    return results, damaged
+
+
+def _problem(result: RunResult) -> str:
+    """What makes a well-formed file no result, or nothing."""
+    for name in _TEXTS:
+        if not isinstance(getattr(result, name), str):
+            return f"{name} is not a text"
+    for name in _MAPPINGS:
+        if not isinstance(getattr(result, name), Mapping):
+            return f"{name} is not an object"
+    if not isinstance(result.seed, int) or isinstance(result.seed, bool):
+        return "seed is not an integer"
+    try:
+        return _problem_with_numbers(result)
+    except (TypeError, ValueError, KeyError) as error:
+        return first_line(error)
+
+
+def _problem_with_numbers(result: RunResult) -> str:
+    optional = {"target": result.target, "final_score": result.final_score, **result.budget, **result.time_to_target}
+    optional |= result.loss_convergence | dataclasses.asdict(result.ledger)
+    given = {name: value for name, value in optional.items() if value is not None}
+    given |= {name: getattr(result, name) for name in ("floor", "final_return", "peak_memory_mib")}
+    given |= {name: value for name, value in result.throughput.items() if not name.endswith("_seconds")}
+    for name, value in given.items():
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            return f"{name} is not a number"
+    if not result.curve.empty:
+        result.curve[list(_CURVE_COLUMNS)].astype(float)
+    if not result.updates.empty:
+        result.updates[["samples", *(name for name in _DRAWN_METRICS[1:] if name in result.updates)]].astype(float)
+    for name in _ROUND_SECONDS if result.throughput else ():
+        np.asarray(result.throughput[name], dtype=np.float64)
+    return ""
+
+
+def _complete_floors(results: Iterable[RunResult]) -> None:
+    """Score every run that failed at its task's floor, also where it failed too early to know it."""
+    results = list(results)
+    known = {result.task: result for result in sorted(results, key=_age) if math.isfinite(result.floor)}
+    for result in results:
+        if math.isnan(result.floor) and result.task in known:
+            result.floor, result.target = known[result.task].floor, known[result.task].target
+            result.unit = known[result.task].unit
+        if result.status != "ok" and result.kind == "learning":
+            result.final_return = result.floor
+            result.final_score = None if result.target is None else 0.0
+
+
+def _newest(results: Iterable[RunResult], key: Callable[[RunResult], Hashable]) -> list[RunResult]:
+    """The newest result of each key; one that ran counts as newer than one that was skipped."""
+    found: dict[Hashable, RunResult] = {}
+    for result in results:
+        name = key(result)
+        if name not in found or _age(found[name]) < _age(result):
+            found[name] = result
+    return list(found.values())
+
+
+def _age(result: RunResult) -> tuple[bool, str, str]:
+    return result.status != "skipped", result.started_at, result.cell_id
+
+
+def _all_but_code(result: RunResult) -> Hashable:
+    """What defines a cell, its code left out (see `cell_id` in docs/results-format.md)."""
+    values = json.dumps(result.hyperparameters, sort_keys=True, default=str)
+    settings = repr(result.provenance.get("threads")), repr(result.throughput.get("rounds"))
+    return Arm.of(result), result.seed, values, settings
+
+
+def _order(result: RunResult) -> tuple[Arm, int, str]:
+    return Arm.of(result), result.seed, result.cell_id
+
+
+def budget_text(budget: Mapping[str, Any]) -> str:
+    """`50,000 samples, 60 seconds`: the limits that were set."""
+    limits = [f"{budget[name]:,.12g} {name}" for name in sorted(budget) if budget[name] is not None]
+    return ", ".join(limits) or "no budget"

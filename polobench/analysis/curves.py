@@ -1,0 +1,65 @@
+"""Curves of several runs on one grid, so that they can be averaged.
+
+Evaluations fall at the first update on or after fixed shares of the budget, so the runs of an arm differ in where they
+were evaluated: each run is interpolated linearly. A run that failed is at the floor from where it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from polobench.analysis.statistics import Array, bootstrap_band
+from polobench.core.result import RunResult
+
+GRID_POINTS = 121
+
+
+@dataclass(frozen=True)
+class MeanCurve:
+    """The mean over runs with its 95 % band, `[G]` each; the band is NaN for one run."""
+
+    x: Array
+    mean: Array
+    low: Array
+    high: Array
+    n: int
+
+
+def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
+    """Held-out return of one run at each point of the grid, `[G]`.
+
+    Args:
+        axis: "samples", "wall_seconds" or "cpu_seconds", a column of the curve and a count of the ledger.
+        grid: `[G]` ascending values on that axis.
+    """
+    values = np.full(len(grid), result.floor)
+    if not result.curve.empty:
+        points = result.curve[[axis, "return_mean"]].astype(float).dropna().drop_duplicates(axis, keep="last")
+        if len(points):
+            values = np.interp(grid, points[axis].to_numpy(), points["return_mean"].to_numpy())
+    if result.status != "ok":
+        values[grid >= getattr(result.ledger, axis)] = result.floor
+    return values
+
+
+def mean_curve(runs: Sequence[RunResult], axis: str) -> MeanCurve:
+    """The mean held-out return of an arm's runs over samples or seconds.
+
+    Over samples it goes to the budget, or to the median end where the budget is none of samples; over seconds to the
+    median end of the runs that ended ok. Past its own end a run that ended ok keeps its last return.
+    """
+    grid = np.linspace(0.0, _end(runs, axis), GRID_POINTS)
+    curves = np.stack([return_curve(result, axis, grid) for result in runs])
+    low, high = bootstrap_band(curves)
+    return MeanCurve(grid, curves.mean(axis=0), low, high, len(runs))
+
+
+def _end(runs: Sequence[RunResult], axis: str) -> float:
+    budget = runs[0].budget.get("samples")
+    if axis == "samples" and budget:
+        return float(budget)
+    ended_ok = [result for result in runs if result.status == "ok"] or list(runs)
+    return float(np.median([getattr(result.ledger, axis) for result in ended_ok]))

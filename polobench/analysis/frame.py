@@ -1,0 +1,123 @@
+"""`load(store)`: the results of a store as a pandas table, a row a cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from polobench.analysis.collection import Collection, OnProgress, budget_text, collect
+from polobench.core.result import LedgerTotals, RunResult
+
+LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
+_PLAIN = ("kind", "method", "label", "task", "seed", "device")
+_OUTCOME = ("unit", "floor", "target", "status", "reason", "final_return", "final_return_std", "final_score")
+_TIMES = ("samples", "wall_seconds", "cpu_seconds")
+_FLAGS = ("solved", "reached")
+_NUMBERS = (
+    "budget_samples", "budget_updates", "budget_seconds", "floor", "target", "final_return", "final_return_std",
+    "final_score", *(f"{name}_to_target" for name in _TIMES), "loss_start", "loss_end", "loss_converged_samples", *LEDGER, "samples_per_second", "rollout_samples_per_second",
+    "update_samples_per_second", "updates_per_second", "peak_memory_mib",
+)  # fmt: skip
+_PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
+COLUMNS = tuple(dict.fromkeys((
+    *_PLAIN, "budget", "budget_samples", "budget_updates", "budget_seconds", *_OUTCOME, *_FLAGS, *_NUMBERS, "digest",
+    "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
+)))  # fmt: skip
+
+
+def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFrame:
+    """The cells of a store, a row each, ordered by task, budget, label, device and seed.
+
+    Where cells differ only by code the newest is taken. `attrs` of the table holds how many were left out for that
+    (`left_out`) and each damaged file with its reason (`damaged`); a warning says the same. Skipped cells are rows.
+
+    Columns, besides those named as in docs/results-format.md:
+        budget: in words; `budget_samples`, `budget_updates`, `budget_seconds` as numbers.
+        final_return, final_score: at the floor unless the run ended ok.
+        solved: the run ended ok and its final return is at or above the target; missing without a target.
+        reached: at some time two evaluations in a row were at or above the target and the run ended ok. A run may
+            reach the target and lose it again, so this and `solved` differ.
+        samples_to_target, wall_seconds_to_target, cpu_seconds_to_target: when it was reached; NaN if never.
+        samples_per_second: over the timed rounds of a throughput cell, over the training of a learning cell; NaN
+            where the cell ran beside others, as all its speeds.
+        hp_NAME: every hyper-parameter; lists as tuples, missing where a method does not have it.
+
+    Args:
+        store: its folder.
+        on_progress: hears `(what, done, total)` of every file.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    collection = collect(store, on_progress)
+    if collection.older_code:
+        warnings.warn(
+            f"{collection.older_code} cells left out: a newer one differs only by code", UserWarning, stacklevel=2
+        )
+    for item in collection.damaged:
+        warnings.warn(f"damaged file {item.path.name}: {item.reason}", UserWarning, stacklevel=2)
+    return frame(collection)
+
+
+def frame(collection: Collection) -> pd.DataFrame:
+    """The table that `load` gives, of a store already read."""
+    rows = [_row(result) for result in collection.cells]
+    names = sorted({name for row in rows for name in row if name not in COLUMNS})
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *names])
+    table = table.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_FLAGS, "boolean"))
+    table.attrs["left_out"] = collection.older_code
+    table.attrs["damaged"] = [(item.path.name, item.reason) for item in collection.damaged]
+    return table
+
+
+def _row(result: RunResult) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(result, name) for name in (*_PLAIN, *_OUTCOME)}
+    row["budget"] = budget_text(result.budget)
+    row |= {f"budget_{name}": result.budget.get(name) for name in ("samples", "updates", "seconds")}
+    row |= {"solved": solved(result), "reached": reached(result)}
+    row |= {f"{name}_to_target": result.time_to_target.get(name) for name in _TIMES}
+    row |= {f"loss_{name}": result.loss_convergence.get(name) for name in ("start", "end")}
+    row["loss_converged_samples"] = result.loss_convergence.get("samples")
+    row |= dataclasses.asdict(result.ledger) | _speeds(result)
+    row |= {name: getattr(result, name) for name in ("peak_memory_mib", "digest", "ran_beside_others")}
+    row |= {name: result.provenance.get(name) for name in _PROVENANCE}
+    row |= {"started_at": result.started_at, "cell_id": result.cell_id}
+    return row | {f"hp_{name}": _hashable(value) for name, value in result.hyperparameters.items()}
+
+
+def solved(result: RunResult) -> bool | None:
+    """Whether the final evaluation is at or above the target; None without a target, False for a failed run."""
+    if result.target is None or result.kind != "learning":
+        return None
+    return result.status == "ok" and result.final_return >= result.target
+
+
+def reached(result: RunResult) -> bool | None:
+    """Whether the target was ever held for two evaluations in a row; None without a target, False for a failed run."""
+    if result.target is None or result.kind != "learning":
+        return None
+    return result.status == "ok" and result.time_to_target.get("samples") is not None
+
+
+def _speeds(result: RunResult) -> dict[str, float]:
+    if result.ran_beside_others:
+        return {}
+    names = ("samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second")
+    if result.throughput:
+        return {name: result.throughput.get(name, math.nan) for name in names}
+    return {"samples_per_second": samples_per_second(result)}
+
+
+def samples_per_second(result: RunResult) -> float:
+    """Samples over wall seconds of training; NaN where the cell ran beside others or never started."""
+    seconds = result.ledger.wall_seconds
+    return result.ledger.samples / seconds if seconds > 0 and not result.ran_beside_others else math.nan
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(item) for item in value) if isinstance(value, (list, tuple)) else value

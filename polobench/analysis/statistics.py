@@ -1,0 +1,128 @@
+"""Intervals over seeds. Every one says its method and how many runs it stands on, and is the same each time.
+
+Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentile interval); Wilson 1927,
+"Probable Inference, the Law of Succession, and Statistical Inference"; Brown, Cai and DasGupta 2001, "Interval
+Estimation for a Binomial Proportion" (why Wilson's at few runs).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+Array = NDArray[np.float64]
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+BAND_RESAMPLES = 2_000
+CONCLUSIVE_SEEDS = 5
+BOOTSTRAP = "percentile bootstrap"
+WILSON = "Wilson"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval, ends included; NaN ends where there is nothing to tell it from.
+
+    Attributes:
+        method: how it was made, in words.
+        n: the number of runs it stands on.
+    """
+
+    low: float
+    high: float
+    method: str
+    n: int
+
+    def overlaps(self, other: Interval) -> bool:
+        """Whether the two share a point; unknown ends count as shared, since nothing separates them."""
+        return not (self.low > other.high or other.low > self.high)
+
+
+def mean(samples: Array) -> Array:
+    """The mean over the last axis, the statistic of most intervals here."""
+    return np.asarray(samples.mean(axis=-1), dtype=np.float64)
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    statistic: Callable[[Array], Array] = mean,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The percentile bootstrap interval of a statistic; the same values give the same ends.
+
+    Where all n^n resamples are no more than `resamples` (n <= 5), each is taken once and the interval is exact;
+    else `resamples` are drawn from a generator of its own, seeded with `seed`. With few runs it is too narrow: of
+    normal data at n = 5 it holds the true mean about 83 times in 100, not 95.
+
+    Args:
+        values: `[n]` one number a run; below two of them the ends are NaN.
+        statistic: maps resamples `[R, n]` to `[R]`.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if len(data) < 2 or not np.isfinite(data).all():
+        return Interval(math.nan, math.nan, BOOTSTRAP, len(data))
+    found = statistic(data[_resample_indices(len(data), resamples, seed)])
+    low, high = np.quantile(found, _tails(confidence))
+    return Interval(float(low), float(high), BOOTSTRAP, len(data))
+
+
+def bootstrap_band(
+    curves: Array, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES, seed: int = 0
+) -> tuple[Array, Array]:
+    """Percentile bootstrap ends of the mean curve, whole runs resampled.
+
+    Args:
+        curves: `[n, G]` a row a run, on a common grid.
+
+    Returns:
+        Low and high ends, `[G]` each; NaN below two runs.
+    """
+    n = len(curves)
+    if n < 2:
+        nothing = np.full(curves.shape[1], np.nan)
+        return nothing, nothing
+    indices = _resample_indices(n, resamples, seed)
+    weights = (indices[:, :, None] == np.arange(n)).mean(axis=1)
+    low, high = np.quantile(weights @ curves, _tails(confidence), axis=0)
+    return low, high
+
+
+@lru_cache(maxsize=64)
+def _resample_indices(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """`[R, n]` positions: every resample once if there are few enough, else R drawn ones."""
+    if n**n <= resamples:
+        return np.indices((n,) * n).reshape(n, -1).T.astype(np.int64)
+    return np.random.default_rng(seed).integers(0, n, size=(resamples, n))
+
+
+def _tails(confidence: float) -> tuple[float, float]:
+    return (1 - confidence) / 2, (1 + confidence) / 2
+
+
+def wilson_interval(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's score interval of a share, without continuity correction; NaN ends at n = 0."""
+    if n == 0:
+        return Interval(math.nan, math.nan, WILSON, 0)
+    found = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
+    return Interval(float(found.low), float(found.high), WILSON, n)
+
+
+def median_time_to_target(values: Sequence[float | None]) -> float:
+    """The median over runs, those that never got there (None or NaN) counted as infinite; NaN without runs.
+
+    So it is infinite unless more than half of the runs got there: dropping the others would praise a method for
+    its lucky seeds.
+    """
+    if not values:
+        return math.nan
+    times = [math.inf if value is None or math.isnan(value) else value for value in values]
+    return float(np.median(times))

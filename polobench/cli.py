@@ -1,0 +1,141 @@
+"""The command `polobench`. Heavy imports stand inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polobench.core.errors import PoloError, UsageError
+
+if TYPE_CHECKING:
+    from polobench.harness.runner import PreparedCell
+    from polobench.harness.store import Store
+
+app = typer.Typer(
+    help="Which policy-optimization method should I use, at what cost, and how sure are we?",
+    epilog="Start with: polobench run studies/quick.toml, then polobench report results/quick.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+class Kind(StrEnum):
+    """What `polobench list` can list."""
+
+    methods = "methods"
+    tasks = "tasks"
+    devices = "devices"
+    studies = "studies"
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[Kind | None, typer.Argument(help="What to list; everything by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what there is, where it comes from, and why something is unavailable."""
+    from polobench.harness import listing
+
+    rows = {item.value: listing.rows(item.value) for item in ([kind] if kind else Kind)}
+    if as_json:
+        typer.echo(json.dumps(rows[kind.value] if kind else rows, indent=2))
+        return
+    for name, entries in rows.items():
+        typer.echo(f"{name}:")
+        for row in entries:
+            state = f"UNAVAILABLE: {row['reason']}" if row["reason"] else row.get("about", "")
+            typer.echo(f"  {row['name']:<26} {row['source']:<14} {state}".rstrip())
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="A study file, such as studies/quick.toml.")],
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of the results; results/<study> by default.", show_default=False)
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Learning cells side by side; throughput cells run alone.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and the minutes; run nothing.")] = False,
+) -> None:
+    """Run a study's cells; those that the store already holds are skipped, so an interrupted sweep goes on.
+
+    Exits with 1 if a cell did not end ok, 2 on a mistake, 130 on Ctrl-C; finished cells are always kept.
+    """
+    from polobench.core.device import present_devices
+    from polobench.harness.executor import pending, run_sweep
+    from polobench.harness.progress import Display
+    from polobench.harness.runner import prepare
+    from polobench.harness.store import Store
+    from polobench.harness.study import load_study
+
+    plan = load_study(study, present_devices())
+    folder = Store(store or Path("results") / plan.name)
+    cells = [prepare(cell) for cell in plan.cells]
+    if dry_run:
+        _print_plan(cells, folder, jobs)
+        return
+    folder.prepare()
+    todo = pending(cells, folder)
+    typer.echo(f"{len(cells)} cells, {len(cells) - len(todo)} of them already in {folder.folder}", err=True)
+    try:
+        with Display(len(todo)) as display:
+            sweep = run_sweep(todo, folder, jobs, display)
+    except KeyboardInterrupt:
+        kept = len(cells) - len(pending(cells, folder))
+        _fail(f"interrupted; {kept} of {len(cells)} cells are kept in {folder.folder}, run again to go on", 130)
+    typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
+    if sweep.not_ok:
+        _fail(f"{len(sweep.not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why", 1)
+
+
+def _print_plan(cells: list[PreparedCell], store: Store, jobs: int) -> None:
+    from polobench.harness.executor import pending
+    from polobench.harness.plan import estimate
+
+    todo = pending(cells, store)
+    for item in cells:
+        note = f"unavailable: {item.unavailable}" if item.unavailable else "to run" if item in todo else "finished"
+        typer.echo(f"{item.cell_id}  {item.cell}  {item.cell.budget}  [{note}]")
+    typer.echo(f"{len(cells)} cells, {len(todo)} to run; {estimate(todo, store, jobs)}")
+
+
+@app.command()
+def report(
+    store: Annotated[Path, typer.Argument(help="A folder of results.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder of the report; reports/<store> by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Write the comparison report of a store: report.md, its figures, and its tables as CSV."""
+    from polobench.report.markdown import comparison_text, write_report
+
+    folder = output or Path("reports") / store.resolve().name
+    path = write_report(store, folder)
+    typer.echo(comparison_text(store))
+    typer.echo(f"report: {path}")
+
+
+def _fail(message: str, code: int) -> Any:
+    typer.echo(f"polobench: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command; a `PoloError` becomes one line and exit code 2."""
+    try:
+        app()
+    except UsageError as error:
+        print(f"polobench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except PoloError as error:
+        print(f"polobench: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("polobench: interrupted", file=sys.stderr)
+        sys.exit(130)

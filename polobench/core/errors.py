@@ -1,0 +1,32 @@
+"""The errors a user can cause. Each is one line that names the thing and lists what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PoloError(Exception):
+    """Base of every error that polobench raises on purpose; its text is one line."""
+
+
+class UsageError(PoloError, ValueError):
+    """A bad name, option, budget, study or store."""
+
+
+class Unavailable(PoloError):
+    """Something known that cannot be used here, such as an absent device; the text is the reason."""
+
+
+def unknown(kind: str, name: object, allowed: Iterable[str]) -> UsageError:
+    """A `UsageError` for a name that does not exist, with the nearest match and everything allowed."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UsageError(f"unknown {kind} {name!r}{hint} (allowed: {', '.join(names) or 'none'})")
+
+
+def first_line(error: BaseException) -> str:
+    """`Type: message` on one line, for a table cell or a terminal."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__

@@ -1,0 +1,98 @@
+"""Hyper-parameters: frozen dataclasses whose fields say what they are and what they allow.
+
+A value comes from, in this order: the caller (or the study), the tuned values of the task (`methods/tuned.toml`), the
+field's default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from types import NoneType
+from typing import Any, TypeVar
+
+from polobench.core.errors import UsageError, unknown
+
+
+def hyperparameter(
+    default: Any, doc: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    """A field with its meaning and its bounds (both inclusive)."""
+    return dataclasses.field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """What every method that trains a network of its own has; a task uses the fields that apply to it."""
+
+    hidden_sizes: tuple[int, ...] = hyperparameter((64, 64), "units of each hidden layer (control)", low=1)
+    activation: str = hyperparameter("tanh", "of the hidden layers (control)", choices=("tanh", "relu"))
+    initial_log_std: float = hyperparameter(0.0, "of a Gaussian policy, a free parameter (control)", low=-10, high=3)
+    normalize_observations: bool = hyperparameter(False, "by running mean and deviation (control)")
+
+
+Values = TypeVar("Values", bound=Hyperparameters)
+
+
+def build(cls: type[Values], owner: str, values: Mapping[str, Any]) -> Values:
+    """Check `values` against the fields of `cls` and build it.
+
+    Raises:
+        UsageError: an unknown name, a wrong type, or a value out of bounds; one line that names `owner` and the field.
+    """
+    known = {item.name: item for item in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    checked = {}
+    for name, value in values.items():
+        if name not in known:
+            raise unknown(f"hyper-parameter of {owner}", name, known)
+        checked[name] = _checked(f"{owner}: {name}", value, hints[name], known[name].metadata)
+    return cls(**checked)
+
+
+def _checked(what: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
+    options = typing.get_args(hint) if NoneType in typing.get_args(hint) else (hint,)
+    if value is None and NoneType in options:
+        return None
+    kind = next(option for option in options if option is not NoneType)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{what} is {value!r} (allowed: a list)")
+        return tuple(_checked(what, item, typing.get_args(kind)[0], limits) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise UsageError(f"{what} is {value!r} (allowed: {kind.__name__})")
+    if limits.get("choices") and value not in limits["choices"]:
+        raise UsageError(f"{what} is {value!r} (allowed: {', '.join(limits['choices'])})")
+    low, high = limits.get("low"), limits.get("high")
+    too_low, too_high = low is not None and value < low, high is not None and value > high
+    if (kind is float and not math.isfinite(value)) or too_low or too_high:
+        bounds = f"{'' if low is None else f'{low} <= '}{what.split(': ')[-1]}{'' if high is None else f' <= {high}'}"
+        raise UsageError(f"{what} is {value!r} (allowed: {bounds}, finite)")
+    return value
+
+
+def describe(cls: type[Hyperparameters]) -> list[dict[str, Any]]:
+    """Name, type, default, meaning and bounds of every field, for `polobench list --json`."""
+    return [
+        {"name": item.name, "type": str(item.type), "default": item.default}
+        | {key: value for key, value in item.metadata.items() if value not in (None, ())}
+        for item in dataclasses.fields(cls)
+    ]
+
+
+@cache
+def _tuned_file() -> dict[str, Any]:
+    return tomllib.loads(resources.files("polobench.methods").joinpath("tuned.toml").read_text())
+
+
+def tuned(method: str, task: str) -> dict[str, Any]:
+    """The tuned values of a built-in method on a task, or nothing; the file says how they were found."""
+    return dict(_tuned_file().get(method, {}).get(task, {}))

@@ -1,0 +1,186 @@
+"""`Method.run(seed, budget)`, written once for every method.
+
+A method writes only `learn`, a generator that is a natural training loop and yields an `Update` after each update. A
+library that owns its own loop is a `ForeignMethod` and calls `record` from the library's callback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+
+from polobench.core import provenance
+from polobench.core.budget import Budget, BudgetExhausted, Ledger, RunTimeout, Stopwatch
+from polobench.core.convergence import loss_convergence, time_to_target
+from polobench.core.device import resolve_device, warm_up
+from polobench.core.errors import UsageError, first_line
+from polobench.core.hyperparameters import Hyperparameters, build
+from polobench.core.recorder import Diverged, Progress, Recorder, Update
+from polobench.core.result import LedgerTotals, RunResult, utc_now
+from polobench.core.seeding import SeedAxes, isolated
+from polobench.core.task import Task
+
+Record = Callable[[Update], None]
+
+
+class Method(ABC):
+    """A policy-optimization method with its hyper-parameters, on a task and a device.
+
+    Args:
+        task: the task to learn.
+        device: "cpu", "cuda" or "mps".
+        label: the name of this variant; the method's own name by default.
+        threads: of torch; recorded, since another number changes bits.
+        hyperparameters: fields of `Hyperparameters`.
+
+    Raises:
+        UsageError: an unknown or impossible hyper-parameter or device name.
+        Unavailable: the device is absent; the text is the reason.
+    """
+
+    name: ClassVar[str]
+    Hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
+
+    def __init__(
+        self, task: Task, device: str = "cpu", label: str | None = None, threads: int = 1, **hyperparameters: Any
+    ) -> None:
+        self.task, self.device, self.label, self.threads = task, resolve_device(device), label or self.name, threads
+        self.hp: Any = build(self.Hyperparameters, self.name, hyperparameters)
+
+    def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
+        """Train on the metered `task` and yield an `Update` after each update, for as long as the budget lasts."""
+        raise NotImplementedError(f"{self.name} has no learn(task, rng)")
+
+    def train(self, task: Task, rng: SeedAxes, record: Record) -> None:
+        """Drain `learn` into `record`."""
+        for update in self.learn(task, rng):
+            record(update)
+
+    def run(
+        self,
+        seed: int,
+        budget: Budget | int,
+        *,
+        clock: Stopwatch | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> RunResult:
+        """Train once and evaluate; a run that fails is a result too.
+
+        Args:
+            seed: a non-negative integer.
+            budget: a `Budget`, or a number of samples.
+            clock: the stopwatch of the ledger, if the caller wants to read it.
+            on_progress: called after every update.
+            timeout_seconds: give the run up after this many wall seconds, evaluation included.
+
+        Raises:
+            UsageError: an impossible seed or budget.
+            KeyboardInterrupt: as it came.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise UsageError(f"seed {seed!r} is not allowed (allowed: an integer from 0)")
+        deadline = None if timeout_seconds is None else time.perf_counter() + timeout_seconds
+        ledger = Ledger(Budget.of(budget), clock or Stopwatch(), deadline)
+        result = self._blank(seed, ledger.budget)
+        rng = SeedAxes(seed)
+        with isolated(rng, self.threads):
+            warm_up(self.device)
+            recorder = Recorder(self.task, rng, ledger, self.device)
+            recorder.on_progress = on_progress or recorder.on_progress
+            task = recorder.task = self.task.bind(rng, ledger, self.device, recorder.start)
+            try:
+                _set_outcome(result, *self._attempt(task, rng, ledger, recorder))
+                self._fill(result, ledger, recorder)
+            finally:
+                task.close()
+        return result
+
+    def _attempt(self, task: Task, rng: SeedAxes, ledger: Ledger, recorder: Recorder) -> tuple[str, str, str]:
+        """Train, and say how it ended: status, reason, traceback."""
+        try:
+            ledger.clock.start()
+            self.train(task, rng, recorder)
+            ended_by = "the method ended by itself"
+            if ledger.updates == 0:
+                return "failed", "the method ended without an update although its budget was not spent", ""
+        except BudgetExhausted as end:
+            ended_by = str(end)
+        except RunTimeout as end:
+            return "timeout", str(end), ""
+        except Diverged as end:
+            return "diverged", str(end), ""
+        except Exception as error:
+            status = "out_of_memory" if _is_out_of_memory(error) else "failed"
+            return status, first_line(error), traceback.format_exc(limit=-8)
+        finally:
+            ledger.clock.stop()
+        return "ok", ended_by, ""
+
+    def _blank(self, seed: int, budget: Budget) -> RunResult:
+        return RunResult(
+            method=self.name,
+            label=self.label,
+            task=self.task.name,
+            seed=seed,
+            device=self.device.type,
+            budget=budget.as_dict(),
+            hyperparameters=dataclasses.asdict(self.hp),
+            unit=self.task.unit,
+            floor=self.task.floor,
+            target=self.task.target,
+            started_at=utc_now(),
+            provenance=provenance.collect(type(self), type(self.task), self.device, self.threads),
+        )
+
+    def _fill(self, result: RunResult, ledger: Ledger, recorder: Recorder) -> None:
+        if result.status == "ok":
+            self._evaluate_finally(result, recorder)
+        if result.status != "ok":
+            result.final_return, result.final_return_std = self.task.floor, math.nan
+        result.final_score = self.task.score(result.final_return)
+        result.curve, result.updates = recorder.curve(), recorder.updates()
+        result.time_to_target = time_to_target(result.curve, self.task.target)
+        result.loss_convergence = loss_convergence(*recorder.losses())
+        result.ledger = LedgerTotals(**ledger.as_dict())  # type: ignore[arg-type]
+        result.peak_memory_mib = recorder.memory.mib
+        result.digest, result.trail = recorder.digest(), recorder.trail
+        result.policy = recorder.policy
+
+    def _evaluate_finally(self, result: RunResult, recorder: Recorder) -> None:
+        try:
+            evaluation = recorder.finish()
+        except Exception as error:
+            _set_outcome(result, "failed", f"evaluation: {first_line(error)}", traceback.format_exc(limit=-8))
+            return
+        if evaluation is None:
+            _set_outcome(result, "failed", "the method made no policy before its budget was spent", "")
+        elif not math.isfinite(evaluation.mean):
+            _set_outcome(result, "diverged", f"the held-out evaluation is {evaluation.mean}", "")
+        else:
+            result.final_return, result.final_return_std = evaluation.mean, evaluation.std
+
+
+class ForeignMethod(Method):
+    """A library with a loop of its own: `train` calls `record` from the library's callback."""
+
+    @abstractmethod
+    def train(self, task: Task, rng: SeedAxes, record: Record) -> None:
+        """Run the library's loop; call `record(Update(...))` after each update and let what it raises through."""
+
+
+def _set_outcome(result: RunResult, status: str, reason: str, trace: str) -> None:
+    result.status, result.reason, result.traceback = status, reason, trace
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

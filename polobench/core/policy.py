@@ -1,0 +1,139 @@
+"""What every method may ask of a policy, on an MLP and on a language model alike.
+
+Shapes: `[B, T]` as in `Rollout`; P parameters of the action distribution a step.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, parameters_to_vector
+
+from polobench.core.budget import Ledger
+from polobench.core.rollout import Rollout
+
+
+class Distribution(Protocol):
+    """Functions of the distribution's parameters `[..., P]`; no state but the shape of an action."""
+
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """`[...]`, in nats."""
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        """`[...]`, in nats."""
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        """`[...]` KL(old || new), in nats."""
+
+    def fisher(self, outputs: Tensor, tangent: Tensor) -> Tensor:
+        """`[..., P]` the Fisher information of one action, in these parameters, times `tangent`."""
+
+    def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """`[*shape, ...]` what `sample` turns into actions."""
+
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """`[...]` actions."""
+
+    def mode(self, outputs: Tensor) -> Tensor:
+        """`[...]` the most likely actions."""
+
+
+class Policy(nn.Module, ABC):
+    """An actor and, if asked for, a critic; counts its rows in the ledger that the task attaches."""
+
+    distribution: Distribution
+    ledger: Ledger
+
+    @property
+    @abstractmethod
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """What the policy gradient changes."""
+
+    @property
+    @abstractmethod
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What the value loss changes; empty without a critic."""
+
+    @abstractmethod
+    def outputs(self, rollout: Rollout) -> Tensor:
+        """The distribution's parameters `[B, T, P]` at the rollout's observations."""
+
+    @abstractmethod
+    def values(self, rollout: Rollout) -> Tensor:
+        """State values `[B, T + 1]`; the last column belongs to the final observations."""
+
+    @abstractmethod
+    def state_values(self, rollout: Rollout) -> Tensor:
+        """State values `[B, T]` at the rollout's observations, for the value loss."""
+
+    @abstractmethod
+    def act(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Actions sampled at observations `[N, ...]`, from `noise` drawn by `distribution.noise`."""
+
+    @abstractmethod
+    def act_greedily(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """The actions of the held-out evaluation: the mode, or `noise` where a policy has none."""
+
+    def absorb(self, observations: Tensor) -> None:
+        """Take observations `[M, ...]` into the input statistics; they are used from `refresh_statistics` on."""
+
+    def refresh_statistics(self) -> None:
+        """Start using the absorbed statistics. Only between rollouts: within one the policy must not move."""
+
+    def gradient_step(
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, rows: int, max_gradient_norm: float | None = None
+    ) -> Tensor | None:
+        """One step down the gradient of `loss`, which came from `rows` rows; returns the norm if it was clipped."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = None
+        if max_gradient_norm is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = clip_grad_norm_(parameters, max_gradient_norm)
+        optimizer.step()
+        self.ledger.backward_rows += rows
+        self.ledger.gradient_steps += 1
+        return norm
+
+    def linearize(self, rollout: Rollout) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """The outputs `[B, T, P]` and the products with their Jacobian J in the actor's parameters (n of them).
+
+        Returns:
+            outputs: `[B, T, P]`, with gradient.
+            jvp: `[n] -> [B, T, P]`, J v, by differentiating the vector-Jacobian product (Pearlmutter 1994; the double
+                backward trick), so that any policy that autograd can handle has it.
+            vjp: `[B, T, P] -> [n]`, J' u.
+        """
+        outputs = self.outputs(rollout)
+        parameters = self.actor_parameters
+        rows = outputs.shape[0] * outputs.shape[1]
+        probe = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.autograd.grad(outputs, parameters, probe, create_graph=True)
+        pulled_vector = parameters_to_vector(pulled)
+        self.ledger.backward_rows += rows
+
+        def jvp(tangent: Tensor) -> Tensor:
+            self.ledger.forward_rows += rows
+            return torch.autograd.grad(pulled_vector, probe, tangent, retain_graph=True)[0]
+
+        def vjp(cotangent: Tensor) -> Tensor:
+            self.ledger.backward_rows += rows
+            return parameters_to_vector(torch.autograd.grad(outputs, parameters, cotangent, retain_graph=True))
+
+        return outputs, jvp, vjp
+
+    def actor_vector(self) -> Tensor:
+        """A copy of the actor's parameters `[n]`."""
+        return parameters_to_vector(self.actor_parameters).detach().clone()
+
+    def set_actor_vector(self, vector: Tensor) -> None:
+        """Overwrite the actor's parameters with `[n]`."""
+        sizes = [parameter.numel() for parameter in self.actor_parameters]
+        with torch.no_grad():
+            for parameter, piece in zip(self.actor_parameters, torch.split(vector, sizes), strict=True):
+                parameter.copy_(piece.view_as(parameter))

@@ -1,0 +1,161 @@
+"""Where a result comes from: versions, commit, the code that the method reaches, processor, threads and device."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import inspect
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("polobench", "torch", "numpy", "gymnasium", "pandas", "scipy")
+
+
+def collect(method: type, task: type, device: torch.device, threads: int) -> dict[str, Any]:
+    """Provenance of a run, as plain data for the store; keys in docs/results-format.md."""
+    facts: dict[str, Any] = {
+        "code_hash": code_hash(method.__module__, task.__module__),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "threads": threads,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        **_git(),
+        **_machine(),
+    }
+    facts["platform_fingerprint"] = _platform_fingerprint(facts)
+    return facts
+
+
+def _platform_fingerprint(facts: dict[str, Any]) -> str:
+    """A hash of everything outside our code that is known to change bits."""
+    major_minor = facts["versions"]["python"].rpartition(".")[0]
+    libraries = [facts["versions"][name] for name in ("torch", "numpy", "gymnasium")]
+    parts = [facts["os"], facts["machine"], facts["instruction_set"], facts["device_name"], facts["threads"]]
+    return hashlib.sha256(repr([major_minor, libraries, parts]).encode()).hexdigest()[:16]
+
+
+@cache
+def code_hash(*modules: str) -> str:
+    """SHA-256 (16 hex digits) of every polobench source that the modules reach by imports.
+
+    For a module of another distribution, its own source and the distribution's version stand beside these.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(_reached(modules)):
+        digest.update(f"{name}\n".encode() + _source(name))
+    for name in modules:
+        distribution = _distribution_of(name)
+        if distribution != "polobench":
+            digest.update(f"{name} {distribution}".encode() + _source(name))
+    return digest.hexdigest()[:16]
+
+
+def _reached(modules: tuple[str, ...]) -> set[str]:
+    """The polobench modules that these import, directly or not; the top level, which only re-exports, left out."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        for target in _imports(name):
+            if target.startswith("polobench.") and target not in found and _path(target):
+                found.add(target)
+                waiting.append(target)
+    return found | {name for name in modules if name.startswith("polobench.")}
+
+
+def _imports(module: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(_source(module))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@cache
+def _path(module: str) -> Path | None:
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _source(module: str) -> bytes:
+    path = _path(module)
+    if path:
+        return path.read_bytes()
+    loaded = sys.modules.get(module)  # a class made in a session, say: its best-known source
+    try:
+        return inspect.getsource(loaded).encode() if loaded else b""
+    except (OSError, TypeError):
+        return b""
+
+
+@cache
+def _distribution_of(module: str) -> str:
+    top = module.partition(".")[0]
+    if top == "polobench":
+        return "polobench"
+    names = sorted(importlib.metadata.packages_distributions().get(top, []))
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+@cache
+def _git() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout that polobench runs from; None where it is no checkout."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return {"commit": None, "dirty": None}
+    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    changes = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+@cache
+def _machine() -> dict[str, Any]:
+    return {
+        "os": platform.system(),
+        "os_release": platform.release(),
+        "machine": platform.machine(),
+        "cpu_model": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")

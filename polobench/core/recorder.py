@@ -1,0 +1,181 @@
+"""`record(update)`: the one primitive into which every method's updates go.
+
+It owns clock, budget, evaluation, hashing and recording, so that these cannot differ between methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from polobench.core.budget import Budget, Ledger
+from polobench.core.device import PeakMemory, synchronize
+from polobench.core.policy import Policy
+from polobench.core.seeding import SeedAxes
+from polobench.core.task import Evaluation, Task
+
+EVALUATIONS = 20
+STORED_UPDATES = 200
+
+
+class Diverged(Exception):
+    """A loss or a parameter is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a method yields after each update.
+
+    Attributes:
+        loss: the objective that was minimised, averaged over the update.
+        metrics: further finite or NaN numbers by name, such as `kl` or `entropy` [nats].
+        policy: the policy after the update.
+    """
+
+    loss: float
+    policy: Policy
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for whoever shows it."""
+
+    fraction: float
+    samples: int
+    latest_return: float | None
+
+
+class Recorder:
+    """Records one run; call it with each `Update`.
+
+    Raises (from a call):
+        BudgetExhausted: the budget's updates or seconds are over.
+        Diverged: the loss or a parameter is not finite.
+        RunTimeout: past the ledger's deadline.
+    """
+
+    def __init__(self, task: Task, rng: SeedAxes, ledger: Ledger, device: torch.device) -> None:
+        self.task, self._rng, self._ledger, self._device = task, rng, ledger, device
+        self._hash = hashlib.sha256()
+        self._curve: list[dict[str, float]] = []
+        self._updates: list[dict[str, float]] = []
+        self._since_evaluation = 0
+        self._returns: list[float] = []
+        self._next_due = 1
+        self.memory = PeakMemory(device)
+        self.policy: Policy | None = None
+        self.trail: list[str] = []
+        self.on_progress: Callable[[Progress], None] = lambda progress: None
+
+    def start(self, policy: Policy) -> None:
+        """Evaluate the policy as it is before its first update."""
+        if self.policy is None:
+            self.policy = policy
+            with self._ledger.clock.paused():
+                self._evaluate(self.task.evaluation_episodes, progress=0.0)
+
+    def __call__(self, update: Update) -> None:
+        synchronize(self._device)
+        with self._ledger.clock.paused():
+            self._record(update)
+        self._ledger.check_updates()
+        self._ledger.check_time()
+
+    def _record(self, update: Update) -> None:
+        self.policy = update.policy
+        self._ledger.count_update()
+        self.memory.sample()
+        numbers = {"loss": float(update.loss)} | {name: float(value) for name, value in update.metrics.items()}
+        self._returns += self.task.drain_episode_returns()
+        self._updates.append({"samples": float(self._ledger.samples)} | numbers)
+        for name in sorted(numbers):
+            self._hash.update(name.encode() + struct.pack("<d", numbers[name]))
+        self._check_finite(numbers["loss"], update.policy)
+        progress = self._ledger.progress()
+        if progress >= self._next_due / EVALUATIONS and progress < 1:
+            self._next_due = math.floor(progress * EVALUATIONS) + 1
+            self._evaluate(self.task.evaluation_episodes, progress)
+        self.trail.append(self._hash.hexdigest()[:8])
+        latest = self._curve[-1]["return_mean"] if self._curve else None
+        self.on_progress(Progress(progress, self._ledger.samples, latest))
+
+    def _check_finite(self, loss: float, policy: Policy) -> None:
+        where = f"after update {self._ledger.updates} ({self._ledger.samples} samples)"
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss} {where}")
+        for name, parameter in policy.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise Diverged(f"parameter {name} is not finite {where}")
+
+    def _evaluate(self, episodes: int, progress: float) -> Evaluation:
+        assert self.policy is not None
+        for name, tensor in sorted(self.policy.state_dict().items()):
+            self._hash.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        seed = self._rng.integer("evaluation", len(self._curve))
+        with torch.no_grad(), _unmetered(self.policy):
+            evaluation = self.task.evaluate(self.policy, seed, episodes)
+        score = self.task.score(evaluation.mean)
+        recent = pd.DataFrame(self._updates[self._since_evaluation :]).drop(columns="samples", errors="ignore")
+        self._curve.append(
+            {
+                "progress": progress,
+                "samples": float(self._ledger.samples),
+                "updates": float(self._ledger.updates),
+                "wall_seconds": self._ledger.wall_seconds,
+                "cpu_seconds": self._ledger.cpu_seconds,
+                "return_mean": evaluation.mean,
+                "return_std": evaluation.std,
+                "score": math.nan if score is None else score,
+                "train_return": float(np.mean(self._returns)) if self._returns else math.nan,
+                **{str(name): float(value) for name, value in recent.mean().items()},
+            }
+        )
+        self._since_evaluation, self._returns = len(self._updates), []
+        return evaluation
+
+    def finish(self) -> Evaluation | None:
+        """The last held-out evaluation, of the policy as it is at the end; None if there never was a policy."""
+        if self.policy is None:
+            return None
+        with self._ledger.clock.paused():
+            self._returns += self.task.drain_episode_returns()
+            return self._evaluate(self.task.final_episodes, progress=1.0)
+
+    def digest(self) -> str | None:
+        """SHA-256 over what was recorded, times excluded; None if the seconds decided where it ended."""
+        return None if self._ledger.budget.seconds is not None else self._hash.hexdigest()
+
+    def curve(self) -> pd.DataFrame:
+        return pd.DataFrame(self._curve)
+
+    def losses(self) -> tuple[list[float], list[float]]:
+        """Samples and loss at each update."""
+        return [row["samples"] for row in self._updates], [row["loss"] for row in self._updates]
+
+    def updates(self) -> pd.DataFrame:
+        """Means over at most `STORED_UPDATES` equal stretches of the updates."""
+        table = pd.DataFrame(self._updates)
+        if len(table) <= STORED_UPDATES:
+            return table
+        stretch = np.arange(len(table)) * STORED_UPDATES // len(table)
+        return table.groupby(stretch).mean().reset_index(drop=True)
+
+
+@contextmanager
+def _unmetered(policy: Policy) -> Iterator[None]:
+    """Let the policy count its rows into a ledger that nobody reads."""
+    ledger = policy.ledger
+    policy.ledger = Ledger(Budget(updates=1))
+    try:
+        yield
+    finally:
+        policy.ledger = ledger

@@ -1,0 +1,144 @@
+"""Methods and tasks by name, over entry points; the built-in ones come through the same door as anyone's.
+
+A plug-in declares `[project.entry-points."polobench.methods"]` or `"polobench.tasks"` in its own pyproject. A method's
+entry is a subclass of `Method`; a task's is a class or function that takes nothing and gives a `Task`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import gymnasium
+
+from polobench.core.errors import PoloError, Unavailable, UsageError, first_line, unknown
+from polobench.core.hyperparameters import tuned
+from polobench.core.method import Method
+from polobench.core.task import Task
+
+METHODS, TASKS = "polobench.methods", "polobench.tasks"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One name of a registry: the distribution it comes from, and why it cannot be used (empty if it can)."""
+
+    name: str
+    source: str
+    reason: str = ""
+
+
+def _entries(group: str) -> dict[str, EntryPoint]:
+    """The entry points by name; where two share one, polobench's own stays, then the first in order."""
+    ordered = sorted(entry_points(group=group), key=lambda entry: (_source(entry) != "polobench", _source(entry)))
+    return {entry.name: entry for entry in reversed(ordered)}
+
+
+def _source(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "unknown"
+
+
+def method_class(name: str) -> type[Method]:
+    """The method of this name.
+
+    Raises:
+        UsageError: unknown.
+        Unavailable: its plug-in does not load; the text is the reason.
+    """
+    entries = _entries(METHODS)
+    if name not in entries:
+        raise unknown("method", name, entries)
+    found = _load(entries[name], "method")
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise Unavailable(f"method {name!r} of {_source(entries[name])} is not a subclass of polobench.Method")
+    return found
+
+
+def find_task(name: str) -> Task:
+    """The task of this name: a registered one, else a gymnasium id.
+
+    Raises:
+        UsageError: unknown, or its spaces are not supported.
+        Unavailable: its plug-in or its environment does not load; the text is the reason.
+    """
+    entries = _entries(TASKS)
+    if name not in entries:
+        return _gymnasium_task(name, entries)
+    found = _load(entries[name], "task")
+    try:
+        task = found()
+    except PoloError:
+        raise
+    except Exception as error:
+        raise Unavailable(f"task {name!r} of {_source(entries[name])} does not start: {first_line(error)}") from error
+    if not isinstance(task, Task):
+        raise Unavailable(f"task {name!r} of {_source(entries[name])} does not give a polobench.Task")
+    return task
+
+
+def _gymnasium_task(name: str, registered: Iterable[str]) -> Task:
+    module, colon, env_id = name.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UsageError(f"task {name!r}: module {module!r} does not import: {first_line(error)}") from error
+    if env_id not in gymnasium.registry:
+        raise unknown("task", name, [*registered, "any id that gymnasium has registered"])
+    from polobench.tasks.control import ControlTask  # the one task that serves the names of others
+
+    return ControlTask(env_id)
+
+
+def _load(entry: EntryPoint, kind: str) -> Any:
+    try:
+        return entry.load()
+    except Exception as error:
+        raise Unavailable(f"{kind} {entry.name!r} of {_source(entry)} does not load: {first_line(error)}") from error
+
+
+def listings(group: str) -> list[Listing]:
+    """Every name of `METHODS` or `TASKS`, the broken ones with their reason; loads each of them."""
+    kept = _entries(group)
+    rows = []
+    for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, _source(entry))):
+        reason = "" if kept[entry.name] == entry else f"the name is taken by {_source(kept[entry.name])}"
+        rows.append(Listing(entry.name, _source(entry), reason or _why_not(group, entry.name)))
+    return rows
+
+
+def _why_not(group: str, name: str) -> str:
+    try:
+        method_class(name) if group == METHODS else find_task(name)
+    except PoloError as error:
+        return str(error)
+    return ""
+
+
+def names(group: str) -> Iterable[str]:
+    return sorted(_entries(group))
+
+
+def make(
+    method: str,
+    task: str | Task,
+    device: str = "cpu",
+    *,
+    label: str | None = None,
+    threads: int = 1,
+    **hyperparameters: Any,
+) -> Method:
+    """A method on a task, by name; `make("ppo", task="CartPole-v1", clip_eps=0.1).run(seed=0, budget=50_000)`.
+
+    Hyper-parameters that are not given take the task's tuned values (`methods/tuned.toml`), then their defaults.
+
+    Raises:
+        UsageError: an unknown or impossible name or value.
+        Unavailable: a plug-in that does not load, or a device that is absent.
+    """
+    found = find_task(task) if isinstance(task, str) else task
+    values = tuned(method, found.name) | hyperparameters
+    return method_class(method)(found, device, label, threads, **values)

@@ -1,0 +1,152 @@
+"""What a run leaves behind. This module and the store never import torch.
+
+Every key of the JSON form is documented in docs/results-format.md.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from polobench.core.policy import Policy
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "failed", "diverged", "timeout", "out_of_memory", "skipped")
+_TABLES = ("curve", "updates")
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@dataclass(frozen=True)
+class LedgerTotals:
+    """The ledger at the end of a run; attributes as in `polobench.core.budget.Ledger`."""
+
+    samples: int = 0
+    samples_generated: int = 0
+    samples_read: int = 0
+    samples_unspent: int | None = None
+    updates: int = 0
+    reward_calls: int = 0
+    gradient_steps: int = 0
+    forward_rows: int = 0
+    backward_rows: int = 0
+    discarded_transitions: int = 0
+    rollout_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@dataclass
+class RunResult:
+    """One cell's outcome, whether it went well or not.
+
+    Attributes:
+        kind: "learning" (a whole run) or "throughput" (timed iterations).
+        method, label: the method, and the name of its variant (the method's own name if it has none).
+        status: one of `STATUSES`; `reason` says why it is not "ok", or what ended the run.
+        final_return: the last held-out evaluation in the task's unit; the task's floor if the run did not end ok.
+        final_score: the same on the scale floor = 0, target = 1; None where the task has no target.
+        curve: a row an evaluation: progress, samples, updates, wall_seconds, cpu_seconds, return_mean, return_std,
+            score, train_return and the mean of each metric since the last row.
+        updates: a row for each of at most 200 equal stretches of updates: samples, and the mean of each metric.
+        digest: SHA-256 of all metrics and of the parameters at each evaluation; None where time ended the run.
+        trail: for every update, the first 8 hex digits of the digest so far.
+        ran_beside_others: other cells ran on the machine at the same time, so that wall seconds say little.
+        throughput: of a throughput cell: iteration, rollout and update seconds a round and what follows from them.
+        policy: the trained policy, in the process that ran it; never stored.
+    """
+
+    method: str
+    label: str
+    task: str
+    seed: int
+    device: str
+    budget: dict[str, float]
+    kind: str = "learning"
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    cell_id: str = ""
+    status: str = "ok"
+    reason: str = ""
+    traceback: str = ""
+    unit: str = ""
+    floor: float = math.nan
+    target: float | None = None
+    final_return: float = math.nan
+    final_return_std: float = math.nan
+    final_score: float | None = None
+    curve: pd.DataFrame = field(default_factory=pd.DataFrame)
+    updates: pd.DataFrame = field(default_factory=pd.DataFrame)
+    loss_convergence: dict[str, float | None] = field(default_factory=dict)
+    time_to_target: dict[str, float | None] = field(default_factory=dict)
+    ledger: LedgerTotals = field(default_factory=LedgerTotals)
+    peak_memory_mib: float = math.nan
+    throughput: dict[str, Any] = field(default_factory=dict)
+    digest: str | None = None
+    trail: list[str] = field(default_factory=list)
+    ran_beside_others: bool = False
+    started_at: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+    policy: Policy | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for strict JSON: tables as lists of columns, non-finite numbers as strings."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "policy"}
+        plain["ledger"] = {item.name: getattr(self.ledger, item.name) for item in fields(LedgerTotals)}
+        for name in _TABLES:
+            table: pd.DataFrame = plain[name]
+            plain[name] = {str(column): table[column].tolist() for column in table.columns}
+        plain["trail"] = "".join(self.trail)
+        return {key: _encode(value) for key, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> RunResult:
+        """The inverse of `to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data are not a result.
+        """
+        data = {item.name: _decode(plain[item.name]) for item in fields(cls) if item.name != "policy"}
+        data["ledger"] = LedgerTotals(**data["ledger"])
+        for name in _TABLES:
+            data[name] = pd.DataFrame(data[name])
+        text = data["trail"]
+        data["trail"] = [text[start : start + 8] for start in range(0, len(text), 8)]
+        if data["status"] not in STATUSES:
+            raise ValueError(f"status {data['status']!r} is none of {', '.join(STATUSES)}")
+        return cls(**data)
+
+    def first_difference(self, other: RunResult) -> int | None:
+        """The number (from 1) of the first update after which the two runs differ, or None if none does."""
+        pairs = zip(self.trail, other.trail, strict=False)
+        differing = next((number for number, (mine, theirs) in enumerate(pairs, 1) if mine != theirs), None)
+        if differing is None and len(self.trail) != len(other.trail):
+            return min(len(self.trail), len(other.trail)) + 1
+        return differing
+
+
+def utc_now() -> str:
+    """For `started_at`."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _decode(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    return _NON_FINITE.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,187 @@
+"""Runs cells in worker processes, one process a cell, so that a cell that dies takes nothing with it.
+
+Learning cells run `jobs` at a time; throughput cells run alone, at the end. A worker writes its own result, so that
+nothing finished is lost when the parent is interrupted.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from polobench.core.errors import PoloError
+from polobench.core.recorder import Progress
+from polobench.core.result import RunResult
+from polobench.harness.progress import Display
+from polobench.harness.runner import PreparedCell, blank_result, prepare, run_cell
+from polobench.harness.store import Store
+from polobench.harness.study import Cell
+
+SHOW_EVERY_SECONDS = 0.2
+
+
+class StoreBroken(PoloError):
+    """A finished cell could not be written; the text says why."""
+
+
+@dataclass
+class _Worker:
+    process: Any
+    prepared: PreparedCell
+    messages: Connection
+
+
+@dataclass
+class Sweep:
+    """What a sweep did: the results that it made, in the order in which they came."""
+
+    results: list[RunResult] = field(default_factory=list)
+
+    @property
+    def not_ok(self) -> list[RunResult]:
+        return [result for result in self.results if result.status not in ("ok", "skipped")]
+
+
+def pending(prepared: Sequence[PreparedCell], store: Store) -> list[PreparedCell]:
+    """The cells whose result is not in the store yet. A skipped or damaged one counts as not there."""
+    return [item for item in prepared if not _is_finished(store, item.cell_id)]
+
+
+def _is_finished(store: Store, cell_id: str) -> bool:
+    found = store.load(cell_id)
+    return isinstance(found, RunResult) and found.status != "skipped"
+
+
+def run_sweep(cells: Sequence[PreparedCell], store: Store, jobs: int, display: Display) -> Sweep:
+    """Run the cells and fill the store.
+
+    Args:
+        cells: what to run.
+        store: must be prepared.
+        jobs: worker processes side by side.
+        display: hears of everything.
+
+    Raises:
+        StoreBroken: a result could not be written; the workers are stopped.
+        KeyboardInterrupt: the workers are stopped; what was finished is in the store.
+    """
+    sweep = Sweep()
+    learning = [item for item in cells if not item.cell.rounds]
+    timed = [item for item in cells if item.cell.rounds]
+    beside_others = jobs > 1 and len(learning) > 1
+    _run_batch(learning, store, jobs, beside_others, display, sweep)
+    _run_batch(timed, store, 1, False, display, sweep)
+    return sweep
+
+
+def _run_batch(
+    cells: Sequence[PreparedCell], store: Store, jobs: int, beside_others: bool, display: Display, sweep: Sweep
+) -> None:
+    context = _context()
+    waiting, workers = list(cells), list[_Worker]()
+    try:
+        while waiting or workers:
+            while waiting and len(workers) < jobs:
+                item = waiting.pop(0)
+                display.started(item.cell)
+                workers.append(_start(context, item, store, beside_others))
+            for messages in wait([worker.messages for worker in workers], timeout=1.0):
+                worker = next(worker for worker in workers if worker.messages is messages)
+                result = _receive(worker, store, display)
+                if result is not None:
+                    workers.remove(worker)
+                    worker.process.join()
+                    sweep.results.append(result)
+                    display.finished(worker.prepared.cell, result)
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.join()
+
+
+def _context() -> BaseContext:
+    """Workers forked from a clean server that has torch loaded, where the platform can; else started anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["polobench.harness.executor"])
+    return context
+
+
+def _start(context: BaseContext, prepared: PreparedCell, store: Store, beside_others: bool) -> _Worker:
+    receiving, sending = context.Pipe(duplex=False)
+    arguments = (prepared.cell, str(store.folder), beside_others, sending)
+    process = context.Process(target=_work, args=arguments, daemon=True)  # type: ignore[attr-defined]
+    process.start()
+    sending.close()
+    return _Worker(process, prepared, receiving)
+
+
+def _receive(worker: _Worker, store: Store, display: Display) -> RunResult | None:
+    """Take one message of a worker; its result if it has ended."""
+    try:
+        message = worker.messages.recv()
+    except EOFError:
+        worker.process.join()
+        result = blank_result(worker.prepared, "failed", _how_it_died(worker.process.exitcode))
+        _save(store, result)
+        return result
+    if isinstance(message, Progress):
+        display.moved(worker.prepared.cell, message)
+        return None
+    if isinstance(message, RunResult):
+        return message
+    raise StoreBroken(str(message))
+
+
+def _how_it_died(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = " (the system may be short of memory)" if name == "SIGKILL" else ""
+        return f"the worker process was ended by {name}{hint}"
+    return f"the worker process ended with exit code {exitcode}"
+
+
+def _save(store: Store, result: RunResult) -> None:
+    try:
+        store.save(result)
+    except OSError as error:
+        raise StoreBroken(f"store {str(store.folder)!r} cannot be written to: {error.strerror or error}") from error
+
+
+def _work(cell: Cell, folder: str, beside_others: bool, messages: Connection) -> None:
+    """A worker's whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and decides
+    store = Store(folder)
+    result = run_cell(prepare(cell), on_progress=_sender(messages), beside_others=beside_others)
+    result.policy = None  # parameters stay in the worker
+    try:
+        _save(store, result)
+    except StoreBroken as error:
+        messages.send(str(error))
+    else:
+        messages.send(result)
+
+
+def _sender(messages: Connection) -> Callable[[Progress], None]:
+    latest = 0.0
+
+    def send(progress: Progress) -> None:
+        nonlocal latest
+        if time.monotonic() - latest > SHOW_EVERY_SECONDS:
+            latest = time.monotonic()
+            try:
+                messages.send(progress)
+            except BrokenPipeError:  # the parent is gone, and with it whoever wanted the result
+                sys.stderr.flush()
+                os._exit(1)
+
+    return send

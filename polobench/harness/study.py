@@ -1,0 +1,219 @@
+"""A study: a TOML file that says which cells to run. Read without torch; every mistake is one line.
+
+title = "..."                     # optional
+devices = ["cpu"]                 # optional; default: every device that is present
+threads = 1                       # optional, of torch
+timeout_seconds = 600             # optional, a cell
+
+[[grid]]                          # one or more; the cells are their cross products
+methods = ["ppo", {method = "ppo", label = "ppo, clip 0.1", clip_eps = 0.1}]
+tasks = ["CartPole-v1"]
+seeds = "0-4"                     # or 5 (0 to 4), or "3,7", or [3, 7]
+budget = 40_000                   # samples, or {samples = ..., updates = ..., seconds = ...}
+throughput_rounds = 20            # optional; adds one throughput cell a method, task and device
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from polobench.core.budget import Budget
+from polobench.core.errors import UsageError, unknown
+
+STUDY_KEYS = ("title", "devices", "threads", "timeout_seconds", "grid")
+GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "throughput_rounds")
+WARMUP_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run that a study asks for; `overrides` are the hyper-parameters that it sets by hand.
+
+    A learning cell has `rounds = 0`; a throughput cell times that many iterations.
+    """
+
+    method: str
+    label: str
+    task: str
+    seed: int
+    device: str
+    budget: Budget
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    timeout_seconds: float | None = None
+    rounds: int = 0
+
+    @property
+    def kind(self) -> str:
+        return "throughput" if self.rounds else "learning"
+
+    def __str__(self) -> str:
+        which = "throughput" if self.rounds else f"seed {self.seed}"
+        return f"{self.label} · {self.task} · {which} · {self.device}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named list of cells; the throughput cells stand last."""
+
+    name: str
+    cells: Sequence[Cell]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class _Variant:
+    method: str
+    label: str
+    overrides: Mapping[str, Any]
+
+
+def parse_seeds(value: object, where: str = "seeds") -> list[int]:
+    """`5` means 0 to 4; `"3,7"` and `"10-19"` list seeds; so does a list of integers.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return list(range(value))
+    if isinstance(value, list) and value and all(type(item) is int and item >= 0 for item in value):
+        return value
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",")]
+        if len(parts) == 1 and parts[0].isdecimal() and int(parts[0]) > 0:
+            return list(range(int(parts[0])))
+        ranges = [_seed_range(part) for part in parts]
+        if all(ranges):
+            return [seed for seeds in ranges for seed in seeds]
+    raise UsageError(f"{where}: {value!r} (allowed: 5 for seeds 0 to 4, a list as in 3,7 or a range as in 10-19)")
+
+
+def _seed_range(part: str) -> list[int]:
+    first, dash, last = part.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        return []
+    return list(range(int(first), int(last or first) + 1))
+
+
+def load_study(path: Path | str, present_devices: Sequence[str] = ()) -> Study:
+    """Read a study file.
+
+    Args:
+        path: of the TOML file.
+        present_devices: what `devices` means where the study does not say.
+
+    Raises:
+        UsageError: no such file, no TOML, an unknown key, a bad value, or a cell that is named twice.
+    """
+    path = Path(path)
+    try:
+        text = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no study at {str(path)!r} (`polobench list studies` shows those at hand)") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"study {str(path)!r} cannot be read: {error}") from error
+    try:
+        return parse_study(path.stem, text, present_devices)
+    except UsageError as error:
+        raise UsageError(f"study {str(path)!r}: {error}") from error
+
+
+def parse_study(name: str, text: Mapping[str, Any], present_devices: Sequence[str] = ()) -> Study:
+    """A study from parsed TOML; raises as `load_study`."""
+    _check_keys("key", text, STUDY_KEYS)
+    grids = text.get("grid")
+    if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
+        raise UsageError("it has no [[grid]] (allowed: one or more)")
+    common = {
+        "threads": _positive_int("threads", text.get("threads", 1)),
+        "timeout_seconds": _positive_or_none("timeout_seconds", text.get("timeout_seconds")),
+    }
+    devices = text.get("devices", list(present_devices) or ["cpu"])
+    cells = [cell for grid in grids for cell in _grid_cells(grid, devices, common)]
+    _check_unique(cells)
+    return Study(name, sorted(cells, key=lambda cell: cell.rounds > 0), str(text.get("title", "")))
+
+
+def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, Any]) -> list[Cell]:
+    _check_keys("grid key", grid, GRID_KEYS)
+    for key in ("methods", "tasks", "seeds", "budget"):
+        if key not in grid:
+            raise UsageError(f"a [[grid]] has no {key!r} (needed: methods, tasks, seeds, budget)")
+    variants = [_variant(item) for item in _list("methods", grid["methods"])]
+    tasks = [_text("tasks", item) for item in _list("tasks", grid["tasks"])]
+    where = [_text("devices", item) for item in _list("devices", grid.get("devices", devices))]
+    seeds, budget = parse_seeds(grid["seeds"]), Budget.of(grid["budget"])
+    learning = [
+        Cell(v.method, v.label, task, seed, device, budget, v.overrides, **common)
+        for v, task, device, seed in product(variants, tasks, where, seeds)
+    ]
+    rounds = grid.get("throughput_rounds")
+    if rounds is None:
+        return learning
+    count = _positive_int("throughput_rounds", rounds)
+    timed = Budget(updates=count + WARMUP_ROUNDS)
+    return learning + [
+        Cell(v.method, v.label, task, seeds[0], device, timed, v.overrides, rounds=count, **common)
+        for v, task, device in product(variants, tasks, where)
+    ]
+
+
+def _variant(item: object) -> _Variant:
+    if isinstance(item, str):
+        return _Variant(item, item, {})
+    if isinstance(item, dict) and isinstance(item.get("method"), str):
+        overrides = {key: value for key, value in item.items() if key not in ("method", "label")}
+        for key in ("task", "device", "threads"):
+            if key in overrides:
+                raise UsageError(f"methods: {key!r} is not a hyper-parameter; it stands beside `methods`")
+        return _Variant(item["method"], _text("label", item.get("label", item["method"])), overrides)
+    raise UsageError(f'methods: {item!r} (allowed: a name, or {{method = "name", label = "...", ...}})')
+
+
+def _check_keys(kind: str, table: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    for key in table:
+        if key not in allowed:
+            raise unknown(kind, key, allowed)
+
+
+def _check_unique(cells: Sequence[Cell]) -> None:
+    names = Counter((c.label, c.task, c.seed, c.device, str(c.budget), c.kind) for c in cells)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        label, task, seed, device, budget, kind = twice[0]
+        raise UsageError(
+            f"the {kind} cell {label!r} on {task!r}, seed {seed}, {device}, {budget} is named twice "
+            "(give variants of a method labels of their own)"
+        )
+
+
+def _list(name: str, value: object) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise UsageError(f"{name}: {value!r} (allowed: a list that is not empty)")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{name}: {value!r} (allowed: text)")
+    return value
+
+
+def _positive_int(name: str, value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise UsageError(f"{name}: {value!r} (allowed: an integer from 1)")
+    return value
+
+
+def _positive_or_none(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise UsageError(f"{name}: {value!r} (allowed: a positive number)")
+    return float(value)

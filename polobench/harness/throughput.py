@@ -1,0 +1,98 @@
+"""How fast a method iterates: warmed-up rounds, the device synchronised inside the timed call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from polobench.core.budget import Budget, Ledger
+from polobench.core.device import PeakMemory, synchronize, warm_up
+from polobench.core.errors import Unavailable
+from polobench.core.method import ForeignMethod, Method
+from polobench.core.recorder import Update
+from polobench.core.seeding import SeedAxes, isolated
+
+
+class ThroughputProbe:
+    """Iterations (a rollout and its update) of one method, timed one at a time. A context manager.
+
+    Args:
+        method: to time; a `ForeignMethod` owns its loop and cannot be.
+        seed: of the run.
+        iterations: at most so many steps will be asked for.
+        wait: waits for the device.
+        clock: seconds.
+
+    Raises:
+        Unavailable: the method is a `ForeignMethod`.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        seed: int,
+        iterations: int,
+        *,
+        wait: Callable[[torch.device], None] = synchronize,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if isinstance(method, ForeignMethod):
+            raise Unavailable(f"method {method.name!r} owns its loop, so its iterations cannot be timed apart")
+        self._method, self._rng, self._wait, self._clock = method, SeedAxes(seed), wait, clock
+        self.ledger = Ledger(Budget(updates=iterations))
+        self.iteration_seconds: list[float] = []
+        self.rollout_seconds: list[float] = []
+        self.samples: list[int] = []
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._stack.enter_context(isolated(self._rng, self._method.threads))
+        warm_up(self._method.device)
+        task = self._method.task.bind(self._rng, self.ledger, self._method.device, lambda policy: None)
+        self._stack.callback(task.close)
+        self.memory = PeakMemory(self._method.device)
+        self._updates: Iterator[Update] = self._method.learn(task, self._rng)
+        self.ledger.clock.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def step(self) -> None:
+        """One iteration, and the wait for whatever it left queued on the device."""
+        start, samples, rollout = self._clock(), self.ledger.samples, self.ledger.rollout_seconds
+        next(self._updates)
+        self._wait(self._method.device)
+        self.iteration_seconds.append(self._clock() - start)
+        self.rollout_seconds.append(self.ledger.rollout_seconds - rollout)
+        self.samples.append(self.ledger.samples - samples)
+        self.ledger.count_update()
+        self.memory.sample()
+
+    def summary(self, rounds: int) -> dict[str, Any]:
+        """The last `rounds` steps; keys in docs/results-format.md."""
+        iteration, rollout = self.iteration_seconds[-rounds:], self.rollout_seconds[-rounds:]
+        update = [whole - part for whole, part in zip(iteration, rollout, strict=True)]
+        samples = sum(self.samples[-rounds:])
+        return {
+            "rounds": rounds,
+            "warmup_rounds": len(self.iteration_seconds) - rounds,
+            "iteration_seconds": iteration,
+            "rollout_seconds": rollout,
+            "update_seconds": update,
+            "samples_per_second": _rate(samples, iteration),
+            "updates_per_second": _rate(rounds, iteration),
+            "rollout_samples_per_second": _rate(samples, rollout),
+            "update_samples_per_second": _rate(samples, update),
+        }
+
+
+def _rate(count: int, seconds: list[float]) -> float | None:
+    return count / sum(seconds) if sum(seconds) > 0 else None

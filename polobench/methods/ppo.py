@@ -1,0 +1,146 @@
+"""Proximal Policy Optimization: several epochs on one rollout, held back by a clipped ratio.
+
+    L(theta) = E[ min(r A, clip(r, 1 - eps, 1 + eps) A) ] - c_v E[(V - V_target)^2] + c_e E[entropy]
+    r = pi_theta(a | s) / pi_old(a | s),   A by generalized advantage estimation,   V_target = A + V_old
+
+Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms", equations 7 and 9, algorithm 1.
+
+Departures from the paper:
+- Actor and critic share no layers, so the value loss cannot move the policy; one Adam steps both.
+- Advantages are standardised over each minibatch, and the gradient's norm is clipped (Engstrom et al. 2020).
+- Learning rate and clip range may fall linearly to 0 over the budget (the paper does so on Atari).
+- With `target_kl` the epochs stop once a minibatch's estimated KL is above 1.5 times it (Stable-Baselines3's rule).
+- The value of the next state is bootstrapped where a time limit cut an episode; the paper does not say.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.method import Method
+from polobench.core.policy import Policy
+from polobench.core.recorder import Update
+from polobench.core.rollout import Rollout
+from polobench.core.seeding import SeedAxes
+from polobench.core.task import Task
+from polobench.objectives.regression import value_loss
+from polobench.objectives.returns import (
+    RewardScaler,
+    explained_variance,
+    generalized_advantages,
+    masked_mean,
+    standardized,
+)
+from polobench.objectives.surrogates import clipped_objective, k3_kl
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOHyperparameters(Hyperparameters):
+    n_envs: int = hyperparameter(8, "environments side by side", low=1)
+    n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
+    epochs: int = hyperparameter(10, "passes over the rollout", low=1)
+    minibatch_size: int = hyperparameter(256, "transitions a gradient step", low=1)
+    learning_rate: float = hyperparameter(3e-4, "of Adam, for policy and critic", low=0)
+    learning_rate_schedule: str = hyperparameter("constant", "over the budget", choices=("constant", "linear"))
+    clip_eps: float = hyperparameter(0.2, "how far the ratio may leave 1", low=0)
+    clip_schedule: str = hyperparameter("constant", "over the budget", choices=("constant", "linear"))
+    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
+    gae_lambda: float = hyperparameter(0.95, "of the advantage estimator", low=0, high=1)
+    value_coef: float = hyperparameter(0.5, "weight of the value loss", low=0)
+    entropy_coef: float = hyperparameter(0.0, "weight of the entropy bonus", low=0)
+    max_gradient_norm: float | None = hyperparameter(0.5, "the gradient is clipped to it", low=0)
+    standardize_advantages: bool = hyperparameter(True, "over each minibatch")
+    target_kl: float | None = hyperparameter(None, "stop the epochs at 1.5 times this KL [nats]", low=0)
+    normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
+
+
+class PPO(Method):
+    """The clipped variant, with a learned value function."""
+
+    name = "ppo"
+    Hyperparameters = PPOHyperparameters
+
+    def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
+        hp = self.hp
+        policy = task.make_policy(hp, critic=True)
+        parameters = policy.actor_parameters + policy.critic_parameters
+        optimizer = torch.optim.Adam(parameters, lr=hp.learning_rate, eps=1e-5, fused=True)
+        scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
+        shuffle = rng.numpy("minibatches")
+        while True:
+            left = 1.0 - task.progress()
+            optimizer.param_groups[0]["lr"] = hp.learning_rate * (left if hp.learning_rate_schedule == "linear" else 1)
+            clip_eps = hp.clip_eps * (left if hp.clip_schedule == "linear" else 1)
+            rollout = task.fragments(policy, hp.n_envs, hp.n_steps)
+            rollout = self.with_targets(policy, rollout, scale(rollout) if scale else rollout.rewards)
+            metrics = self.improve(policy, optimizer, rollout.rows(), clip_eps, shuffle)
+            yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
+
+    def with_targets(self, policy: Policy, rollout: Rollout, rewards: Tensor) -> Rollout:
+        """Attach advantages, value targets and the sampling policy's log-probabilities, `[B, T]` each."""
+        with torch.no_grad():
+            values = policy.values(rollout)
+            advantages = generalized_advantages(rollout, values, self.hp.gamma, self.hp.gae_lambda, rewards)
+            old_log_probs = policy.distribution.log_prob(policy.outputs(rollout), rollout.actions)
+        targets = advantages + values[:, :-1]
+        return rollout.attach(advantages=advantages, value_targets=targets, old_log_probs=old_log_probs)
+
+    def improve(
+        self,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        rows: Rollout,
+        clip_eps: float,
+        shuffle: np.random.Generator,
+    ) -> dict[str, float]:
+        """The epochs over one rollout; gives the mean of every metric over its minibatches, and where it ended."""
+        seen: dict[str, list[Tensor]] = defaultdict(list)
+        for _ in range(self.hp.epochs):
+            for batch in rows.minibatches(self.hp.minibatch_size, shuffle):
+                loss, metrics = self.loss(policy, batch, clip_eps)
+                if self.hp.target_kl is not None and metrics["kl"] > 1.5 * self.hp.target_kl:
+                    return _means(seen) | self.outcome(policy, rows)
+                policy.gradient_step(optimizer, loss, 2 * batch.mask.numel(), self.hp.max_gradient_norm)
+                for name, value in ({"loss": loss} | metrics).items():
+                    seen[name].append(value.detach())
+        return _means(seen) | self.outcome(policy, rows)
+
+    def loss(self, policy: Policy, batch: Rollout, clip_eps: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one minibatch and its parts, scalars."""
+        assert batch.advantages is not None and batch.old_log_probs is not None
+        outputs = policy.outputs(batch)
+        log_probs = policy.distribution.log_prob(outputs, batch.actions)
+        advantages = batch.advantages
+        if self.hp.standardize_advantages:
+            advantages = standardized(advantages, batch.mask)
+        policy_loss = -clipped_objective(log_probs, batch.old_log_probs, advantages, batch.mask, clip_eps)
+        critic_loss = value_loss(policy, batch)
+        entropy = masked_mean(policy.distribution.entropy(outputs), batch.mask)
+        loss = policy_loss + self.hp.value_coef * critic_loss - self.hp.entropy_coef * entropy
+        with torch.no_grad():
+            kl = k3_kl(log_probs, batch.old_log_probs, batch.mask)
+            outside = (torch.exp(log_probs - batch.old_log_probs) - 1).abs() > clip_eps
+            clip_fraction = masked_mean(outside.float(), batch.mask)
+        parts = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}
+        return loss, parts | {"kl": kl, "clip_fraction": clip_fraction}
+
+    def outcome(self, policy: Policy, rows: Rollout) -> dict[str, float]:
+        """After the epochs: KL(old || new) [nats] by k3, and how much of the targets' variance the critic explains."""
+        assert rows.value_targets is not None and rows.old_log_probs is not None
+        with torch.no_grad():
+            log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
+            kl = float(k3_kl(log_probs, rows.old_log_probs, rows.mask))
+            explained = explained_variance(policy.state_values(rows), rows.value_targets, rows.mask)
+        return {"kl": kl, "explained_variance": explained}
+
+
+def _means(seen: dict[str, list[Tensor]]) -> dict[str, float]:
+    means = {name: float(torch.stack(values).mean()) for name, values in seen.items()}
+    return {"loss": float("nan")} | means

@@ -1,0 +1,37 @@
+"""The floor: act at random and learn nothing.
+
+    pi(a | s) = 1 / |A|   (control);   pi = the starting checkpoint   (language)
+
+It yields an `Update` a rollout and leaves the policy as it is, so that a table has the row that every other method
+must beat, at the same price in samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.method import Method
+from polobench.core.recorder import Update
+from polobench.core.seeding import SeedAxes
+from polobench.core.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomHyperparameters(Hyperparameters):
+    n_envs: int = hyperparameter(8, "environments side by side", low=1)
+    n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
+
+
+class Random(Method):
+    """The floor of every table."""
+
+    name = "random"
+    Hyperparameters = RandomHyperparameters
+
+    def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
+        policy = task.floor_policy()
+        while True:
+            task.fragments(policy, self.hp.n_envs, self.hp.n_steps)
+            yield Update(loss=0.0, policy=policy)

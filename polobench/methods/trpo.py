@@ -1,0 +1,151 @@
+"""Trust Region Policy Optimization: the largest natural-gradient step that keeps the policy close.
+
+    maximise  E[ pi_theta(a | s) / pi_old(a | s) A ]   subject to   E[ KL(pi_old || pi_theta) ] <= delta
+    step s = sqrt(2 delta / x'F x) x,   F x = g by conjugate gradient,   then backtracking on surrogate and KL
+
+Source: Schulman et al. 2015, "Trust Region Policy Optimization", equation 14, section 6 and appendix C. Advantages are
+those of Schulman et al. 2016 (generalized advantage estimation), the value function is fitted to A + V_old.
+
+Departures from the paper:
+- The critic is fitted by Adam on minibatches, not by its own trust region.
+- F carries a damping term, F + damping I, as in the authors' code; the step length is computed with it.
+- F is the analytic Fisher matrix of the action distribution between two Jacobian products, J' F_dist J, which equals
+  the Hessian of the KL at the old policy; `fisher_rows` may take it on a random part of the rollout (appendix C.1).
+- Advantages are standardised over the rollout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.method import Method
+from polobench.core.policy import Policy
+from polobench.core.recorder import Update
+from polobench.core.rollout import Rollout
+from polobench.core.seeding import SeedAxes
+from polobench.core.task import Task
+from polobench.objectives.regression import fit_critic
+from polobench.objectives.returns import (
+    RewardScaler,
+    explained_variance,
+    generalized_advantages,
+    masked_mean,
+    standardized,
+)
+from polobench.objectives.surrogates import importance_objective
+from polobench.objectives.trust_region import LineSearch, backtracking_line_search, conjugate_gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRPOHyperparameters(Hyperparameters):
+    n_envs: int = hyperparameter(8, "environments side by side", low=1)
+    n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
+    max_kl: float = hyperparameter(0.01, "delta, the bound on the mean KL(old || new) [nats]", low=0)
+    cg_steps: int = hyperparameter(10, "conjugate-gradient products at most", low=1)
+    cg_damping: float = hyperparameter(0.1, "added to the diagonal of the Fisher matrix", low=0)
+    cg_tolerance: float = hyperparameter(1e-10, "squared residual that ends the conjugate gradient", low=0)
+    fisher_rows: float = hyperparameter(
+        1.0, "share of the rollout that the Fisher matrix is taken on", low=0.01, high=1
+    )
+    backtracks: int = hyperparameter(10, "how often the line search may shorten the step", low=0)
+    backtrack_shrink: float = hyperparameter(0.8, "by which factor", low=0.01, high=0.99)
+    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
+    gae_lambda: float = hyperparameter(0.95, "of the advantage estimator", low=0, high=1)
+    critic_learning_rate: float = hyperparameter(1e-3, "of Adam, for the value network", low=0)
+    critic_epochs: int = hyperparameter(10, "passes over the rollout when the value network is fitted", low=1)
+    critic_minibatch_size: int = hyperparameter(128, "transitions a gradient step of that fit", low=1)
+    normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
+
+
+class TRPO(Method):
+    """Natural gradient, trust region, line search, and a fitted value function."""
+
+    name = "trpo"
+    Hyperparameters = TRPOHyperparameters
+
+    def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
+        hp = self.hp
+        policy = task.make_policy(hp, critic=True)
+        optimizer = torch.optim.Adam(policy.critic_parameters, lr=hp.critic_learning_rate)
+        scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
+        shuffle = rng.numpy("minibatches")
+        while True:
+            rollout = task.fragments(policy, hp.n_envs, hp.n_steps)
+            rewards = scale(rollout) if scale else rollout.rewards
+            with torch.no_grad():
+                values = policy.values(rollout)
+            advantages = generalized_advantages(rollout, values, hp.gamma, hp.gae_lambda, rewards)
+            targets = advantages + values[:, :-1]
+            advantages = standardized(advantages, rollout.mask)
+            rows = rollout.attach(advantages=advantages, value_targets=targets).rows()
+            found, metrics = self.improve(policy, rows, shuffle)
+            metrics["explained_variance"] = explained_variance(values[:, :-1], targets, rollout.mask)
+            metrics["value_loss"] = fit_critic(
+                policy, optimizer, rows, hp.critic_epochs, hp.critic_minibatch_size, shuffle
+            )
+            yield Update(loss=-found.surrogate, policy=policy, metrics=metrics)
+
+    def improve(
+        self, policy: Policy, rows: Rollout, shuffle: np.random.Generator
+    ) -> tuple[LineSearch, dict[str, float]]:
+        """One trust-region step of the actor; gives where the line search ended, and the metrics."""
+        hp, distribution = self.hp, policy.distribution
+        assert rows.advantages is not None
+        advantages = rows.advantages
+        with torch.no_grad():
+            old_outputs = policy.outputs(rows)
+            old_log_probs = distribution.log_prob(old_outputs, rows.actions)
+        gradient = self.surrogate_gradient(policy, rows, old_log_probs)
+        fisher = self.fisher_product(policy, rows, shuffle)
+        direction = conjugate_gradient(fisher, gradient, hp.cg_steps, hp.cg_tolerance)
+        curvature = direction @ fisher(direction)
+        step = direction * torch.sqrt(2 * hp.max_kl / curvature.clamp(min=1e-12))
+
+        def move(parameters: Tensor) -> tuple[float, float]:
+            policy.set_actor_vector(parameters)
+            with torch.no_grad():
+                outputs = policy.outputs(rows)
+                log_probs = distribution.log_prob(outputs, rows.actions)
+                gain = importance_objective(log_probs, old_log_probs, advantages, rows.mask) - baseline
+                return float(gain), float(masked_mean(distribution.kl(old_outputs, outputs), rows.mask))
+
+        baseline = masked_mean(advantages, rows.mask)  # the surrogate at the old policy, where the ratio is 1
+        found = backtracking_line_search(
+            move, policy.actor_vector(), step,
+            max_kl=hp.max_kl, backtracks=hp.backtracks, shrink=hp.backtrack_shrink,
+        )  # fmt: skip
+        policy.ledger.gradient_steps += found.accepted
+        entropy = masked_mean(distribution.entropy(old_outputs), rows.mask)
+        metrics = {"kl": found.kl, "entropy": float(entropy), "gradient_norm": float(gradient.norm())}
+        return found, metrics | {"step_fraction": found.fraction, "step_accepted": float(found.accepted)}
+
+    def surrogate_gradient(self, policy: Policy, rows: Rollout, old_log_probs: Tensor) -> Tensor:
+        """The gradient `[n]` of the surrogate in the actor's parameters, at the old policy."""
+        log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
+        assert rows.advantages is not None
+        objective = importance_objective(log_probs, old_log_probs, rows.advantages, rows.mask)
+        policy.ledger.backward_rows += rows.mask.numel()
+        pieces = torch.autograd.grad(objective, policy.actor_parameters)
+        return torch.cat([piece.flatten() for piece in pieces])
+
+    def fisher_product(self, policy: Policy, rows: Rollout, shuffle: np.random.Generator) -> Callable[[Tensor], Tensor]:
+        """v -> (F + damping I) v on `[n]`; F is the mean Fisher matrix of the rows."""
+        count = rows.mask.shape[0]
+        part = max(1, round(self.hp.fisher_rows * count))
+        if part < count:
+            rows = rows.select(torch.from_numpy(shuffle.permutation(count)[:part]).to(rows.mask.device))
+        outputs, jvp, vjp = policy.linearize(rows)
+        weight = (rows.mask / rows.mask.sum()).unsqueeze(-1)
+        fixed, damping = outputs.detach(), float(self.hp.cg_damping)
+
+        def product(vector: Tensor) -> Tensor:
+            image = policy.distribution.fisher(fixed, jvp(vector)) * weight
+            return vjp(image) + damping * vector
+
+        return product

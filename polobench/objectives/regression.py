@@ -1,0 +1,36 @@
+"""Fitting a critic: mean squared error to value targets, by minibatches over epochs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polobench.core.policy import Policy
+from polobench.core.rollout import Rollout
+from polobench.objectives.returns import masked_mean
+
+
+def value_loss(policy: Policy, batch: Rollout) -> Tensor:
+    """Mean of (V - target)^2 over the batch's transitions; `batch` carries `value_targets`."""
+    assert batch.value_targets is not None
+    return masked_mean((policy.state_values(batch) - batch.value_targets) ** 2, batch.mask)
+
+
+def fit_critic(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    rows: Rollout,
+    epochs: int,
+    minibatch_size: int,
+    shuffle: np.random.Generator,
+) -> float:
+    """Gradient steps on `value_loss`; gives its mean over the last epoch."""
+    losses: list[float] = []
+    for _ in range(epochs):
+        losses = []
+        for batch in rows.minibatches(minibatch_size, shuffle):
+            loss = value_loss(policy, batch)
+            policy.gradient_step(optimizer, loss, batch.mask.numel())
+            losses.append(loss.item())
+    return sum(losses) / len(losses)

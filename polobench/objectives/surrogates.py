@@ -1,0 +1,36 @@
+"""Policy-gradient objectives over `[B, T]`. All are to be maximised; a method minimises their negative."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from polobench.objectives.returns import masked_mean
+
+
+def score_function_objective(log_probs: Tensor, advantages: Tensor, mask: Tensor, n_episodes: int) -> Tensor:
+    """(1/N) sum over episodes and steps of log pi(a|s) A; its gradient is REINFORCE's (Williams 1992, section 5)."""
+    return (log_probs * advantages * mask).sum() / n_episodes
+
+
+def importance_objective(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """Mean of pi / pi_old times A (Schulman et al. 2015, equation 14)."""
+    return masked_mean(torch.exp(log_probs - old_log_probs) * advantages, mask)
+
+
+def clipped_objective(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip_eps: float
+) -> Tensor:
+    """Mean of min(r A, clip(r, 1 - eps, 1 + eps) A), r = pi / pi_old (Schulman et al. 2017, equation 7)."""
+    ratio = torch.exp(log_probs - old_log_probs)
+    clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps)
+    return masked_mean(torch.minimum(ratio * advantages, clipped * advantages), mask)
+
+
+def k3_kl(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
+    """Mean of r - 1 - log r, an unbiased, non-negative estimate of KL(old || new) [nats] from the old one's samples.
+
+    Source: Schulman 2020, "Approximating KL Divergence", estimator k3.
+    """
+    log_ratio = log_probs - old_log_probs
+    return masked_mean(torch.expm1(log_ratio) - log_ratio, mask)

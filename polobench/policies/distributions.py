@@ -1,0 +1,76 @@
+"""Action distributions as functions of their parameters `[..., P]`; shapes as in `polobench.core.policy.Distribution`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Categorical:
+    """Over A actions; the parameters are A logits, an action is an integer."""
+
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        chosen: Tensor = outputs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return chosen - outputs.logsumexp(-1)
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        log_probs = outputs.log_softmax(-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        log_old = old.log_softmax(-1)
+        return (log_old.exp() * (log_old - new.log_softmax(-1))).sum(-1)
+
+    def fisher(self, outputs: Tensor, tangent: Tensor) -> Tensor:
+        """(diag(p) - p p') v."""
+        probs = outputs.softmax(-1)
+        return probs * (tangent - (probs * tangent).sum(-1, keepdim=True))
+
+    def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return generator.random(shape, dtype=np.float32)
+
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """Inverse CDF: the first action whose cumulative probability exceeds the uniform `[...]`."""
+        cumulative = outputs.softmax(-1).cumsum(-1)
+        return (cumulative <= noise.unsqueeze(-1)).sum(-1).clamp(max=outputs.shape[-1] - 1)
+
+    def mode(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(-1)
+
+
+class DiagonalGaussian:
+    """Over D real numbers; the parameters are D means, then D log standard deviations; an action is `[..., D]`."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        mean, log_std = outputs.chunk(2, -1)
+        standard = (actions - mean) * torch.exp(-log_std)
+        return -(0.5 * standard**2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        return (outputs.chunk(2, -1)[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        (old_mean, old_log_std), (new_mean, new_log_std) = old.chunk(2, -1), new.chunk(2, -1)
+        squares = torch.exp(2 * old_log_std) + (old_mean - new_mean) ** 2
+        return (new_log_std - old_log_std + 0.5 * squares * torch.exp(-2 * new_log_std) - 0.5).sum(-1)
+
+    def fisher(self, outputs: Tensor, tangent: Tensor) -> Tensor:
+        """1 / variance for a mean, 2 for a log standard deviation; no cross terms."""
+        log_std = outputs.chunk(2, -1)[1]
+        return torch.cat([torch.exp(-2 * log_std), torch.full_like(log_std, 2.0)], -1) * tangent
+
+    def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return generator.standard_normal((*shape, self.size), dtype=np.float32)
+
+    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        mean, log_std = outputs.chunk(2, -1)
+        return mean + torch.exp(log_std) * noise
+
+    def mode(self, outputs: Tensor) -> Tensor:
+        return outputs.chunk(2, -1)[0]

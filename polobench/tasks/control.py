@@ -1,0 +1,220 @@
+"""Control tasks: gymnasium environments under the ledger, in the reward's own unit."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from functools import cache, cached_property, partial
+from importlib import resources
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from polobench.core.budget import Budget, Ledger
+from polobench.core.errors import Unavailable, UsageError, first_line
+from polobench.core.hyperparameters import Hyperparameters
+from polobench.core.policy import Policy
+from polobench.core.rollout import Rollout
+from polobench.core.seeding import SeedAxes
+from polobench.core.task import Evaluation, Task
+from polobench.policies.mlp import MLPPolicy
+from polobench.policies.uniform import UniformPolicy
+from polobench.tasks.spaces import ActionCodec, ObservationCodec
+from polobench.tasks.vector import MakeEnv, VectorRunner, vectorized
+
+LONGEST_EPISODE = 10_000
+FLOOR_EPISODES = 100
+
+
+@cache
+def _references() -> dict[str, Any]:
+    return tomllib.loads(resources.files("polobench.tasks").joinpath("control.toml").read_text())
+
+
+class ControlTask(Task):
+    """A gymnasium environment by id, or one made by `make_env`.
+
+    Args:
+        name: the task's name; a gymnasium id unless `make_env` is given.
+        make_env: makes one environment; it must end its episodes.
+        floor, target: in the unit of the episode return. By default `control.toml`'s; for other ids the floor is
+            measured (100 episodes of the random policy) and the target is the id's registered reward threshold.
+
+    Raises:
+        UsageError: the spaces are not supported.
+        Unavailable: the environment does not start, for instance for want of a package.
+    """
+
+    unit = "episode return"
+
+    def __init__(
+        self, name: str, make_env: MakeEnv | None = None, *, floor: float | None = None, target: float | None = None
+    ) -> None:
+        self.name = name
+        self._env_id = None if make_env else name
+        self._make_env = make_env or _maker(name)
+        with_spaces = _start(name, self._make_env)
+        self._observation_codec = ObservationCodec(name, with_spaces.observation_space)
+        self._action_codec = ActionCodec(name, with_spaces.action_space)
+        reference = _references().get(name, {})
+        threshold = None if with_spaces.spec is None else with_spaces.spec.reward_threshold
+        self.target = target if target is not None else reference.get("target", threshold)
+        with_spaces.close()
+        self._known_floor = floor if floor is not None else reference.get("floor")
+
+    @cached_property
+    def floor(self) -> float:  # type: ignore[override]  # measured only when somebody asks
+        return self.measured_floor(FLOOR_EPISODES) if self._known_floor is None else float(self._known_floor)
+
+    def measured_floor(self, episodes: int) -> float:
+        """The random policy's mean return over so many episodes, on a fixed seed."""
+        policy = self.build_floor_policy()
+        policy.ledger = Ledger(Budget(updates=1))
+        bound = self.bind(SeedAxes(0), policy.ledger, torch.device("cpu"), lambda made: None)
+        try:
+            return bound.evaluate(policy, 0, episodes).mean
+        finally:
+            bound.close()
+
+    def begin(self) -> None:
+        self._runners: dict[tuple[str, int], VectorRunner] = {}
+        self._finished_returns: list[float] = []
+        self._actions_rng = self.rng.numpy("actions")
+        self._episode_calls = 0
+
+    def close(self) -> None:
+        for runner in self._runners.values():
+            runner.env.close()
+        self._runners = {}
+
+    def drain_episode_returns(self) -> list[float]:
+        drained, self._finished_returns = self._finished_returns, []
+        return drained
+
+    def build_policy(self, hyperparameters: Hyperparameters, *, critic: bool) -> Policy:
+        width, actions = self._observation_codec.width, self._action_codec
+        generator = self.rng.torch("policy")
+        return MLPPolicy(width, actions.size, actions.continuous, hyperparameters, critic, generator)
+
+    def build_floor_policy(self) -> Policy:
+        return UniformPolicy(self._action_codec.size, self._action_codec.continuous)
+
+    def fragments(self, policy: Policy, batch: int, n_steps: int) -> Rollout:
+        with self.ledger.timing_rollout():
+            runner = self._runner("fragments", batch)
+            noise = policy.distribution.noise(self._actions_rng, (n_steps, batch))
+            recording = _Recording()
+            policy.refresh_statistics()
+            for column in range(n_steps):
+                mask = runner.live
+                self._step(runner, policy, noise[column], mask, recording)
+            return self._finish(policy, runner, recording, np.arange(batch))
+
+    def episodes(self, policy: Policy, groups: int, size: int) -> Rollout:
+        with self.ledger.timing_rollout():
+            runner = self._runner("episodes", groups * size)
+            runner.reset(self.rng, self._episode_calls, size)
+            self._episode_calls += 1
+            unfinished = runner.live
+            recording = _Recording()
+            policy.refresh_statistics()
+            while unfinished.any():
+                noise = policy.distribution.noise(self._actions_rng, (groups * size,))
+                self._step(runner, policy, noise, unfinished, recording)
+                unfinished = unfinished & runner.live
+            return self._finish(policy, runner, recording, np.arange(groups).repeat(size))
+
+    def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
+        runner = self._runner("evaluation", episodes)
+        rng = SeedAxes(seed)
+        runner.reset(rng, 0)
+        generator = rng.numpy("actions")
+        unfinished, returns = runner.live, np.zeros(episodes)
+        while unfinished.any():
+            noise = policy.distribution.noise(generator, (episodes,))
+            rewards, _, _ = runner.step(self._choose(policy.act_greedily, runner, noise))
+            returns += rewards * unfinished
+            unfinished = unfinished & runner.live
+        return Evaluation(float(returns.mean()), float(returns.std(ddof=1)) if episodes > 1 else 0.0, episodes)
+
+    def _runner(self, purpose: str, count: int) -> VectorRunner:
+        key = (purpose, count)
+        if key not in self._runners:
+            env = vectorized(self._env_id, self._make_env, count)
+            self._runners[key] = VectorRunner(env, self._observation_codec, self._action_codec)
+            self._runners[key].reset(self.rng, -1)
+        return self._runners[key]
+
+    def _step(
+        self, runner: VectorRunner, policy: Policy, noise: np.ndarray, mask: np.ndarray, recording: _Recording
+    ) -> None:
+        """One charged step of all environments; `mask` `[N]` says which of them count."""
+        counted = int(mask.sum())
+        self.ledger.charge_generated(counted)
+        self.ledger.discarded_transitions += len(mask) - counted
+        observations = runner.observations
+        actions = self._choose(policy.act, runner, noise)
+        rewards, terminated, truncated = runner.step(actions)
+        recording.add(
+            observations, actions, (rewards * mask).astype(np.float32), terminated & mask, truncated & mask, mask
+        )
+        self._finished_returns += runner.episode_returns[mask & ~runner.live].tolist()
+
+    def _choose(
+        self, act: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], runner: VectorRunner, noise: np.ndarray
+    ) -> np.ndarray:
+        with torch.no_grad():
+            observations = torch.from_numpy(runner.observations).to(self.device)
+            return act(observations, torch.from_numpy(noise).to(self.device)).cpu().numpy()
+
+    def _finish(self, policy: Policy, runner: VectorRunner, recording: _Recording, groups: np.ndarray) -> Rollout:
+        rollout = recording.rollout(runner.observations, groups, self.device)
+        policy.absorb(rollout.observations[rollout.mask])
+        return rollout
+
+
+class _Recording:
+    """Columns of a rollout as they come, `[N]` each."""
+
+    def __init__(self) -> None:
+        self._columns: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, *column: np.ndarray) -> None:
+        """Observations, actions, rewards, terminated, truncated, mask."""
+        self._columns.append(column)
+
+    def rollout(self, final_observations: np.ndarray, groups: np.ndarray, device: torch.device) -> Rollout:
+        stacked = [torch.from_numpy(np.stack(series, axis=1)) for series in zip(*self._columns, strict=True)]
+        observations, actions, rewards, terminated, truncated, mask = (column.to(device) for column in stacked)
+        return Rollout(
+            observations=observations,
+            final_observations=torch.from_numpy(final_observations).to(device),
+            actions=actions,
+            rewards=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            mask=mask,
+            groups=torch.from_numpy(groups).to(device),
+        )
+
+
+def _maker(name: str) -> MakeEnv:
+    longest = gymnasium.spec(name).max_episode_steps or LONGEST_EPISODE
+    return partial(gymnasium.make, name, max_episode_steps=longest, disable_env_checker=True)
+
+
+def _start(name: str, make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
+    try:
+        return make_env()
+    except UsageError:
+        raise
+    except Exception as error:
+        raise Unavailable(f"task {name!r} does not start: {first_line(error)}") from error
+
+
+cartpole = partial(ControlTask, "CartPole-v1")
+acrobot = partial(ControlTask, "Acrobot-v1")
+mountain_car = partial(ControlTask, "MountainCar-v0")
+pendulum = partial(ControlTask, "Pendulum-v1")
