@@ -74,12 +74,24 @@ def run_sweep(cells: Sequence[PreparedCell], store: Store, jobs: int, display: D
         KeyboardInterrupt: the workers are stopped; what was finished is in the store.
     """
     sweep = Sweep()
+    for item in cells:
+        if item.method is None:
+            _skip(item, store, display, sweep)
+    cells = [item for item in cells if item.method is not None]
     learning = [item for item in cells if not item.cell.rounds]
     timed = [item for item in cells if item.cell.rounds]
     beside_others = jobs > 1 and len(learning) > 1
     _run_batch(learning, store, jobs, beside_others, display, sweep)
     _run_batch(timed, store, 1, False, display, sweep)
     return sweep
+
+
+def _skip(item: PreparedCell, store: Store, display: Display, sweep: Sweep) -> None:
+    display.started(item.cell)
+    result = run_cell(item)
+    _save(store, result)
+    sweep.results.append(result)
+    display.finished(item.cell, result)
 
 
 def _run_batch(

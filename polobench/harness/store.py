@@ -63,15 +63,15 @@ class Store:
             OSError: the disk is full, say; what stood there before still does.
         """
         text = json.dumps(result.to_dict(), allow_nan=False, indent=None, separators=(",", ":"))
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".writing-", suffix=".tmp")
+        temporary = self.folder / f".writing-{result.cell_id}-{os.getpid()}.tmp"
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8") as file:
                 file.write(text + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.path(result.cell_id))
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         return self.path(result.cell_id)
 

@@ -44,7 +44,7 @@ class Cell:
     seed: int
     device: str
     budget: Budget
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     threads: int = 1
     timeout_seconds: float | None = None
     rounds: int = 0

@@ -1,0 +1,161 @@
+"""The pytest door: `pytest benchmarks` runs the same cells as `polobench run` and fills the same kind of store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from polobench.core.budget import LIMITS, Stopwatch
+from polobench.core.device import present_devices
+from polobench.core.errors import PoloError, UsageError, unknown
+from polobench.core.result import RunResult
+from polobench.harness.progress import Display
+from polobench.harness.runner import PreparedCell, prepare
+from polobench.harness.store import Store
+from polobench.harness.study import Study, load_study, parse_study
+
+QUICK = Path(__file__).parent.parent / "studies" / "quick.toml"
+AD_HOC = ("methods", "tasks", "seeds", "devices", "budget")
+DEFAULTS = {"methods": "random,reinforce,trpo,ppo", "tasks": "CartPole-v1", "seeds": "5", "budget": "40000"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("polobench", "polobench: which cells to run")
+    group.addoption("--study", metavar="FILE", help="take the cells from a study; default studies/quick.toml")
+    group.addoption("--methods", metavar="A,B", help=f"default {DEFAULTS['methods']}")
+    group.addoption("--tasks", metavar="A,B", help=f"default {DEFAULTS['tasks']}")
+    group.addoption("--seeds", metavar="SEEDS", help="5 means seeds 0 to 4; 3,7 and 10-19 list seeds; default 5")
+    group.addoption("--devices", metavar="A,B", help="default: every device that is present (cpu, cuda, mps)")
+    group.addoption("--budget", metavar="N", help="samples, or updates=500,samples=250000; default 40000")
+    group.addoption(
+        "--throughput-rounds", type=int, metavar="N", help="timed iterations an arm; 0 for none; default 20"
+    )
+    group.addoption("--store", metavar="DIR", help="default results/STUDY, or results/benchmarks without a study")
+
+
+class Door:
+    """The plan of a session and the store that it fills."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.study = _plan(config)
+        self.cells = [prepare(cell) for cell in self.study.cells]
+        self.store = Store(config.getoption("--store") or Path("results") / self.study.name)
+        self.store.prepare()
+        self._capture = config.pluginmanager.getplugin("capturemanager")
+        self._display: Display | None = None
+
+    def visible(self) -> Any:
+        """A context in which writing reaches the terminal."""
+        return self._capture.global_and_fixture_disabled() if self._capture else nullcontext()
+
+    def open(self, total: int) -> None:
+        with self.visible():
+            console = Console(stderr=True, force_terminal=sys.stderr.isatty())
+        self._display = Display(total, console, self.visible)
+        with self.visible():
+            self._display.__enter__()
+
+    def close(self) -> None:
+        if self._display is not None:
+            self._display.__exit__()
+
+    @property
+    def display(self) -> Display:
+        assert self._display is not None
+        return self._display
+
+    def keep(self, prepared: PreparedCell, result: RunResult) -> None:
+        """Store the result at once, whatever pytest-benchmark does with the row."""
+        self.store.save(result)
+        self.display.finished(prepared.cell, result)
+
+
+def _plan(config: pytest.Config) -> Study:
+    given = {name: config.getoption(f"--{name}") for name in AD_HOC}
+    given = {name: value for name, value in given.items() if value is not None}
+    rounds = config.getoption("--throughput-rounds")
+    study = config.getoption("--study")
+    if study and (given or rounds is not None):
+        raise UsageError("--study takes the cells from its file (allowed beside it: --store)")
+    if study or not (given or rounds is not None):
+        return load_study(study or QUICK, present_devices())
+    text = DEFAULTS | given
+    grid: dict[str, Any] = {name: _names(text[name]) for name in ("methods", "tasks", "devices") if name in text}
+    grid |= {"seeds": text["seeds"], "budget": _budget(text["budget"])}
+    if rounds != 0:
+        grid["throughput_rounds"] = 20 if rounds is None else rounds
+    return parse_study("benchmarks", {"grid": [grid]}, present_devices())
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _budget(text: str) -> object:
+    limits = dict(part.partition("=")[::2] for part in text.split(",")) if "=" in text else {"samples": text}
+    for name in limits:
+        if name not in LIMITS:
+            raise unknown("budget limit", name, LIMITS)
+    return {name: _number(name, value) for name, value in limits.items()}
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text.replace("_", "")) if name == "seconds" else int(text.replace("_", ""))
+    except ValueError:
+        raise UsageError(f"budget of {name} is {text!r} (allowed: a positive number)") from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.help:
+        return
+    try:
+        door = Door(config)
+    except PoloError as error:
+        raise pytest.UsageError(f"polobench: {error}") from error
+    config.pluginmanager.register(door, "polobench-door")
+    if config.option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's default
+        config.option.benchmark_storage = f"file://{door.store.folder / 'pytest-benchmark'}"
+    config.option.benchmark_autosave = config.option.benchmark_autosave or door.study.name
+    config.option.benchmark_columns = config.option.benchmark_columns or ["median", "iqr", "rounds"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "prepared" not in metafunc.fixturenames:
+        return
+    kind = "throughput" if "throughput" in metafunc.function.__name__ else "learning"
+    door: Any = metafunc.config.pluginmanager.getplugin("polobench-door")
+    params = []
+    for item in (item for item in door.cells if item.cell.kind == kind):
+        clock = Stopwatch()
+        timer = {"timer": clock} if kind == "learning" else {}
+        mark = pytest.mark.benchmark(group=f"{kind} · {item.cell.task} · {item.cell.device}", **timer)
+        params.append(pytest.param(item, clock, marks=mark, id=_test_id(item)))
+    metafunc.parametrize(("prepared", "clock"), params)
+
+
+def _test_id(item: PreparedCell) -> str:
+    cell = item.cell
+    parts = [cell.label.replace(" ", "_"), cell.task, cell.device]
+    return "-".join(parts if cell.rounds else [*parts, f"seed{cell.seed}", str(cell.budget).replace(" ", "_")])
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """No dots and letters: the door prints a line a cell."""
+    return (report.outcome, "", report.outcome.upper()) if report.when == "call" else None
+
+
+@pytest.fixture(scope="session")
+def door(request: pytest.FixtureRequest) -> Iterator[Door]:
+    """The session's plan and store, with progress."""
+    found: Any = request.config.pluginmanager.getplugin("polobench-door")
+    found.open(len(request.session.items))
+    yield found
+    found.close()

@@ -1,0 +1,87 @@
+"""Imports run one way, and nothing that reads results loads torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import polobench
+
+PACKAGE = Path(polobench.__file__).parent
+MAY_IMPORT = {
+    "core": {"core"},
+    "objectives": {"core", "objectives"},
+    "policies": {"core", "objectives", "policies"},
+    "tasks": {"core", "objectives", "policies", "tasks"},
+    "methods": {"core", "objectives", "policies"},
+    "harness": {"core", "objectives", "policies", "tasks", "methods", "harness"},
+    "analysis": {"core", "harness", "analysis"},
+    "report": {"core", "harness", "analysis", "report"},
+}
+# a gymnasium id is a task without an entry point; the registry loads the one class that serves them, when asked
+EXCEPTIONS = {("core/registry.py", "polobench.tasks.control")}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are absolute"
+            names.add(node.module or "")
+    return {name for name in names if name.startswith("polobench")}
+
+
+def violations(layer: str, path: Path) -> list[str]:
+    wrong = []
+    for name in imports(path):
+        target = name.split(".")[1] if "." in name else ""
+        where = str(path.relative_to(PACKAGE)) if path.is_relative_to(PACKAGE) else path.name
+        sibling = layer == "methods" and target == "methods"
+        if (target not in MAY_IMPORT[layer] or sibling) and (where, name) not in EXCEPTIONS:
+            wrong.append(f"{where} imports {name}")
+    return wrong
+
+
+@pytest.mark.parametrize("layer", sorted(MAY_IMPORT))
+def test_imports_run_one_way(layer: str) -> None:
+    assert [line for path in (PACKAGE / layer).rglob("*.py") for line in violations(layer, path)] == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "line"),
+    [("methods", "from polobench.methods.ppo import PPO"), ("methods", "import polobench.tasks.control"),
+     ("core", "from polobench.harness.store import Store"), ("report", "from polobench.methods.ppo import PPO")],
+)  # fmt: skip
+def test_a_planted_import_is_seen(layer: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text(line)
+    assert violations(layer, tmp_path / "planted.py")
+
+
+READERS = (
+    "polobench",
+    "polobench.cli",
+    "polobench.analysis.frame",
+    "polobench.report.markdown",
+    "polobench.harness.study",
+)
+
+
+@pytest.mark.parametrize("module", READERS)
+def test_readers_do_not_load_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_loads_neither_torch_nor_pandas() -> None:
+    code = (
+        "import sys\nsys.argv = ['polobench', '--help']\nfrom polobench.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit(bool({'torch', 'pandas', 'gymnasium', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

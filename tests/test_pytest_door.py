@@ -1,0 +1,87 @@
+"""`pytest benchmarks`: its options, what it refuses, and where its results go."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import polobench
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def bench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    whole = [sys.executable, "-m", "pytest", str(BENCHMARKS), *arguments, "-p", "no:cacheprovider"]
+    return subprocess.run(whole, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_options_select_the_cells_and_absent_devices_are_skipped_with_their_reason(tmp_path: Path) -> None:
+    options = ["--methods", "random,ppo", "--tasks", "probe-bandit", "--seeds", "3,7", "--devices", "cpu,mps"]
+    done = bench(*options, "--budget", "600", "--throughput-rounds", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    store = tmp_path / "results" / "benchmarks"
+    table = polobench.load(store)
+    learning = table[(table.kind == "learning") & (table.device == "cpu")]
+    assert sorted(zip(learning.method, learning.seed)) == [("ppo", 3), ("ppo", 7), ("random", 3), ("random", 7)]
+    absent = table[table.device == "mps"]
+    if (absent.status == "skipped").any():
+        assert (absent.status == "skipped").all()
+        assert "6 passed, 6 skipped" in done.stdout
+        assert absent.reason.str.contains("mps").all()
+
+
+def test_the_time_is_the_ledgers_and_the_row_carries_the_outcome(tmp_path: Path) -> None:
+    options = ["--methods", "ppo", "--tasks", "probe-bandit", "--seeds", "1", "--devices", "cpu", "--budget", "600"]
+    done = bench(*options, "--throughput-rounds", "0", "--store", "here", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    (path,) = (tmp_path / "here" / "pytest-benchmark").rglob("*.json")
+    (row,) = json.loads(path.read_text())["benchmarks"]
+    (cell,) = polobench.load(tmp_path / "here").to_dict("records")
+    assert row["stats"]["rounds"] == 1
+    assert row["stats"]["median"] == pytest.approx(cell["wall_seconds"])
+    info = row["extra_info"]
+    assert info["cell_id"] == cell["cell_id"]
+    assert info["samples"] == cell["samples"]
+    assert info["final_return"] == cell["final_return"]
+    assert set(info["loss_convergence"]) == {"start", "end", "samples"}
+    assert set(info["time_to_target"]) == {"samples", "wall_seconds", "cpu_seconds"}
+    assert len(json.dumps(info)) < 1000
+
+
+def test_a_cell_that_fails_fails_its_test_and_is_stored_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(
+        'devices = ["cpu"]\n[[grid]]\ntasks = ["probe-bandit"]\nseeds = 1\nbudget = 2000\n'
+        'methods = [{method = "ppo", label = "ppo wild", learning_rate = 1e30}, "random"]\n'
+    )
+    done = bench("--study", "s.toml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 failed, 1 passed" in done.stdout
+    status = polobench.load(tmp_path / "results" / "s").set_index("label").status
+    assert status.to_dict() == {"ppo wild": "diverged", "random": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--methods", "ppoo"], "ppoo"),
+        (["--tasks", "CartPole-v9"], "CartPole-v9"),
+        (["--devices", "tpu"], "tpu"),
+        (["--seeds", "few"], "few"),
+        (["--budget", "0"], "samples"),
+        (["--budget", "much"], "much"),
+        (["--budget", "steps=3"], "steps"),
+        (["--throughput-rounds", "-1"], "throughput_rounds"),
+        (["--study", "absent.toml"], "absent.toml"),
+        (["--study", "absent.toml", "--seeds", "3"], "--study"),
+    ],
+)
+def test_mistakes_end_in_one_clear_line(tmp_path: Path, options: list[str], named: str) -> None:
+    done = bench(*options, cwd=tmp_path)
+    assert done.returncode == 4
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "polobench:" in line]
+    assert lines
+    assert named in lines[0]

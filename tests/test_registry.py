@@ -1,0 +1,129 @@
+"""Entry points: built-ins and strangers use the same door, and a broken plug-in is listed and stops nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import polobench
+from polobench.core import registry
+from polobench.core.errors import Unavailable, UsageError
+
+PLUGIN = '''
+from polobench import Method, Update
+
+class Idle(Method):
+    """Does nothing, by rollouts."""
+
+    name = "idle"
+
+    def learn(self, task, rng):
+        policy = task.make_policy(self.hp, critic=False)
+        while True:
+            task.fragments(policy, 4, 8)
+            yield Update(0.0, policy)
+
+NOT_A_METHOD = 3
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> dict[str, str]:
+    """An environment in which a distribution `stranger` is installed; some of its entries are broken."""
+    (tmp_path / "stranger.py").write_text(PLUGIN)
+    info = tmp_path / "stranger-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[polobench.methods]\nidle = stranger:Idle\nabsent = stranger_absent:X\nnumber = stranger:NOT_A_METHOD\n"
+        "ppo = stranger:Idle\n[polobench.tasks]\nbroken-task = stranger:Idle\n"
+    )
+    return os.environ | {"PYTHONPATH": str(tmp_path)}
+
+
+def polobench_command(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "polobench", *arguments]
+    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_a_stranger_is_listed_with_its_source_and_the_broken_with_their_reason(
+    plugin: dict[str, str], tmp_path: Path
+) -> None:
+    listed = json.loads(polobench_command("list", "methods", "--json", env=plugin, cwd=tmp_path).stdout)
+    rows = {(row["name"], row["source"]): row["reason"] for row in listed}
+    assert rows["idle", "stranger"] == ""
+    assert rows["ppo", "polobench"] == ""
+    assert "taken by polobench" in rows["ppo", "stranger"]
+    assert "stranger_absent" in rows["absent", "stranger"]
+    assert "subclass" in rows["number", "stranger"]
+    tasks = json.loads(polobench_command("list", "tasks", "--json", env=plugin, cwd=tmp_path).stdout)
+    assert any(row["name"] == "broken-task" and row["reason"] for row in tasks)
+
+
+def test_a_stranger_runs_and_a_broken_one_is_skipped_with_its_reason(plugin: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(
+        'devices = ["cpu"]\n[[grid]]\nmethods = ["idle", "absent"]\ntasks = ["probe-bandit"]\nseeds = 1\nbudget = 100\n'
+    )
+    done = polobench_command("run", "s.toml", env=plugin, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = polobench.load(tmp_path / "results" / "s").set_index("method")
+    assert table.loc["idle", "status"] == "ok"
+    assert table.loc["absent", "status"] == "skipped"
+    assert "stranger_absent" in table.loc["absent", "reason"]
+
+
+def test_unknown_names_say_what_is_allowed() -> None:
+    with pytest.raises(UsageError, match=r"'ppoo'.*did you mean 'ppo'.*trpo"):
+        polobench.make("ppoo", task="CartPole-v1")
+    with pytest.raises(UsageError, match=r"'CartPole-v9'.*CartPole-v1"):
+        polobench.make("ppo", task="CartPole-v9")
+    with pytest.raises(UsageError, match=r"'tpu'.*cpu, cuda, mps"):
+        polobench.make("ppo", task="CartPole-v1", device="tpu")
+    with pytest.raises(UsageError, match=r"'clip'.*clip_eps"):
+        polobench.make("ppo", task="CartPole-v1", clip=0.1)
+    with pytest.raises(UsageError, match="no_such_module"):
+        registry.find_task("no_such_module:Env-v0")
+
+
+def test_unsupported_spaces_are_named() -> None:
+    import gymnasium
+
+    class Odd(gymnasium.Env):  # type: ignore[type-arg]
+        observation_space = gymnasium.spaces.Text(3)
+        action_space = gymnasium.spaces.MultiDiscrete([2, 2])
+
+    gymnasium.register("Odd-v0", Odd)
+    try:
+        with pytest.raises(UsageError, match=r"Odd-v0.*Text.*allowed: Box, Discrete"):
+            registry.find_task("Odd-v0")
+        Odd.observation_space = gymnasium.spaces.Discrete(2)  # type: ignore[assignment]
+        with pytest.raises(UsageError, match=r"Odd-v0.*MultiDiscrete.*allowed: Box, Discrete"):
+            registry.find_task("Odd-v0")
+    finally:
+        del gymnasium.registry["Odd-v0"]
+
+
+def test_an_environment_that_does_not_start_is_unavailable() -> None:
+    import gymnasium
+
+    def refuse() -> None:
+        raise ImportError("no such simulator")
+
+    gymnasium.register("Heavy-v0", refuse)
+    try:
+        with pytest.raises(Unavailable, match="no such simulator"):
+            registry.find_task("Heavy-v0")
+    finally:
+        del gymnasium.registry["Heavy-v0"]
+
+
+@pytest.mark.parametrize("task", ["MountainCarContinuous-v0", "FrozenLake-v1"])
+def test_any_registered_gymnasium_id_works_by_name(task: str) -> None:
+    result = polobench.make("ppo", task=task, n_envs=2, n_steps=16, epochs=1).run(seed=0, budget=40)
+    assert result.status == "ok", result.traceback
+    assert result.ledger.updates == 1

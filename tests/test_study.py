@@ -1,0 +1,107 @@
+"""Studies, seeds and everything a user can write wrongly in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from polobench.core.errors import UsageError
+from polobench.harness.study import load_study, parse_seeds, parse_study
+
+
+def study(**grid: Any) -> dict[str, Any]:
+    base = {"methods": ["ppo"], "tasks": ["CartPole-v1"], "seeds": 2, "budget": 100}
+    return {"grid": [{key: value for key, value in (base | grid).items() if value is not None}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [(5, [0, 1, 2, 3, 4]), ("5", [0, 1, 2, 3, 4]), ("3,7", [3, 7]), ("10-12", [10, 11, 12]), ([4, 2], [4, 2]),
+     ("1-2,7", [1, 2, 7]), ("7-7", [7]), ("0-1", [0, 1])],
+)  # fmt: skip
+def test_seeds(text: object, seeds: list[int]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", [0, -1, "", "a", "1,", "3-", "-3", "5-3", 2.0, True, [], [1.5], [-1], None])
+def test_bad_seeds_name_what_is_allowed(text: object) -> None:
+    with pytest.raises(UsageError, match="10-19"):
+        parse_seeds(text)
+
+
+def test_cells_are_the_cross_product_and_throughput_stands_last() -> None:
+    cells = parse_study("s", study(methods=["ppo", "trpo"], throughput_rounds=4), ["cpu", "cuda"]).cells
+    assert [cell.kind for cell in cells] == ["learning"] * 8 + ["throughput"] * 4
+    assert {(cell.method, cell.seed, cell.device) for cell in cells[:8]} == {
+        (method, seed, device) for method in ("ppo", "trpo") for seed in (0, 1) for device in ("cpu", "cuda")
+    }
+
+
+def test_variants_carry_their_label_and_hyperparameters() -> None:
+    item = {"method": "ppo", "label": "ppo tight", "clip_eps": 0.1}
+    cell = parse_study("s", study(methods=["ppo", item], seeds=1)).cells[1]
+    assert (cell.method, cell.label, dict(cell.overrides)) == ("ppo", "ppo tight", {"clip_eps": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"budget": 0}, "samples"),
+        ({"budget": -3}, "samples"),
+        ({"budget": float("nan")}, "nan"),
+        ({"budget": "many"}, "many"),
+        ({"budget": {"steps": 3}}, "steps"),
+        ({"budget": {"seconds": float("inf")}}, "seconds"),
+        ({"seed": 3}, "seed"),
+        ({"methods": []}, "methods"),
+        ({"methods": "ppo"}, "methods"),
+        ({"methods": [3]}, "methods"),
+        ({"methods": [{"method": "ppo", "device": "cpu"}]}, "device"),
+        ({"tasks": [None]}, "tasks"),
+        ({"throughput_rounds": 0}, "throughput_rounds"),
+        ({"budget": None}, "budget"),
+        ({"methods": ["ppo", "ppo"]}, "twice"),
+        ({"seeds": [1, 1]}, "twice"),
+    ],
+)
+def test_bad_grids_name_the_culprit_in_one_line(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named) as caught:
+        parse_study("s", study(**change))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cell_named_twice_across_grids_is_refused() -> None:
+    grids = study()["grid"] + study(seeds="1-1")["grid"]
+    with pytest.raises(UsageError, match="twice"):
+        parse_study("s", {"grid": grids})
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [({}, "grid"), ({"grid": {}}, "grid"), ({"grids": []}, "grids"), ({**study(), "threads": 0}, "threads"),
+     ({**study(), "timeout_seconds": -1}, "timeout_seconds"), ({**study(), "devices": "cpu"}, "devices")],
+)  # fmt: skip
+def test_bad_studies(text: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        parse_study("s", text)
+
+
+def test_unreadable_files(tmp_path: Any) -> None:
+    with pytest.raises(UsageError, match="no study"):
+        load_study(tmp_path / "absent.toml")
+    (tmp_path / "broken.toml").write_text("methods = [")
+    with pytest.raises(UsageError, match=r"broken\.toml"):
+        load_study(tmp_path / "broken.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"binary\.toml"):
+        load_study(tmp_path / "binary.toml")
+
+
+def test_the_studies_of_this_repository_can_be_read() -> None:
+    from pathlib import Path
+
+    paths = sorted((Path(__file__).parent.parent / "studies").rglob("*.toml"))
+    assert paths
+    for path in paths:
+        assert load_study(path).cells

@@ -1,0 +1,204 @@
+"""`polobench run`: workers, resuming, interruption, death and a full disk; nothing finished is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+import polobench
+from polobench.core.errors import UsageError
+from polobench.harness.executor import StoreBroken, pending, run_sweep
+from polobench.harness.progress import Display
+from polobench.harness.runner import prepare, run_cell
+from polobench.harness.store import Store
+from polobench.harness.study import parse_study
+
+MINI = """
+devices = ["cpu"]
+[[grid]]
+methods = ["random", "ppo"]
+tasks = ["probe-bandit"]
+seeds = 2
+budget = 600
+throughput_rounds = 2
+"""
+
+
+def write_study(folder: Path, text: str = MINI, name: str = "mini") -> Path:
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+def command(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    whole = [sys.executable, "-m", "polobench", *arguments]
+    return subprocess.run(whole, cwd=cwd, env=os.environ | env, capture_output=True, text=True, check=False)
+
+
+def test_a_sweep_fills_the_store_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    study = str(write_study(tmp_path))
+    first = command("run", study, "--jobs", "2", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    store = tmp_path / "results" / "mini"
+    written = {path.name: path.stat().st_mtime_ns for path in store.glob("*.json")}
+    assert len(written) == 6
+    next(store.glob("*.json")).unlink()
+    second = command("run", study, "--jobs", "2", cwd=tmp_path)
+    assert "5 of them already" in second.stderr
+    again = {path.name: path.stat().st_mtime_ns for path in store.glob("*.json")}
+    assert set(again) == set(written)
+    assert sum(again[name] != written[name] for name in written) == 1
+
+
+def test_cells_that_ran_beside_others_are_marked_and_throughput_runs_alone(tmp_path: Path) -> None:
+    study = str(write_study(tmp_path))
+    command("run", study, "--jobs", "2", "--store", "beside", cwd=tmp_path)
+    command("run", study, "--jobs", "1", "--store", "alone", cwd=tmp_path)
+    beside, alone = polobench.load(tmp_path / "beside"), polobench.load(tmp_path / "alone")
+    assert dict(zip(beside.kind, beside.ran_beside_others)) == {"learning": True, "throughput": False}
+    assert not alone.ran_beside_others.any()
+    assert set(beside.cell_id) == set(alone.cell_id)
+    digests = beside.set_index("cell_id").digest.dropna()
+    assert digests.equals(alone.set_index("cell_id").digest.dropna().reindex(digests.index))
+
+
+def test_both_doors_give_the_same_cells(tmp_path: Path) -> None:
+    study = str(write_study(tmp_path))
+    benchmarks = Path(__file__).parent.parent / "benchmarks"
+    whole = [sys.executable, "-m", "pytest", str(benchmarks), "--study", study, "--store", "by-pytest", "-q"]
+    done = subprocess.run(whole, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    command("run", study, "--store", "by-run", cwd=tmp_path)
+    by_pytest, by_run = (polobench.load(tmp_path / name).set_index("cell_id") for name in ("by-pytest", "by-run"))
+    assert set(by_pytest.index) == set(by_run.index)
+    assert by_pytest.digest.dropna().sort_index().equals(by_run.digest.dropna().sort_index())
+    assert list((tmp_path / "by-pytest" / "pytest-benchmark").rglob("0001_mini.json"))
+
+
+def test_a_dry_run_prints_cells_and_minutes_and_runs_nothing(tmp_path: Path) -> None:
+    done = command("run", str(write_study(tmp_path)), "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.count("[to run]") == 6
+    assert "minutes" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_interrupting_keeps_what_is_finished(tmp_path: Path) -> None:
+    text = MINI.replace('["random", "ppo"]', '["random"]').replace("throughput_rounds = 2", "")
+    endless = text.replace("[[grid]]", "\n[[grid]]").replace("budget = 600", "budget = 2_000_000_000")
+    study = write_study(tmp_path, text + endless.partition("\n\n")[2].replace("seeds = 2", 'seeds = "7-7"'))
+    whole = [sys.executable, "-m", "polobench", "run", str(study)]
+    process = subprocess.Popen(whole, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    store = tmp_path / "results" / "mini"
+    for _ in range(600):
+        time.sleep(0.1)
+        if len(list(store.glob("*.json"))) == 2:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "2 of 3 cells are kept" in errors.splitlines()[-1]
+    assert len(polobench.load(store)) == 2
+
+
+def test_a_worker_that_is_killed_fails_its_own_cell_alone(tmp_path: Path) -> None:
+    (tmp_path / "killer.py").write_text(
+        textwrap.dedent("""
+            import os, signal
+            from polobench import Method
+
+            class Killer(Method):
+                name = "killer"
+
+                def learn(self, task, rng):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                    yield
+        """)
+    )
+    info = tmp_path / "killer-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: killer\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[polobench.methods]\nkiller = killer:Killer\n")
+    text = MINI.replace('"ppo"', '"killer"').replace("throughput_rounds = 2", "")
+    done = command("run", str(write_study(tmp_path, text)), cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "2 of 4 cells did not end ok" in done.stderr
+    table = polobench.load(tmp_path / "results" / "mini")
+    assert table.groupby("method").status.unique().map(list).to_dict() == {"killer": ["failed"], "random": ["ok"]}
+    assert table[table.method == "killer"].reason.str.contains("SIGKILL").all()
+    assert (table[table.method == "killer"].final_score == 0).all()
+
+
+def test_a_full_disk_stops_the_sweep_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [prepare(cell) for cell in parse_study("s", {"grid": [_grid("cuda"), _grid("cpu")]}).cells]
+    store = Store(tmp_path)
+
+    def full(result: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "save", full)
+    with pytest.raises(StoreBroken, match="No space left on device"), Display(len(cells)) as display:
+        run_sweep(cells, store, 1, display)
+    assert len(pending(cells, store)) == len(cells)
+
+
+def _grid(device: str) -> dict[str, object]:
+    return {"methods": ["random"], "tasks": ["probe-bandit"], "seeds": 1, "budget": 600, "devices": [device]}
+
+
+def test_an_absent_device_is_skipped_and_tried_again_next_time(tmp_path: Path) -> None:
+    (cell,) = parse_study("s", {"grid": [_grid("mps")]}).cells
+    prepared = prepare(cell)
+    if prepared.method is not None:
+        pytest.skip("this machine has an MPS device")
+    store = Store(tmp_path)
+    result = run_cell(prepared)
+    store.save(result)
+    assert (result.status, "mps" in result.reason) == ("skipped", True)
+    assert pending([prepared], store) == [prepared]
+
+
+def test_the_id_covers_what_defines_a_cell_and_nothing_else() -> None:
+    def identify(budget: int = 600, **item: object) -> str:
+        grid = _grid("cpu") | {"methods": [{"method": "ppo", **item}], "budget": budget}
+        return prepare(parse_study("s", {"grid": [grid]}).cells[0]).cell_id
+
+    assert identify() == identify()
+    assert identify(clip_eps=0.2) == identify()  # the default, said aloud
+    assert len({identify(), identify(clip_eps=0.1), identify(label="other"), identify(700)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["run", "absent.toml"], 2, "absent.toml"),
+        (["run", "mini.toml", "--store", "mini.toml"], 2, "not a folder"),
+        (["run", "mini.toml", "--jobs", "0"], 2, "jobs"),
+        (["report", "absent"], 2, "absent"),
+        (["report", "mini.toml"], 2, "not a folder"),
+        (["list", "nothing"], 2, "methods"),
+        (["fly"], 2, "fly"),
+    ],
+)
+def test_mistakes_end_in_one_clear_line(tmp_path: Path, arguments: list[str], code: int, named: str) -> None:
+    write_study(tmp_path)
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_store_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    with pytest.raises(UsageError, match="cannot be written to: Permission denied"):
+        Store(tmp_path).prepare()
