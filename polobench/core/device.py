@@ -28,6 +28,7 @@ def reason_absent(name: str) -> str | None:
 
 
 def present_devices() -> list[str]:
+    """The names that can be used here."""
     return [name for name in DEVICES if reason_absent(name) is None]
 
 

@@ -12,6 +12,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import torch
@@ -91,21 +92,19 @@ class Method(ABC):
         ledger = Ledger(Budget.of(budget), clock or Stopwatch(), deadline)
         result = self._blank(seed, ledger.budget)
         rng = SeedAxes(seed)
-        with isolated(rng, self.threads):
+        with isolated(rng, self.threads), ExitStack() as cleanup:
             warm_up(self.device)
             recorder = Recorder(self.task, rng, ledger, self.device)
             recorder.on_progress = on_progress or recorder.on_progress
-            task = recorder.task = self.task.bind(rng, ledger, self.device, recorder.start)
-            try:
-                _set_outcome(result, *self._attempt(task, rng, ledger, recorder))
-                self._fill(result, ledger, recorder)
-            finally:
-                task.close()
+            _set_outcome(result, *self._attempt(rng, ledger, recorder, cleanup))
+            self._fill(result, ledger, recorder)
         return result
 
-    def _attempt(self, task: Task, rng: SeedAxes, ledger: Ledger, recorder: Recorder) -> tuple[str, str, str]:
+    def _attempt(self, rng: SeedAxes, ledger: Ledger, recorder: Recorder, cleanup: ExitStack) -> tuple[str, str, str]:
         """Train, and say how it ended: status, reason, traceback."""
         try:
+            task = recorder.task = self.task.bind(rng, ledger, self.device, recorder.start)
+            cleanup.callback(task.close)
             ledger.clock.start()
             self.train(task, rng, recorder)
             ended_by = "the method ended by itself"
@@ -134,18 +133,18 @@ class Method(ABC):
             budget=budget.as_dict(),
             hyperparameters=dataclasses.asdict(self.hp),
             unit=self.task.unit,
-            floor=self.task.floor,
             target=self.task.target,
             started_at=utc_now(),
             provenance=provenance.collect(type(self), type(self.task), self.device, self.threads),
         )
 
     def _fill(self, result: RunResult, ledger: Ledger, recorder: Recorder) -> None:
+        result.floor = recorder.task.floor
         if result.status == "ok":
             self._evaluate_finally(result, recorder)
         if result.status != "ok":
-            result.final_return, result.final_return_std = self.task.floor, math.nan
-        result.final_score = self.task.score(result.final_return)
+            result.final_return, result.final_return_std = result.floor, math.nan
+            result.final_score = None if result.target is None else 0.0
         result.curve, result.updates = recorder.curve(), recorder.updates()
         result.time_to_target = time_to_target(result.curve, self.task.target)
         result.loss_convergence = loss_convergence(*recorder.losses())
@@ -166,6 +165,7 @@ class Method(ABC):
             _set_outcome(result, "diverged", f"the held-out evaluation is {evaluation.mean}", "")
         else:
             result.final_return, result.final_return_std = evaluation.mean, evaluation.std
+            result.final_score = recorder.task.score(evaluation.mean)
 
 
 class ForeignMethod(Method):

@@ -87,7 +87,8 @@ def _gymnasium_task(name: str, registered: Iterable[str]) -> Task:
         except ImportError as error:
             raise UsageError(f"task {name!r}: module {module!r} does not import: {first_line(error)}") from error
     if env_id not in gymnasium.registry:
-        raise unknown("task", name, [*registered, "any id that gymnasium has registered"])
+        allowed = sorted(name for name in {*registered, *gymnasium.registry} if "/" not in name)
+        raise unknown("task", name, allowed)
     from polobench.tasks.control import ControlTask  # the one task that serves the names of others
 
     return ControlTask(env_id)
@@ -116,10 +117,6 @@ def _why_not(group: str, name: str) -> str:
     except PoloError as error:
         return str(error)
     return ""
-
-
-def names(group: str) -> Iterable[str]:
-    return sorted(_entries(group))
 
 
 def make(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Rollout:
         order = torch.from_numpy(generator.permutation(count)).to(self.mask.device)
         pieces = max(1, (count + size // 2) // size)
         bounds = [size * piece for piece in range(pieces)] + [count]
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in pairwise(bounds):
             yield self.select(order[start:end])
 
     def _with(self, columns: dict[str, Tensor], **more: Tensor) -> Rollout:

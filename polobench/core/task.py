@@ -35,7 +35,8 @@ class Task(ABC):
     Attributes:
         name: unique among the tasks.
         unit: of an evaluation, in words.
-        floor: what the random policy reaches in control, the starting checkpoint in language; score 0.
+        floor: what the random policy reaches in control, the starting checkpoint in language; score 0. NaN where it
+            is not known before `begin` has measured it.
         target: what counts as solved, score 1; None where nobody has defined one.
         evaluation_episodes, final_episodes: episodes of an evaluation on the way, and of the last one.
     """

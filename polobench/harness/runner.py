@@ -91,7 +91,7 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
         task = prepared.method.task
         result.hyperparameters = asdict(prepared.method.hp)
         result.unit, result.floor, result.target = task.unit, task.floor, task.target
-        result.final_return, result.final_score = task.floor, task.score(task.floor)
+        result.final_return, result.final_score = task.floor, None if task.target is None else 0.0
         method, device = type(prepared.method), prepared.method.device
         result.provenance = provenance.collect(method, type(task), device, cell.threads)
     return result

@@ -43,6 +43,8 @@ from polobench.objectives.surrogates import clipped_objective, k3_kl
 
 @dataclass(frozen=True, kw_only=True)
 class PPOHyperparameters(Hyperparameters):
+    """Fields as declared below; `polobench list methods --json` prints them."""
+
     n_envs: int = hyperparameter(8, "environments side by side", low=1)
     n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
     epochs: int = hyperparameter(10, "passes over the rollout", low=1)
@@ -114,7 +116,8 @@ class PPO(Method):
 
     def loss(self, policy: Policy, batch: Rollout, clip_eps: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one minibatch and its parts, scalars."""
-        assert batch.advantages is not None and batch.old_log_probs is not None
+        assert batch.advantages is not None
+        assert batch.old_log_probs is not None
         outputs = policy.outputs(batch)
         log_probs = policy.distribution.log_prob(outputs, batch.actions)
         advantages = batch.advantages
@@ -133,7 +136,8 @@ class PPO(Method):
 
     def outcome(self, policy: Policy, rows: Rollout) -> dict[str, float]:
         """After the epochs: KL(old || new) [nats] by k3, and how much of the targets' variance the critic explains."""
-        assert rows.value_targets is not None and rows.old_log_probs is not None
+        assert rows.value_targets is not None
+        assert rows.old_log_probs is not None
         with torch.no_grad():
             log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
             kl = float(k3_kl(log_probs, rows.old_log_probs, rows.mask))

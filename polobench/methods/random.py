@@ -20,6 +20,8 @@ from polobench.core.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class RandomHyperparameters(Hyperparameters):
+    """Fields as declared below; `polobench list methods --json` prints them."""
+
     n_envs: int = hyperparameter(8, "environments side by side", low=1)
     n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
 

@@ -37,6 +37,8 @@ from polobench.objectives.surrogates import score_function_objective
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforceHyperparameters(Hyperparameters):
+    """Fields as declared below; `polobench list methods --json` prints them."""
+
     n_episodes: int = hyperparameter(8, "episodes an update", low=1)
     learning_rate: float = hyperparameter(3e-3, "of Adam, for the policy", low=0)
     gamma: float = hyperparameter(0.99, "discount", low=0, high=1)

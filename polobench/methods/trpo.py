@@ -44,6 +44,8 @@ from polobench.objectives.trust_region import LineSearch, backtracking_line_sear
 
 @dataclass(frozen=True, kw_only=True)
 class TRPOHyperparameters(Hyperparameters):
+    """Fields as declared below; `polobench list methods --json` prints them."""
+
     n_envs: int = hyperparameter(8, "environments side by side", low=1)
     n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
     max_kl: float = hyperparameter(0.01, "delta, the bound on the mean KL(old || new) [nats]", low=0)

@@ -1,4 +1,4 @@
-"""Action distributions as functions of their parameters `[..., P]`; shapes as in `polobench.core.policy.Distribution`."""
+"""Action distributions as functions of their parameters `[..., P]`; shapes as in `core.policy.Distribution`."""
 
 from __future__ import annotations
 

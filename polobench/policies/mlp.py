@@ -1,8 +1,9 @@
-"""Multilayer perceptrons for control: an actor and a critic that share nothing, so that no loss leaks into the other."""
+"""Multilayer perceptrons for control: an actor and a critic that share nothing, so that no loss leaks over."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 def perceptron(sizes: list[int], activation: str, output_gain: float, generator: torch.Generator) -> nn.Sequential:
     """Linear layers with orthogonal weights (gain sqrt 2, `output_gain` last) and zero biases."""
     layers: list[nn.Module] = []
-    for depth, (width_in, width_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for depth, (width_in, width_out) in enumerate(pairwise(sizes)):
         last = depth == len(sizes) - 2
         linear = nn.Linear(width_in, width_out, device="meta").to_empty(device="cpu")  # draws nothing globally
         nn.init.orthogonal_(linear.weight, output_gain if last else math.sqrt(2), generator=generator)

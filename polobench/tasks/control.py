@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import tomllib
 from collections.abc import Callable
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
@@ -40,7 +42,8 @@ class ControlTask(Task):
         name: the task's name; a gymnasium id unless `make_env` is given.
         make_env: makes one environment; it must end its episodes.
         floor, target: in the unit of the episode return. By default `control.toml`'s; for other ids the floor is
-            measured (100 episodes of the random policy) and the target is the id's registered reward threshold.
+            measured by `begin` (100 episodes of the random policy) and the target is the id's
+            registered reward threshold.
 
     Raises:
         UsageError: the spaces are not supported.
@@ -62,23 +65,23 @@ class ControlTask(Task):
         threshold = None if with_spaces.spec is None else with_spaces.spec.reward_threshold
         self.target = target if target is not None else reference.get("target", threshold)
         with_spaces.close()
-        self._known_floor = floor if floor is not None else reference.get("floor")
-
-    @cached_property
-    def floor(self) -> float:  # type: ignore[override]  # measured only when somebody asks
-        return self.measured_floor(FLOOR_EPISODES) if self._known_floor is None else float(self._known_floor)
+        self.floor = floor if floor is not None else reference.get("floor", math.nan)
 
     def measured_floor(self, episodes: int) -> float:
         """The random policy's mean return over so many episodes, on a fixed seed."""
         policy = self.build_floor_policy()
         policy.ledger = Ledger(Budget(updates=1))
-        bound = self.bind(SeedAxes(0), policy.ledger, torch.device("cpu"), lambda made: None)
+        probe = copy.copy(self)
+        probe.floor = 0.0
+        bound = probe.bind(SeedAxes(0), policy.ledger, torch.device("cpu"), lambda made: None)
         try:
             return bound.evaluate(policy, 0, episodes).mean
         finally:
             bound.close()
 
     def begin(self) -> None:
+        if math.isnan(self.floor):
+            self.floor = self.measured_floor(FLOOR_EPISODES)
         self._runners: dict[tuple[str, int], VectorRunner] = {}
         self._finished_returns: list[float] = []
         self._actions_rng = self.rng.numpy("actions")

@@ -57,8 +57,8 @@ class Truncation(gymnasium.Env[Any, Any]):
     """Stop at once for 8, or stay for 1 a step in a task without end that a time limit cuts after 10 steps.
 
     With gamma = 0.9 staying is worth 1 / (1 - gamma) = 10 > 8 if the cut is bootstrapped, and
-    (1 - gamma^10) / (1 - gamma) = 6.5 < 8 if it is taken for an end. Only the first action decides. Best: return 10; the
-    fault: return 8. The critic's value of the staying state is known, too: 10.
+    (1 - gamma^10) / (1 - gamma) = 6.5 < 8 if it is taken for an end. Only the first action decides. Best: return 10;
+    the fault: return 8. The critic's value of the staying state is known, too: 10.
     """
 
     observation_space = Discrete(2)
