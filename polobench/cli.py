@@ -56,7 +56,7 @@ def list_command(
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="A study file, such as studies/quick.toml.")],
+    study: Annotated[Path, typer.Argument(help="A study file, or the name of one in studies/.")],
     store: Annotated[
         Path | None, typer.Option(help="Folder of the results; results/<study> by default.", show_default=False)
     ] = None,

@@ -98,6 +98,16 @@ def test_unreadable_files(tmp_path: Any) -> None:
         load_study(tmp_path / "binary.toml")
 
 
+def test_a_bare_name_is_a_file_in_studies(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "mine.toml").write_text(
+        '[[grid]]\nmethods = ["ppo"]\ntasks = ["x"]\nseeds = 1\nbudget = 3\n'
+    )
+    study = load_study("mine")
+    assert (study.name, study.cells[0].study) == ("mine", "mine")
+
+
 def test_the_studies_of_this_repository_can_be_read() -> None:
     from pathlib import Path
 

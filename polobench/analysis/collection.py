@@ -147,9 +147,9 @@ def _problem(result: RunResult) -> str:
 def _problem_with_numbers(result: RunResult) -> str:
     optional = {"target": result.target, "final_score": result.final_score, **result.budget, **result.time_to_target}
     optional |= result.loss_convergence | dataclasses.asdict(result.ledger)
+    optional |= {name: value for name, value in result.throughput.items() if not name.endswith("_seconds")}
     given = {name: value for name, value in optional.items() if value is not None}
     given |= {name: getattr(result, name) for name in ("floor", "final_return", "peak_memory_mib")}
-    given |= {name: value for name, value in result.throughput.items() if not name.endswith("_seconds")}
     for name, value in given.items():
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
             return f"{name} is not a number"
@@ -163,14 +163,19 @@ def _problem_with_numbers(result: RunResult) -> str:
 
 
 def _complete_floors(results: Iterable[RunResult]) -> None:
-    """Score every run that failed at its task's floor, also where it failed too early to know it."""
+    """Score every run that failed at its task's floor, also where it failed too early to know it.
+
+    A throughput cell evaluates nothing, so it has no return.
+    """
     results = list(results)
     known = {result.task: result for result in sorted(results, key=_age) if math.isfinite(result.floor)}
     for result in results:
         if math.isnan(result.floor) and result.task in known:
             result.floor, result.target = known[result.task].floor, known[result.task].target
             result.unit = known[result.task].unit
-        if result.status != "ok" and result.kind == "learning":
+        if result.kind != "learning":
+            result.final_return, result.final_score = math.nan, None
+        elif result.status != "ok":
             result.final_return = result.floor
             result.final_score = None if result.target is None else 0.0
 

@@ -20,8 +20,9 @@ _TIMES = ("samples", "wall_seconds", "cpu_seconds")
 _FLAGS = ("solved", "reached")
 _NUMBERS = (
     "budget_samples", "budget_updates", "budget_seconds", "floor", "target", "final_return", "final_return_std",
-    "final_score", *(f"{name}_to_target" for name in _TIMES), "loss_start", "loss_end", "loss_converged_samples", *LEDGER, "samples_per_second", "rollout_samples_per_second",
-    "update_samples_per_second", "updates_per_second", "peak_memory_mib",
+    "final_score", *(f"{name}_to_target" for name in _TIMES), "loss_start", "loss_end", "loss_converged_samples",
+    *LEDGER, "samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second",
+    "peak_memory_mib",
 )  # fmt: skip
 _PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
 COLUMNS = tuple(dict.fromkeys((
@@ -38,7 +39,7 @@ def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFra
 
     Columns, besides those named as in docs/results-format.md:
         budget: in words; `budget_samples`, `budget_updates`, `budget_seconds` as numbers.
-        final_return, final_score: at the floor unless the run ended ok.
+        final_return, final_score: at the floor unless the run ended ok; NaN for a throughput cell.
         solved: the run ended ok and its final return is at or above the target; missing without a target.
         reached: at some time two evaluations in a row were at or above the target and the run ended ok. A run may
             reach the target and lose it again, so this and `solved` differ.
@@ -104,12 +105,12 @@ def reached(result: RunResult) -> bool | None:
     return result.status == "ok" and result.time_to_target.get("samples") is not None
 
 
-def _speeds(result: RunResult) -> dict[str, float]:
+def _speeds(result: RunResult) -> dict[str, float | None]:
     if result.ran_beside_others:
         return {}
     names = ("samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second")
     if result.throughput:
-        return {name: result.throughput.get(name, math.nan) for name in names}
+        return {name: result.throughput.get(name) for name in names}
     return {"samples_per_second": samples_per_second(result)}
 
 

@@ -61,7 +61,7 @@ def bootstrap_interval(
 
     Where all n^n resamples are no more than `resamples` (n <= 5), each is taken once and the interval is exact;
     else `resamples` are drawn from a generator of its own, seeded with `seed`. With few runs it is too narrow: of
-    normal data at n = 5 it holds the true mean about 83 times in 100, not 95.
+    normal data at n = 5 it holds the true mean about 85 times in 100, not 95.
 
     Args:
         values: `[n]` one number a run; below two of them the ends are NaN.
@@ -91,12 +91,13 @@ def bootstrap_band(
         nothing = np.full(curves.shape[1], np.nan)
         return nothing, nothing
     indices = _resample_indices(n, resamples, seed)
-    weights = (indices[:, :, None] == np.arange(n)).mean(axis=1)
+    places = indices + n * np.arange(len(indices))[:, None]
+    weights = np.bincount(places.ravel(), minlength=indices.size).reshape(indices.shape) / n
     low, high = np.quantile(weights @ curves, _tails(confidence), axis=0)
     return low, high
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _resample_indices(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
     """`[R, n]` positions: every resample once if there are few enough, else R drawn ones."""
     if n**n <= resamples:

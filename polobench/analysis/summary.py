@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import LEDGER, reached, samples_per_second, solved
 from polobench.analysis.statistics import Interval, bootstrap_interval, median_time_to_target, wilson_interval
 from polobench.core.result import STATUSES, RunResult
+
+_PARTS = ("iteration_seconds", "rollout_seconds", "update_seconds")
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,14 @@ def _best_first(summary: ArmSummary) -> tuple[bool, float, Arm]:
 
 
 def ledger_means(runs: Sequence[RunResult]) -> dict[str, float]:
-    """Every number of the ledger as a mean over the runs that have it; NaN if none has."""
+    """Every number of the ledger as a mean over the runs that have it; NaN if none has.
+
+    Wall seconds of a run that ran beside others say little and have no part.
+    """
     ledgers = [asdict(result.ledger) for result in runs]
+    for ledger, result in zip(ledgers, runs, strict=True):
+        if result.ran_beside_others:
+            ledger["wall_seconds"] = ledger["rollout_seconds"] = None
     return {name: _mean([ledger[name] for ledger in ledgers if ledger[name] is not None]) for name in LEDGER}
 
 
@@ -154,11 +162,8 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
     iteration, rollout, update = rounds
     total = float(iteration.sum())
     low, middle, high = np.quantile(iteration, (0.25, 0.5, 0.75)) if len(iteration) else (math.nan,) * 3
-    speeds = [float(cell.throughput["samples_per_second"]) for cell in counted]
+    speeds = [_speed(cell, "samples_per_second") for cell in counted]
     counts = Counter(cell.status for cell in cells)
-
-    def average(name: str) -> float:
-        return _mean([float(cell.throughput.get(name, math.nan)) for cell in counted])
 
     return ThroughputSummary(
         arm=arm,
@@ -167,8 +172,8 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
         rounds=len(iteration),
         samples_per_second=_mean(speeds),
         interval=bootstrap_interval(speeds),
-        rollout_samples_per_second=average("rollout_samples_per_second"),
-        update_samples_per_second=average("update_samples_per_second"),
+        rollout_samples_per_second=_mean([_speed(cell, "rollout_samples_per_second") for cell in counted]),
+        update_samples_per_second=_mean([_speed(cell, "update_samples_per_second") for cell in counted]),
         rollout_share=float(rollout.sum()) / total if total else math.nan,
         update_share=float(update.sum()) / total if total else math.nan,
         iteration_seconds=float(middle),
@@ -179,7 +184,9 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
     )
 
 
-_PARTS = ("iteration_seconds", "rollout_seconds", "update_seconds")
+def _speed(cell: RunResult, name: str) -> float:
+    value = cell.throughput.get(name)  # null where the clock saw no time pass
+    return math.nan if value is None else float(value)
 
 
 def _seconds(cell: RunResult, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -189,20 +196,3 @@ def _seconds(cell: RunResult, name: str) -> np.ndarray[tuple[int], np.dtype[np.f
 def throughputs(collection: Collection) -> list[ThroughputSummary]:
     """Every throughput arm, by task, budget and label."""
     return [summarize_throughput(arm, cells) for arm, cells in sorted(collection.of_kind("throughput").items())]
-
-
-def answer(group: Sequence[ArmSummary], name: Callable[[Arm], str], number: Callable[[float], str]) -> str:
-    """What the numbers of one task and budget say, in a few sentences made from them alone.
-
-    Args:
-        group: best mean final return first, as `comparisons` gives it.
-        name: of an arm, as text that is safe where the answer goes.
-        number: a return as text.
-    """
-    best, others = group[0], group[1:]
-    if math.isnan(best.final_return):
-        return "No run has a final return."
-    sentences = [_best(best, name, number), _separation(best, others, name)]
-    if min(summary.n for summary in group) < CONCLUSIVE_SEEDS:
-        sentences.append(f"Nothing can be concluded from fewer than {CONCLUSIVE_SEEDS} seeds.")
-    return " ".join(sentence for sentence in sentences if sentence)

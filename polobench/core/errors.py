@@ -18,12 +18,18 @@ class Unavailable(PoloError):
     """Something known that cannot be used here, such as an absent device; the text is the reason."""
 
 
-def unknown(kind: str, name: object, allowed: Iterable[str]) -> UsageError:
-    """A `UsageError` for a name that does not exist, with the nearest match and everything allowed."""
+def unknown(
+    kind: str, name: object, allowed: Iterable[str], *, others: Iterable[str] = (), called: str = ""
+) -> UsageError:
+    """A `UsageError` for a name that does not exist, with the nearest match and everything allowed.
+
+    `others` are allowed, too, but too many to list: they stand under the name `called`.
+    """
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(name), names, n=1)
+    near = difflib.get_close_matches(str(name), [*names, *others], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UsageError(f"unknown {kind} {name!r}{hint} (allowed: {', '.join(names) or 'none'})")
+    listed = ", ".join([*names, called] if called else names)
+    return UsageError(f"unknown {kind} {name!r}{hint} (allowed: {listed or 'none'})")
 
 
 def first_line(error: BaseException) -> str:

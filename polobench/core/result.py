@@ -110,7 +110,8 @@ class RunResult:
         Raises:
             KeyError, TypeError, ValueError: the data are not a result.
         """
-        data = {item.name: _decode(plain[item.name]) for item in fields(cls) if item.name != "policy"}
+        kept = [item for item in fields(cls) if item.name != "policy"]
+        data = {item.name: plain[item.name] if item.type == "str" else _decode(plain[item.name]) for item in kept}
         data["ledger"] = LedgerTotals(**data["ledger"])
         for name in _TABLES:
             data[name] = pd.DataFrame(data[name])

@@ -94,6 +94,7 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
         result.final_return, result.final_score = task.floor, None if task.target is None else 0.0
         method, device = type(prepared.method), prepared.method.device
         result.provenance = provenance.collect(method, type(task), device, cell.threads)
+    result.provenance["study"] = cell.study
     return result
 
 
@@ -114,6 +115,7 @@ def run_cell(
         cell.seed, cell.budget, clock=clock, on_progress=on_progress, timeout_seconds=cell.timeout_seconds
     )
     result.cell_id, result.ran_beside_others = prepared.cell_id, beside_others
+    result.provenance["study"] = cell.study
     return result
 
 

@@ -35,6 +35,8 @@ WARMUP_ROUNDS = 3
 class Cell:
     """One run that a study asks for; `overrides` are the hyper-parameters that it sets by hand.
 
+    The study's name goes along for the record and defines nothing.
+
     A learning cell has `rounds = 0`; a throughput cell times that many iterations.
     """
 
@@ -48,6 +50,7 @@ class Cell:
     threads: int = 1
     timeout_seconds: float | None = None
     rounds: int = 0
+    study: str = field(default="", compare=False)
 
     @property
     def kind(self) -> str:
@@ -105,13 +108,15 @@ def load_study(path: Path | str, present_devices: Sequence[str] = ()) -> Study:
     """Read a study file.
 
     Args:
-        path: of the TOML file.
+        path: of the TOML file, or the name of one in `studies/`.
         present_devices: what `devices` means where the study does not say.
 
     Raises:
         UsageError: no such file, no TOML, an unknown key, a bad value, or a cell that is named twice.
     """
     path = Path(path)
+    if not path.suffix and not path.exists():
+        path = Path("studies") / f"{path}.toml"
     try:
         text = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -131,6 +136,7 @@ def parse_study(name: str, text: Mapping[str, Any], present_devices: Sequence[st
     if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
         raise UsageError("it has no [[grid]] (allowed: one or more)")
     common = {
+        "study": name,
         "threads": _positive_int("threads", text.get("threads", 1)),
         "timeout_seconds": _positive_or_none("timeout_seconds", text.get("timeout_seconds")),
     }

@@ -1,0 +1,57 @@
+"""Every figure of the report, as PNG files; one that would have no data is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from polobench.analysis.collection import Collection, OnProgress
+from polobench.analysis.summary import throughputs
+from polobench.report.panels import Drawn, panels
+from polobench.report.return_figures import draw_returns
+from polobench.report.style import looks, pages, styled
+from polobench.report.throughput_figures import draw_throughput
+from polobench.report.update_figures import draw_updates
+
+PANELS_A_PAGE = 6
+ARMS_A_PAGE = 24
+BARS_A_PAGE = 30
+
+
+def draw_all(collection: Collection, folder: Path, on_progress: OnProgress | None = None) -> list[Drawn]:
+    """Draw what the store has data for.
+
+    Args:
+        folder: where the PNG files go; made if it is not there.
+        on_progress: hears `("drawing", done, total)` of every figure.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = _jobs(collection, folder)
+    drawn = []
+    for done, job in enumerate(jobs, 1):
+        with styled():
+            found = job()
+        if found:
+            drawn.append(found)
+        if on_progress:
+            on_progress("drawing", done, len(jobs))
+    return drawn
+
+
+def _jobs(collection: Collection, folder: Path) -> list[Callable[[], Drawn | None]]:
+    look = looks(collection.labels)
+    every = panels(collection)
+    returns = list(pages([panel for panel in every if panel.has_curves], PANELS_A_PAGE))
+    measured = [item for item in throughputs(collection) if item.n]
+    jobs: list[Callable[[], Drawn | None]] = []
+    for over_seconds in (False, True):
+        jobs += [partial(draw_returns, page, number, over_seconds, look, folder) for number, page in returns]
+    for metric in ("loss", "kl"):
+        for number, panel in enumerate(every, 1):
+            for page, arms in pages(panel.arms, ARMS_A_PAGE):
+                part = replace(panel, arms=tuple(arms))
+                jobs.append(partial(draw_updates, part, f"{number:02d}-{page}", metric, look, folder))
+    jobs += [partial(draw_throughput, page, number, look, folder) for number, page in pages(measured, BARS_A_PAGE)]
+    return jobs

@@ -1,0 +1,68 @@
+"""Learning curves: the held-out return over samples and over seconds, with a band over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from polobench.analysis.curves import mean_curve
+from polobench.report.panels import Drawn, Panel
+from polobench.report.style import GREY, Look, grid_of_axes, legend, save, thousands
+from polobench.report.text import decimals_for, number
+
+_AXES = {"samples": "samples", "wall_seconds": "wall seconds of training", "cpu_seconds": "CPU seconds of training"}
+_COLUMNS = 3
+
+
+def draw_returns(
+    page: Sequence[Panel], number_of_page: int, over_seconds: bool, look: Mapping[str, Look], folder: Path
+) -> Drawn:
+    """One page of panels over samples or over seconds."""
+    figure, axes = grid_of_axes(len(page), _COLUMNS, (4.6, 3.5))
+    for ax, panel in zip(axes, page, strict=True):
+        axis = panel.seconds if over_seconds else "samples"
+        curves = [(look[arm.label], mean_curve(runs, axis)) for arm, runs in panel.arms]
+        for drawn, curve in curves:
+            seaborn.lineplot(
+                x=curve.x, y=curve.mean, ax=ax, color=drawn.colour, linestyle=drawn.dashes, linewidth=2, legend=False
+            )
+            ax.fill_between(
+                curve.x, curve.low, curve.high, color=drawn.colour, alpha=min(0.18, 0.8 / len(curves)), linewidth=0
+            )
+        _draw_references(ax, panel)
+        _finish(ax, panel, axis, max(float(curve.x[-1]) for _, curve in curves))
+    labels = sorted({arm.label for panel in page for arm, _ in panel.arms})
+    legend(figure, labels, look)
+    what = "seconds" if over_seconds else "samples"
+    path = save(figure, folder / f"returns_over_{what}_{number_of_page}.png")
+    return Drawn(path, "returns", f"Held-out return over {what}")
+
+
+def _finish(ax: Axes, panel: Panel, axis: str, end: float) -> None:
+    unit = panel.arms[0][1][0].unit
+    ax.set_title(panel.title)
+    ax.set_xlim(0, 1.01 * end or 1)
+    ax.set_xlabel(_AXES[axis])
+    ax.set_ylabel("held-out return" if len(unit) > 24 or not unit else f"held-out return [{unit}]")
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    if axis == "samples":
+        thousands(ax.xaxis)
+
+
+def _draw_references(ax: Axes, panel: Panel) -> None:
+    """Target and floor as thin lines, named beside the panel where no curve runs."""
+    newest = max((run for _, runs in panel.arms for run in runs), key=lambda run: (run.started_at, run.cell_id))
+    decimals = decimals_for(newest.floor, newest.target, [newest.floor])
+    for name, value in (("target", newest.target), ("floor", newest.floor)):
+        if value is not None and math.isfinite(value):
+            ax.axhline(value, color=GREY, linewidth=0.9, zorder=1)
+            text = f"{name}\n{number(value, 0 if value == int(value) else decimals)}"
+            ax.annotate(
+                text, (1.01, value), xycoords=("axes fraction", "data"), color=GREY, fontsize=9.5, va="center",
+                annotation_clip=False,
+            )  # fmt: skip

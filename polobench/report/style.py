@@ -1,0 +1,108 @@
+"""One look for every figure: the same method has the same colour and dashes everywhere, readable at half size.
+
+Figures are made without pyplot, so that no global state or display is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from polobench.report.text import plain
+
+DPI = 120
+GREY = "#555555"
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+_RC: Any = {
+    "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10,
+    "legend.fontsize": 11, "axes.edgecolor": "#888888", "grid.color": "#e4e4e4", "axes.spines.top": False,
+    "axes.spines.right": False, "figure.dpi": DPI, "savefig.dpi": DPI, "text.parse_math": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a label is drawn."""
+
+    colour: tuple[float, float, float]
+    dashes: Any
+
+
+def looks(labels: Sequence[str]) -> dict[str, Look]:
+    """A look for each label of a store; past ten labels the colours come again with other dashes.
+
+    Args:
+        labels: all of the store in a fixed order.
+    """
+    palette = seaborn.color_palette("colorblind")
+    size = len(palette)
+    return {
+        label: Look(palette[index % size], _DASHES[(index + index // size) % len(_DASHES)])
+        for index, label in enumerate(labels)
+    }
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The look of the figures inside, nothing changed outside."""
+    with seaborn.axes_style("whitegrid"), matplotlib.rc_context(_RC):
+        yield
+
+
+def grid_of_axes(count: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with exactly `count` axes, row by row; `size` of each in inches."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)]
+
+
+def legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Look]) -> None:
+    """A legend below all axes, where it can cover nothing; the figure grows by its rows."""
+    lines = [Line2D([], [], color=look[label].colour, linestyle=look[label].dashes, linewidth=2) for label in labels]
+    names = [short(label) for label in labels]
+    columns = min(len(names), max(1, int(figure.get_figwidth() // (0.9 + 0.09 * max(map(len, names))))))
+    figure.set_figheight(figure.get_figheight() + 0.23 * (-(-len(names) // columns) - 1))
+    figure.legend(lines, names, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2)
+
+
+def short(text: str, longest: int = 32) -> str:
+    """A label as a figure shows it; matplotlib would drop one that starts with an underscore."""
+    line = plain(text)
+    line = line if len(line) <= longest else f"{line[: longest - 1]}…"
+    return f" {line}" if line.startswith("_") else line
+
+
+def thousands(axis: Any) -> None:
+    """Ticks as 500, 50k, 1.5M."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))
+
+
+def _thousands(value: float) -> str:
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=DPI)
+    return path
+
+
+def pages(items: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Numbered from 1, at most `size` a page."""
+    for start in range(0, len(items), size):
+        yield start // size + 1, items[start : start + size]

@@ -1,0 +1,78 @@
+"""Numbers and foreign text as the report prints them: fixed formats, nothing that could break a table."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from polobench.analysis.statistics import Interval
+
+NOTHING = "–"
+_ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in "\\`|*[]~$#"} | {
+    ord("&"): "&amp;",
+    ord("<"): "&lt;",
+    ord(">"): "&gt;",
+}
+_EMPHASIS = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # inside of a word it is an underscore anyway
+_LONGEST = 300
+
+
+def plain(text: object) -> str:
+    """One line without control characters, for a terminal or a figure."""
+    kept = "".join(sign if sign.isprintable() else " " for sign in str(text))
+    line = " ".join(kept.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def escape(text: object) -> str:
+    """One line that Markdown shows as it is: labels and reasons come from plug-ins and may hold anything."""
+    return _EMPHASIS.sub("&#95;", plain(text).translate(_ENTITIES))
+
+
+def number(value: float | None, decimals: int = 0) -> str:
+    """With thousands separators and fixed decimals; a dash for what is not known, "never" for infinity."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return "never" if value > 0 else "-inf"
+    text = f"{value:,.{decimals}f}"
+    return text[1:] if text.startswith("-") and not text.strip("-0.,") else text
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """With at least `digits` significant digits, for quantities whose size is not known beforehand."""
+    if value is None or not math.isfinite(value) or value == 0:
+        return number(value)
+    return number(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+
+
+def decimals_for(floor: float, target: float | None, values: Sequence[float]) -> int:
+    """Decimals that show a thousandth of the way from floor to target, or of the values' size without a target."""
+    span = abs(target - floor) if target is not None else max((abs(value) for value in values), default=math.nan)
+    return min(4, max(0, 3 - math.floor(math.log10(span)))) if math.isfinite(span) and span > 0 else 1
+
+
+def ends(interval: Interval, decimals: int) -> str:
+    """`[low, high]`, or nothing where there is no interval."""
+    if math.isnan(interval.low):
+        return ""
+    return f"[{number(interval.low, decimals)}, {number(interval.high, decimals)}]"
+
+
+def share(count: int | None, n: int, interval: Interval | None) -> str:
+    """`4/5 [38 %, 96 %]`."""
+    if count is None or interval is None or math.isnan(interval.low):
+        return NOTHING
+    return f"{count}/{n} [{100 * interval.low:.0f} %, {100 * interval.high:.0f} %]"
+
+
+def runs_of(seeds: Sequence[int]) -> str:
+    """`0-4, 7`: integers as ranges."""
+    parts: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], seed]
+        else:
+            parts.append([seed, seed])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)

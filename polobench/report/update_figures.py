@@ -1,0 +1,122 @@
+"""What happened inside the updates: loss and KL of every run, a panel a method.
+
+Losses of different methods mean different things, so each has its own axis; KL shares one, in nats.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from polobench.analysis.statistics import Array
+from polobench.core.result import RunResult
+from polobench.report.panels import Drawn, Panel
+from polobench.report.style import Look, grid_of_axes, save, short, thousands
+
+_COLUMNS = 4
+_GRID_POINTS = 121
+_NAMES = {"loss": "loss", "kl": "KL(old, new) [nats]"}
+Lines = list[tuple[RunResult, pd.DataFrame]]
+
+
+def draw_updates(panel: Panel, number: str, metric: str, look: Mapping[str, Look], folder: Path) -> Drawn | None:
+    """One metric of one task, a small panel a method that has it; None if none has."""
+    found = [(arm, lines) for arm, runs in panel.arms if (lines := _lines(runs, metric))]
+    if not found:
+        return None
+    every = [table[metric] for _, lines in found for _, table in lines]
+    logarithmic = metric == "kl" and min(values.min() for values in every) >= 0
+    figure, axes = grid_of_axes(len(found), _COLUMNS, (3.7, 2.9))
+    for index, (ax, (arm, lines)) in enumerate(zip(axes, found, strict=True)):
+        _draw_runs(ax, lines, metric, look[arm.label], logarithmic)
+        _finish(ax, short(arm.label), _NAMES[metric] if index % _COLUMNS == 0 else "")
+    if metric == "kl":
+        _share_scale(axes, every, logarithmic)
+    figure.suptitle(panel.title)
+    _explain(figure, any(run.status != "ok" for _, lines in found for run, _ in lines))
+    safe = re.sub(r"[^A-Za-z0-9.-]+", "-", panel.task)[:60]
+    path = save(figure, folder / f"{metric}_{number}_{safe}.png")
+    return Drawn(path, "updates", f"{'Loss' if metric == 'loss' else 'KL'} over samples on {panel.task}")
+
+
+def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
+    """The runs that have the metric; none if it never moves, as the loss of a method that learns nothing."""
+    found: Lines = []
+    for run in runs:
+        if metric in run.updates:
+            table = run.updates[["samples", metric]].astype(float)
+            table = table[np.isfinite(table[metric])]
+            if len(table) > 1:
+                found.append((run, table))
+    values = {value for _, table in found for value in (table[metric].min(), table[metric].max())}
+    return found if len(values) > 1 else []
+
+
+def _draw_runs(ax: Axes, lines: Lines, metric: str, look: Look, logarithmic: bool) -> None:
+    """A thin line a run, a cross where one failed, and the median of the runs still going."""
+    for run, table in lines:
+        shown = table[table[metric] > 0] if logarithmic else table
+        seaborn.lineplot(
+            x=shown["samples"], y=shown[metric], ax=ax, color=look.colour, linewidth=0.9, alpha=0.4, legend=False,
+            estimator=None,
+        )  # fmt: skip
+        if run.status != "ok" and len(shown):
+            last = shown.iloc[-1]
+            ax.plot(last["samples"], last[metric], marker="X", color="black", markersize=7, linestyle="none", zorder=5)
+    if len(lines) > 2:
+        grid = np.linspace(0, max(table["samples"].max() for _, table in lines), _GRID_POINTS)
+        going = [np.interp(grid, table["samples"], table[metric], np.nan, np.nan) for _, table in lines]
+        grid, middle = _middle(grid, np.stack(going))
+        ax.plot(grid, np.where(middle > 0, middle, np.nan) if logarithmic else middle, color=look.colour, linewidth=2.2)
+
+
+def _middle(grid: Array, curves: Array) -> tuple[Array, Array]:
+    """The median over the runs that have a value, where any has."""
+    known = np.isfinite(curves).any(axis=0)
+    return grid[known], np.nanmedian(curves[:, known], axis=0)
+
+
+def _finish(ax: Axes, title: str, y_name: str) -> None:
+    ax.set_title(title)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("samples")
+    ax.set_ylabel(y_name)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    thousands(ax.xaxis)
+
+
+def _share_scale(axes: Sequence[Axes], every: Sequence[pd.Series[float]], logarithmic: bool) -> None:
+    """One scale for all KL panels of a task, so that steps of different methods can be compared."""
+    drawn = np.concatenate([values[values > 0] if logarithmic else values for values in every])
+    low, high = float(drawn.min()), float(drawn.max())
+    for index, ax in enumerate(axes):
+        if logarithmic:
+            ax.set_yscale("log")
+            ax.set_ylim(low / 1.5, high * 1.5)
+            ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            margin = 0.05 * (high - low)
+            ax.set_ylim(low - margin, high + margin)
+        ax.tick_params(labelleft=index % _COLUMNS == 0)
+
+
+def _explain(figure: Figure, failed: bool) -> None:
+    lines = [
+        Line2D([], [], color="black", linewidth=0.9, alpha=0.5, label="a run"),
+        Line2D([], [], color="black", linewidth=2.2, label="median of the runs still going"),
+    ]
+    if failed:
+        lines.append(Line2D([], [], color="black", marker="X", markersize=7, linestyle="none", label="the run failed"))
+    width = max(1, int(figure.get_figwidth() // 2.6))
+    figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), width), frameon=False)

@@ -1,0 +1,170 @@
+"""Stores of made-up results with realistic curves: what the analysis and the report are tested on."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from polobench.core.convergence import loss_convergence, time_to_target
+from polobench.core.result import LedgerTotals, RunResult
+from polobench.harness.store import Store
+
+EVALUATIONS = 20
+UPDATES = 60
+
+
+@dataclass(frozen=True)
+class World:
+    """A task's reference values."""
+
+    floor: float
+    target: float | None
+    best: float
+    unit: str = "episode return"
+
+
+WORLDS = {
+    "CartPole-v1": World(22.3, 475.0, 500.0),
+    "Acrobot-v1": World(-499.0, -100.0, -82.0),
+    "Pendulum-v1": World(-1230.0, -200.0, -160.0),
+}
+SKILLS = {"random": 0.0, "reinforce": 0.75, "ppo": 1.0, "trpo": 0.97}
+SPEEDS = {"random": 60_000.0, "reinforce": 21_000.0, "ppo": 12_000.0, "trpo": 16_000.0}
+
+
+def make_result(
+    method: str = "ppo", task: str = "CartPole-v1", seed: int = 0, budget: int = 50_000, **changes: Any
+) -> RunResult:
+    """A learning run that ended ok, with a learning curve that rises towards the method's skill."""
+    world = WORLDS.get(task, World(0.0, 1.0, 1.0))
+    rng = np.random.default_rng(zlib.crc32(f"{method} {task} {seed}".encode()))
+    skill, speed = SKILLS.get(method, 0.9), SPEEDS.get(method, 10_000.0) * rng.uniform(0.9, 1.1)
+    curve = _curve(world, skill, speed, budget, rng)
+    updates = _updates(method, budget, rng)
+    final = float(curve["return_mean"].iloc[-1])
+    result = RunResult(
+        method=method, label=method, task=task, seed=seed, device="cpu", budget={"samples": budget},
+        hyperparameters={"hidden_sizes": [64, 64], "learning_rate": 3e-4, "gamma": 0.99},
+        status="ok", reason="the budget of samples is spent", unit=world.unit, floor=world.floor, target=world.target,
+        final_return=final, final_return_std=10.0, curve=curve, updates=updates,
+        time_to_target=time_to_target(curve, world.target),
+        loss_convergence=loss_convergence(updates["samples"].tolist(), updates["loss"].tolist()),
+        ledger=_ledger(budget, speed), peak_memory_mib=float(rng.uniform(240, 260)), digest="0" * 64,
+        trail=["0123abcd"] * UPDATES, started_at=f"2025-01-02T03:{seed % 60:02d}:00+00:00", provenance=_provenance(),
+    )  # fmt: skip
+    if world.target is not None:
+        result.final_score = (final - world.floor) / (world.target - world.floor)
+    for name, value in changes.items():
+        setattr(result, name, value)
+    return with_id(result)
+
+
+def with_id(result: RunResult) -> RunResult:
+    """Give the result an id that follows from what defines it."""
+    parts = (result.kind, result.label, result.task, result.seed, result.device, result.budget)
+    rest = (result.hyperparameters, result.provenance.get("code_hash"))
+    result.cell_id = f"{zlib.crc32(repr((parts, rest)).encode()):08x}{zlib.adler32(repr(parts).encode()):08x}"
+    return result
+
+
+def failed(result: RunResult, at: float = 0.4, status: str = "diverged", reason: str = "the loss is nan") -> RunResult:
+    """The same run, ended early at that share of its budget."""
+    end = at * result.ledger.samples
+    result.status, result.reason = status, reason
+    result.curve = result.curve[result.curve["samples"] <= end].reset_index(drop=True)
+    result.updates = result.updates[result.updates["samples"] <= end].reset_index(drop=True)
+    result.time_to_target = time_to_target(result.curve, result.target)
+    result.ledger = _ledger(int(end), result.ledger.samples / result.ledger.wall_seconds)
+    result.final_return, result.final_return_std = result.floor, float("nan")
+    result.final_score = None if result.target is None else 0.0
+    return result
+
+
+def make_throughput(method: str = "ppo", task: str = "CartPole-v1", seed: int = 0, **changes: Any) -> RunResult:
+    """A throughput cell of ten timed rounds of 1,024 samples."""
+    rng = np.random.default_rng(zlib.crc32(f"speed {method} {task} {seed}".encode()))
+    iteration = 1024 / SPEEDS.get(method, 10_000.0) * rng.uniform(0.95, 1.15, 10)
+    rollout = iteration * (0.99 if method == "random" else 0.35)
+    update = iteration - rollout
+    throughput = {
+        "rounds": 10, "warmup_rounds": 2, "iteration_seconds": iteration.tolist(),
+        "rollout_seconds": rollout.tolist(), "update_seconds": update.tolist(),
+        "samples_per_second": 10_240 / iteration.sum(), "updates_per_second": 10 / iteration.sum(),
+        "rollout_samples_per_second": 10_240 / rollout.sum(), "update_samples_per_second": 10_240 / update.sum(),
+    }  # fmt: skip
+    empty = pd.DataFrame()
+    base = {"kind": "throughput", "throughput": throughput, "curve": empty, "updates": empty, "time_to_target": {}}
+    rest = {"loss_convergence": {}, "final_return": float("nan"), "final_score": None}
+    return make_result(method, task, seed, **(base | rest | changes))
+
+
+def save_all(folder: Path, *results: RunResult) -> Path:
+    """A store of these results."""
+    store = Store(folder)
+    store.prepare()
+    for result in results:
+        store.save(result)
+    return folder
+
+
+def demo(folder: Path, seeds: int = 5) -> Path:
+    """Four methods on three tasks, two failed runs, throughput cells: a store as a study leaves it."""
+    results = [
+        make_result(method, task, seed) for task in sorted(WORLDS) for method in sorted(SKILLS) for seed in range(seeds)
+    ]
+    for result in results:
+        if (result.method, result.task, result.seed) in {("reinforce", "Pendulum-v1", 1), ("trpo", "CartPole-v1", 2)}:
+            failed(result, at=0.4 if result.method == "trpo" else 0.15)
+        result.ran_beside_others = result.task == "Acrobot-v1"
+    speeds = [make_throughput(method, task, seed) for task in WORLDS for method in SKILLS for seed in range(2)]
+    return save_all(folder, *results, *speeds)
+
+
+def _curve(world: World, skill: float, speed: float, budget: int, rng: np.random.Generator) -> pd.DataFrame:
+    progress = np.linspace(0, 1, EVALUATIONS + 1)
+    samples = np.round(np.minimum(progress * budget + (progress > 0) * rng.uniform(0, 900), budget))
+    middle, reach = rng.uniform(0.2, 0.45), skill * (world.best - world.floor)
+    rising = 1 / (1 + np.exp(-14 * (progress - middle)))
+    noise = rng.normal(0, 0.05 * abs(world.best - world.floor), len(progress)) * (1.1 - rising)
+    returns = np.minimum(world.floor + reach * (rising - rising[0]) / (rising[-1] - rising[0]) + noise, world.best)
+    frame = pd.DataFrame({"progress": progress, "samples": samples, "updates": np.arange(EVALUATIONS + 1.0)})
+    frame["wall_seconds"], frame["cpu_seconds"] = samples / speed, 1.02 * samples / speed
+    frame["return_mean"], frame["return_std"] = returns, 10.0
+    target = world.floor + 1.0 if world.target is None else world.target
+    frame["score"] = (returns - world.floor) / (target - world.floor)
+    frame["train_return"] = returns - 5
+    return frame
+
+
+def _updates(method: str, budget: int, rng: np.random.Generator) -> pd.DataFrame:
+    samples = np.linspace(budget / UPDATES, budget, UPDATES)
+    if method == "random":
+        return pd.DataFrame({"samples": samples, "loss": np.zeros(UPDATES)})
+    size = {"reinforce": 40.0, "ppo": 8.0}.get(method, -0.05)
+    loss = size * (np.exp(-samples / budget * 3) + rng.normal(0, 0.08, UPDATES))
+    typical = {"reinforce": 2e-3, "ppo": 1e-2}.get(method, 8e-3)
+    spread = 0.15 if method == "trpo" else 0.6
+    return pd.DataFrame({"samples": samples, "loss": loss, "kl": typical * rng.lognormal(0, spread, UPDATES)})
+
+
+def _ledger(samples: int, speed: float) -> LedgerTotals:
+    seconds = samples / speed
+    return LedgerTotals(
+        samples=samples, samples_generated=samples, samples_unspent=0, updates=UPDATES, gradient_steps=10 * UPDATES,
+        forward_rows=20 * samples, backward_rows=10 * samples, rollout_seconds=0.35 * seconds, wall_seconds=seconds,
+        cpu_seconds=1.02 * seconds,
+    )  # fmt: skip
+
+
+def _provenance() -> dict[str, Any]:
+    return {
+        "code_hash": "c0de", "versions": {"python": "3.11.9", "torch": "2.13.0", "polobench": "0.1.0"},
+        "commit": "0123456789abcdef0123", "dirty": False, "os": "Linux", "os_release": "6.1", "machine": "x86_64",
+        "cpu_model": "A Processor", "cpu_count": 2, "instruction_set": "AVX512", "threads": 1, "device_name": "cpu",
+        "platform_fingerprint": "f1f1f1f1f1f1f1f1",
+    }  # fmt: skip
