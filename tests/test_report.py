@@ -211,6 +211,12 @@ def test_answer_not_separated(tmp_path: Path) -> None:
     assert "not separated from: trpo." in text
 
 
+def test_ties_share_the_first_place(tmp_path: Path) -> None:
+    text = _answer(tmp_path, *_runs("ppo", [500.0] * 5), *_runs("trpo", [500.0] * 5), *_runs("random", [20.0] * 5))
+    assert text.startswith("**ppo** and **trpo** share the highest mean final return, 500.0")
+    assert "Their intervals lie above that of every other arm." in text
+
+
 def test_answer_at_the_floor(tmp_path: Path) -> None:
     assert "not separated from the floor (22.3)" in _answer(tmp_path, *_runs("ppo", [20, 22, 21, 25, 24]))
 

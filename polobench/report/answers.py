@@ -36,12 +36,24 @@ def answer(group: Sequence[ArmSummary]) -> str:
     if math.isnan(best.final_return):
         return "No run has a final return."
     arms = [summary.arm for summary in group]
-    sentences = [_best(best, arm_name(best.arm, arms)), _separation(group, arms), _above_floor(best)]
+    ties = [summary for summary in group if _shown_return(summary) == _shown_return(best)]
+    names = [arm_name(summary.arm, arms) for summary in ties]
+    first = _best(best, names[0]) if len(ties) == 1 else _shared(best, names)
+    sentences = [first, _separation(ties, group[len(ties) :], arms), _above_floor(best)]
     if min(summary.n for summary in group) < CONCLUSIVE_SEEDS:
         few = [summary for summary in group if summary.n < CONCLUSIVE_SEEDS]
         who = "every arm has" if len(few) == len(group) else f"{len(few)} of {len(group)} arms {_has(len(few))}"
         sentences.append(f"**Nothing can be concluded: {who} fewer than {CONCLUSIVE_SEEDS} seeds.**")
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _shown_return(summary: ArmSummary) -> str:
+    return number(summary.final_return, decimals_for(summary.floor, summary.target, [summary.final_return]))
+
+
+def _shared(best: ArmSummary, names: Sequence[str]) -> str:
+    listed = f"{', '.join(f'**{name}**' for name in names[:-1])} and **{names[-1]}**"
+    return f"{listed} share the highest mean final return, {_shown_return(best)}; the table has their intervals."
 
 
 def _best(best: ArmSummary, name: str) -> str:
@@ -50,7 +62,7 @@ def _best(best: ArmSummary, name: str) -> str:
     certainty = f"n = {best.n} seeds" if best.n != 1 else "n = 1 seed, so no interval"
     if not math.isnan(interval.low):
         certainty = f"95 % {interval.method} interval {ends(interval, decimals)}, {certainty}"
-    text = f"**{name}** has the highest mean final return, {number(best.final_return, decimals)} ({certainty})"
+    text = f"**{name}** has the highest mean final return, {_shown_return(best)} ({certainty})"
     if best.solved_interval is not None:
         found = share(best.solved, best.n, best.solved_interval)
         text += f"; {found.partition(' ')[0]} of its runs solved the task (95 % {best.solved_interval.method} interval "
@@ -58,18 +70,17 @@ def _best(best: ArmSummary, name: str) -> str:
     return f"{text}."
 
 
-def _separation(group: Sequence[ArmSummary], arms: Sequence[Arm]) -> str:
-    best, others = group[0], group[1:]
-    near = [item for item in others if item.final_interval.overlaps(best.final_interval)]
+def _separation(ties: Sequence[ArmSummary], others: Sequence[ArmSummary], arms: Sequence[Arm]) -> str:
+    near = [item for item in others if any(item.final_interval.overlaps(best.final_interval) for best in ties)]
     if not others:
         return "No other arm was run."
     if near:
         names = ", ".join(arm_name(item.arm, arms) for item in near[:_NAMED])
         names += f" and {len(near) - _NAMED} more" if len(near) > _NAMED else ""
-        return f"The intervals overlap, so it is not separated from: {names}."
-    if min(item.n for item in group) < CONCLUSIVE_SEEDS:
+        return f"The intervals overlap, so {'it is' if len(ties) == 1 else 'they are'} not separated from: {names}."
+    if min(item.n for item in [*ties, *others]) < CONCLUSIVE_SEEDS:
         return ""
-    return "Its interval lies above that of every other arm."
+    return f"{'Its interval lies' if len(ties) == 1 else 'Their intervals lie'} above that of every other arm."
 
 
 def _above_floor(best: ArmSummary) -> str:
