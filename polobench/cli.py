@@ -114,11 +114,21 @@ def report(
     ] = None,
 ) -> None:
     """Write the comparison report of a store: report.md, its figures, and its tables as CSV."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from polobench.analysis.collection import collect
     from polobench.report.markdown import comparison_text, write_report
 
-    folder = output or Path("reports") / store.resolve().name
-    path = write_report(store, folder)
-    typer.echo(comparison_text(store))
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        tasks = {what: bars.add_task(what, total=None) for what in ("reading", "drawing")}
+
+        def show(what: str, done: int, total: int) -> None:
+            bars.update(tasks[what], completed=done, total=total)
+
+        collection = collect(store, show)
+        path = write_report(collection, output or Path("reports") / store.resolve().name, show)
+    typer.echo(comparison_text(collection))
     typer.echo(f"report: {path}")
 
 

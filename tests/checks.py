@@ -154,7 +154,7 @@ def check_k3() -> None:
 
 
 def every_trajectory() -> Rollout:
-    """A two-step task: the first action, 0 or 1, leads to state 1 or 2; every one of its four trajectories, a row each."""
+    """A two-step task: the first action, 0 or 1, leads to state 1 or 2; all four trajectories, a row each."""
     first, second = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     states = torch.stack([torch.zeros_like(first), first + 1], dim=1)
     observations = torch.nn.functional.one_hot(states, 3).double()
@@ -214,8 +214,8 @@ def check_minibatches() -> None:
     """Every epoch sees every row exactly once."""
     for count in (1, 5, 8, 9, 10, 64):
         rows = random_rollout(0, rows=count, columns=1)
-        seen = torch.cat([batch.groups for batch in rows.minibatches(4, np.random.default_rng(0))])
-        assert sorted(seen.tolist()) == list(range(count))
+        batches = rows.minibatches(4, np.random.default_rng(0))
+        assert sorted(row for batch in batches for row in batch.groups.tolist()) == list(range(count))
 
 
 def trust_region_case(task: str = "probe-bandit", **hyperparameters: object) -> tuple:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 
 import pytest
-from checks import bound
-
-from polobench.core.task import Task
+import torch
 
 
-@pytest.fixture
-def bind() -> Iterator[Callable[..., Task]]:
-    """Makes bound tasks, `bind(task, seed=0, budget=100_000)`, and closes them at the end."""
-    with ExitStack() as opened:
-        yield lambda *args, **kwargs: opened.enter_context(bound(*args, **kwargs))
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small lose time on threads, most of all where tests run beside each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -6,16 +6,17 @@ that no method can spend what it does not have; `Recorder` charges updates. Eval
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from polobench.core.errors import UsageError, unknown
 
 LIMITS = ("samples", "updates", "seconds")
+LARGEST = 2**63
 
 
 class BudgetExhausted(Exception):
@@ -69,9 +70,9 @@ class Budget:
                 if name not in LIMITS:
                     raise unknown("budget limit", name, LIMITS)
             return cls(**value)
-        if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise UsageError(f"budget {value!r} is not a number of samples (allowed: a positive integer)")
-        return cls(samples=value)  # type: ignore[arg-type]  # __post_init__ says what is wrong with a float
+        return cls(samples=value)  # type: ignore[arg-type]  # __post_init__ says what is wrong with a fraction
 
     def as_dict(self) -> dict[str, float]:
         """The limits that are set."""
@@ -83,8 +84,8 @@ class Budget:
 
 def _positive(name: str, value: Any) -> int | float:
     kind = "a positive number" if name == "seconds" else "a positive integer"
-    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-    if not valid or (name != "seconds" and value != int(value)):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < LARGEST or (name != "seconds" and value != int(value)):
         raise UsageError(f"budget of {name} is {value!r} (allowed: {kind})")
     return float(value) if name == "seconds" else int(value)
 

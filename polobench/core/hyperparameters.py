@@ -66,7 +66,7 @@ def _checked(what: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any
             raise UsageError(f"{what} is {value!r} (allowed: a list)")
         return tuple(_checked(what, item, typing.get_args(kind)[0], limits) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 2**63 else math.inf
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise UsageError(f"{what} is {value!r} (allowed: {kind.__name__})")
     if limits.get("choices") and value not in limits["choices"]:

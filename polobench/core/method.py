@@ -13,6 +13,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -52,8 +53,18 @@ class Method(ABC):
     def __init__(
         self, task: Task, device: str = "cpu", label: str | None = None, threads: int = 1, **hyperparameters: Any
     ) -> None:
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise UsageError(f"threads is {threads!r} (allowed: an integer from 1)")
         self.task, self.device, self.label, self.threads = task, resolve_device(device), label or self.name, threads
         self.hp: Any = build(self.Hyperparameters, self.name, hyperparameters)
+
+    def code_hash(self) -> str:
+        """The hash of the code that this method and its task reach."""
+        return provenance.code_hash(*sorted(provenance.modules_of(type(self)) | self.task.modules()))
+
+    def provenance(self) -> dict[str, Any]:
+        """Where a result of this method on this machine comes from."""
+        return provenance.collect(self.code_hash(), self.device, self.threads)
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         """Train on the metered `task` and yield an `Update` after each update, for as long as the budget lasts."""
@@ -86,8 +97,9 @@ class Method(ABC):
             UsageError: an impossible seed or budget.
             KeyboardInterrupt: as it came.
         """
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
             raise UsageError(f"seed {seed!r} is not allowed (allowed: an integer from 0)")
+        seed = int(seed)
         deadline = None if timeout_seconds is None else time.perf_counter() + timeout_seconds
         ledger = Ledger(Budget.of(budget), clock or Stopwatch(), deadline)
         result = self._blank(seed, ledger.budget)
@@ -135,7 +147,7 @@ class Method(ABC):
             unit=self.task.unit,
             target=self.task.target,
             started_at=utc_now(),
-            provenance=provenance.collect(type(self), type(self.task), self.device, self.threads),
+            provenance=self.provenance(),
         )
 
     def _fill(self, result: RunResult, ledger: Ledger, recorder: Recorder) -> None:
@@ -150,7 +162,8 @@ class Method(ABC):
         result.loss_convergence = loss_convergence(*recorder.losses())
         result.ledger = LedgerTotals(**ledger.as_dict())  # type: ignore[arg-type]
         result.peak_memory_mib = recorder.memory.mib
-        result.digest, result.trail = recorder.digest(), recorder.trail
+        result.trail = recorder.trail
+        result.digest = None if result.status == "timeout" else recorder.digest()
         result.policy = recorder.policy
 
     def _evaluate_finally(self, result: RunResult, recorder: Recorder) -> None:

@@ -20,10 +20,10 @@ import torch
 PACKAGES = ("polobench", "torch", "numpy", "gymnasium", "pandas", "scipy")
 
 
-def collect(method: type, task: type, device: torch.device, threads: int) -> dict[str, Any]:
+def collect(code_hash: str, device: torch.device, threads: int) -> dict[str, Any]:
     """Provenance of a run, as plain data for the store; keys in docs/results-format.md."""
     facts: dict[str, Any] = {
-        "code_hash": code_hash(method.__module__, task.__module__),
+        "code_hash": code_hash,
         "versions": {"python": platform.python_version()} | _versions(),
         "threads": threads,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -40,6 +40,12 @@ def _platform_fingerprint(facts: dict[str, Any]) -> str:
     libraries = [facts["versions"][name] for name in ("torch", "numpy", "gymnasium")]
     parts = [facts["os"], facts["machine"], facts["instruction_set"], facts["device_name"], facts["threads"]]
     return hashlib.sha256(repr([major_minor, libraries, parts]).encode()).hexdigest()[:16]
+
+
+def modules_of(cls: type) -> set[str]:
+    """The modules of a class and its bases, the standard library's left out."""
+    modules = {base.__module__ for base in cls.__mro__}
+    return {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names}
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import torch
 
 from polobench.core.budget import Budget, Ledger
 from polobench.core.device import PeakMemory, synchronize
+from polobench.core.errors import first_line
 from polobench.core.policy import Policy
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Evaluation, Task
@@ -97,6 +99,7 @@ class Recorder:
         numbers = {"loss": float(update.loss)} | {name: float(value) for name, value in update.metrics.items()}
         self._returns += self.task.drain_episode_returns()
         self._updates.append({"samples": float(self._ledger.samples)} | numbers)
+        self._hash.update(struct.pack("<Q", self._ledger.samples))
         for name in sorted(numbers):
             self._hash.update(name.encode() + struct.pack("<d", numbers[name]))
         self._check_finite(numbers["loss"], update.policy)
@@ -106,7 +109,15 @@ class Recorder:
             self._evaluate(self.task.evaluation_episodes, progress)
         self.trail.append(self._hash.hexdigest()[:8])
         latest = self._curve[-1]["return_mean"] if self._curve else None
-        self.on_progress(Progress(progress, self._ledger.samples, latest))
+        self._show(Progress(progress, self._ledger.samples, latest))
+
+    def _show(self, progress: Progress) -> None:
+        """Tell whoever watches; a display that breaks is no fault of the method."""
+        try:
+            self.on_progress(progress)
+        except Exception as error:
+            self.on_progress = lambda progress: None
+            warnings.warn(f"on_progress failed and is called no more: {first_line(error)}", stacklevel=2)
 
     def _check_finite(self, loss: float, policy: Policy) -> None:
         where = f"after update {self._ledger.updates} ({self._ledger.samples} samples)"
@@ -123,6 +134,7 @@ class Recorder:
         seed = self._rng.integer("evaluation", len(self._curve))
         with torch.no_grad(), _unmetered(self.policy):
             evaluation = self.task.evaluate(self.policy, seed, episodes)
+        self._hash.update(struct.pack("<Qdd", self._ledger.samples, evaluation.mean, evaluation.std))
         score = self.task.score(evaluation.mean)
         recent = pd.DataFrame(self._updates[self._since_evaluation :]).drop(columns="samples", errors="ignore")
         self._curve.append(

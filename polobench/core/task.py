@@ -16,6 +16,7 @@ import torch
 from polobench.core.budget import Ledger
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import Policy
+from polobench.core.provenance import modules_of
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 
@@ -60,6 +61,10 @@ class Task(ABC):
         bound.begin()
         return bound
 
+    def modules(self) -> set[str]:
+        """The modules whose code decides what this task does, for the code hash."""
+        return modules_of(type(self))
+
     def score(self, value: float) -> float | None:
         """`value` on the scale where the floor is 0 and the target is 1, or None without a target."""
         return None if self.target is None else (value - self.floor) / (self.target - self.floor)
@@ -98,6 +103,8 @@ class Task(ABC):
     @abstractmethod
     def fragments(self, policy: Policy, batch: int, n_steps: int) -> Rollout:
         """`[batch, n_steps]` of experience that may cross episodes and goes on where the last call stopped.
+
+        Longer only where so few steps would hold no sample at all (an autoreset step is none).
 
         Raises:
             BudgetExhausted: the next step does not fit; what was taken stays charged.

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from polobench.core import provenance
 from polobench.core.budget import Stopwatch
 from polobench.core.errors import Unavailable, first_line
 from polobench.core.method import Method
@@ -46,12 +45,12 @@ def prepare(cell: Cell) -> PreparedCell:
             **cell.overrides,
         )
     except Unavailable as error:
-        return PreparedCell(cell, _identify(cell, dict(cell.overrides), "unavailable"), None, str(error))
-    code = provenance.code_hash(type(method).__module__, type(method.task).__module__)
-    return PreparedCell(cell, _identify(cell, asdict(method.hp), code), method)
+        return PreparedCell(cell, _identify(cell, dict(cell.overrides)), None, str(error))
+    known = {"floor": str(method.task.floor), "target": method.task.target, "code_hash": method.code_hash()}
+    return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), method)
 
 
-def _identify(cell: Cell, hyperparameters: dict[str, object], code_hash: str) -> str:
+def _identify(cell: Cell, hyperparameters: dict[str, object], **known: object) -> str:
     """The hash of everything that decides what a cell computes."""
     parts = {
         "schema_version": SCHEMA_VERSION,
@@ -65,8 +64,7 @@ def _identify(cell: Cell, hyperparameters: dict[str, object], code_hash: str) ->
         "budget": cell.budget.as_dict(),
         "threads": cell.threads,
         "rounds": cell.rounds,
-        "code_hash": code_hash,
-    }
+    } | known
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
 
 
@@ -92,8 +90,7 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
         result.hyperparameters = asdict(prepared.method.hp)
         result.unit, result.floor, result.target = task.unit, task.floor, task.target
         result.final_return, result.final_score = task.floor, None if task.target is None else 0.0
-        method, device = type(prepared.method), prepared.method.device
-        result.provenance = provenance.collect(method, type(task), device, cell.threads)
+        result.provenance = prepared.method.provenance()
     result.provenance["study"] = cell.study
     return result
 

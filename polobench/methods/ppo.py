@@ -59,7 +59,7 @@ class PPOHyperparameters(Hyperparameters):
     entropy_coef: float = hyperparameter(0.0, "weight of the entropy bonus", low=0)
     max_gradient_norm: float | None = hyperparameter(0.5, "the gradient is clipped to it", low=0)
     standardize_advantages: bool = hyperparameter(True, "over each minibatch")
-    target_kl: float | None = hyperparameter(None, "stop the epochs at 1.5 times this KL [nats]", low=0)
+    target_kl: float | None = hyperparameter(None, "stop the epochs at 1.5 times this KL [nats]", low=1e-6)
     normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
 
 
@@ -83,6 +83,7 @@ class PPO(Method):
             rollout = task.fragments(policy, hp.n_envs, hp.n_steps)
             rollout = self.with_targets(policy, rollout, scale(rollout) if scale else rollout.rewards)
             metrics = self.improve(policy, optimizer, rollout.rows(), clip_eps, shuffle)
+            metrics["explained_variance"] = self.explained_variance(rollout)
             yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
 
     def with_targets(self, policy: Policy, rollout: Rollout, rewards: Tensor) -> Rollout:
@@ -108,11 +109,11 @@ class PPO(Method):
             for batch in rows.minibatches(self.hp.minibatch_size, shuffle):
                 loss, metrics = self.loss(policy, batch, clip_eps)
                 if self.hp.target_kl is not None and metrics["kl"] > 1.5 * self.hp.target_kl:
-                    return _means(seen) | self.outcome(policy, rows)
+                    return _means(seen) | {"kl": self.kl(policy, rows)}
                 policy.gradient_step(optimizer, loss, 2 * batch.mask.numel(), self.hp.max_gradient_norm)
                 for name, value in ({"loss": loss} | metrics).items():
                     seen[name].append(value.detach())
-        return _means(seen) | self.outcome(policy, rows)
+        return _means(seen) | {"kl": self.kl(policy, rows)}
 
     def loss(self, policy: Policy, batch: Rollout, clip_eps: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one minibatch and its parts, scalars."""
@@ -134,15 +135,19 @@ class PPO(Method):
         parts = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}
         return loss, parts | {"kl": kl, "clip_fraction": clip_fraction}
 
-    def outcome(self, policy: Policy, rows: Rollout) -> dict[str, float]:
-        """After the epochs: KL(old || new) [nats] by k3, and how much of the targets' variance the critic explains."""
-        assert rows.value_targets is not None
+    def kl(self, policy: Policy, rows: Rollout) -> float:
+        """KL(old || new) [nats] after the epochs, by k3."""
         assert rows.old_log_probs is not None
         with torch.no_grad():
             log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
-            kl = float(k3_kl(log_probs, rows.old_log_probs, rows.mask))
-            explained = explained_variance(policy.state_values(rows), rows.value_targets, rows.mask)
-        return {"kl": kl, "explained_variance": explained}
+            return float(k3_kl(log_probs, rows.old_log_probs, rows.mask))
+
+    def explained_variance(self, rollout: Rollout) -> float:
+        """How much of the targets' variance the critic explained before it was fitted to them."""
+        assert rollout.value_targets is not None
+        assert rollout.advantages is not None
+        old_values = rollout.value_targets - rollout.advantages
+        return explained_variance(old_values, rollout.value_targets, rollout.mask)
 
 
 def _means(seen: dict[str, list[Tensor]]) -> dict[str, float]:

@@ -31,7 +31,7 @@ from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
 from polobench.objectives.regression import fit_critic
-from polobench.objectives.returns import RewardScaler, generalized_advantages, masked_mean
+from polobench.objectives.returns import RewardScaler, explained_variance, generalized_advantages, masked_mean
 from polobench.objectives.surrogates import score_function_objective
 
 
@@ -73,6 +73,7 @@ class Reinforce(Method):
             advantages = (returns - baseline) * rollout.mask
             loss, metrics = self.improve(policy, actor_optimizer, rollout, advantages)
             if critic_optimizer:
+                metrics["explained_variance"] = explained_variance(baseline, returns, rollout.mask)
                 rows = rollout.attach(value_targets=returns).rows()
                 metrics["value_loss"] = fit_critic(
                     policy, critic_optimizer, rows, hp.critic_epochs, hp.critic_minibatch_size, shuffle

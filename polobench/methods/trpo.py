@@ -143,7 +143,7 @@ class TRPO(Method):
         if part < count:
             rows = rows.select(torch.from_numpy(shuffle.permutation(count)[:part]).to(rows.mask.device))
         outputs, jvp, vjp = policy.linearize(rows)
-        weight = (rows.mask / rows.mask.sum()).unsqueeze(-1)
+        weight = (rows.mask.to(outputs.dtype) / rows.mask.sum()).unsqueeze(-1)
         fixed, damping = outputs.detach(), float(self.hp.cg_damping)
 
         def product(vector: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def generalized_advantages(
     goes_on = ~(rollout.terminated | rollout.truncated) & rollout.mask
     bootstrap = gamma * values[:, 1:] * ~rollout.terminated
     deltas = ((rewards + bootstrap - values[:, :-1]) * rollout.mask).unbind(1)
-    decays = (gamma * gae_lambda * goes_on).unbind(1)
+    decays = (gamma * gae_lambda * goes_on.to(values.dtype)).unbind(1)
     advantage = torch.zeros_like(values[:, 0])
     columns = []
     for delta, decay in zip(reversed(deltas), reversed(decays), strict=True):

@@ -59,11 +59,11 @@ UPDATE_CAPTION = (
 )
 
 
-def write_report(store: Path | str, folder: Path | str, on_progress: OnProgress | None = None) -> Path:
+def write_report(store: Collection | Path | str, folder: Path | str, on_progress: OnProgress | None = None) -> Path:
     """Write report.md, figures/*.png and tables/*.csv.
 
     Args:
-        store: the folder of a store.
+        store: the folder of a store, or what `collect` made of it.
         folder: where the report goes; made if it is not there.
         on_progress: hears `("reading" or "drawing", done, total)`.
 
@@ -74,7 +74,7 @@ def write_report(store: Path | str, folder: Path | str, on_progress: OnProgress 
         UsageError: there is no such store, or the folder cannot be written to.
     """
     folder = Path(folder)
-    collection = collect(store, on_progress)
+    collection = store if isinstance(store, Collection) else collect(store, on_progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn = draw_all(collection, folder / "figures", on_progress)
@@ -86,13 +86,13 @@ def write_report(store: Path | str, folder: Path | str, on_progress: OnProgress 
     return path
 
 
-def comparison_text(store: Path | str, on_progress: OnProgress | None = None) -> str:
+def comparison_text(store: Collection | Path | str) -> str:
     """The comparison table of each task as plain text for a terminal, with what to know about the store.
 
     Raises:
         UsageError: there is no such store.
     """
-    collection = collect(store, on_progress)
+    collection = store if isinstance(store, Collection) else collect(store)
     parts = []
     for (task, budget), group in comparisons(collection).items():
         table = comparison_text_table(group, clean=plain).without("score", "reached", "peak MiB")

@@ -79,6 +79,10 @@ class ControlTask(Task):
         finally:
             bound.close()
 
+    def modules(self) -> set[str]:
+        maker = self._make_env.func if isinstance(self._make_env, partial) else self._make_env
+        return super().modules() | ({maker.__module__} if self._env_id is None else set())
+
     def begin(self) -> None:
         if math.isnan(self.floor):
             self.floor = self.measured_floor(FLOOR_EPISODES)
@@ -107,12 +111,10 @@ class ControlTask(Task):
     def fragments(self, policy: Policy, batch: int, n_steps: int) -> Rollout:
         with self.ledger.timing_rollout():
             runner = self._runner("fragments", batch)
-            noise = policy.distribution.noise(self._actions_rng, (n_steps, batch))
             recording = _Recording()
             policy.refresh_statistics()
-            for column in range(n_steps):
-                mask = runner.live
-                self._step(runner, policy, noise[column], mask, recording)
+            while recording.n_columns < n_steps or not recording.n_samples:
+                self._step(runner, policy, runner.live, recording)
             return self._finish(policy, runner, recording, np.arange(batch))
 
     def episodes(self, policy: Policy, groups: int, size: int) -> Rollout:
@@ -124,8 +126,7 @@ class ControlTask(Task):
             recording = _Recording()
             policy.refresh_statistics()
             while unfinished.any():
-                noise = policy.distribution.noise(self._actions_rng, (groups * size,))
-                self._step(runner, policy, noise, unfinished, recording)
+                self._step(runner, policy, unfinished, recording)
                 unfinished = unfinished & runner.live
             return self._finish(policy, runner, recording, np.arange(groups).repeat(size))
 
@@ -150,14 +151,13 @@ class ControlTask(Task):
             self._runners[key].reset(self.rng, -1)
         return self._runners[key]
 
-    def _step(
-        self, runner: VectorRunner, policy: Policy, noise: np.ndarray, mask: np.ndarray, recording: _Recording
-    ) -> None:
+    def _step(self, runner: VectorRunner, policy: Policy, mask: np.ndarray, recording: _Recording) -> None:
         """One charged step of all environments; `mask` `[N]` says which of them count."""
         counted = int(mask.sum())
         self.ledger.charge_generated(counted)
         self.ledger.discarded_transitions += len(mask) - counted
         observations = runner.observations
+        noise = policy.distribution.noise(self._actions_rng, mask.shape)
         actions = self._choose(policy.act, runner, noise)
         rewards, terminated, truncated = runner.step(actions)
         recording.add(
@@ -183,10 +183,16 @@ class _Recording:
 
     def __init__(self) -> None:
         self._columns: list[tuple[np.ndarray, ...]] = []
+        self.n_samples = 0
+
+    @property
+    def n_columns(self) -> int:
+        return len(self._columns)
 
     def add(self, *column: np.ndarray) -> None:
         """Observations, actions, rewards, terminated, truncated, mask."""
         self._columns.append(column)
+        self.n_samples += int(column[-1].sum())
 
     def rollout(self, final_observations: np.ndarray, groups: np.ndarray, device: torch.device) -> Rollout:
         stacked = [torch.from_numpy(np.stack(series, axis=1)) for series in zip(*self._columns, strict=True)]

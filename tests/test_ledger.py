@@ -1,0 +1,222 @@
+"""The budget is checked, and the ledger equals what counters of the tests' own see; fake clocks stand in for time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+
+import polobench
+from polobench import Budget, Method, Update, UsageError
+from polobench.core.budget import Stopwatch
+from polobench.tasks.control import ControlTask
+from polobench.tasks.probes import Truncation
+
+FRAGMENTS = {"n_envs": 3, "n_steps": 16, "hidden_sizes": (4,), "epochs": 1}
+EPISODES = {"n_episodes": 3, "hidden_sizes": (4,), "critic_epochs": 1}
+
+
+IMPOSSIBLE = [0, -1, math.nan, math.inf, "5", True, [5]]
+HUGE = 10**400  # more than a float can hold
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [(limit, value) for limit in ("samples", "updates", "seconds") for value in IMPOSSIBLE]
+    + [("samples", 2.5), ("updates", 2.5), pytest.param("seconds", HUGE, id="seconds-huge")],
+)
+def test_impossible_limit_is_refused_in_one_line_that_names_it(limit, value):
+    with pytest.raises(UsageError) as refused:
+        Budget(**{limit: value})
+    assert limit in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [({}, "samples, updates, seconds"), ({"sample": 5}, "'sample'"), ("5", "'5'"), (True, "True"), (None, "None")],
+)
+def test_impossible_budget_is_refused_in_one_line(value, named):
+    with pytest.raises(UsageError) as refused:
+        Budget.of(value)
+    assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_limits_are_kept_as_what_they_count():
+    assert Budget.of(5) == Budget(samples=5) == Budget.of({"samples": 5.0})
+    assert Budget(samples=1e5).as_dict() == {"samples": 100_000}
+    assert isinstance(Budget(samples=1e5).samples, int)
+    assert Budget(updates=3, seconds=2.5).as_dict() == {"updates": 3, "seconds": 2.5}
+
+
+class CountedEnv(gymnasium.Wrapper):
+    """Counts steps and autoresets; a reset with a seed starts what the run asked for, one without is an autoreset."""
+
+    def __init__(self, world, seconds):
+        super().__init__(Truncation())
+        self.world, self.seconds = world, seconds
+
+    @property
+    def seen(self):
+        return self.world.seen[self.world.evaluating]
+
+    def reset(self, *, seed=None, options=None):
+        self.seeded = seed is not None
+        self.seen["autoresets"] += not self.seeded
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        self.world.now += 0.0 if self.world.evaluating else self.seconds
+        self.seen["steps of seeded episodes" if self.seeded else "other steps"] += 1
+        return super().step(action)
+
+
+class World:
+    """What a task and its copies share: the time, whether an evaluation is on, and what was seen in and out of one."""
+
+    now, evaluating = 0.0, False
+
+    def __init__(self):
+        self.seen = {False: Counter(), True: Counter()}
+
+    def stopwatch(self):
+        return Stopwatch(wall=lambda: self.now, cpu=lambda: self.now)
+
+
+class CountedTask(ControlTask):
+    def __init__(self, seconds_a_step=0.0, seconds_an_evaluation=0.0):
+        self.world, self.seconds_an_evaluation = World(), seconds_an_evaluation
+        super().__init__("counted", lambda: CountedEnv(self.world, seconds_a_step), floor=9.0, target=10.0)
+
+    def evaluate(self, policy, seed, episodes):
+        self.world.evaluating = True
+        self.world.now += self.seconds_an_evaluation
+        try:
+            return super().evaluate(policy, seed, episodes)
+        finally:
+            self.world.evaluating = False
+
+
+@pytest.mark.parametrize("budget", [1, 7, 10_001])
+def test_fragments_are_charged_what_the_environments_saw(budget):
+    task = CountedTask()
+    ledger = polobench.make("ppo", task=task, **FRAGMENTS).run(seed=0, budget=budget).ledger
+    seen = task.world.seen[False]
+    assert ledger.samples == ledger.reward_calls == seen["steps of seeded episodes"] + seen["other steps"]
+    assert ledger.discarded_transitions == seen["autoresets"]
+    assert ledger.samples + ledger.samples_unspent == budget
+    assert 0 <= ledger.samples_unspent < FRAGMENTS["n_envs"]
+
+
+@pytest.mark.parametrize("budget", [1, 7, 10_001])
+def test_episodes_are_charged_until_each_ends_and_the_wait_for_the_longest_is_discarded(budget):
+    task = CountedTask()
+    ledger = polobench.make("reinforce", task=task, **EPISODES).run(seed=0, budget=budget).ledger
+    seen = task.world.seen[False]
+    assert ledger.samples == ledger.reward_calls == seen["steps of seeded episodes"]
+    assert ledger.discarded_transitions == seen["autoresets"] + seen["other steps"]
+    assert seen["other steps"] > 100 or budget < 10_001
+    assert ledger.samples + ledger.samples_unspent == budget
+    assert 0 <= ledger.samples_unspent < EPISODES["n_episodes"]
+
+
+@pytest.mark.parametrize("budget", [1, 7, 10_001, 100_000])
+def test_cartpoles_own_vector_environment_agrees(budget, monkeypatch):
+    seen, step = Counter(), CartPoleVectorEnv.step
+
+    def counted(env, action):
+        seen[env.num_envs, "live"] += int(np.sum(~env.prev_done))
+        seen[env.num_envs, "autoreset"] += int(np.sum(env.prev_done))
+        return step(env, action)
+
+    monkeypatch.setattr(CartPoleVectorEnv, "step", counted)
+    ledger = polobench.make("random", task="CartPole-v1", n_envs=8).run(seed=0, budget=budget).ledger
+    assert ledger.samples == seen[8, "live"]
+    assert ledger.discarded_transitions == seen[8, "autoreset"]
+    assert ledger.samples + ledger.samples_unspent == budget
+    assert 0 <= ledger.samples_unspent < 8
+
+
+@pytest.mark.parametrize(("method", "settings"), [("ppo", FRAGMENTS), ("reinforce", EPISODES)])
+def test_forward_rows_are_what_the_networks_saw_in_training(method, settings):
+    task, rows = CountedTask(), Counter()
+
+    def count(module, inputs, outputs):
+        if isinstance(module, torch.nn.Sequential):
+            rows[task.world.evaluating] += inputs[0].shape[:-1].numel()
+
+    with torch.nn.modules.module.register_module_forward_hook(count):
+        ledger = polobench.make(method, task=task, **settings).run(seed=0, budget=500).ledger
+    assert rows[True] > 0
+    assert ledger.forward_rows == rows[False]
+
+
+@pytest.mark.parametrize("method", ["ppo", "trpo", "reinforce", "random"])
+def test_budget_too_small_for_an_update_ends_ok_without_one(method):
+    result = polobench.make(method, task="probe-delayed-reward").run(seed=0, budget=9)
+    assert (result.status, result.ledger.updates, result.trail) == ("ok", 0, [])
+    assert math.isfinite(result.final_return)
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_budget_of_updates_stops_exactly(updates):
+    result = polobench.make("ppo", task="probe-bandit", **FRAGMENTS).run(seed=0, budget=Budget(updates=updates))
+    assert (result.status, result.ledger.updates, len(result.trail)) == ("ok", updates, updates)
+    assert result.ledger.samples == updates * FRAGMENTS["n_envs"] * FRAGMENTS["n_steps"] / 2  # every other is a reset
+    assert result.ledger.samples_unspent is None
+
+
+def test_seconds_end_a_run_at_the_first_step_that_begins_too_late():
+    """16 steps a rollout, 3 environments, a second each: a rollout is 48 s, less its autoresets."""
+    task = CountedTask(seconds_a_step=1.0)
+    method = polobench.make("ppo", task=task, **FRAGMENTS)
+    result = method.run(seed=0, budget=Budget(seconds=100), clock=task.world.stopwatch())
+    ledger = result.ledger
+    assert result.reason == "the budget of seconds is spent"
+    assert 100 <= ledger.wall_seconds < 100 + FRAGMENTS["n_envs"]
+    assert ledger.wall_seconds == ledger.cpu_seconds == ledger.rollout_seconds == ledger.samples
+    assert result.digest is None
+
+
+def test_seconds_of_an_update_end_the_run_within_it():
+    task = CountedTask()
+
+    class Slow(Method):
+        name = "slow"
+
+        def learn(self, task, rng):
+            policy = task.make_policy(self.hp, critic=False)
+            while True:
+                task.world.now += 4.0
+                yield Update(loss=0.0, policy=policy)
+
+    ledger = Slow(task).run(seed=0, budget=Budget(seconds=10), clock=task.world.stopwatch()).ledger
+    assert (ledger.updates, ledger.wall_seconds) == (3, 12.0)
+
+
+def test_evaluation_is_neither_timed_nor_charged():
+    ledgers = []
+    for seconds, episodes in ((0.0, 1), (1000.0, 50)):
+        task = CountedTask(seconds_a_step=1.0, seconds_an_evaluation=seconds)
+        task.evaluation_episodes = task.final_episodes = episodes
+        method = polobench.make("ppo", task=task, **FRAGMENTS)
+        result = method.run(seed=0, budget=Budget(updates=20, seconds=5_000), clock=task.world.stopwatch())
+        assert result.ledger.updates == 20
+        assert task.world.now == result.ledger.wall_seconds + seconds * len(result.curve)
+        assert task.world.seen[True]["steps of seeded episodes"] >= episodes * len(result.curve) > 10
+        ledgers.append(result.ledger)
+    assert ledgers[0] == ledgers[1]
+
+
+@pytest.mark.parametrize("method", ["ppo", "trpo", "random"])
+def test_rollout_of_nothing_but_autoresets_is_no_failure(method):
+    """Bandit episodes all end at once: with one step a rollout, every other rollout is autoresets alone."""
+    result = polobench.make(method, task="probe-bandit", n_envs=2, n_steps=1).run(seed=0, budget=20)
+    assert (result.status, result.reason) == ("ok", "the budget of samples is spent")
+    assert result.ledger.samples == 20

@@ -1,0 +1,81 @@
+"""Policy-gradient objectives against enumeration: every trajectory, weighted by its probability."""
+
+from __future__ import annotations
+
+import checks
+import pytest
+import torch
+
+from polobench.objectives.returns import masked_mean
+from polobench.objectives.surrogates import clipped_objective, importance_objective, k3_kl
+
+CLIP_EPS = 0.2
+ONE = torch.ones(1, 1, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("name", checks.ESTIMATORS)
+def test_expected_estimate_is_the_exact_policy_gradient(name):
+    checks.check_policy_gradient(name)
+
+
+def test_importance_objective_gives_the_new_policys_value_from_the_old_ones_samples():
+    """Also far from ratio 1, and so does its gradient: sum over actions of pi_new(a) A(a)."""
+    old, logits = torch.randn(2, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logits.requires_grad_()
+    advantages = torch.arange(5, dtype=torch.float64) - 1.5
+    old, new = old.log_softmax(-1), logits.log_softmax(-1)
+    samples = [importance_objective(new[a].view(1, 1), old[a].view(1, 1), advantages[a], ONE) for a in range(5)]
+    expected, exact = (old.exp() * torch.stack(samples)).sum(), (new.exp() * advantages).sum()
+    checks.close(expected, exact)
+    gradient = torch.autograd.grad(expected, logits, retain_graph=True)[0]
+    checks.close(gradient, torch.autograd.grad(exact, logits)[0])
+
+
+@pytest.mark.parametrize(
+    "objective", [importance_objective, lambda *batch: clipped_objective(*batch, clip_eps=CLIP_EPS)]
+)
+def test_gradient_at_ratio_one_is_the_policy_gradient(objective):
+    rollout = checks.random_rollout(0)
+    advantages = checks.random_values(rollout)[:, 1:]
+    old = -advantages.abs()
+    log_probs = old.clone().requires_grad_()
+    found = torch.autograd.grad(objective(log_probs, old, advantages, rollout.mask), log_probs)[0]
+    expected = torch.autograd.grad(masked_mean(log_probs * advantages, rollout.mask), log_probs)[0]
+    checks.close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "value", "gradient"),
+    [
+        (1.5, 2.0, 1.2 * 2.0, 0.0),  # already more likely, and good: no further
+        (1.5, -2.0, 1.5 * -2.0, 1.5 * -2.0),  # more likely, though bad: back
+        (0.5, -2.0, 0.8 * -2.0, 0.0),  # already less likely, and bad: no further
+        (0.5, 2.0, 0.5 * 2.0, 0.5 * 2.0),  # less likely, though good: back
+        (1.1, 2.0, 1.1 * 2.0, 1.1 * 2.0),  # inside
+    ],
+)
+def test_clipped_objective_holds_back_only_what_goes_further_out(ratio, advantage, value, gradient):
+    old = torch.tensor([[-1.0]], dtype=torch.float64)
+    log_prob = (old + torch.tensor(ratio, dtype=torch.float64).log()).requires_grad_()
+    objective = clipped_objective(log_prob, old, torch.full_like(old, advantage), ONE, CLIP_EPS)
+    assert objective.item() == pytest.approx(value, abs=1e-12)
+    assert torch.autograd.grad(objective, log_prob)[0].item() == pytest.approx(gradient, abs=1e-12)
+
+
+def test_k3_is_never_negative_and_its_expectation_is_the_kl():
+    checks.check_k3()
+
+
+def test_k3_is_zero_at_ratio_one_and_exact_to_second_order():
+    old = torch.zeros(1, 1, dtype=torch.float64)
+    assert k3_kl(old, old, ONE) == 0
+    assert k3_kl(old + 1e-4, old, ONE).item() == pytest.approx(0.5e-8, rel=1e-3)
+
+
+def test_masked_entries_change_no_objective():
+    rollout = checks.random_rollout(1)
+    advantages, log_probs = checks.random_values(rollout)[:, 1:], checks.random_values(rollout, 1)[:, 1:]
+    old = checks.random_values(rollout, 2)[:, 1:]
+    for objective in (importance_objective, lambda *batch: clipped_objective(*batch, clip_eps=CLIP_EPS)):
+        changed = torch.where(rollout.mask, advantages, 1e6)
+        assert objective(log_probs, old, advantages, rollout.mask) == objective(log_probs, old, changed, rollout.mask)
