@@ -124,7 +124,8 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["polobench.harness.executor"])
+    # the second is what torch itself loads at a first optimizer step, in a second
+    context.set_forkserver_preload(["polobench.harness.executor", "torch._dynamo"])
     return context
 
 

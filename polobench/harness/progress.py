@@ -64,9 +64,8 @@ class Display:
         self._progress.remove_task(self._bars.pop(cell))
         self._progress.advance(self._all)
         with self._visible():
-            self._console.print(
-                f"[{self._done}/{self._total}] {cell}: {outcome(result)}", markup=False, highlight=False
-            )
+            line = f"[{self._done}/{self._total}] {cell}: {outcome(result)}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         self._refresh()
 
     def _refresh(self) -> None:
