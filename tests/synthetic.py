@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from polobench.core.budget import LedgerTotals
 from polobench.core.convergence import loss_convergence, time_to_target
-from polobench.core.result import LedgerTotals, RunResult
+from polobench.core.result import RunResult
 from polobench.harness.store import Store
 
 EVALUATIONS = 20

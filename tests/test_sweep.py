@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import polobench
+from polobench.cli import main
 from polobench.core.errors import UsageError
 from polobench.harness.executor import StoreBroken, pending, run_sweep
 from polobench.harness.progress import Display
@@ -193,6 +194,40 @@ def test_mistakes_end_in_one_clear_line(tmp_path: Path, arguments: list[str], co
     assert done.returncode == code
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('"ppo"', '"ppoo"', "did you mean 'ppo'"),
+        ("probe-bandit", "CartPole-v9", "did you mean 'CartPole-v1'"),
+        ('"cpu"', '"tpu"', "allowed: cpu, cuda, mps"),
+        ('"ppo"', '{method = "ppo", clip = 0.1}', "clip_eps"),
+        ('"ppo"', '{method = "ppo", clip_eps = "wide"}', "clip_eps is 'wide' (allowed: float)"),
+        ("budget = 600", "budget = 0", "budget of samples is 0 (allowed: a positive integer)"),
+        ("budget = 600", "budget = nan", "budget of samples is nan"),
+        ("seeds = 2", "seed = 2", "unknown grid key 'seed'; did you mean 'seeds'?"),
+        ('"random"', '"ppo"', "named twice"),
+    ],
+)
+def test_mistakes_in_a_study_end_in_one_clear_line(
+    tmp_path: Path,
+    old: str,
+    new: str,
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert old in MINI
+    path = write_study(tmp_path, MINI.replace(old, new))
+    monkeypatch.setattr(sys, "argv", ["polobench", "run", str(path), "--store", str(tmp_path / "store")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("polobench: ")
+    assert named in line
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_store_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

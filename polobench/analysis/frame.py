@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from polobench.analysis.collection import Collection, OnProgress, budget_text, collect
-from polobench.core.result import LedgerTotals, RunResult
+from polobench.core.budget import LedgerTotals
+from polobench.core.result import RunResult
 
 LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
 _PLAIN = ("kind", "method", "label", "task", "seed", "device")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any
 
@@ -136,9 +136,9 @@ class Stopwatch:
         return self.wall_seconds
 
 
-@dataclass
-class Ledger:
-    """What a run has used, beside the budget that it may use.
+@dataclass(kw_only=True)
+class Counts:
+    """What is counted while a run goes on.
 
     Attributes:
         samples_generated: transitions or completion tokens taken from the task.
@@ -149,12 +149,8 @@ class Ledger:
         gradient_steps: changes of parameters along a gradient.
         forward_rows, backward_rows: rows (one observation, or one token) through the actor or the critic.
         rollout_seconds: the part of the wall seconds spent inside the task's verbs.
-        deadline: `time.perf_counter()` after which the run is given up, or None.
     """
 
-    budget: Budget
-    clock: Stopwatch = field(default_factory=Stopwatch)
-    deadline: float | None = None
     samples_generated: int = 0
     samples_read: int = 0
     updates: int = 0
@@ -164,6 +160,35 @@ class Ledger:
     backward_rows: int = 0
     discarded_transitions: int = 0
     rollout_seconds: float = 0.0
+
+
+@dataclass(kw_only=True)
+class LedgerTotals(Counts):
+    """The ledger at the end of a run, as it is stored: the counts and what follows from them.
+
+    Attributes:
+        samples: `samples_generated` + `samples_read`.
+        samples_unspent: the budget's samples minus these; None without such a limit.
+        wall_seconds, cpu_seconds: of training, evaluation excluded.
+    """
+
+    samples: int = 0
+    samples_unspent: int | None = None
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@dataclass
+class Ledger(Counts):
+    """What a run has used, beside the budget that it may use.
+
+    Attributes:
+        deadline: `time.perf_counter()` after which the run is given up, or None.
+    """
+
+    budget: Budget
+    clock: Stopwatch = field(default_factory=Stopwatch)
+    deadline: float | None = None
 
     @property
     def samples(self) -> int:
@@ -230,9 +255,6 @@ class Ledger:
         finally:
             self.rollout_seconds += self.wall_seconds - start
 
-    def as_dict(self) -> dict[str, float | None]:
-        """Every count under its own name, for the store."""
-        counts = ("samples", "samples_generated", "samples_read", "samples_unspent", "updates", "reward_calls")
-        work = ("gradient_steps", "forward_rows", "backward_rows", "discarded_transitions")
-        times = ("rollout_seconds", "wall_seconds", "cpu_seconds")
-        return {name: getattr(self, name) for name in (*counts, *work, *times)}
+    def totals(self) -> LedgerTotals:
+        """Where the ledger stands now."""
+        return LedgerTotals(**{item.name: getattr(self, item.name) for item in fields(LedgerTotals)})

@@ -25,7 +25,7 @@ from polobench.core.device import resolve_device, warm_up
 from polobench.core.errors import UsageError, first_line
 from polobench.core.hyperparameters import Hyperparameters, build
 from polobench.core.recorder import Diverged, Progress, Recorder, Update
-from polobench.core.result import LedgerTotals, RunResult, utc_now
+from polobench.core.result import RunResult, utc_now
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
 
@@ -160,7 +160,7 @@ class Method(ABC):
         result.curve, result.updates = recorder.curve(), recorder.updates()
         result.time_to_target = time_to_target(result.curve, self.task.target)
         result.loss_convergence = loss_convergence(*recorder.losses())
-        result.ledger = LedgerTotals(**ledger.as_dict())  # type: ignore[arg-type]
+        result.ledger = ledger.totals()
         result.peak_memory_mib = recorder.memory.mib
         result.trail = recorder.trail
         result.digest = None if result.status == "timeout" else recorder.digest()

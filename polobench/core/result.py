@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from polobench.core.budget import LedgerTotals
+
 if TYPE_CHECKING:
     from polobench.core.policy import Policy
 
@@ -19,25 +21,6 @@ SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed", "diverged", "timeout", "out_of_memory", "skipped")
 _TABLES = ("curve", "updates")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-@dataclass(frozen=True)
-class LedgerTotals:
-    """The ledger at the end of a run; attributes as in `polobench.core.budget.Ledger`."""
-
-    samples: int = 0
-    samples_generated: int = 0
-    samples_read: int = 0
-    samples_unspent: int | None = None
-    updates: int = 0
-    reward_calls: int = 0
-    gradient_steps: int = 0
-    forward_rows: int = 0
-    backward_rows: int = 0
-    discarded_transitions: int = 0
-    rollout_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
 
 
 @dataclass

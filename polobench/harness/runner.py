@@ -13,7 +13,7 @@ from polobench.core.errors import Unavailable, first_line
 from polobench.core.method import Method
 from polobench.core.recorder import Progress
 from polobench.core.registry import make
-from polobench.core.result import SCHEMA_VERSION, LedgerTotals, RunResult, utc_now
+from polobench.core.result import SCHEMA_VERSION, RunResult, utc_now
 from polobench.harness.store import ID_DIGITS
 from polobench.harness.study import WARMUP_ROUNDS, Cell
 from polobench.harness.throughput import ThroughputProbe
@@ -133,7 +133,7 @@ def run_throughput(
         with ThroughputProbe(method, cell.seed, WARMUP_ROUNDS + cell.rounds) as probe:
             drive(probe)
             result.throughput = probe.summary(cell.rounds)
-            result.ledger = LedgerTotals(**probe.ledger.as_dict())  # type: ignore[arg-type]
+            result.ledger = probe.ledger.totals()
             result.peak_memory_mib = probe.memory.mib
     except Unavailable as error:
         result.status, result.reason = "skipped", str(error)
