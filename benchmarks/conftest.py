@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from polobench.core.budget import LIMITS, Stopwatch
 from polobench.core.device import present_devices
 from polobench.core.errors import PoloError, UsageError, unknown
 from polobench.core.result import RunResult
+from polobench.harness.executor import pending
 from polobench.harness.progress import Display
 from polobench.harness.runner import PreparedCell, prepare
 from polobench.harness.store import Store
@@ -61,6 +62,17 @@ class Door:
         with self.visible():
             self._display.__enter__()
 
+    @contextmanager
+    def interruptible(self, benchmark: Any) -> Iterator[None]:
+        """Ctrl-C inside ends the session in one line."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            benchmark.has_error = True  # else pytest-benchmark stumbles over a row without a round
+            kept = len(self.cells) - len(pending(self.cells, self.store))
+            said = f"polobench: interrupted; {kept} of {len(self.cells)} cells are kept in {self.store.folder}"
+            pytest.exit(said, returncode=130)
+
     def close(self) -> None:
         if self._display is not None:
             self._display.__exit__()
@@ -72,7 +84,10 @@ class Door:
 
     def keep(self, prepared: PreparedCell, result: RunResult) -> None:
         """Store the result at once, whatever pytest-benchmark does with the row."""
-        self.store.save(result)
+        try:
+            self.store.save(result)
+        except OSError as error:
+            pytest.exit(f"polobench: {self.store.folder} cannot be written to: {error.strerror or error}", returncode=1)
         self.display.finished(prepared.cell, result)
 
 
@@ -107,7 +122,7 @@ def _budget(text: str) -> object:
 
 def _number(name: str, text: str) -> float:
     try:
-        return float(text.replace("_", "")) if name == "seconds" else int(text.replace("_", ""))
+        return float(text)
     except ValueError:
         raise UsageError(f"budget of {name} is {text!r} (allowed: a positive number)") from None
 

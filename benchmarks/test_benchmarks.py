@@ -15,13 +15,9 @@ def test_learning(prepared: PreparedCell, clock: Stopwatch, benchmark: Any, door
     """One whole run: one round, whose time is the ledger's wall seconds, evaluation excluded."""
     _skip_if_unavailable(prepared, door)
     door.display.started(prepared.cell)
-    result = benchmark.pedantic(
-        run_cell,
-        args=(prepared,),
-        kwargs={"clock": clock, "on_progress": lambda progress: door.display.moved(prepared.cell, progress)},
-        rounds=1,
-        iterations=1,
-    )
+    watch = {"clock": clock, "on_progress": lambda progress: door.display.moved(prepared.cell, progress)}
+    with door.interruptible(benchmark):
+        result = benchmark.pedantic(run_cell, args=(prepared,), kwargs=watch, rounds=1, iterations=1)
     door.keep(prepared, result)
     benchmark.extra_info.update(_learning_info(result))
     assert result.status == "ok", f"{result.status}: {result.reason}"
@@ -31,10 +27,13 @@ def test_throughput(prepared: PreparedCell, clock: Stopwatch, benchmark: Any, do
     """Warmed-up iterations; the device is synchronised inside the timed call."""
     _skip_if_unavailable(prepared, door)
     door.display.started(prepared.cell)
+    if benchmark.disabled:
+        pytest.skip("--benchmark-disable takes no rounds")
     rounds = prepared.cell.rounds
-    result = run_throughput(
-        prepared, lambda probe: benchmark.pedantic(probe.step, rounds=rounds, warmup_rounds=WARMUP_ROUNDS)
-    )
+    with door.interruptible(benchmark):
+        result = run_throughput(
+            prepared, lambda probe: benchmark.pedantic(probe.step, rounds=rounds, warmup_rounds=WARMUP_ROUNDS)
+        )
     door.keep(prepared, result)
     if result.status == "skipped":
         pytest.skip(result.reason)

@@ -6,7 +6,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -82,16 +82,17 @@ def run(
         return
     folder.prepare()
     todo = pending(cells, folder)
-    typer.echo(f"{len(cells)} cells, {len(cells) - len(todo)} of them already in {folder.folder}", err=True)
+    typer.echo(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}", err=True)
     try:
         with Display(len(todo)) as display:
             sweep = run_sweep(todo, folder, jobs, display)
     except KeyboardInterrupt:
         kept = len(cells) - len(pending(cells, folder))
-        _fail(f"interrupted; {kept} of {len(cells)} cells are kept in {folder.folder}, run again to go on", 130)
+        said = f"interrupted; {kept} of {len(cells)} cells are kept in {folder.folder}, run again to go on"
+        raise Interrupted(said) from None
     typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
     if sweep.not_ok:
-        _fail(f"{len(sweep.not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why", 1)
+        raise PoloError(f"{len(sweep.not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why")
 
 
 def _print_plan(cells: list[PreparedCell], store: Store, jobs: int) -> None:
@@ -102,7 +103,8 @@ def _print_plan(cells: list[PreparedCell], store: Store, jobs: int) -> None:
     for item in cells:
         note = f"unavailable: {item.unavailable}" if item.unavailable else "to run" if item in todo else "finished"
         typer.echo(f"{item.cell_id}  {item.cell}  {item.cell.budget}  [{note}]")
-    typer.echo(f"{len(cells)} cells, {len(todo)} to run; {estimate(todo, store, jobs)}")
+    possible = [item for item in todo if not item.unavailable]
+    typer.echo(f"cells: {len(cells)}, to run: {len(possible)}; {estimate(possible, store, jobs)}")
 
 
 @app.command()
@@ -132,21 +134,18 @@ def report(
     typer.echo(f"report: {path}")
 
 
-def _fail(message: str, code: int) -> Any:
-    typer.echo(f"polobench: {message}", err=True)
-    raise typer.Exit(code)
+class Interrupted(PoloError):
+    """Ctrl-C, with what was kept."""
 
 
 def main() -> None:
-    """Run the command; a `PoloError` becomes one line and exit code 2."""
+    """Run the command; what went wrong becomes one line and an exit code: 2 for a mistake, 130 for Ctrl-C, else 1."""
     try:
         app()
-    except UsageError as error:
-        print(f"polobench: {error}", file=sys.stderr)
-        sys.exit(2)
     except PoloError as error:
         print(f"polobench: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("polobench: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(2 if isinstance(error, UsageError) else 130 if isinstance(error, Interrupted) else 1)
+    except SystemExit as ended:
+        if ended.code == 130:  # typer swallows Ctrl-C and says nothing
+            print("polobench: interrupted", file=sys.stderr)
+        raise

@@ -114,7 +114,7 @@ class Library(ForeignMethod):
 
 
 def test_foreign_method_goes_through_the_same_run():
-    result = Library(find_task("probe-bandit"), label="a library").run(seed=0, budget=100)
+    result = Library(find_task("probe-bandit"), "cpu", "a library").run(seed=0, budget=100)
     assert (result.status, result.method, result.label) == ("ok", "library", "a library")
     assert (result.ledger.samples, result.ledger.samples_unspent, result.ledger.updates) == (100, 0, 6)
     assert result.updates["kl"].tolist() == [0.25] * 6

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from test_sweep import ENDLESS
 
 import polobench
 
@@ -62,6 +65,33 @@ def test_a_cell_that_fails_fails_its_test_and_is_stored_and_the_others_go_on(tmp
     assert "1 failed, 1 passed" in done.stdout
     status = polobench.load(tmp_path / "results" / "s").set_index("label").status
     assert status.to_dict() == {"ppo wild": "diverged", "random": "ok"}
+
+
+def test_interrupting_ends_in_one_line_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(ENDLESS)
+    whole = [sys.executable, "-m", "pytest", str(BENCHMARKS), "--study", "s.toml", "-q", "-p", "no:cacheprovider"]
+    process = subprocess.Popen(whole, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    store = tmp_path / "results" / "s"
+    for _ in range(600):
+        time.sleep(0.1)
+        if len(list(store.glob("*.json"))) == 2:
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "polobench: interrupted; 2 of 3 cells are kept in results/s" in printed
+    assert "Traceback" not in printed
+    assert len(polobench.load(store)) == 2
+    (path,) = (store / "pytest-benchmark").rglob("*.json")
+    assert len(json.loads(path.read_text())["benchmarks"]) == 2
+
+
+def test_throughput_is_not_measured_where_benchmarks_are_disabled(tmp_path: Path) -> None:
+    options = ["--methods", "random", "--tasks", "probe-bandit", "--seeds", "1", "--devices", "cpu", "--budget", "300"]
+    done = bench(*options, "--benchmark-disable", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert set(polobench.load(tmp_path / "results" / "benchmarks").kind) == {"learning"}
 
 
 @pytest.mark.parametrize(

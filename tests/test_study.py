@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from polobench.core.errors import UsageError
+from polobench.harness.runner import prepare
 from polobench.harness.study import load_study, parse_seeds, parse_study
+
+STUDIES = Path(__file__).parent.parent / "studies"
 
 
 def study(**grid: Any) -> dict[str, Any]:
@@ -98,6 +102,35 @@ def test_unreadable_files(tmp_path: Any) -> None:
         load_study(tmp_path / "binary.toml")
 
 
+def test_a_study_of_too_many_seeds_is_refused_before_it_eats_the_memory() -> None:
+    for text in (10**12, "1000000000000", "0-1000000000000"):
+        with pytest.raises(UsageError, match="too many"):
+            parse_seeds(text)
+
+
+def test_labels_cannot_carry_terminal_escapes() -> None:
+    with pytest.raises(UsageError, match="printed"):
+        parse_study("s", study(methods=[{"method": "ppo", "label": "\x1b[31mred"}]))
+
+
+@pytest.mark.parametrize("path", sorted((STUDIES / "tuning").glob("*.toml")), ids=lambda path: path.stem)
+def test_no_two_settings_of_a_tuning_study_are_the_same(path: Path) -> None:
+    """Tuned values under an entry of a tuning study would make it another one than it says."""
+    seen: dict[str, str] = {}
+    for cell in load_study(path).cells:
+        prepared = prepare(cell)
+        assert prepared.method is not None
+        values = f"{cell.method} {prepared.method.hp}"
+        assert seen.setdefault(values, cell.label) == cell.label
+
+
+def test_tuned_values_apply_unless_told_otherwise() -> None:
+    values = [prepare(parse_study("s", study() | more).cells[0]).method for more in ({}, {"tuned": False})]
+    tuned, default = (method.hp for method in values if method is not None)
+    assert default == type(default)()
+    assert tuned != default
+
+
 def test_a_bare_name_is_a_file_in_studies(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "studies").mkdir()
@@ -109,9 +142,7 @@ def test_a_bare_name_is_a_file_in_studies(tmp_path: Any, monkeypatch: pytest.Mon
 
 
 def test_the_studies_of_this_repository_can_be_read() -> None:
-    from pathlib import Path
-
-    paths = sorted((Path(__file__).parent.parent / "studies").rglob("*.toml"))
+    paths = sorted(STUDIES.rglob("*.toml"))
     assert paths
     for path in paths:
         assert load_study(path).cells

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import checks
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from polobench.objectives.returns import masked_mean
 from polobench.objectives.surrogates import clipped_objective, importance_objective, k3_kl
@@ -16,6 +20,23 @@ ONE = torch.ones(1, 1, dtype=torch.bool)
 @pytest.mark.parametrize("name", checks.ESTIMATORS)
 def test_expected_estimate_is_the_exact_policy_gradient(name):
     checks.check_policy_gradient(name)
+
+
+def test_batch_mean_shrinks_the_gradient_by_one_over_the_episodes():
+    """One step, two actions, batches of two episodes: the mean holds each action's own reward, so half is lost."""
+    policy, both = checks.small_policy(3, 2, continuous=False), checks.every_trajectory().select(torch.tensor([0, 2]))
+    columns = {name: value[:, :1] for name, value in both._tensors() if name not in ("final_observations", "groups")}
+    one_step = replace(both, **columns | {"terminated": torch.ones(2, 1, dtype=torch.bool)})
+    log_probs = policy.outputs(one_step).log_softmax(-1)[torch.arange(2), 0, one_step.actions[:, 0]]
+    probabilities = log_probs.exp()
+    expected_return = (probabilities * one_step.rewards[:, 0]).sum()
+    exact = parameters_to_vector(torch.autograd.grad(expected_return, policy.actor_parameters, retain_graph=True))
+    expected = torch.zeros_like(exact)
+    for rows in itertools.product(range(2), repeat=2):
+        batch = one_step.select(torch.tensor(rows))
+        weight = probabilities[list(rows)].prod().detach()
+        expected += weight * checks.estimated_gradient("reinforce", policy, batch, baseline="batch_mean")
+    checks.close(expected, exact / 2)
 
 
 def test_importance_objective_gives_the_new_policys_value_from_the_old_ones_samples():

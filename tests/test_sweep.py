@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ import pytest
 import polobench
 from polobench.cli import main
 from polobench.core.errors import UsageError
-from polobench.harness.executor import StoreBroken, pending, run_sweep
+from polobench.harness.executor import SweepStopped, pending, run_sweep
 from polobench.harness.progress import Display
-from polobench.harness.runner import prepare, run_cell
+from polobench.harness.runner import blank_result, prepare, run_cell
 from polobench.harness.store import Store
 from polobench.harness.study import parse_study
 
@@ -29,6 +30,21 @@ tasks = ["probe-bandit"]
 seeds = 2
 budget = 600
 throughput_rounds = 2
+"""
+
+
+ENDLESS = """
+devices = ["cpu"]
+[[grid]]
+methods = ["random"]
+tasks = ["probe-bandit"]
+seeds = 2
+budget = 600
+[[grid]]
+methods = ["random"]
+tasks = ["probe-bandit"]
+seeds = "7-7"
+budget = 2_000_000_000
 """
 
 
@@ -52,7 +68,7 @@ def test_a_sweep_fills_the_store_and_goes_on_where_it_stopped(tmp_path: Path) ->
     assert len(written) == 6
     next(store.glob("*.json")).unlink()
     second = command("run", study, "--jobs", "2", cwd=tmp_path)
-    assert "5 of them already" in second.stderr
+    assert "already in results/mini: 5" in second.stderr
     again = {path.name: path.stat().st_mtime_ns for path in store.glob("*.json")}
     assert set(again) == set(written)
     assert sum(again[name] != written[name] for name in written) == 1
@@ -92,10 +108,7 @@ def test_a_dry_run_prints_cells_and_minutes_and_runs_nothing(tmp_path: Path) -> 
 
 
 def test_interrupting_keeps_what_is_finished(tmp_path: Path) -> None:
-    text = MINI.replace('["random", "ppo"]', '["random"]').replace("throughput_rounds = 2", "")
-    endless = text.replace("[[grid]]", "\n[[grid]]").replace("budget = 600", "budget = 2_000_000_000")
-    study = write_study(tmp_path, text + endless.partition("\n\n")[2].replace("seeds = 2", 'seeds = "7-7"'))
-    whole = [sys.executable, "-m", "polobench", "run", str(study)]
+    whole = [sys.executable, "-m", "polobench", "run", str(write_study(tmp_path, ENDLESS))]
     process = subprocess.Popen(whole, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     store = tmp_path / "results" / "mini"
     for _ in range(600):
@@ -145,7 +158,7 @@ def test_a_full_disk_stops_the_sweep_in_one_line(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store, "save", full)
-    with pytest.raises(StoreBroken, match="No space left on device"), Display(len(cells)) as display:
+    with pytest.raises(SweepStopped, match="No space left on device"), Display(len(cells)) as display:
         run_sweep(cells, store, 1, display)
     assert len(pending(cells, store)) == len(cells)
 
@@ -164,6 +177,28 @@ def test_an_absent_device_is_skipped_and_tried_again_next_time(tmp_path: Path) -
     store.save(result)
     assert (result.status, "mps" in result.reason) == ("skipped", True)
     assert pending([prepared], store) == [prepared]
+
+
+def test_what_only_the_machine_ended_is_run_again(tmp_path: Path) -> None:
+    (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
+    prepared, store = prepare(cell), Store(tmp_path)
+    for status, reason, again in [
+        ("timeout", "", True),
+        ("out_of_memory", "", True),
+        ("failed", "the worker process was ended by SIGKILL", True),
+        ("failed", "ValueError: wrong", False),
+        ("diverged", "", False),
+    ]:
+        store.save(blank_result(prepared, status, reason))
+        assert (pending([prepared], store) == [prepared]) is again
+
+
+def test_a_worker_whose_sources_differ_from_the_parents_stops_the_sweep(tmp_path: Path) -> None:
+    (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
+    prepared, store = replace(prepare(cell), cell_id="of other sources"), Store(tmp_path)
+    with pytest.raises(SweepStopped, match="sources changed"), Display(1) as display:
+        run_sweep([prepared], store, 1, display)
+    assert not list(tmp_path.glob("*.json"))
 
 
 def test_the_id_covers_what_defines_a_cell_and_nothing_else() -> None:

@@ -86,6 +86,13 @@ def test_rollout_and_update_add_up_to_the_iteration_and_warmup_is_left_out() -> 
     assert summary["samples_per_second"] == pytest.approx(samples / sum(summary["iteration_seconds"]))
 
 
+def test_rates_over_more_rounds_than_were_timed_are_refused() -> None:
+    with ThroughputProbe(polobench.make("random", task="probe-bandit"), 0, 5) as probe:
+        probe.step()
+        with pytest.raises(ValueError, match="only 1 of 2"):
+            probe.summary(rounds=2)
+
+
 def test_random_state_and_threads_are_as_before() -> None:
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
     with ThroughputProbe(polobench.make("reinforce", task="probe-bandit"), 0, 1) as probe:

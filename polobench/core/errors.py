@@ -33,6 +33,7 @@ def unknown(
 
 
 def first_line(error: BaseException) -> str:
-    """`Type: message` on one line, for a table cell or a terminal."""
+    """`Type: message` on one line of printable text, for a table cell or a terminal."""
     text = " ".join(str(error).split())
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__

@@ -93,6 +93,6 @@ def _tuned_file() -> dict[str, Any]:
     return tomllib.loads(resources.files("polobench.methods").joinpath("tuned.toml").read_text())
 
 
-def tuned(method: str, task: str) -> dict[str, Any]:
+def tuned_values(method: str, task: str) -> dict[str, Any]:
     """The tuned values of a built-in method on a task, or nothing; the file says how they were found."""
     return dict(_tuned_file().get(method, {}).get(task, {}))

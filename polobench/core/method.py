@@ -51,7 +51,7 @@ class Method(ABC):
     Hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
 
     def __init__(
-        self, task: Task, device: str = "cpu", label: str | None = None, threads: int = 1, **hyperparameters: Any
+        self, task: Task, device: str = "cpu", label: str | None = None, threads: int = 1, /, **hyperparameters: Any
     ) -> None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise UsageError(f"threads is {threads!r} (allowed: an integer from 1)")

@@ -87,18 +87,16 @@ class Policy(nn.Module, ABC):
 
     def gradient_step(
         self, optimizer: torch.optim.Optimizer, loss: Tensor, rows: int, max_gradient_norm: float | None = None
-    ) -> Tensor | None:
-        """One step down the gradient of `loss`, which came from `rows` rows; returns the norm if it was clipped."""
+    ) -> None:
+        """One step down the gradient of `loss`, which came from `rows` rows."""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = None
         if max_gradient_norm is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = clip_grad_norm_(parameters, max_gradient_norm)
+            clip_grad_norm_(parameters, max_gradient_norm)
         optimizer.step()
         self.ledger.backward_rows += rows
         self.ledger.gradient_steps += 1
-        return norm
 
     def linearize(self, rollout: Rollout) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """The outputs `[B, T, P]` and the products with their Jacobian J in the actor's parameters (n of them).

@@ -71,7 +71,7 @@ class Recorder:
         self._curve: list[dict[str, float]] = []
         self._updates: list[dict[str, float]] = []
         self._since_evaluation = 0
-        self._returns: list[float] = []
+        self._returns_sum, self._returns_count = 0.0, 0
         self._next_due = 1
         self.memory = PeakMemory(device)
         self.policy: Policy | None = None
@@ -97,7 +97,7 @@ class Recorder:
         self._ledger.count_update()
         self.memory.sample()
         numbers = {"loss": float(update.loss)} | {name: float(value) for name, value in update.metrics.items()}
-        self._returns += self.task.drain_episode_returns()
+        self._take_returns()
         self._updates.append({"samples": float(self._ledger.samples)} | numbers)
         self._hash.update(struct.pack("<Q", self._ledger.samples))
         for name in sorted(numbers):
@@ -118,6 +118,11 @@ class Recorder:
         except Exception as error:
             self.on_progress = lambda progress: None
             warnings.warn(f"on_progress failed and is called no more: {first_line(error)}", stacklevel=2)
+
+    def _take_returns(self) -> None:
+        returns = self.task.drain_episode_returns()
+        self._returns_sum += sum(returns)
+        self._returns_count += len(returns)
 
     def _check_finite(self, loss: float, policy: Policy) -> None:
         where = f"after update {self._ledger.updates} ({self._ledger.samples} samples)"
@@ -147,11 +152,12 @@ class Recorder:
                 "return_mean": evaluation.mean,
                 "return_std": evaluation.std,
                 "score": math.nan if score is None else score,
-                "train_return": float(np.mean(self._returns)) if self._returns else math.nan,
+                "train_return": self._returns_sum / self._returns_count if self._returns_count else math.nan,
                 **{str(name): float(value) for name, value in recent.mean().items()},
             }
         )
-        self._since_evaluation, self._returns = len(self._updates), []
+        self._since_evaluation = len(self._updates)
+        self._returns_sum, self._returns_count = 0.0, 0
         return evaluation
 
     def finish(self) -> Evaluation | None:
@@ -159,7 +165,7 @@ class Recorder:
         if self.policy is None:
             return None
         with self._ledger.clock.paused():
-            self._returns += self.task.drain_episode_returns()
+            self._take_returns()
             return self._evaluate(self.task.final_episodes, progress=1.0)
 
     def digest(self) -> str | None:

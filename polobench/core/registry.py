@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 
 from polobench.core.errors import PoloError, Unavailable, UsageError, first_line, unknown
-from polobench.core.hyperparameters import tuned
+from polobench.core.hyperparameters import tuned_values
 from polobench.core.method import Method
 from polobench.core.task import Task
 
@@ -84,13 +84,13 @@ def _gymnasium_task(name: str, registered: Iterable[str]) -> Task:
     if colon:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except Exception as error:
             raise UsageError(f"task {name!r}: module {module!r} does not import: {first_line(error)}") from error
     if env_id not in gymnasium.registry:
         raise unknown("task", name, registered, others=gymnasium.registry, called="any other gymnasium id")
     from polobench.tasks.control import ControlTask  # the one task that serves the names of others
 
-    return ControlTask(env_id)
+    return ControlTask(name)
 
 
 def _load(entry: EntryPoint, kind: str) -> Any:
@@ -125,16 +125,18 @@ def make(
     *,
     label: str | None = None,
     threads: int = 1,
+    tuned: bool = True,
     **hyperparameters: Any,
 ) -> Method:
     """A method on a task, by name; `make("ppo", task="CartPole-v1", clip_eps=0.1).run(seed=0, budget=50_000)`.
 
-    Hyper-parameters that are not given take the task's tuned values (`methods/tuned.toml`), then their defaults.
+    Hyper-parameters that are not given take the task's tuned values (`methods/tuned.toml`), then their defaults;
+    with `tuned=False` their defaults alone.
 
     Raises:
         UsageError: an unknown or impossible name or value.
         Unavailable: a plug-in that does not load, or a device that is absent.
     """
     found = find_task(task) if isinstance(task, str) else task
-    values = tuned(method, found.name) | hyperparameters
+    values = (tuned_values(method, found.name) if tuned else {}) | hyperparameters
     return method_class(method)(found, device, label, threads, **values)

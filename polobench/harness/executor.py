@@ -26,10 +26,12 @@ from polobench.harness.store import Store
 from polobench.harness.study import Cell
 
 SHOW_EVERY_SECONDS = 0.2
+TRIED_AGAIN = ("skipped", "timeout", "out_of_memory")
+WORKER = "the worker process"
 
 
-class StoreBroken(PoloError):
-    """A finished cell could not be written; the text says why."""
+class SweepStopped(PoloError):
+    """The sweep cannot go on: a result could not be written, or the sources changed; the text says which."""
 
 
 @dataclass
@@ -51,13 +53,13 @@ class Sweep:
 
 
 def pending(prepared: Sequence[PreparedCell], store: Store) -> list[PreparedCell]:
-    """The cells whose result is not in the store yet. A skipped or damaged one counts as not there."""
+    """The cells whose result is not in the store yet; damaged ones and those that only the machine ended included."""
     return [item for item in prepared if not _is_finished(store, item.cell_id)]
 
 
 def _is_finished(store: Store, cell_id: str) -> bool:
     found = store.load(cell_id)
-    return isinstance(found, RunResult) and found.status != "skipped"
+    return isinstance(found, RunResult) and found.status not in TRIED_AGAIN and not found.reason.startswith(WORKER)
 
 
 def run_sweep(cells: Sequence[PreparedCell], store: Store, jobs: int, display: Display) -> Sweep:
@@ -70,7 +72,7 @@ def run_sweep(cells: Sequence[PreparedCell], store: Store, jobs: int, display: D
         display: hears of everything.
 
     Raises:
-        StoreBroken: a result could not be written; the workers are stopped.
+        SweepStopped: a result could not be written, or the sources changed; the workers are stopped.
         KeyboardInterrupt: the workers are stopped; what was finished is in the store.
     """
     sweep = Sweep()
@@ -131,7 +133,7 @@ def _context() -> BaseContext:
 
 def _start(context: BaseContext, prepared: PreparedCell, store: Store, beside_others: bool) -> _Worker:
     receiving, sending = context.Pipe(duplex=False)
-    arguments = (prepared.cell, str(store.folder), beside_others, sending)
+    arguments = (prepared.cell, prepared.cell_id, str(store.folder), beside_others, sending)
     process = context.Process(target=_work, args=arguments, daemon=True)  # type: ignore[attr-defined]
     process.start()
     sending.close()
@@ -142,7 +144,7 @@ def _receive(worker: _Worker, store: Store, display: Display) -> RunResult | Non
     """Take one message of a worker; its result if it has ended."""
     try:
         message = worker.messages.recv()
-    except EOFError:
+    except (EOFError, OSError):  # the worker is gone, perhaps in the middle of a message
         worker.process.join()
         result = blank_result(worker.prepared, "failed", _how_it_died(worker.process.exitcode))
         _save(store, result)
@@ -152,33 +154,36 @@ def _receive(worker: _Worker, store: Store, display: Display) -> RunResult | Non
         return None
     if isinstance(message, RunResult):
         return message
-    raise StoreBroken(str(message))
+    raise SweepStopped(str(message))
 
 
 def _how_it_died(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         hint = " (the system may be short of memory)" if name == "SIGKILL" else ""
-        return f"the worker process was ended by {name}{hint}"
-    return f"the worker process ended with exit code {exitcode}"
+        return f"{WORKER} was ended by {name}{hint}"
+    return f"{WORKER} ended with exit code {exitcode}"
 
 
 def _save(store: Store, result: RunResult) -> None:
     try:
         store.save(result)
     except OSError as error:
-        raise StoreBroken(f"store {str(store.folder)!r} cannot be written to: {error.strerror or error}") from error
+        raise SweepStopped(f"store {str(store.folder)!r} cannot be written to: {error.strerror or error}") from error
 
 
-def _work(cell: Cell, folder: str, beside_others: bool, messages: Connection) -> None:
+def _work(cell: Cell, cell_id: str, folder: str, beside_others: bool, messages: Connection) -> None:
     """A worker's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and decides
-    store = Store(folder)
-    result = run_cell(prepare(cell), on_progress=_sender(messages), beside_others=beside_others)
+    prepared = prepare(cell)
+    if prepared.cell_id != cell_id:
+        messages.send("the sources changed while the sweep ran; run it again")
+        return
+    result = run_cell(prepared, on_progress=_sender(messages), beside_others=beside_others)
     result.policy = None  # parameters stay in the worker
     try:
-        _save(store, result)
-    except StoreBroken as error:
+        _save(Store(folder), result)
+    except SweepStopped as error:
         messages.send(str(error))
     else:
         messages.send(result)

@@ -42,11 +42,14 @@ def prepare(cell: Cell) -> PreparedCell:
             cell.device,
             label=cell.label,
             threads=cell.threads,
+            tuned=cell.tuned,
             **cell.overrides,
         )
     except Unavailable as error:
         return PreparedCell(cell, _identify(cell, dict(cell.overrides)), None, str(error))
-    known = {"floor": str(method.task.floor), "target": method.task.target, "code_hash": method.code_hash()}
+    origin = method.provenance()
+    known = {name: origin[name] for name in ("code_hash", "platform_fingerprint")}
+    known |= {"floor": str(method.task.floor), "target": method.task.target}
     return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), method)
 
 

@@ -3,6 +3,7 @@
 title = "..."                     # optional
 devices = ["cpu"]                 # optional; default: every device that is present
 threads = 1                       # optional, of torch
+tuned = true                      # optional; false: "ppo" means its defaults, not the task's tuned values
 timeout_seconds = 600             # optional, a cell
 
 [[grid]]                          # one or more; the cells are their cross products
@@ -26,7 +27,8 @@ from typing import Any
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
 
-STUDY_KEYS = ("title", "devices", "threads", "timeout_seconds", "grid")
+STUDY_KEYS = ("title", "devices", "threads", "tuned", "timeout_seconds", "grid")
+MOST_SEEDS = 10_000
 GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "throughput_rounds")
 WARMUP_ROUNDS = 3
 
@@ -34,6 +36,8 @@ WARMUP_ROUNDS = 3
 @dataclass(frozen=True)
 class Cell:
     """One run that a study asks for; `overrides` are the hyper-parameters that it sets by hand.
+
+    The others are the task's tuned values (`methods/tuned.toml`) or, unless `tuned`, the method's defaults.
 
     The study's name goes along for the record and defines nothing.
 
@@ -50,6 +54,7 @@ class Cell:
     threads: int = 1
     timeout_seconds: float | None = None
     rounds: int = 0
+    tuned: bool = True
     study: str = field(default="", compare=False)
 
     @property
@@ -77,31 +82,32 @@ class _Variant:
     overrides: Mapping[str, Any]
 
 
-def parse_seeds(value: object, where: str = "seeds") -> list[int]:
+def parse_seeds(value: object) -> list[int]:
     """`5` means 0 to 4; `"3,7"` and `"10-19"` list seeds; so does a list of integers.
 
     Raises:
         UsageError: anything else.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return list(range(value))
-    if isinstance(value, list) and value and all(type(item) is int and item >= 0 for item in value):
-        return value
-    if isinstance(value, str):
-        parts = [part.strip() for part in value.split(",")]
-        if len(parts) == 1 and parts[0].isdecimal() and int(parts[0]) > 0:
-            return list(range(int(parts[0])))
-        ranges = [_seed_range(part) for part in parts]
-        if all(ranges):
-            return [seed for seeds in ranges for seed in seeds]
-    raise UsageError(f"{where}: {value!r} (allowed: 5 for seeds 0 to 4, a list as in 3,7 or a range as in 10-19)")
+    if type(value) is int or (isinstance(value, str) and value.strip().isdecimal()):
+        ranges = [range(int(value))]
+    elif isinstance(value, str):
+        ranges = [_seed_range(part.strip()) for part in value.split(",")]
+    elif isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
+        ranges = [range(item, item + 1) for item in value]
+    else:
+        ranges = []
+    if not ranges or not all(part.stop > part.start for part in ranges):
+        raise UsageError(f"seeds: {value!r} (allowed: 5 for seeds 0 to 4, a list as in 3,7 or a range as in 10-19)")
+    if max(part.stop - part.start for part in ranges) > MOST_SEEDS:
+        raise UsageError(f"seeds: {value!r} are too many (allowed: at most {MOST_SEEDS:,})")
+    return [seed for part in ranges for seed in part]
 
 
-def _seed_range(part: str) -> list[int]:
+def _seed_range(part: str) -> range:
     first, dash, last = part.partition("-")
     if not first.isdecimal() or (dash and not last.isdecimal()):
-        return []
-    return list(range(int(first), int(last or first) + 1))
+        return range(0)
+    return range(int(first), int(last or first) + 1)
 
 
 def load_study(path: Path | str, present_devices: Sequence[str] = ()) -> Study:
@@ -138,6 +144,7 @@ def parse_study(name: str, text: Mapping[str, Any], present_devices: Sequence[st
     common = {
         "study": name,
         "threads": _positive_int("threads", text.get("threads", 1)),
+        "tuned": _truth("tuned", text.get("tuned", True)),
         "timeout_seconds": _positive_or_none("timeout_seconds", text.get("timeout_seconds")),
     }
     devices = text.get("devices", list(present_devices) or ["cpu"])
@@ -175,7 +182,7 @@ def _variant(item: object) -> _Variant:
         return _Variant(item, item, {})
     if isinstance(item, dict) and isinstance(item.get("method"), str):
         overrides = {key: value for key, value in item.items() if key not in ("method", "label")}
-        for key in ("task", "device", "threads"):
+        for key in ("task", "device", "threads", "tuned"):
             if key in overrides:
                 raise UsageError(f"methods: {key!r} is not a hyper-parameter; it stands beside `methods`")
         return _Variant(item["method"], _text("label", item.get("label", item["method"])), overrides)
@@ -206,8 +213,14 @@ def _list(name: str, value: object) -> list[Any]:
 
 
 def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise UsageError(f"{name}: {value!r} (allowed: text)")
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise UsageError(f"{name}: {value!r} (allowed: text that can be printed)")
+    return value
+
+
+def _truth(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}: {value!r} (allowed: true, false)")
     return value
 
 

@@ -77,7 +77,13 @@ class ThroughputProbe:
         self.memory.sample()
 
     def summary(self, rounds: int) -> dict[str, Any]:
-        """The last `rounds` steps; keys in docs/results-format.md."""
+        """The last `rounds` steps; keys in docs/results-format.md.
+
+        Raises:
+            ValueError: fewer steps were taken, so that rates over `rounds` would be wrong.
+        """
+        if len(self.iteration_seconds) < rounds:
+            raise ValueError(f"only {len(self.iteration_seconds)} of {rounds} rounds were timed")
         iteration, rollout = self.iteration_seconds[-rounds:], self.rollout_seconds[-rounds:]
         update = [whole - part for whole, part in zip(iteration, rollout, strict=True)]
         samples = sum(self.samples[-rounds:])

@@ -5,8 +5,9 @@
 
 Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms", equations 7 and 9, algorithm 1.
 
+Actor and critic share no layers (section 6.1), so the value loss cannot move the policy; one Adam steps both.
+
 Departures from the paper:
-- Actor and critic share no layers, so the value loss cannot move the policy; one Adam steps both.
 - Advantages are standardised over each minibatch, and the gradient's norm is clipped (Engstrom et al. 2020).
 - Learning rate and clip range may fall linearly to 0 over the budget (the paper does so on Atari).
 - With `target_kl` the epochs stop once a minibatch's estimated KL is above 1.5 times it (Stable-Baselines3's rule).

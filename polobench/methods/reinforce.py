@@ -8,8 +8,8 @@ sections 4 and 5; the return-to-go and state-value form is Sutton et al. 2000, t
 Departures from the paper:
 - A batch of episodes an update, and Adam in place of plain ascent.
 - The factor gamma^t of the discounted objective's gradient is dropped, as is usual (Nota and Thomas 2020).
-- Baseline "batch_mean" is the mean return-to-go of the whole batch, each action's own included: a bias of order
-  1 / (transitions in the batch).
+- Baseline "batch_mean" is the mean return-to-go of the whole batch, each action's own episode included: that biases
+  the gradient by a factor of order 1 / (episodes in the batch).
 - Baseline "value" fits a state-value network to the returns after each policy step, so that a return is never
   subtracted from itself. An episode that a time limit cut goes on with that network's value of its last state;
   the other baselines have none to offer, and their return-to-go ends at the cut.
@@ -46,7 +46,7 @@ class ReinforceHyperparameters(Hyperparameters):
     critic_learning_rate: float = hyperparameter(3e-3, "of Adam, for the value network", low=0)
     critic_epochs: int = hyperparameter(5, "passes over the batch when the value network is fitted", low=1)
     critic_minibatch_size: int = hyperparameter(256, "transitions a gradient step of that fit", low=1)
-    entropy_coef: float = hyperparameter(0.0, "weight of the entropy bonus", low=0)
+    entropy_coef: float = hyperparameter(0.0, "weight of the mean entropy, beside a sum over each episode", low=0)
     max_gradient_norm: float | None = hyperparameter(None, "the policy's gradient is clipped to it", low=0)
     normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
 

@@ -39,7 +39,7 @@ class ControlTask(Task):
     """A gymnasium environment by id, or one made by `make_env`.
 
     Args:
-        name: the task's name; a gymnasium id unless `make_env` is given.
+        name: the task's name; a gymnasium id, `module:` before it or not, unless `make_env` is given.
         make_env: makes one environment; it must end its episodes.
         floor, target: in the unit of the episode return. By default `control.toml`'s; for other ids the floor is
             measured by `begin` (100 episodes of the random policy) and the target is the id's
@@ -56,7 +56,7 @@ class ControlTask(Task):
         self, name: str, make_env: MakeEnv | None = None, *, floor: float | None = None, target: float | None = None
     ) -> None:
         self.name = name
-        self._env_id = None if make_env else name
+        self._env_id = None if make_env else name.rpartition(":")[2]
         self._make_env = make_env or _maker(name)
         with_spaces = _start(name, self._make_env)
         self._observation_codec = ObservationCodec(name, with_spaces.observation_space)

@@ -50,7 +50,8 @@ class ActionCodec:
         box = self._space
         assert isinstance(box, Box)
         shaped = actions.reshape(len(actions), *box.shape)
-        if not box.is_bounded():
-            return np.asarray(np.clip(shaped, box.low, box.high), dtype=box.dtype)
-        middle, half = (box.high + box.low) / 2, (box.high - box.low) / 2
-        return np.asarray(middle + half * np.clip(shaped, -1, 1), dtype=box.dtype)
+        low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+        if box.is_bounded():
+            shaped = (high + low) / 2 + (high - low) / 2 * shaped
+        clipped = np.clip(shaped, low, high)
+        return np.asarray(np.rint(clipped) if np.issubdtype(box.dtype, np.integer) else clipped, dtype=box.dtype)
