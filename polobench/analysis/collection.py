@@ -5,24 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import numbers
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from polobench.core.errors import first_line
+from polobench.core.checks import DRAWN_METRICS
 from polobench.core.result import RunResult
-from polobench.harness.store import Damaged, Store, read_result
+from polobench.harness.store import Damaged, Store
 
 OnProgress = Callable[[str, int, int], None]
-_TEXTS = ("kind", "method", "label", "task", "device", "status", "reason", "unit", "started_at", "cell_id")
-_MAPPINGS = ("budget", "hyperparameters", "loss_convergence", "time_to_target", "throughput", "provenance")
-_CURVE_COLUMNS = ("samples", "wall_seconds", "cpu_seconds", "return_mean")
-_DRAWN_METRICS = ("samples", "loss", "kl")
-_ROUND_SECONDS = ("iteration_seconds", "rollout_seconds", "update_seconds")
 
 
 @dataclass(frozen=True, order=True)
@@ -49,11 +42,11 @@ class Collection:
 
     Attributes:
         name: of the store's folder.
-        cells: every cell, those that differ only by code reduced to the newest; skipped ones too.
+        cells: every cell, those that differ only by code or platform reduced to the newest; skipped ones too.
         arms: the cells that ran, by arm and then by seed, a seed once.
         skipped: the cells that did not run, in the same order.
         damaged: files that are no result.
-        older_code: cells left out because a newer one differs from them only by code.
+        older_code: cells left out because a newer one differs from them only by code or platform.
         older_settings: further cells left out of `arms` because a newer one has the same arm and seed, but other
             hyper-parameters, threads or rounds.
     """
@@ -108,58 +101,15 @@ def collect(store: Store | Path | str, on_progress: OnProgress | None = None) ->
 
 def _read(store: Store, on_progress: OnProgress | None) -> tuple[list[RunResult], list[Damaged]]:
     """Every result without what no report needs: ten thousand trails of single updates would fill the memory."""
-    store.require()
-    paths = sorted(store.folder.glob("*.json"))
-    results: list[RunResult] = []
-    damaged: list[Damaged] = []
-    for done, path in enumerate(paths, 1):
-        found = read_result(path)
-        if isinstance(found, RunResult):
-            problem = _problem(found)
-            if problem:
-                damaged.append(Damaged(path, problem))
-            else:
-                drawn = [name for name in _DRAWN_METRICS if name in found.updates]
-                results.append(dataclasses.replace(found, trail=[], traceback="", updates=found.updates[drawn].copy()))
-        else:
+    on_file = partial(on_progress, "reading") if on_progress else None
+    results, damaged = [], []
+    for found in store.each(on_file):
+        if isinstance(found, Damaged):
             damaged.append(found)
-        if on_progress:
-            on_progress("reading", done, len(paths))
+        else:
+            drawn = [name for name in ("samples", *DRAWN_METRICS) if name in found.updates]
+            results.append(dataclasses.replace(found, trail=[], traceback="", updates=found.updates[drawn].copy()))
     return results, damaged
-
-
-def _problem(result: RunResult) -> str:
-    """What makes a well-formed file no result, or nothing."""
-    for name in _TEXTS:
-        if not isinstance(getattr(result, name), str):
-            return f"{name} is not a text"
-    for name in _MAPPINGS:
-        if not isinstance(getattr(result, name), Mapping):
-            return f"{name} is not an object"
-    if not isinstance(result.seed, int) or isinstance(result.seed, bool):
-        return "seed is not an integer"
-    try:
-        return _problem_with_numbers(result)
-    except (TypeError, ValueError, KeyError) as error:
-        return first_line(error)
-
-
-def _problem_with_numbers(result: RunResult) -> str:
-    optional = {"target": result.target, "final_score": result.final_score, **result.budget, **result.time_to_target}
-    optional |= result.loss_convergence | dataclasses.asdict(result.ledger)
-    optional |= {name: value for name, value in result.throughput.items() if not name.endswith("_seconds")}
-    given = {name: value for name, value in optional.items() if value is not None}
-    given |= {name: getattr(result, name) for name in ("floor", "final_return", "peak_memory_mib")}
-    for name, value in given.items():
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            return f"{name} is not a number"
-    if not result.curve.empty:
-        result.curve[list(_CURVE_COLUMNS)].astype(float)
-    if not result.updates.empty:
-        result.updates[["samples", *(name for name in _DRAWN_METRICS[1:] if name in result.updates)]].astype(float)
-    for name in _ROUND_SECONDS if result.throughput else ():
-        np.asarray(result.throughput[name], dtype=np.float64)
-    return ""
 
 
 def _complete_floors(results: Iterable[RunResult]) -> None:
@@ -195,7 +145,7 @@ def _age(result: RunResult) -> tuple[bool, str, str]:
 
 
 def _all_but_code(result: RunResult) -> Hashable:
-    """What defines a cell, its code left out (see `cell_id` in docs/results-format.md)."""
+    """What defines a cell, code and platform left out (see `cell_id` in docs/results-format.md)."""
     values = json.dumps(result.hyperparameters, sort_keys=True, default=str)
     settings = repr(result.provenance.get("threads")), repr(result.throughput.get("rounds"))
     return Arm.of(result), result.seed, values, settings

@@ -37,7 +37,8 @@ def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
     """
     values = np.full(len(grid), result.floor)
     if not result.curve.empty:
-        points = result.curve[[axis, "return_mean"]].astype(float).dropna().drop_duplicates(axis, keep="last")
+        points = result.curve[[axis, "return_mean"]].astype(float).replace([np.inf, -np.inf], np.nan)
+        points = points.dropna().drop_duplicates(axis, keep="last")
         if len(points):
             values = np.interp(grid, points[axis].to_numpy(), points["return_mean"].to_numpy())
     if result.status != "ok":

@@ -12,16 +12,16 @@ import pandas as pd
 
 from polobench.analysis.collection import Collection, OnProgress, budget_text, collect
 from polobench.core.budget import LedgerTotals
+from polobench.core.checks import TIMES
 from polobench.core.result import RunResult
 
 LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
 _PLAIN = ("kind", "method", "label", "task", "seed", "device")
 _OUTCOME = ("unit", "floor", "target", "status", "reason", "final_return", "final_return_std", "final_score")
-_TIMES = ("samples", "wall_seconds", "cpu_seconds")
 _FLAGS = ("solved", "reached")
 _NUMBERS = (
     "budget_samples", "budget_updates", "budget_seconds", "floor", "target", "final_return", "final_return_std",
-    "final_score", *(f"{name}_to_target" for name in _TIMES), "loss_start", "loss_end", "loss_converged_samples",
+    "final_score", *(f"{name}_to_target" for name in TIMES), "loss_start", "loss_end", "loss_converged_samples",
     *LEDGER, "samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second",
     "peak_memory_mib",
 )  # fmt: skip
@@ -35,8 +35,9 @@ COLUMNS = tuple(dict.fromkeys((
 def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFrame:
     """The cells of a store, a row each, ordered by task, budget, label, device and seed.
 
-    Where cells differ only by code the newest is taken. `attrs` of the table holds how many were left out for that
-    (`left_out`) and each damaged file with its reason (`damaged`); a warning says the same. Skipped cells are rows.
+    Where cells differ only by code or platform the newest is taken. `attrs` of the table holds how many were left out
+    for that (`left_out`) and each damaged file with its reason (`damaged`); a warning says the same. Skipped cells are
+    rows.
 
     Columns, besides those named as in docs/results-format.md:
         budget: in words; `budget_samples`, `budget_updates`, `budget_seconds` as numbers.
@@ -59,7 +60,9 @@ def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFra
     collection = collect(store, on_progress)
     if collection.older_code:
         warnings.warn(
-            f"{collection.older_code} cells left out: a newer one differs only by code", UserWarning, stacklevel=2
+            f"{collection.older_code} cells left out: a newer one differs only by code or platform",
+            UserWarning,
+            stacklevel=2,
         )
     for item in collection.damaged:
         warnings.warn(f"damaged file {item.path.name}: {item.reason}", UserWarning, stacklevel=2)
@@ -82,7 +85,7 @@ def _row(result: RunResult) -> dict[str, Any]:
     row["budget"] = budget_text(result.budget)
     row |= {f"budget_{name}": result.budget.get(name) for name in ("samples", "updates", "seconds")}
     row |= {"solved": solved(result), "reached": reached(result)}
-    row |= {f"{name}_to_target": result.time_to_target.get(name) for name in _TIMES}
+    row |= {f"{name}_to_target": result.time_to_target.get(name) for name in TIMES}
     row |= {f"loss_{name}": result.loss_convergence.get(name) for name in ("start", "end")}
     row["loss_converged_samples"] = result.loss_convergence.get("samples")
     row |= dataclasses.asdict(result.ledger) | _speeds(result)

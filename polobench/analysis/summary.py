@@ -12,9 +12,8 @@ import numpy as np
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import LEDGER, reached, samples_per_second, solved
 from polobench.analysis.statistics import Interval, bootstrap_interval, median_time_to_target, wilson_interval
+from polobench.core.checks import ROUND_SECONDS
 from polobench.core.result import STATUSES, RunResult
-
-_PARTS = ("iteration_seconds", "rollout_seconds", "update_seconds")
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,47 @@ def ledger_means(runs: Sequence[RunResult]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
+class LossSummary:
+    """The smoothed loss of one arm's learning runs, failed ones included.
+
+    Attributes:
+        n: runs; `known` those that have losses.
+        start, end: means over the runs that have them; NaN if none has.
+        samples: median over all runs of the samples after which the loss stays near its end, a run without one as
+            infinite.
+    """
+
+    arm: Arm
+    n: int
+    known: int
+    start: float
+    end: float
+    samples: float
+
+
+def losses(collection: Collection) -> list[LossSummary]:
+    """Every learning arm of which a run has a loss that moves, by task, budget and label."""
+    arms = sorted(collection.of_kind("learning").items())
+    return [_summarize_losses(arm, runs) for arm, runs in arms if any(map(_loss_moves, runs))]
+
+
+def _loss_moves(result: RunResult) -> bool:
+    """False of a method that learns nothing: its 0 would look like the fastest convergence."""
+    return result.loss_convergence.get("start") != result.loss_convergence.get("end")
+
+
+def _summarize_losses(arm: Arm, runs: Sequence[RunResult]) -> LossSummary:
+    start, end = ([result.loss_convergence.get(name) for result in runs] for name in ("start", "end"))
+    samples = median_time_to_target([result.loss_convergence.get("samples") for result in runs])
+    known = sum(value is not None for value in end)
+    return LossSummary(arm, len(runs), known, _mean_of_finite(start), _mean_of_finite(end), samples)
+
+
+def _mean_of_finite(values: Iterable[float | None]) -> float:
+    return _mean([value for value in values if value is not None and math.isfinite(value)])
+
+
+@dataclass(frozen=True)
 class ThroughputSummary:
     """The throughput cells of one arm; speeds are means over those that ended ok and ran alone, NaN if none did.
 
@@ -144,6 +184,7 @@ class ThroughputSummary:
     rounds: int
     samples_per_second: float
     interval: Interval
+    updates_per_second: float
     rollout_samples_per_second: float
     update_samples_per_second: float
     rollout_share: float
@@ -158,7 +199,7 @@ class ThroughputSummary:
 def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSummary:
     """The speeds of one arm from its throughput cells."""
     counted = [cell for cell in cells if cell.status == "ok" and cell.throughput and not cell.ran_beside_others]
-    rounds = [np.concatenate([_seconds(cell, name) for cell in counted] or [np.empty(0)]) for name in _PARTS]
+    rounds = [np.concatenate([_seconds(cell, name) for cell in counted] or [np.empty(0)]) for name in ROUND_SECONDS]
     iteration, rollout, update = rounds
     total = float(iteration.sum())
     low, middle, high = np.quantile(iteration, (0.25, 0.5, 0.75)) if len(iteration) else (math.nan,) * 3
@@ -172,6 +213,7 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
         rounds=len(iteration),
         samples_per_second=_mean(speeds),
         interval=bootstrap_interval(speeds),
+        updates_per_second=_mean([_speed(cell, "updates_per_second") for cell in counted]),
         rollout_samples_per_second=_mean([_speed(cell, "rollout_samples_per_second") for cell in counted]),
         update_samples_per_second=_mean([_speed(cell, "update_samples_per_second") for cell in counted]),
         rollout_share=float(rollout.sum()) / total if total else math.nan,

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from polobench.core.checks import problem
 from polobench.core.errors import UsageError, first_line
 from polobench.core.result import SCHEMA_VERSION, RunResult
 
@@ -81,32 +82,39 @@ class Store:
         return read_result(path) if path.exists() else None
 
     def read(self, on_file: Callable[[int, int], None] | None = None) -> tuple[list[RunResult], list[Damaged]]:
-        """Every result, ordered by file name, and every damaged file; `on_file(done, total)` hears of each.
+        """Every result, ordered by file name, and every damaged file; takes and raises what `each` does."""
+        found = list(self.each(on_file))
+        results = [item for item in found if isinstance(item, RunResult)]
+        return results, [item for item in found if isinstance(item, Damaged)]
+
+    def each(self, on_file: Callable[[int, int], None] | None = None) -> Iterator[RunResult | Damaged]:
+        """Every file and what it holds, ordered by name, one in memory at a time.
+
+        Args:
+            on_file: hears `(done, total)` of each.
 
         Raises:
             UsageError: there is no such folder.
         """
         self.require()
         paths = sorted(self.folder.glob("*.json"))
-        results, damaged = [], []
         for done, path in enumerate(paths, 1):
-            found = read_result(path)
-            if isinstance(found, Damaged):
-                damaged.append(found)
-            else:
-                results.append(found)
+            yield read_result(path)
             if on_file:
                 on_file(done, len(paths))
-        return results, damaged
 
 
 def read_result(path: Path) -> RunResult | Damaged:
     """One file of a store."""
     try:
+        if not path.is_file():
+            return Damaged(path, "not a file")  # to open a pipe would wait for ever
         plain = json.loads(path.read_text(encoding="utf-8"))
         version = plain["schema_version"]
         if version != SCHEMA_VERSION:
-            return Damaged(path, f"schema version {version!r}; this polobench reads {SCHEMA_VERSION}")
-        return RunResult.from_dict(plain)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return Damaged(path, f"schema version {version!r:.40}; this polobench reads {SCHEMA_VERSION}")
+        result = RunResult.from_dict(plain)
+        wrong = problem(result)
+        return Damaged(path, wrong) if wrong else result
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         return Damaged(path, first_line(error))

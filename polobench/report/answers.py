@@ -9,9 +9,8 @@ from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.statistics import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import ArmSummary
 from polobench.core.result import RunResult
-from polobench.report.text import decimals_for, ends, escape, number, share
+from polobench.report.text import Clean, decimals_for, ends, escape, number, share
 
-Clean = Callable[[object], str]
 _NAMED = 5
 
 
@@ -92,7 +91,7 @@ def _above_floor(best: ArmSummary) -> str:
 def caveats(collection: Collection, clean: Clean = escape) -> list[str]:
     """What a reader has to know about the store, a sentence each; `clean` makes foreign text safe."""
     found = [
-        _counted(collection.older_code, "left out: a newer cell differs from {it} only by code"),
+        _counted(collection.older_code, "left out: a newer cell differs from {it} only by code or platform"),
         _counted(
             collection.older_settings,
             "left out: a newer cell has the same arm and seed, but other hyper-parameters, threads or rounds",

@@ -10,13 +10,14 @@ import pandas as pd
 from polobench.analysis.collection import Collection, OnProgress, collect
 from polobench.analysis.frame import frame
 from polobench.analysis.statistics import CONCLUSIVE_SEEDS
-from polobench.analysis.summary import ArmSummary, comparisons, throughputs
+from polobench.analysis.summary import ArmSummary, comparisons, losses, throughputs
 from polobench.core.errors import UsageError
 from polobench.report.answers import answer, caveats
 from polobench.report.figures import draw_all
 from polobench.report.origins import (
     commit_text,
     hyperparameter_tables,
+    is_word,
     provenance_table,
     pytest_commands,
     span,
@@ -29,6 +30,7 @@ from polobench.report.tables import (
     failures_frame,
     failures_text_table,
     ledger_text_table,
+    loss_text_table,
     skipped_text_table,
     throughput_frame,
     throughput_text_table,
@@ -53,9 +55,14 @@ RETURN_CAPTION = (
     "seconds a line ends at the median end of its runs; panels say whether these are wall or CPU seconds."
 )
 UPDATE_CAPTION = (
-    "A thin line a run, a thick one the median of the runs still going, a cross where a run failed. Losses of "
+    "A thin line a run, a thick one the median while at least half are going, a cross where a run failed. Losses of "
     "different methods measure different things and are not to be compared. KL is of one update and shares its scale; "
     "an update whose KL is exactly 0 has no place on a logarithmic scale. Panels without such numbers are left out."
+)
+LOSS_NOTE = (
+    "The smoothed loss: means at its start and end over the n runs, failed ones included. Near its end: the samples "
+    "after which it stays within 10 % of its range of its end, the median over the runs, one without losses counted "
+    "as never. An arm whose loss never moves is left out."
 )
 
 
@@ -110,7 +117,7 @@ def markdown(collection: Collection, drawn: Sequence[Drawn]) -> str:
         ("Before you read on", "\n".join(f"- {note}" for note in caveats(collection))),
         ("Results", _results(comparisons(collection))),
         ("Learning curves", _figures(drawn, "returns", RETURN_CAPTION)),
-        ("Loss and KL", _figures(drawn, "updates", UPDATE_CAPTION)),
+        ("Loss and KL", _updates(collection, drawn)),
         ("Throughput", _throughput(collection, drawn)),
         ("Runs that failed", _failures(collection)),
         ("Cells that were skipped", skipped_text_table(collection.skipped).markdown() if collection.skipped else ""),
@@ -179,6 +186,12 @@ def _figures(drawn: Sequence[Drawn], section: str, caption: str) -> str:
     return "\n\n".join([*links, caption]) if links else ""
 
 
+def _updates(collection: Collection, drawn: Sequence[Drawn]) -> str:
+    items, figures = losses(collection), _figures(drawn, "updates", UPDATE_CAPTION)
+    table = f"{LOSS_NOTE}\n\n{loss_text_table(items).markdown()}" if items else ""
+    return "\n\n".join(part for part in (figures, table) if part)
+
+
 def _throughput(collection: Collection, drawn: Sequence[Drawn]) -> str:
     items = throughputs(collection)
     if not items:
@@ -221,7 +234,8 @@ def _reproduce(collection: Collection) -> str:
     if not collection.arms:
         return ""
     commands, left_out = pytest_commands(collection)
-    store, study = plain(collection.name).replace("`", ""), _study_word(collection)
+    store = collection.name if is_word(collection.name) else "STORE"
+    study = _study_word(collection)
     lines = [f"polobench run {study} --store {store}", f"polobench report {store}", *commands]
     fence = "`" * 3
     text = [
@@ -241,7 +255,7 @@ def _reproduce(collection: Collection) -> str:
 
 def _study_word(collection: Collection) -> str:
     names = studies(collection)
-    return plain(names[0]).replace("`", "") if len(names) == 1 else "STUDY"
+    return names[0] if len(names) == 1 and is_word(names[0]) else "STUDY"
 
 
 def _write_tables(collection: Collection, folder: Path) -> None:
@@ -254,4 +268,4 @@ def _write_tables(collection: Collection, folder: Path) -> None:
     }
     for name, table in tables.items():
         if not table.empty:
-            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", errors="replace")

@@ -13,7 +13,7 @@ from polobench.report.tables import TextTable
 from polobench.report.text import NOTHING, escape, runs_of
 
 _SHOWN = ("commit", "os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
-_SAFE_WORD = re.compile(r"[\w.:/+-]+", re.ASCII)
+_SAFE_WORD = re.compile(r"[\w.:/+][\w.:/+-]*", re.ASCII)
 
 
 def hyperparameter_tables(collection: Collection) -> dict[str, tuple[str, TextTable | None]]:
@@ -110,7 +110,7 @@ def pytest_commands(collection: Collection) -> tuple[list[str], list[Arm]]:
     methods: dict[tuple[str, str, str, int, str], set[str]] = {}
     left_out = []
     for arm, runs in collection.of_kind("learning").items():
-        if arm.label != arm.method or not all(map(_is_word, (arm.label, arm.task, arm.device))):
+        if arm.label != arm.method or not all(map(is_word, (arm.label, arm.task, arm.device))):
             left_out.append(arm)
             continue
         timed = rounds.get((arm.method, arm.task, arm.device), 0)
@@ -140,5 +140,6 @@ def _command(tasks: str, device: str, budget: str, seeds: str, timed: int, metho
     )
 
 
-def _is_word(text: str) -> bool:
+def is_word(text: str) -> bool:
+    """Whether a shell reads it as one plain argument that is no option."""
     return bool(_SAFE_WORD.fullmatch(text))

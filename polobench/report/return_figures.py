@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from polobench.analysis.curves import mean_curve
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import GREY, Look, grid_of_axes, legend, save, thousands
-from polobench.report.text import decimals_for, number
+from polobench.report.style import GREY, LARGEST_DRAWN, Look, drawable, grid_of_axes, legend, save, thousands
+from polobench.report.text import decimals_for, number, plain
 
 _AXES = {"samples": "samples", "wall_seconds": "wall seconds of training", "cpu_seconds": "CPU seconds of training"}
 _COLUMNS = 3
@@ -29,10 +28,21 @@ def draw_returns(
         curves = [(look[arm.label], mean_curve(runs, axis)) for arm, runs in panel.arms]
         for drawn, curve in curves:
             seaborn.lineplot(
-                x=curve.x, y=curve.mean, ax=ax, color=drawn.colour, linestyle=drawn.dashes, linewidth=2, legend=False
+                x=curve.x,
+                y=drawable(curve.mean),
+                ax=ax,
+                color=drawn.colour,
+                linestyle=drawn.dashes,
+                linewidth=2,
+                legend=False,
             )
             ax.fill_between(
-                curve.x, curve.low, curve.high, color=drawn.colour, alpha=min(0.18, 0.8 / len(curves)), linewidth=0
+                curve.x,
+                drawable(curve.low),
+                drawable(curve.high),
+                color=drawn.colour,
+                alpha=min(0.18, 0.8 / len(curves)),
+                linewidth=0,
             )
         _draw_references(ax, panel)
         _finish(ax, panel, axis, max(float(curve.x[-1]) for _, curve in curves))
@@ -44,7 +54,7 @@ def draw_returns(
 
 
 def _finish(ax: Axes, panel: Panel, axis: str, end: float) -> None:
-    unit = panel.arms[0][1][0].unit
+    unit = plain(panel.arms[0][1][0].unit)
     ax.set_title(panel.title)
     ax.set_xlim(0, 1.01 * end or 1)
     ax.set_xlabel(_AXES[axis])
@@ -59,7 +69,7 @@ def _draw_references(ax: Axes, panel: Panel) -> None:
     newest = max((run for _, runs in panel.arms for run in runs), key=lambda run: (run.started_at, run.cell_id))
     decimals = decimals_for(newest.floor, newest.target, [newest.floor])
     for name, value in (("target", newest.target), ("floor", newest.floor)):
-        if value is not None and math.isfinite(value):
+        if value is not None and abs(value) < LARGEST_DRAWN:
             ax.axhline(value, color=GREY, linewidth=0.9, zorder=1)
             text = f"{name}\n{number(value, 0 if value == int(value) else decimals)}"
             ax.annotate(

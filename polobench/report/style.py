@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from polobench.analysis.statistics import Array
 from polobench.report.text import plain
 
 DPI = 120
 GREY = "#555555"
+LARGEST_DRAWN = 1e100
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _RC: Any = {
     "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10,
@@ -61,8 +64,8 @@ def styled() -> Iterator[None]:
 
 def grid_of_axes(count: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure with exactly `count` axes, row by row; `size` of each in inches."""
-    columns = min(columns, count)
     rows = -(-count // columns)
+    columns = -(-count // rows)  # four panels stand two by two, not three and one
     figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)]
 
@@ -81,6 +84,11 @@ def short(text: str, longest: int = 32) -> str:
     line = plain(text)
     line = line if len(line) <= longest else f"{line[: longest - 1]}…"
     return f" {line}" if line.startswith("_") else line
+
+
+def drawable(values: Array) -> Array:
+    """NaN for what is too large: matplotlib places no ticks where the ends of an axis overflow."""
+    return np.where(np.abs(values) < LARGEST_DRAWN, values, np.nan)
 
 
 def thousands(axis: Any) -> None:

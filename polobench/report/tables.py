@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,10 +11,11 @@ from tabulate import tabulate
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import LEDGER
-from polobench.analysis.summary import ArmSummary, ThroughputSummary, ledger_means
+from polobench.analysis.summary import ArmSummary, LossSummary, ThroughputSummary, ledger_means
 from polobench.core.result import RunResult
 from polobench.report.text import (
     NOTHING,
+    Clean,
     decimals_for,
     ends,
     escape,
@@ -23,8 +24,6 @@ from polobench.report.text import (
     share,
     significant,
 )
-
-Clean = Callable[[object], str]
 
 
 @dataclass(frozen=True)
@@ -122,14 +121,39 @@ def _arm_columns(arm: Arm) -> dict[str, object]:
     }  # fmt: skip
 
 
+def loss_text_table(items: Sequence[LossSummary]) -> TextTable:
+    """A row a learning arm that has losses."""
+    headers = [
+        "task",
+        "budget",
+        "method",
+        "device",
+        "n",
+        "loss at the start",
+        "at the end",
+        "samples until near its end",
+    ]
+    rows = [
+        [
+            *(escape(text) for text in (item.arm.task, item.arm.budget, item.arm.label, item.arm.device)),
+            str(item.n) if item.known == item.n else f"{item.known}/{item.n}",
+            significant(item.start),
+            significant(item.end),
+            number(item.samples),
+        ]
+        for item in items
+    ]
+    return TextTable(headers, rows, "llllrrrr")
+
+
 def throughput_text_table(items: Sequence[ThroughputSummary], clean: Clean = escape) -> TextTable:
     """A row a throughput arm; cells that failed or ran beside others have no part in its speeds."""
     headers = [
-        "task", "method", "device", "n/cells", "rounds", "samples/s, mean [95 %]", "rollout samples/s",
+        "task", "method", "device", "n/cells", "rounds", "samples/s, mean [95 %]", "updates/s", "rollout samples/s",
         "update samples/s", "s an iteration, median [quartiles]", "rollout share", "update share", "peak MiB", "status",
     ]  # fmt: skip
     rows = [_throughput_row(item, clean) for item in items]
-    return TextTable(headers, rows, "lllrrrrrrrrrl")
+    return TextTable(headers, rows, "lllrrrrrrrrrrl")
 
 
 def _throughput_row(item: ThroughputSummary, clean: Clean) -> list[str]:
@@ -145,6 +169,7 @@ def _throughput_row(item: ThroughputSummary, clean: Clean) -> list[str]:
         f"{item.n}/{item.cells}",
         str(item.rounds),
         f"{number(item.samples_per_second)} {ends(item.interval, 0)}".strip(),
+        significant(item.updates_per_second),
         number(item.rollout_samples_per_second),
         number(item.update_samples_per_second),
         timed,
@@ -167,6 +192,7 @@ def throughput_frame(items: Sequence[ThroughputSummary]) -> pd.DataFrame:
             "samples_per_second_low": item.interval.low,
             "samples_per_second_high": item.interval.high,
             "samples_per_second_interval": f"95 % {item.interval.method}",
+            "updates_per_second_mean": item.updates_per_second,
             "rollout_samples_per_second_mean": item.rollout_samples_per_second,
             "update_samples_per_second_mean": item.update_samples_per_second,
             "iteration_seconds_median": item.iteration_seconds,

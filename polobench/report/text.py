@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from polobench.analysis.statistics import Interval
 
 NOTHING = "–"
+Clean = Callable[[object], str]
 _ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in "\\`|*[]~$#"} | {
     ord("&"): "&amp;",
     ord("<"): "&lt;",

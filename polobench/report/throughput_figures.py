@@ -71,11 +71,10 @@ def _name_groups(ax: Axes, items: Sequence[ThroughputSummary], places: Sequence[
 def _draw_speeds(
     ax: Axes, items: Sequence[ThroughputSummary], places: Sequence[float], look: Mapping[str, Look]
 ) -> None:
-    speeds = [item.samples_per_second for item in items]
+    speeds = [0.0 if math.isnan(item.samples_per_second) else item.samples_per_second for item in items]
     colours = [look[item.arm.label].colour for item in items]
     ax.barh(places, speeds, height=0.75, color=colours)
-    for item, place in zip(items, places, strict=True):
-        end = item.samples_per_second
+    for item, place, end in zip(items, places, speeds, strict=True):
         if not math.isnan(item.interval.low):
             ends = [[end - item.interval.low], [item.interval.high - end]]
             ax.errorbar(end, place, xerr=np.abs(ends), color="black", linewidth=1, capsize=2.5)
@@ -84,7 +83,7 @@ def _draw_speeds(
             number(item.samples_per_second), (end, place), (5, 0), textcoords="offset points", va="center", fontsize=10
         )
     ax.set_xlabel("samples per second (mean over cells, 95 % bootstrap)")
-    ax.set_xlim(0, 1.2 * max(max(speeds), *(item.interval.high for item in items if item.n > 1), 0))
+    ax.set_xlim(0, 1.2 * max(*speeds, *(item.interval.high for item in items if item.n > 1), 0) or 1)
     thousands(ax.xaxis)
     seaborn.despine(ax=ax, left=True)
 

@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from polobench.analysis.curves import GRID_POINTS
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import Look, grid_of_axes, save, short, thousands
+from polobench.report.style import Look, drawable, grid_of_axes, save, short, thousands
 
 _COLUMNS = 4
-_GRID_POINTS = 121
 _NAMES = {"loss": "loss", "kl": "KL(old, new) [nats]"}
 Lines = list[tuple[RunResult, pd.DataFrame]]
 
@@ -53,8 +53,7 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
     found: Lines = []
     for run in runs:
         if metric in run.updates:
-            table = run.updates[["samples", metric]].astype(float)
-            table = table[np.isfinite(table[metric])]
+            table = run.updates[["samples", metric]].astype(float).apply(drawable).dropna()
             if len(table) > 1:
                 found.append((run, table))
     values = {value for _, table in found for value in (table[metric].min(), table[metric].max())}
@@ -73,15 +72,15 @@ def _draw_runs(ax: Axes, lines: Lines, metric: str, look: Look, logarithmic: boo
             last = shown.iloc[-1]
             ax.plot(last["samples"], last[metric], marker="X", color="black", markersize=7, linestyle="none", zorder=5)
     if len(lines) > 2:
-        grid = np.linspace(0, max(table["samples"].max() for _, table in lines), _GRID_POINTS)
+        grid = np.linspace(0, max(table["samples"].max() for _, table in lines), GRID_POINTS)
         going = [np.interp(grid, table["samples"], table[metric], np.nan, np.nan) for _, table in lines]
         grid, middle = _middle(grid, np.stack(going))
         ax.plot(grid, np.where(middle > 0, middle, np.nan) if logarithmic else middle, color=look.colour, linewidth=2.2)
 
 
 def _middle(grid: Array, curves: Array) -> tuple[Array, Array]:
-    """The median over the runs that have a value, where any has."""
-    known = np.isfinite(curves).any(axis=0)
+    """The median over the runs that have a value, where at least half of them do: of one or two it would jump."""
+    known = np.isfinite(curves).mean(axis=0) >= 0.5
     return grid[known], np.nanmedian(curves[:, known], axis=0)
 
 
