@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_sweep import ENDLESS
+from test_sweep import ENDLESS, hear_interrupts
 
 import polobench
 
@@ -70,7 +70,8 @@ def test_a_cell_that_fails_fails_its_test_and_is_stored_and_the_others_go_on(tmp
 def test_interrupting_ends_in_one_line_and_keeps_what_is_finished(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(ENDLESS)
     whole = [sys.executable, "-m", "pytest", str(BENCHMARKS), "--study", "s.toml", "-q", "-p", "no:cacheprovider"]
-    process = subprocess.Popen(whole, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(whole, cwd=tmp_path, preexec_fn=hear_interrupts, **pipes)
     store = tmp_path / "results" / "s"
     for _ in range(600):
         time.sleep(0.1)

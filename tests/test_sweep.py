@@ -107,9 +107,16 @@ def test_a_dry_run_prints_cells_and_minutes_and_runs_nothing(tmp_path: Path) -> 
     assert not (tmp_path / "results").exists()
 
 
+def hear_interrupts() -> None:
+    """A background job of a shell, as a CI step may be, starts with SIGINT ignored, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_interrupting_keeps_what_is_finished(tmp_path: Path) -> None:
     whole = [sys.executable, "-m", "polobench", "run", str(write_study(tmp_path, ENDLESS))]
-    process = subprocess.Popen(whole, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        whole, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_interrupts
+    )
     store = tmp_path / "results" / "mini"
     for _ in range(600):
         time.sleep(0.1)
