@@ -22,8 +22,11 @@ MAY_IMPORT = {
     "analysis": {"core", "harness", "analysis"},
     "report": {"core", "harness", "analysis", "report"},
 }
-# a gymnasium id is a task without an entry point; the registry loads the one class that serves them, when asked
-EXCEPTIONS = {("core/registry.py", "polobench.tasks.control")}
+# a gymnasium id or a data file is a task without an entry point; the registry loads what serves it, when asked
+EXCEPTIONS = {
+    ("core/registry.py", "polobench.tasks.control"),
+    ("core/registry.py", "polobench.tasks.preference"),
+}
 
 
 def imports(path: Path) -> set[str]:

@@ -214,7 +214,6 @@ class Ledger(Counts):
         """
         self._admit(count)
         self.samples_generated += count
-        self.reward_calls += count
 
     def charge_read(self, count: int) -> None:
         """Charge `count` samples about to be read from a data set; raises as `charge_generated`."""

@@ -10,14 +10,23 @@ from polobench.core.budget import LARGEST, LIMITS
 from polobench.core.errors import first_line
 from polobench.core.result import RunResult
 
+DRAWN_CURVES = (
+    "heldout_accuracy", "heldout_accuracy_normalised", "train_accuracy", "train_accuracy_normalised", "heldout_margin",
+    "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_greedy_return",
+)  # fmt: skip
 DRAWN_METRICS = ("loss", "kl")
 KINDS = ("learning", "throughput")
 ROUND_SECONDS = ("iteration_seconds", "rollout_seconds", "update_seconds")
 TIMES = ("samples", "wall_seconds", "cpu_seconds")
 _TEXTS = ("kind", "method", "label", "task", "device", "status", "reason", "unit", "started_at", "cell_id")
-_OBJECTS = ("budget", "hyperparameters", "loss_convergence", "time_to_target", "throughput", "provenance")
+_OBJECTS = ("budget", "hyperparameters", "loss_convergence", "time_to_target", "throughput", "provenance", "snapshots")
+_SHALLOW = ("hyperparameters", "provenance", "snapshots")
 _ROUNDS = ("rounds", "warmup_rounds")
 _RATES = ("samples_per_second", "updates_per_second", "rollout_samples_per_second", "update_samples_per_second")
+PAIR_LOG_PROBS = ("chosen_log_prob", "rejected_log_prob")
+PAIR_SETS = ("heldout", "train")
+_PAIR_COUNTS = ("prompt", "chosen_tokens", "rejected_tokens")
+_SNAPSHOTS = ("before", "after")
 _DEEPEST = 20
 Test = Callable[[Any], bool]
 
@@ -34,7 +43,7 @@ def _problems(result: RunResult) -> Iterator[str]:
     """One by one: a later check may rely on the earlier ones."""
     yield from _wrong(result, _TEXTS, "a text", lambda value: isinstance(value, str))
     yield from _wrong(result, _OBJECTS, "an object", lambda value: isinstance(value, Mapping))
-    yield from _wrong(result, ("hyperparameters", "provenance"), "a shallow object", _is_shallow)
+    yield from _wrong(result, _SHALLOW, "a shallow object", _is_shallow)
     yield from _wrong(result, ("kind",), " or ".join(KINDS), lambda value: value in KINDS)
     yield from _wrong(result, ("seed",), "an integer", lambda value: isinstance(value, int) and _is_finite(value))
     yield from _wrong(result, ("ran_beside_others",), "true or false", lambda value: isinstance(value, bool))
@@ -45,6 +54,8 @@ def _problems(result: RunResult) -> Iterator[str]:
     yield from _tables(result)
     if result.throughput:
         yield from _throughput(result.throughput)
+    if result.snapshots:
+        yield from _snapshots(result.snapshots)
 
 
 def _outcome(result: RunResult) -> Iterator[str]:
@@ -74,8 +85,9 @@ def _ledger(result: RunResult) -> Iterator[str]:
 def _tables(result: RunResult) -> Iterator[str]:
     """The columns that are drawn; these may hold NaN and infinity, as the losses of a run that diverged."""
     drawn = [name for name in DRAWN_METRICS if name in result.updates]
+    curves = [name for name in DRAWN_CURVES if name in result.curve]
     for where, table, columns in (
-        ("curve", result.curve, [*TIMES, "return_mean"]),
+        ("curve", result.curve, [*TIMES, "return_mean", *curves]),
         ("updates", result.updates, ["samples", *drawn]),
     ):
         for name in columns if not table.empty else ():
@@ -86,9 +98,50 @@ def _tables(result: RunResult) -> Iterator[str]:
 def _throughput(throughput: Mapping[str, Any]) -> Iterator[str]:
     yield from _wrong(throughput, _ROUNDS, "an amount", _is_amount, "throughput.")
     yield from _wrong(throughput, _RATES, "an amount or null", _or_null(_is_amount), "throughput.")
-    yield from _wrong(throughput, ROUND_SECONDS, "a list of finite numbers", _is_list_of_finite, "throughput.")
+    yield from _wrong(throughput, ROUND_SECONDS, "a list of finite numbers", _is_list_of(_is_finite), "throughput.")
     if len({len(throughput[name]) for name in ROUND_SECONDS}) > 1:
         yield f"throughput: {', '.join(ROUND_SECONDS)} are not equally long"
+
+
+def _snapshots(snapshots: Mapping[str, Any]) -> Iterator[str]:
+    """What the policy said before and after; the pairs of both have to be the same ones in the same order."""
+    found = [name for name in _SNAPSHOTS if name == "before" or name in snapshots]
+    yield from _wrong(snapshots, found, "an object", lambda value: isinstance(value, Mapping), "snapshots.")
+    for name in found:
+        yield from _snapshot(snapshots[name], f"snapshots.{name}.")
+    before, after = (snapshots.get(name, {}).get("pairs", {}) for name in _SNAPSHOTS)
+    for name in PAIR_SETS:
+        if name in before and name in after and any(before[name][key] != after[name][key] for key in _PAIR_COUNTS):
+            yield f"snapshots.after.pairs.{name} is not of the pairs of before"
+
+
+def _snapshot(snapshot: Mapping[str, Any], section: str) -> Iterator[str]:
+    completions, pairs = snapshot.get("completions", []), snapshot.get("pairs", {})
+    if not isinstance(completions, list) or not all(map(_is_completion, completions)):
+        yield f"{section}completions is not a list of prompt and completion, texts, and reward, a number or null"
+    parts = {"measures": snapshot.get("measures", {}), "notes": snapshot.get("notes", {}), "pairs": pairs}
+    yield from _wrong(parts, parts, "an object", lambda value: isinstance(value, Mapping), section)
+    yield from _wrong(parts["measures"], parts["measures"], "a number", _is_number, f"{section}measures.")
+    yield from _wrong(parts["notes"], parts["notes"], "an amount", _is_amount, f"{section}notes.")
+    for name in pairs:
+        if name not in PAIR_SETS:
+            yield f"{section}pairs.{name} is not {' or '.join(PAIR_SETS)}"
+        yield from _pairs(pairs[name], f"{section}pairs.{name}")
+
+
+def _pairs(columns: Any, section: str) -> Iterator[str]:
+    if not isinstance(columns, Mapping):
+        yield f"{section} is not an object"
+    yield from _wrong(columns, _PAIR_COUNTS, "a list of counts", _is_list_of(_is_count), f"{section}.")
+    yield from _wrong(columns, PAIR_LOG_PROBS, "a list of numbers", _is_list_of(_is_number), f"{section}.")
+    if len({len(columns[name]) for name in (*_PAIR_COUNTS, *PAIR_LOG_PROBS)}) > 1:
+        yield f"{section}: the columns are not equally long"
+
+
+def _is_completion(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not _or_null(_is_number)(value.get("reward")):
+        return False
+    return all(isinstance(value.get(name), str) for name in ("prompt", "completion"))
 
 
 def _wrong(values: object, names: Any, kind: str, test: Test, section: str = "") -> Iterator[str]:
@@ -117,8 +170,12 @@ def _is_amount(value: Any) -> bool:
     return _is_finite(value) and value >= 0
 
 
-def _is_list_of_finite(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_finite, value))
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_amount(value)
+
+
+def _is_list_of(test: Test) -> Test:
+    return lambda value: isinstance(value, list) and all(map(test, value))
 
 
 def _is_shallow(value: Any, depth: int = 0) -> bool:

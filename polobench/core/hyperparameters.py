@@ -35,6 +35,11 @@ class Hyperparameters:
     activation: str = hyperparameter("tanh", "of the hidden layers (control)", choices=("tanh", "relu"))
     initial_log_std: float = hyperparameter(0.0, "of a Gaussian policy, a free parameter (control)", low=-10, high=3)
     normalize_observations: bool = hyperparameter(False, "by running mean and deviation (control)")
+    temperature: float = hyperparameter(1.0, "of the softmax that is the policy (language)", low=0.01)
+    compute_dtype: str = hyperparameter(
+        "float32", "of the model; bfloat16 keeps float32 masters (language)", choices=("float32", "bfloat16", "float64")
+    )
+    generation_batch: int = hyperparameter(64, "completions sampled side by side (language)", low=1)
 
 
 Values = TypeVar("Values", bound=Hyperparameters)

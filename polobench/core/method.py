@@ -162,6 +162,7 @@ class Method(ABC):
         result.loss_convergence = loss_convergence(*recorder.losses())
         result.ledger = ledger.totals()
         result.peak_memory_mib = recorder.memory.mib
+        result.snapshots = recorder.snapshots
         result.trail = recorder.trail
         result.digest = None if result.status == "timeout" else recorder.digest()
         result.policy = recorder.policy

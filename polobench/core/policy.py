@@ -5,16 +5,19 @@ Shapes: `[B, T]` as in `Rollout`; P parameters of the action distribution a step
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
-from polobench.core.budget import Ledger
+from polobench.core.budget import Budget, Ledger
 from polobench.core.rollout import Rollout
 
 
@@ -41,6 +44,14 @@ class Distribution(Protocol):
 
     def mode(self, outputs: Tensor) -> Tensor:
         """`[...]` the most likely actions."""
+
+
+@dataclass(frozen=True)
+class GradientStep:
+    """What a gradient step went by: the loss, and the norm of its gradient before clipping (NaN where none was)."""
+
+    loss: Tensor
+    gradient_norm: Tensor
 
 
 class Policy(nn.Module, ABC):
@@ -86,17 +97,43 @@ class Policy(nn.Module, ABC):
         """Start using the absorbed statistics. Only between rollouts: within one the policy must not move."""
 
     def gradient_step(
-        self, optimizer: torch.optim.Optimizer, loss: Tensor, rows: int, max_gradient_norm: float | None = None
-    ) -> None:
-        """One step down the gradient of `loss`, which came from `rows` rows."""
+        self,
+        optimizer: torch.optim.Optimizer,
+        losses: Iterable[Tensor],
+        rows: int,
+        max_gradient_norm: float | None = None,
+    ) -> GradientStep:
+        """One step down the gradient of the sum of `losses`, which came from `rows` rows.
+
+        An iterator's losses are differentiated one by one, so that only one of their graphs is in memory at a time.
+        """
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        parts = []
+        for loss in losses:
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._gather_gradients()
+            parts.append(loss.detach())
+        norm = torch.tensor(float("nan"))
         if max_gradient_norm is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            clip_grad_norm_(parameters, max_gradient_norm)
+            norm = clip_grad_norm_(parameters, max_gradient_norm)
         optimizer.step()
+        self._parameters_changed()
         self.ledger.backward_rows += rows
         self.ledger.gradient_steps += 1
+        return GradientStep(torch.stack(parts).sum(), norm)
+
+    def _gather_gradients(self) -> None:
+        """Called after each backward pass, for a policy that computes on a copy of its parameters."""
+
+    def _parameters_changed(self) -> None:
+        """Called after the parameters were changed, for such a policy."""
+
+    def frozen_copy(self) -> Self:
+        """The policy as it is now, without gradients: a reference, or the one that sampled the data."""
+        ledger = self.ledger
+        frozen = copy.deepcopy(self, {id(ledger): ledger})
+        return frozen.requires_grad_(False)
 
     def linearize(self, rollout: Rollout) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """The outputs `[B, T, P]` and the products with their Jacobian J in the actor's parameters (n of them).
@@ -135,3 +172,17 @@ class Policy(nn.Module, ABC):
         with torch.no_grad():
             for parameter, piece in zip(self.actor_parameters, torch.split(vector, sizes), strict=True):
                 parameter.copy_(piece.view_as(parameter))
+        self._parameters_changed()
+
+
+@contextmanager
+def unmetered(*policies: Policy) -> Iterator[None]:
+    """Let the policies count their rows into a ledger that nobody reads."""
+    ledgers = [policy.ledger for policy in policies]
+    for policy in policies:
+        policy.ledger = Ledger(Budget(updates=1))
+    try:
+        yield
+    finally:
+        for policy, ledger in zip(policies, ledgers, strict=True):
+            policy.ledger = ledger

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("polobench", "torch", "numpy", "gymnasium", "pandas", "scipy")
+PACKAGES = ("polobench", "torch", "numpy", "gymnasium", "transformers", "pandas", "scipy")
 
 
 def collect(code_hash: str, device: torch.device, threads: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def collect(code_hash: str, device: torch.device, threads: int) -> dict[str, Any
 def _platform_fingerprint(facts: dict[str, Any]) -> str:
     """A hash of everything outside our code that is known to change bits."""
     major_minor = facts["versions"]["python"].rpartition(".")[0]
-    libraries = [facts["versions"][name] for name in ("torch", "numpy", "gymnasium")]
+    libraries = [facts["versions"][name] for name in ("torch", "numpy", "gymnasium", "transformers")]
     parts = [facts["os"], facts["machine"], facts["instruction_set"], facts["device_name"], facts["threads"]]
     return hashlib.sha256(repr([major_minor, libraries, parts]).encode()).hexdigest()[:16]
 

@@ -9,18 +9,18 @@ import hashlib
 import math
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from polobench.core.budget import Budget, Ledger
+from polobench.core.budget import Ledger
 from polobench.core.device import PeakMemory, synchronize
 from polobench.core.errors import first_line
-from polobench.core.policy import Policy
+from polobench.core.policy import Policy, unmetered
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Evaluation, Task
 
@@ -76,6 +76,7 @@ class Recorder:
         self.memory = PeakMemory(device)
         self.policy: Policy | None = None
         self.trail: list[str] = []
+        self.snapshots: dict[str, Any] = {}
         self.on_progress: Callable[[Progress], None] = lambda progress: None
 
     def start(self, policy: Policy) -> None:
@@ -84,6 +85,7 @@ class Recorder:
             self.policy = policy
             with self._ledger.clock.paused():
                 self._evaluate(self.task.evaluation_episodes, progress=0.0)
+                self._take_snapshot("before")
 
     def __call__(self, update: Update) -> None:
         synchronize(self._device)
@@ -135,11 +137,13 @@ class Recorder:
     def _evaluate(self, episodes: int, progress: float) -> Evaluation:
         assert self.policy is not None
         for name, tensor in sorted(self.policy.state_dict().items()):
-            self._hash.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+            self._hash.update(name.encode() + _bytes(tensor))
         seed = self._rng.integer("evaluation", len(self._curve))
-        with torch.no_grad(), _unmetered(self.policy):
+        with torch.no_grad(), unmetered(self.policy):
             evaluation = self.task.evaluate(self.policy, seed, episodes)
         self._hash.update(struct.pack("<Qdd", self._ledger.samples, evaluation.mean, evaluation.std))
+        for name, value in sorted(evaluation.measures.items()):
+            self._hash.update(name.encode() + struct.pack("<d", value))
         score = self.task.score(evaluation.mean)
         recent = pd.DataFrame(self._updates[self._since_evaluation :]).drop(columns="samples", errors="ignore")
         self._curve.append(
@@ -153,6 +157,7 @@ class Recorder:
                 "return_std": evaluation.std,
                 "score": math.nan if score is None else score,
                 "train_return": self._returns_sum / self._returns_count if self._returns_count else math.nan,
+                **evaluation.measures,
                 **{str(name): float(value) for name, value in recent.mean().items()},
             }
         )
@@ -166,7 +171,15 @@ class Recorder:
             return None
         with self._ledger.clock.paused():
             self._take_returns()
+            self._take_snapshot("after")
             return self._evaluate(self.task.final_episodes, progress=1.0)
+
+    def _take_snapshot(self, when: str) -> None:
+        assert self.policy is not None
+        with torch.no_grad(), unmetered(self.policy):
+            snapshot = self.task.snapshot(self.policy)
+        if snapshot:
+            self.snapshots[when] = snapshot
 
     def digest(self) -> str | None:
         """SHA-256 over what was recorded, times excluded; None if the seconds decided where it ended."""
@@ -188,12 +201,6 @@ class Recorder:
         return table.groupby(stretch).mean().reset_index(drop=True)
 
 
-@contextmanager
-def _unmetered(policy: Policy) -> Iterator[None]:
-    """Let the policy count its rows into a ledger that nobody reads."""
-    ledger = policy.ledger
-    policy.ledger = Ledger(Budget(updates=1))
-    try:
-        yield
-    finally:
-        policy.ledger = ledger
+def _bytes(tensor: torch.Tensor) -> bytes:
+    """The bits of a tensor of any type; numpy has no bfloat16."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

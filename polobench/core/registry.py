@@ -7,6 +7,7 @@ entry is a subclass of `Method`; a task's is a class or function that takes noth
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -58,18 +59,23 @@ def method_class(name: str) -> type[Method]:
 
 
 def find_task(name: str) -> Task:
-    """The task of this name: a registered one, else a gymnasium id.
+    """The task of this name: a registered one, a file or hub id of preference data, else a gymnasium id.
+
+    `NAME@MODEL` is a language task with another model: smollm2, a folder, a .gguf file or an id of the hub.
 
     Raises:
         UsageError: unknown, or its spaces are not supported.
         Unavailable: its plug-in or its environment does not load; the text is the reason.
     """
     entries = _entries(TASKS)
-    if name not in entries:
+    base, at, model = name.partition("@")
+    if base.startswith("hub:") or base.endswith((".jsonl", ".jsonl.gz")):
+        return _data_task(base, model)
+    if base not in entries:
         return _gymnasium_task(name, entries)
-    found = _load(entries[name], "task")
+    found = _load(entries[base], "task")
     try:
-        task = found()
+        task = _with_model(found, name, model) if at else found()
     except PoloError:
         raise
     except Exception as error:
@@ -77,6 +83,20 @@ def find_task(name: str) -> Task:
     if not isinstance(task, Task):
         raise Unavailable(f"task {name!r} of {_source(entries[name])} does not give a polobench.Task")
     return task
+
+
+def _with_model(make_task: Any, name: str, model: str) -> Any:
+    if "model" not in inspect.signature(make_task).parameters:
+        raise UsageError(f"task {name!r}: {name.partition('@')[0]} is no language task and takes no model")
+    task = make_task(model=model)
+    task.name = name
+    return task
+
+
+def _data_task(source: str, model: str) -> Task:
+    from polobench.tasks.preference import from_data
+
+    return from_data(source, model) if model else from_data(source)
 
 
 def _gymnasium_task(name: str, registered: Iterable[str]) -> Task:

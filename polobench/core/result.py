@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed", "diverged", "timeout", "out_of_memory", "skipped")
 _TABLES = ("curve", "updates")
+_ANSWER = {"prompt", "completion"}
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -40,6 +41,8 @@ class RunResult:
         trail: for every update, the first 8 hex digits of the digest so far.
         ran_beside_others: other cells ran on the machine at the same time, so that wall seconds say little.
         throughput: of a throughput cell: iteration, rollout and update seconds a round and what follows from them.
+        snapshots: of a language task: what the policy answers, and how likely it finds preference pairs, "before" and
+            "after" training; the latter is missing where the run failed.
         policy: the trained policy, in the process that ran it; never stored.
     """
 
@@ -68,6 +71,7 @@ class RunResult:
     ledger: LedgerTotals = field(default_factory=LedgerTotals)
     peak_memory_mib: float = math.nan
     throughput: dict[str, Any] = field(default_factory=dict)
+    snapshots: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
     trail: list[str] = field(default_factory=list)
     ran_beside_others: bool = False
@@ -88,11 +92,12 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> RunResult:
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`; a file without `snapshots` has none.
 
         Raises:
             KeyError, TypeError, ValueError: the data are not a result.
         """
+        plain = {"snapshots": {}} | plain
         kept = [item for item in fields(cls) if item.name != "policy"]
         data = {item.name: plain[item.name] if item.type == "str" else _decode(plain[item.name]) for item in kept}
         data["ledger"] = LedgerTotals(**data["ledger"])
@@ -129,8 +134,10 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(value: Any) -> Any:
+    """The inverse of `_encode`; what was asked and answered stays text, be it "NaN"."""
     if isinstance(value, dict):
-        return {key: _decode(item) for key, item in value.items()}
+        texts = _ANSWER if value.keys() >= _ANSWER else ()
+        return {key: item if key in texts and isinstance(item, str) else _decode(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_decode(item) for item in value]
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value

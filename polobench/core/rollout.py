@@ -31,7 +31,10 @@ class Rollout:
         mask: `[B, T]` bool.
         groups: `[B]` rows of equal number share a start state or a prompt.
         rows_independent: True if every transition may be used alone (control), False if a row stays whole (language).
-        advantages, value_targets, old_log_probs: `[B, T]`, attached by a method that splits a rollout in minibatches.
+        prompts: `[B, P]` tokens, padded on the left, so that column P - 1 holds the first observation; None in control.
+        prompt_mask: `[B, P]` bool, False where `prompts` is padded.
+        advantages, value_targets, weights, old_log_probs, reference_log_probs: `[B, T]`, attached by a method that
+            splits a rollout; `weights` are of the terms of a sum, so that the parts' losses add up to the whole's.
     """
 
     observations: Tensor
@@ -43,16 +46,42 @@ class Rollout:
     mask: Tensor
     groups: Tensor
     rows_independent: bool = True
+    prompts: Tensor | None = None
+    prompt_mask: Tensor | None = None
     advantages: Tensor | None = None
     value_targets: Tensor | None = None
+    weights: Tensor | None = None
     old_log_probs: Tensor | None = None
+    reference_log_probs: Tensor | None = None
 
     @property
     def n_samples(self) -> int:
         return int(self.mask.sum())
 
+    @property
+    def n_rows(self) -> int:
+        """Rows that one pass of a network over it takes, padding and prompts included."""
+        return self.mask.numel() + (0 if self.prompts is None else self.prompts.numel())
+
+    @property
+    def has_ranking(self) -> bool:
+        """Some group has rows of different return."""
+        first = torch.zeros(int(self.groups.max()) + 1, dtype=self.rewards.dtype, device=self.mask.device)
+        first[self.groups] = self.returns
+        return bool((first[self.groups] != self.returns).any())
+
+    @property
+    def mean_length(self) -> float:
+        """Steps a row, the mean over the rows."""
+        return self.n_samples / self.mask.shape[0]
+
+    @property
+    def returns(self) -> Tensor:
+        """`[B]` undiscounted returns of the rows, which must be whole episodes."""
+        return (self.rewards * self.mask).sum(1)
+
     def attach(self, **columns: Tensor) -> Rollout:
-        """The same rollout with `advantages`, `value_targets` or `old_log_probs` beside it."""
+        """The same rollout with these columns beside it."""
         return self._with(columns)
 
     def rows(self) -> Rollout:
@@ -72,17 +101,47 @@ class Rollout:
         """The rows of these indices."""
         return self._with({name: value[index] for name, value in self._tensors()})
 
+    def split(self, size: int | None) -> list[Rollout]:
+        """The rows in order, `size` at a time, columns cut back to the longest row of each; all at once for None."""
+        count = self.mask.shape[0]
+        if size is None or size >= count:
+            return [self]
+        index = torch.arange(count, device=self.mask.device)
+        return [self.select(rows)._trimmed() for rows in torch.split(index, size)]
+
+    def split_groups(self, size: int | None) -> list[Rollout]:
+        """As `split`, in whole groups of at most `size` rows together, at least one group each."""
+        if size is None or size >= self.mask.shape[0]:
+            return [self]
+        counts = torch.bincount(self.groups).tolist()
+        bounds, start = [0], 0
+        for number, count in enumerate(counts):
+            end = sum(counts[: number + 1])
+            if end - start > size and end - count > start:
+                start = end - count
+                bounds.append(start)
+        index = torch.arange(self.mask.shape[0], device=self.mask.device)
+        return [self.select(index[a:b])._trimmed() for a, b in pairwise([*bounds, len(index)])]
+
     def minibatches(self, size: int, generator: np.random.Generator) -> Iterator[Rollout]:
-        """The rows in random order, `size` at a time; the last one may be smaller.
+        """The rows in random order, as many at a time as hold `size` steps; the last minibatch may be smaller.
 
         A last minibatch below half the size would be mostly noise, so it joins the one before.
         """
-        count = self.mask.shape[0]
+        count, width = self.mask.shape
+        size = max(1, size // width)
         order = torch.from_numpy(generator.permutation(count)).to(self.mask.device)
         pieces = max(1, (count + size // 2) // size)
         bounds = [size * piece for piece in range(pieces)] + [count]
         for start, end in pairwise(bounds):
             yield self.select(order[start:end])
+
+    def _trimmed(self) -> Rollout:
+        if self.rows_independent:
+            return self
+        width = int(self.mask.any(0).nonzero().max()) + 1
+        whole = ("final_observations", "groups", "prompts", "prompt_mask")
+        return self._with({name: value[:, :width] for name, value in self._tensors() if name not in whole})
 
     def _with(self, columns: dict[str, Tensor], **more: Tensor) -> Rollout:
         changes: dict[str, Any] = columns | more

@@ -7,27 +7,34 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 
 from polobench.core.budget import Ledger
+from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import Policy
 from polobench.core.provenance import modules_of
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 
+SOURCES = ("auto", "data", "policy")
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A held-out evaluation: mean and sample standard deviation over `episodes`, in the task's own unit."""
+    """A held-out evaluation: mean and sample standard deviation over `episodes`, in the task's own unit.
+
+    `measures` are further numbers by name, such as `heldout_kl` [nats]; each becomes a column of the curve.
+    """
 
     mean: float
     std: float
     episodes: int
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -40,6 +47,8 @@ class Task(ABC):
             is not known before `begin` has measured it.
         target: what counts as solved, score 1; None where nobody has defined one.
         evaluation_episodes, final_episodes: episodes of an evaluation on the way, and of the last one.
+        horizon: the most steps that an episode can have.
+        has_preferences: it has a data set for `preferences`.
     """
 
     name: str
@@ -48,11 +57,14 @@ class Task(ABC):
     target: float | None
     evaluation_episodes = 20
     final_episodes = 100
+    horizon: int
+    has_preferences = False
 
     rng: SeedAxes
     ledger: Ledger
     device: torch.device
     _on_policy: Callable[[Policy], None]
+    _initial_policy: Policy
 
     def bind(self, rng: SeedAxes, ledger: Ledger, device: torch.device, on_policy: Callable[[Policy], None]) -> Self:
         """A copy for one run, with its own streams and ledger; `on_policy` is called with each policy it makes."""
@@ -75,11 +87,26 @@ class Task(ABC):
 
     def make_policy(self, hyperparameters: Hyperparameters, *, critic: bool) -> Policy:
         """A fresh policy for this task, on the run's device."""
-        return self.adopt(self.build_policy(hyperparameters, critic=critic))
+        policy = self.build_policy(hyperparameters, critic=critic)
+        return self._introduce(policy)
+
+    def reference_policy(self) -> Policy:
+        """The policy that the run began with, frozen as it was: the starting checkpoint in language."""
+        return self._initial_policy
+
+    def _introduce(self, policy: Policy) -> Policy:
+        policy = policy.to(self.device)
+        policy.ledger = self.ledger
+        self._initial_policy = policy.frozen_copy()
+        return self.adopt(policy)
 
     def floor_policy(self) -> Policy:
         """The policy whose score is 0."""
-        return self.adopt(self.build_floor_policy())
+        return self._introduce(self.build_floor_policy())
+
+    def identity(self) -> dict[str, str]:
+        """What else than code and name decides what this task is, such as the hash of a data file, for a cell's id."""
+        return {}
 
     def adopt(self, policy: Policy) -> Policy:
         """Attach the ledger and announce the policy, so that it is evaluated before its first update."""
@@ -117,6 +144,38 @@ class Task(ABC):
         Raises:
             BudgetExhausted: as `fragments`.
         """
+
+    def preferences(self, count: int) -> Rollout:
+        """`[M, T]`: the next `count` ranked groups of the task's data set; their returns are the scores.
+
+        Raises:
+            BudgetExhausted: as `fragments`.
+            UsageError: the task has no preference data.
+        """
+        raise UsageError(f"task {self.name!r} has no preference data (allowed: pairs sampled from the policy)")
+
+    def ranked_groups(self, policy: Policy, source: str, count: int, size: int) -> Rollout:
+        """`[M, T]`: groups of episodes whose returns rank them, with at least one pair that does not tie.
+
+        Args:
+            policy: samples the episodes, where the source is not the data.
+            source: a member of `SOURCES`; "auto" is the task's data set where it has one, else the policy.
+            count: groups.
+            size: episodes a group, where the policy samples them.
+
+        Raises:
+            BudgetExhausted: as `fragments`; also where the policy never gives two different returns.
+            UsageError: as `preferences`.
+        """
+        if source == "data" or (source == "auto" and self.has_preferences):
+            return self.preferences(count)
+        while not (rollout := self.episodes(policy, count, size)).has_ranking:
+            pass
+        return rollout
+
+    def snapshot(self, policy: Policy) -> dict[str, Any]:
+        """What the policy says and how likely it finds fixed pairs, for the store; nothing in control."""
+        return {}
 
     @abstractmethod
     def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:

@@ -49,8 +49,16 @@ def prepare(cell: Cell) -> PreparedCell:
         return PreparedCell(cell, _identify(cell, dict(cell.overrides)), None, str(error))
     origin = method.provenance()
     known = {name: origin[name] for name in ("code_hash", "platform_fingerprint")}
-    known |= {"floor": str(method.task.floor), "target": method.task.target}
+    known |= {"floor": str(method.task.floor), "target": method.task.target} | _identity(method)
     return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), method)
+
+
+def _identity(method: Method) -> dict[str, str]:
+    """The task's own; a model of the hub that has never been loaded has none yet."""
+    try:
+        return method.task.identity()
+    except Unavailable as error:
+        return {"model": str(error)}
 
 
 def _identify(cell: Cell, hyperparameters: dict[str, object], **known: object) -> str:
@@ -94,7 +102,14 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
         result.unit, result.floor, result.target = task.unit, task.floor, task.target
         result.final_return, result.final_score = task.floor, None if task.target is None else 0.0
         result.provenance = prepared.method.provenance()
+    return _of_study(result, cell)
+
+
+def _of_study(result: RunResult, cell: Cell) -> RunResult:
+    """The result, with what its study says of it."""
     result.provenance["study"] = cell.study
+    if cell.smoke:
+        result.provenance["smoke"] = True
     return result
 
 
@@ -115,8 +130,7 @@ def run_cell(
         cell.seed, cell.budget, clock=clock, on_progress=on_progress, timeout_seconds=cell.timeout_seconds
     )
     result.cell_id, result.ran_beside_others = prepared.cell_id, beside_others
-    result.provenance["study"] = cell.study
-    return result
+    return _of_study(result, cell)
 
 
 def _rounds(probe: ThroughputProbe, rounds: int) -> None:

@@ -12,6 +12,7 @@ tasks = ["CartPole-v1"]
 seeds = "0-4"                     # or 5 (0 to 4), or "3,7", or [3, 7]
 budget = 40_000                   # samples, or {samples = ..., updates = ..., seconds = ...}
 throughput_rounds = 20            # optional; adds one throughput cell a method, task and device
+smoke = true                      # optional; the report says that nothing is concluded from these runs
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from polobench.core.errors import UsageError, unknown
 
 STUDY_KEYS = ("title", "devices", "threads", "tuned", "timeout_seconds", "grid")
 MOST_SEEDS = 10_000
-GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "throughput_rounds")
+GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "throughput_rounds", "smoke")
 WARMUP_ROUNDS = 3
 
 
@@ -39,7 +40,7 @@ class Cell:
 
     The others are the task's tuned values (`methods/tuned.toml`) or, unless `tuned`, the method's defaults.
 
-    The study's name goes along for the record and defines nothing.
+    The study's name, and whether it calls the run a smoke run, go along for the record and define nothing.
 
     A learning cell has `rounds = 0`; a throughput cell times that many iterations.
     """
@@ -56,6 +57,7 @@ class Cell:
     rounds: int = 0
     tuned: bool = True
     study: str = field(default="", compare=False)
+    smoke: bool = field(default=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -162,6 +164,7 @@ def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, A
     tasks = [_text("tasks", item) for item in _list("tasks", grid["tasks"])]
     where = [_text("devices", item) for item in _list("devices", grid.get("devices", devices))]
     seeds, budget = parse_seeds(grid["seeds"]), Budget.of(grid["budget"])
+    common = {**common, "smoke": _truth("smoke", grid.get("smoke", False))}
     learning = [
         Cell(v.method, v.label, task, seed, device, budget, v.overrides, **common)
         for v, task, device, seed in product(variants, tasks, where, seeds)

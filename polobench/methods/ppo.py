@@ -111,7 +111,7 @@ class PPO(Method):
                 loss, metrics = self.loss(policy, batch, clip_eps)
                 if self.hp.target_kl is not None and metrics["kl"] > 1.5 * self.hp.target_kl:
                     return _means(seen) | {"kl": self.kl(policy, rows)}
-                policy.gradient_step(optimizer, loss, 2 * batch.mask.numel(), self.hp.max_gradient_norm)
+                policy.gradient_step(optimizer, [loss], 2 * batch.n_rows, self.hp.max_gradient_norm)
                 for name, value in ({"loss": loss} | metrics).items():
                     seen[name].append(value.detach())
         return _means(seen) | {"kl": self.kl(policy, rows)}

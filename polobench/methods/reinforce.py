@@ -102,8 +102,11 @@ class Reinforce(Method):
         n_episodes = rollout.mask.shape[0]
         objective = score_function_objective(log_probs, advantages, rollout.mask, n_episodes)
         loss = -objective - self.hp.entropy_coef * entropy
-        policy.gradient_step(optimizer, loss, rollout.mask.numel(), self.hp.max_gradient_norm)
+        step = policy.gradient_step(optimizer, [loss], rollout.n_rows, self.hp.max_gradient_norm)
         with torch.no_grad():
             moved = policy.distribution.kl(outputs, policy.outputs(rollout))
         kl = masked_mean(moved, rollout.mask)
-        return loss.item(), {"entropy": entropy.item(), "kl": kl.item()}
+        metrics = {"entropy": entropy.item(), "kl": kl.item(), "episode_length": rollout.mean_length}
+        if self.hp.max_gradient_norm is not None:
+            metrics["gradient_norm"] = float(step.gradient_norm)
+        return loss.item(), metrics

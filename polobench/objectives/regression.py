@@ -31,6 +31,6 @@ def fit_critic(
         losses = []
         for batch in rows.minibatches(minibatch_size, shuffle):
             loss = value_loss(policy, batch)
-            policy.gradient_step(optimizer, loss, batch.mask.numel())
+            policy.gradient_step(optimizer, [loss], batch.n_rows)
             losses.append(loss.item())
     return sum(losses) / len(losses)

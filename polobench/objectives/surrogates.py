@@ -21,16 +21,26 @@ def importance_objective(log_probs: Tensor, old_log_probs: Tensor, advantages: T
 def clipped_objective(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip_eps: float
 ) -> Tensor:
-    """Mean of min(r A, clip(r, 1 - eps, 1 + eps) A), r = pi / pi_old (Schulman et al. 2017, equation 7)."""
+    """Mean of `clipped_terms`."""
+    return masked_mean(clipped_terms(log_probs, old_log_probs, advantages, clip_eps), mask)
+
+
+def clipped_terms(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_eps: float) -> Tensor:
+    """`[B, T]`: min(r A, clip(r, 1 - eps, 1 + eps) A), r = pi / pi_old (Schulman et al. 2017, equation 7)."""
     ratio = torch.exp(log_probs - old_log_probs)
     clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps)
-    return masked_mean(torch.minimum(ratio * advantages, clipped * advantages), mask)
+    return torch.minimum(ratio * advantages, clipped * advantages)
 
 
 def k3_kl(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
-    """Mean of r - 1 - log r, an unbiased, non-negative estimate of KL(old || new) [nats] from the old one's samples.
+    """The mean k3 estimate of KL(old || new) [nats] from the old policy's samples."""
+    return masked_mean(k3_terms(old_log_probs, log_probs), mask)
+
+
+def k3_terms(sampler_log_probs: Tensor, other_log_probs: Tensor) -> Tensor:
+    """`[B, T]`: r - 1 - log r, r = other / sampler: an unbiased, non-negative estimate of KL(sampler || other) [nats].
 
     Source: Schulman 2020, "Approximating KL Divergence", estimator k3.
     """
-    log_ratio = log_probs - old_log_probs
-    return masked_mean(torch.expm1(log_ratio) - log_ratio, mask)
+    log_ratio = other_log_probs - sampler_log_probs
+    return torch.expm1(log_ratio) - log_ratio

@@ -62,7 +62,9 @@ class ControlTask(Task):
         self._observation_codec = ObservationCodec(name, with_spaces.observation_space)
         self._action_codec = ActionCodec(name, with_spaces.action_space)
         reference = _references().get(name, {})
-        threshold = None if with_spaces.spec is None else with_spaces.spec.reward_threshold
+        spec = with_spaces.spec
+        threshold = None if spec is None else spec.reward_threshold
+        self.horizon = (spec.max_episode_steps if spec else None) or LONGEST_EPISODE
         self.target = target if target is not None else reference.get("target", threshold)
         with_spaces.close()
         self.floor = floor if floor is not None else reference.get("floor", math.nan)
@@ -155,6 +157,7 @@ class ControlTask(Task):
         """One charged step of all environments; `mask` `[N]` says which of them count."""
         counted = int(mask.sum())
         self.ledger.charge_generated(counted)
+        self.ledger.reward_calls += counted
         self.ledger.discarded_transitions += len(mask) - counted
         observations = runner.observations
         noise = policy.distribution.noise(self._actions_rng, mask.shape)

@@ -1,0 +1,113 @@
+"""Ranking: the policy's log-probabilities of several responses are fitted to their order, held by a KL penalty.
+
+    all pairs:       L = -mean over y_i better than y_j of log sigmoid( beta (s_i - s_j) )  +  c KL
+    Plackett-Luce:   L = -mean over groups of sum_k log( exp(beta s_k) / sum_(l no better) exp(beta s_l) )  +  c KL
+    s_i = log pi(y_i | x),   KL = mean over the responses' tokens of KL( pi(. | x, y_<t) || pi_ref(. | x, y_<t) )
+
+This is what the source article calls by the name of another method, done soundly: there is no sampled advantage and no
+clipped ratio here, and the KL is between distributions, not a difference of clamped log-probabilities.
+
+Sources: Yuan et al. 2023, "RRHF: Rank Responses to Align Language Models with Human Feedback", section 3 (ranking by
+the policy's own log-probabilities); Burges et al. 2005, "Learning to Rank using Gradient Descent", section 3 (the
+pairwise logistic loss); Plackett 1975, "The Analysis of Permutations".
+
+Departures:
+- RRHF uses a hinge and adds a likelihood term on the best response; here the KL keeps the policy a language model.
+- The KL is taken over the whole vocabulary, at the states of the ranked responses, which the policy did not visit
+  itself where they come from a data set.
+- Tied responses do not compete with each other in Plackett-Luce.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.method import Method
+from polobench.core.policy import Policy
+from polobench.core.recorder import Update
+from polobench.core.rollout import Rollout
+from polobench.core.seeding import SeedAxes
+from polobench.core.task import SOURCES, Task
+from polobench.objectives.preference import better_pairs, logistic_losses, plackett_luce_losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingHyperparameters(Hyperparameters):
+    """Fields as declared below; `polobench list methods --json` prints them."""
+
+    source: str = hyperparameter("auto", "of the groups: the task's data where it has some", choices=SOURCES)
+    n_groups: int = hyperparameter(8, "prompts, or start states, a batch", low=1)
+    group_size: int = hyperparameter(8, "responses sampled of each; a data set has its own", low=2)
+    refresh_updates: int = hyperparameter(1, "updates on a batch before the policy samples anew", low=1)
+    loss: str = hyperparameter("pairwise", "over a ranked group", choices=("pairwise", "plackett_luce"))
+    score: str = hyperparameter(
+        "sum", "a response's value: its log-probability, or the mean over its tokens", choices=("sum", "mean")
+    )
+    beta: float = hyperparameter(1.0, "scale of the values", low=1e-6)
+    kl_coef: float = hyperparameter(0.02, "weight of the KL to the reference policy", low=0)
+    learning_rate: float = hyperparameter(3e-4, "of Adam", low=0)
+    max_gradient_norm: float = hyperparameter(1.0, "the gradient is clipped to it", low=0)
+    micro_batch: int | None = hyperparameter(None, "rows through the model at once, in whole groups", low=1)
+
+
+class Ranking(Method):
+    """Over ranked groups of a data set, or of the policy's own responses."""
+
+    name = "ranking"
+    Hyperparameters = RankingHyperparameters
+
+    def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
+        hp = self.hp
+        policy = task.make_policy(hp, critic=False)
+        optimizer = torch.optim.Adam(policy.actor_parameters, lr=hp.learning_rate, fused=True)
+        while True:
+            batch = task.ranked_groups(policy, hp.source, hp.n_groups, hp.group_size)
+            is_data = batch.reference_log_probs is not None
+            for _ in range(1 if is_data else hp.refresh_updates):
+                metrics = self.improve(policy, task.reference_policy(), optimizer, batch)
+                metrics |= {"reward": float(batch.returns.mean()), "completion_length": batch.mean_length}
+                yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
+
+    def improve(
+        self, policy: Policy, reference: Policy, optimizer: torch.optim.Optimizer, batch: Rollout
+    ) -> dict[str, float]:
+        """One gradient step on the groups of a batch; gives the metrics."""
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=batch.mask.device))
+        losses = self.losses(policy, reference, batch.split_groups(self.hp.micro_batch), sums)
+        step = policy.gradient_step(optimizer, losses, batch.n_rows, self.hp.max_gradient_norm)
+        metrics = {"loss": step.loss, "gradient_norm": step.gradient_norm} | sums
+        return {name: float(value) for name, value in metrics.items()}
+
+    def losses(
+        self, policy: Policy, reference: Policy, parts: list[Rollout], sums: dict[str, Tensor]
+    ) -> Iterator[Tensor]:
+        """The loss of each part, scalars that add up to the batch's; adds the parts' metrics to `sums`."""
+        pairs = [better_pairs(part.returns, part.groups) for part in parts]
+        n_pairs, n_tokens = sum(len(better) for better, _ in pairs), sum(part.n_samples for part in parts)
+        n_groups = sum(len(set(part.groups.tolist())) for part in parts)
+        for part, (better, worse) in zip(parts, pairs, strict=True):
+            outputs = policy.outputs(part)
+            log_probs = (policy.distribution.log_prob(outputs, part.actions) * part.mask).sum(1)
+            values = self.hp.beta * (log_probs if self.hp.score == "sum" else log_probs / part.mask.sum(1))
+            margins = values[better] - values[worse]
+            if self.hp.loss == "pairwise":
+                loss = logistic_losses(margins).sum() / n_pairs
+            else:
+                loss = plackett_luce_losses(values, part.returns, part.groups).sum() / n_groups
+            with torch.no_grad():
+                fixed = reference.outputs(part)
+            kl = (policy.distribution.kl(outputs, fixed) * part.mask).sum() / n_tokens
+            with torch.no_grad():
+                sums["kl_to_reference"] += kl
+                sums["accuracy"] += (margins > 0).sum() / n_pairs
+                sums["margin"] += margins.sum() / n_pairs
+                sums["chosen_log_prob"] += log_probs[better].sum() / n_pairs
+                sums["rejected_log_prob"] += log_probs[worse].sum() / n_pairs
+                sums["entropy"] += (policy.distribution.entropy(outputs) * part.mask).sum() / n_tokens
+            yield loss + self.hp.kl_coef * kl

@@ -1,0 +1,165 @@
+"""A causal language model as a policy: a state is a prompt and the tokens so far, an action is the next token.
+
+Shapes: `[B, T]` as in `Rollout`: B completions, T token positions; P prompt tokens, H hidden units, V tokens.
+
+A pass over a rollout moves every row to the left, so that padding stands only behind it: causal attention then needs no
+mask, and a row's numbers do not depend on the padding of its neighbours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from polobench.core.errors import UsageError
+from polobench.core.policy import Distribution, Policy
+from polobench.core.rollout import Rollout
+from polobench.policies.distributions import Categorical
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class CausalLM(Policy):
+    """A causal language model of transformers, with the softmax of its logits over `temperature` as the policy.
+
+    The critic, where there is one, is a small network on the detached last hidden states: the value loss cannot move
+    the policy, and the critic needs no model of its own.
+
+    Args:
+        model: in float32, without dropout; it is taken over, not copied.
+        temperature: above 0.
+        compute_dtype: a key of `DTYPES`. With bfloat16 the model computes on a rounded copy of float32 master weights,
+            which collect the gradients in float32 and are what the optimiser steps.
+        critic: with a value head.
+        generator: of the value head's initial weights.
+        generation_batch: so many completions are sampled side by side.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        temperature: float = 1.0,
+        compute_dtype: str = "float32",
+        critic: bool = False,
+        generator: torch.Generator | None = None,
+        generation_batch: int = 64,
+    ) -> None:
+        super().__init__()
+        self.distribution: Distribution = Categorical()
+        self.temperature = temperature
+        self.generation_batch = generation_batch
+        self.model = model.eval()
+        self.model.config.pad_token_id = None  # else the model looks for padding in every pass
+        self.head = _value_head(model.config.hidden_size, generator) if critic else None
+        masters = [nn.Parameter(weight.detach().clone()) for weight in model.parameters()]
+        self.masters = nn.ParameterList(masters) if compute_dtype == "bfloat16" else None
+        self.model.to(DTYPES[compute_dtype])
+
+    @property
+    def actor_parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters() if self.masters is None else self.masters)
+
+    @property
+    def critic_parameters(self) -> list[nn.Parameter]:
+        return [] if self.head is None else list(self.head.parameters())
+
+    def outputs(self, rollout: Rollout) -> Tensor:
+        return self.logits(self._hidden(rollout, rollout.mask.shape[1]))
+
+    def values(self, rollout: Rollout) -> Tensor:
+        return self._values(rollout, rollout.mask.shape[1] + 1)
+
+    def state_values(self, rollout: Rollout) -> Tensor:
+        return self._values(rollout, rollout.mask.shape[1])
+
+    def _values(self, rollout: Rollout, columns: int) -> Tensor:
+        if self.head is None:
+            raise RuntimeError("this policy was made without a critic")
+        hidden = self._hidden(rollout, columns).detach()
+        values: Tensor = self.head(hidden.to(next(self.head.parameters()).dtype))
+        return values.squeeze(-1)
+
+    def _hidden(self, rollout: Rollout, columns: int) -> Tensor:
+        """`[B, columns, H]` the last hidden states, from the last prompt token on."""
+        tokens, first = _left_aligned(rollout, columns - 1)
+        self.ledger.forward_rows += tokens.numel()
+        hidden: Tensor = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        if isinstance(first, int):
+            return hidden[:, first : first + columns]
+        index = (first.unsqueeze(1) + torch.arange(columns, device=first.device)).clamp(max=tokens.shape[1] - 1)
+        return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states `[..., H]` to logits over the temperature `[..., V]`, in float32 at least."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+        return logits if self.temperature == 1 else logits / self.temperature
+
+    def next_token_logits(self, tokens: Tensor, **state: Any) -> Tensor:
+        """`[N, V]` after the last of `tokens` `[N, L]`; `state` is the cache with its mask and positions."""
+        self.ledger.forward_rows += tokens.numel()
+        hidden: Tensor = self.model.base_model(input_ids=tokens, **state).last_hidden_state[:, -1]
+        return self.logits(hidden)
+
+    def act(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """The next tokens after whole sequences `[N, L]`, without a cache."""
+        return self.distribution.sample(self.next_token_logits(observations, use_cache=False), noise)
+
+    def act_greedily(self, observations: Tensor, noise: Tensor) -> Tensor:
+        return self.distribution.mode(self.next_token_logits(observations, use_cache=False))
+
+    def linearize(self, rollout: Rollout) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """As every policy's, with plain attention, whose backward pass can be differentiated again."""
+        if self.masters is not None:
+            raise UsageError("compute_dtype is 'bfloat16', which has no Jacobian products (allowed: float32, float64)")
+        with sdpa_kernel(SDPBackend.MATH):
+            return super().linearize(rollout)
+
+    def frozen_copy(self) -> Self:
+        """As every policy's, without master weights, which nothing will step."""
+        frozen = copy.deepcopy(self, {id(self.ledger): self.ledger, id(self.masters): None})
+        return frozen.requires_grad_(False)
+
+    def _gather_gradients(self) -> None:
+        if self.masters is None:
+            return
+        for master, weight in zip(self.masters, self.model.parameters(), strict=True):
+            if weight.grad is not None:
+                gradient = weight.grad.to(master.dtype)
+                master.grad = gradient if master.grad is None else master.grad + gradient
+                weight.grad = None
+
+    def _parameters_changed(self) -> None:
+        if self.masters is not None:
+            with torch.no_grad():
+                for master, weight in zip(self.masters, self.model.parameters(), strict=True):
+                    weight.copy_(master)
+
+
+def _value_head(width: int, generator: torch.Generator | None) -> nn.Sequential:
+    """Two layers; the last one starts at 0, so that the first advantages are the rewards."""
+    first = nn.Linear(width, width, device="meta").to_empty(device="cpu")
+    last = nn.Linear(width, 1, device="meta").to_empty(device="cpu")
+    nn.init.orthogonal_(first.weight, generator=generator)
+    for zero in (first.bias, last.weight, last.bias):
+        nn.init.zeros_(zero)
+    return nn.Sequential(first, nn.Tanh(), last)
+
+
+def _left_aligned(rollout: Rollout, width: int) -> tuple[Tensor, Tensor | int]:
+    """Prompts and the first `width` actions, padding last: `[B, L]`, and the column of the last prompt token `[B]`."""
+    assert rollout.prompts is not None
+    assert rollout.prompt_mask is not None
+    tokens = torch.cat([rollout.prompts, rollout.actions[:, :width]], 1)
+    lengths = rollout.prompt_mask.sum(1)
+    longest = rollout.prompts.shape[1]
+    if bool((lengths == longest).all()):
+        return tokens, longest - 1
+    columns = int((lengths + rollout.mask.sum(1)).max().clamp(max=tokens.shape[1]))
+    index = torch.arange(columns, device=tokens.device) + (longest - lengths).unsqueeze(1)
+    return tokens.gather(1, index.clamp(max=tokens.shape[1] - 1)), lengths - 1

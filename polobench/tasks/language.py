@@ -1,0 +1,205 @@
+"""Language tasks: a completion is an episode of the token MDP, and samples are completion tokens.
+
+`LanguageTask` is what all of them share: a model, prompts in tokens, fixed pairs, and what is measured of a policy.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from polobench.core.budget import Budget, Ledger
+from polobench.core.errors import UsageError
+from polobench.core.hyperparameters import Hyperparameters
+from polobench.core.policy import Policy, unmetered
+from polobench.core.rollout import Rollout
+from polobench.core.seeding import SeedAxes
+from polobench.core.task import Task
+from polobench.policies.causal_lm import CausalLM
+from polobench.policies.generation import Completions, complete
+from polobench.policies.pretrained import ModelSource, Pretrained, load, locate
+from polobench.tasks.pairs import PairSet, accuracies, margin
+from polobench.tasks.preference_formats import Prompt
+from polobench.tasks.text import TextCodec, as_rollout, shown
+
+Tokens = list[int]
+
+SHOWN_PROMPTS = 8
+PROBE_SEED = 20_000
+
+
+class LanguageTask(Task):
+    """A causal language model and what it is asked.
+
+    Args:
+        name: the task's name.
+        model: a name as `polobench.policies.pretrained.locate` takes it, or a function that makes one.
+        max_new_tokens: the longest completion.
+        unit, target, floor: as of every task; a floor of NaN is measured: the starting checkpoint's own evaluation.
+
+    Raises:
+        UsageError, Unavailable: as `locate`.
+    """
+
+    final_episodes = 500
+    evaluation_episodes = 200
+
+    def __init__(
+        self,
+        name: str,
+        model: str | Callable[[], Pretrained],
+        *,
+        max_new_tokens: int,
+        unit: str,
+        target: float | None = None,
+        floor: float = math.nan,
+    ) -> None:
+        self.name, self.unit, self.target, self.floor = name, unit, target, floor
+        self.horizon = max_new_tokens
+        self._source = locate(model) if isinstance(model, str) else model
+
+    def identity(self) -> dict[str, str]:
+        return {"model": self._source.identity()} if isinstance(self._source, ModelSource) else {}
+
+    def begin(self) -> None:
+        self._loaded: Pretrained | None = self._load()
+        self.codec = TextCodec(self._loaded.tokenizer)
+        self.notes: Counter[str] = Counter()
+        self.pairs: dict[str, PairSet] = {}
+        self._first_columns: dict[str, dict[str, list[float]]] = {}
+        self._finished_returns: list[float] = []
+        self._queue: list[int] = []
+        self._passes = 0
+        self._prepare(self._loaded.context_length)
+        checkpoint = CausalLM(self._loaded.model).to(self.device)
+        checkpoint.ledger = Ledger(Budget(updates=1))
+        with torch.no_grad():
+            self._prepare_pairs(checkpoint)
+            if math.isnan(self.floor):
+                self._initial_policy = checkpoint
+                self.floor = self.evaluate(checkpoint, 0, self.final_episodes).mean
+
+    def _load(self) -> Pretrained:
+        return load(self._source) if isinstance(self._source, ModelSource) else self._source()
+
+    @abstractmethod
+    def _prepare(self, context_length: int) -> None:
+        """Turn the task's texts into tokens; what does not fit is named, or left out and counted in `notes`."""
+
+    @abstractmethod
+    def _prepare_pairs(self, checkpoint: CausalLM) -> None:
+        """Fill `pairs`: the fixed ones by which every policy is measured."""
+
+    def close(self) -> None:
+        self._loaded = None
+
+    def drain_episode_returns(self) -> list[float]:
+        drained, self._finished_returns = self._finished_returns, []
+        return drained
+
+    def build_policy(self, hyperparameters: Hyperparameters, *, critic: bool) -> Policy:
+        hp = hyperparameters
+        return self._policy(hp.temperature, hp.compute_dtype, critic, hp.generation_batch)
+
+    def build_floor_policy(self) -> Policy:
+        return self._policy()
+
+    def _policy(
+        self, temperature: float = 1.0, dtype: str = "float32", critic: bool = False, generation_batch: int = 64
+    ) -> CausalLM:
+        """The model that `begin` loaded goes into the first policy, so that it is not twice in memory."""
+        loaded, self._loaded = self._loaded or self._load(), None
+        return CausalLM(loaded.model, temperature, dtype, critic, self.rng.torch("policy"), generation_batch)
+
+    def _next_prompts(self, count: int, of: int) -> list[int]:
+        """Numbers of training prompts, all `of` them in an order that is drawn anew for every pass."""
+        while len(self._queue) < count:
+            self._queue += self.rng.numpy("prompts", self._passes).permutation(of).tolist()
+            self._passes += 1
+        taken, self._queue = self._queue[:count], self._queue[count:]
+        return taken
+
+    def _complete(
+        self,
+        policy: Policy,
+        prompts: Sequence[Tokens],
+        uniforms: np.ndarray | None,
+        before_step: Callable[[int], None] = lambda live: None,
+    ) -> Completions:
+        language = language_policy(policy)
+        return complete(
+            language,
+            prompts,
+            None if uniforms is None else torch.from_numpy(uniforms).to(self.device),
+            limit=self.horizon,
+            end_token=self.codec.end_token,
+            batch=language.generation_batch,
+            before_step=before_step,
+        )
+
+    def _texts(self, completions: Completions) -> list[str]:
+        return [self.codec.text(row[mask].tolist()) for row, mask in zip(completions.tokens, completions.mask)]
+
+    def _measures_of_samples(self, policy: CausalLM, sampled: Rollout) -> dict[str, float]:
+        """Length, entropy [nats a token] and KL to the starting checkpoint [nats a token] over sampled completions."""
+        reference = language_policy(self.reference_policy())
+        sums = dict.fromkeys(("entropy", "kl"), 0.0)
+        with unmetered(reference):
+            for part in sampled.split(policy.generation_batch):
+                outputs = policy.outputs(part)
+                sums["entropy"] += float((policy.distribution.entropy(outputs) * part.mask).sum())
+                sums["kl"] += float((policy.distribution.kl(outputs, reference.outputs(part)) * part.mask).sum())
+        means = {name: value / sampled.n_samples for name, value in sums.items()}
+        return means | {"completion_length": sampled.mean_length}
+
+    def _measures_of_pairs(self, policy: CausalLM, names: Sequence[str]) -> dict[str, float]:
+        """Accuracies and margin on these of the fixed pairs."""
+        measures: dict[str, float] = {}
+        for name in names:
+            columns = self.pairs[name].columns(policy, policy.generation_batch)
+            first = self._columns_of_checkpoint(name)
+            summed, normalised = accuracies(columns)
+            measures |= {f"{name}_accuracy": summed, f"{name}_accuracy_normalised": normalised}
+            measures[f"{name}_margin"] = margin(columns, first)
+        return measures
+
+    def _columns_of_checkpoint(self, name: str) -> dict[str, list[float]]:
+        if name not in self._first_columns:
+            reference = language_policy(self.reference_policy())
+            with unmetered(reference):
+                self._first_columns[name] = self.pairs[name].columns(reference, reference.generation_batch)
+        return self._first_columns[name]
+
+    def _snapshot(
+        self, policy: CausalLM, prompts: Sequence[Prompt], tokens: Sequence[Tokens], rewards: Callable[..., Any]
+    ) -> dict[str, Any]:
+        """The greedy answers to the first prompts, the fixed pairs, and measures of sampled answers."""
+        few = list(tokens[:SHOWN_PROMPTS])
+        texts = self._texts(self._complete(policy, few, None))
+        said = zip(prompts, texts, rewards([shown(prompt) for prompt in prompts[: len(few)]], texts))
+        uniforms = SeedAxes(PROBE_SEED).numpy("snapshot").random((len(few), self.horizon))
+        drawn = as_rollout(few, self._complete(policy, few, uniforms), [0.0] * len(few), range(len(few)))
+        measures = self._measures_of_samples(policy, drawn)
+        return {
+            "completions": [{"prompt": shown(p), "completion": text, "reward": reward} for p, text, reward in said],
+            "pairs": {name: pairs.columns(policy, policy.generation_batch) for name, pairs in self.pairs.items()},
+            "measures": {"kl_to_reference": measures.pop("kl")} | measures,
+            "notes": dict(self.notes),
+        }
+
+
+def language_policy(policy: Policy) -> CausalLM:
+    """The policy as a language model.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(policy, CausalLM):
+        raise UsageError(f"a language task needs a causal language model as its policy, not {type(policy).__name__}")
+    return policy

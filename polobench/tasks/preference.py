@@ -1,0 +1,159 @@
+"""Preference tasks: a fixed data set of ranked responses, and no reward.
+
+The held-out evaluation is preference accuracy: the share of the held-out prompts' pairs whose better response has the
+larger log-probability, summed over its tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from polobench.core.errors import UsageError
+from polobench.core.policy import Policy
+from polobench.core.rollout import Rollout
+from polobench.core.task import Evaluation
+from polobench.policies.causal_lm import CausalLM
+from polobench.policies.pretrained import Pretrained
+from polobench.tasks.language import LanguageTask, Tokens, language_policy
+from polobench.tasks.pairs import PairSet, accuracies
+from polobench.tasks.preference_data import (
+    PreferenceData,
+    RankedGroup,
+    builtin_preferences,
+    hub_preferences,
+    read_preferences,
+    split_by_prompt,
+)
+from polobench.tasks.text import as_completions, as_rollout
+
+HELDOUT_SHARE = 0.25
+SPLIT_SEED = 0
+MAX_NEW_TOKENS = 48
+DEFAULT_MODEL = "smollm2"
+HUB = "hub:"
+Encoded = tuple[RankedGroup, Tokens, list[Tokens]]
+
+
+class PreferenceTask(LanguageTask):
+    """Ranked groups that a policy is fitted to; a quarter of the prompts is held out.
+
+    The reference's log-probabilities are computed once, when the first groups are read. A response that does not fit
+    into the model's context is left out and counted.
+
+    Args:
+        name: the task's name.
+        data: at least two prompts.
+        model, max_new_tokens: as `LanguageTask`; so many tokens have the answers that a report shows.
+    """
+
+    has_preferences = True
+    evaluation_episodes = final_episodes = 1
+
+    def __init__(
+        self,
+        name: str,
+        data: PreferenceData,
+        model: str | Callable[[], Pretrained] = DEFAULT_MODEL,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> None:
+        super().__init__(name, model, max_new_tokens=max_new_tokens, unit="held-out preference accuracy")
+        self._data = data
+        self._train_groups, self._heldout_groups = split_by_prompt(data, HELDOUT_SHARE, SPLIT_SEED)
+
+    def identity(self) -> dict[str, str]:
+        return super().identity() | {"data": self._data.digest}
+
+    def _prepare(self, context_length: int) -> None:
+        self.notes = Counter(reason for _, reason in self._data.skipped)
+        self._train = self._encoded(self._train_groups, context_length)
+        heldout = self._encoded(self._heldout_groups, context_length)
+        self.pairs = {"heldout": PairSet.of(self._rollout(heldout)), "train": PairSet.of(self._rollout(self._train))}
+        self._reference_rows: list[torch.Tensor] = []
+
+    def _prepare_pairs(self, checkpoint: CausalLM) -> None:
+        """They are the data, which `_prepare` has read."""
+
+    def _encoded(self, groups: Sequence[RankedGroup], context_length: int) -> list[Encoded]:
+        """Each group that fits, with its prompt's and its responses' tokens."""
+        kept = []
+        for group in groups:
+            prompt = self.codec.prompt(group.prompt)
+            responses = [self.codec.response(text) for text in group.responses]
+            if len(prompt) + max(map(len, responses)) > context_length:
+                self.notes["longer than the model's context"] += 1
+            else:
+                kept.append((group, prompt, responses))
+        if not kept:
+            raise UsageError(f"task {self.name!r}: no prompt with its responses fits the context of {context_length}")
+        return kept
+
+    def _rollout(self, groups: Sequence[Encoded]) -> Rollout:
+        """`[M, T]` the responses of these groups; their returns are the scores."""
+        prompts = [prompt for _, prompt, responses in groups for _ in responses]
+        rows = [row for _, _, responses in groups for row in responses]
+        scores = [score for group, _, _ in groups for score in group.scores]
+        numbers = [number for number, (_, _, responses) in enumerate(groups) for _ in responses]
+        return as_rollout(prompts, as_completions(rows, self.codec.end_token, self.device), scores, numbers)
+
+    def preferences(self, count: int) -> Rollout:
+        with self.ledger.timing_rollout():
+            if not self._reference_rows:
+                self._reference_rows = self._reference_log_probs()
+            chosen = self._next_prompts(count, len(self._train))
+            rollout = self._rollout([self._train[index] for index in chosen])
+            self.ledger.charge_read(rollout.n_samples)
+            fixed = torch.cat([self._reference_rows[index] for index in chosen])
+            return rollout.attach(reference_log_probs=fixed[:, : rollout.mask.shape[1]])
+
+    def _reference_log_probs(self) -> list[torch.Tensor]:
+        """For each training group `[G, longest]`, the starting checkpoint's log-probabilities."""
+        reference = language_policy(self.reference_policy())
+        everything = self._rollout(self._train)
+        width, parts = everything.mask.shape[1], []
+        with torch.no_grad():
+            for part in everything.split(reference.generation_batch):
+                log_probs = reference.distribution.log_prob(reference.outputs(part), part.actions) * part.mask
+                parts.append(torch.nn.functional.pad(log_probs, (0, width - log_probs.shape[1])))
+        sizes = [len(responses) for _, _, responses in self._train]
+        return list(torch.cat(parts).split_with_sizes(sizes))
+
+    def fragments(self, policy: Policy, batch: int, n_steps: int) -> Rollout:
+        return self.episodes(policy, batch, 1)
+
+    def episodes(self, policy: Policy, groups: int, size: int) -> Rollout:
+        raise UsageError(f"task {self.name!r} has preference data and no reward (allowed methods: dpo, ranking)")
+
+    def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
+        language = language_policy(policy)
+        columns = self.pairs["heldout"].columns(language, language.generation_batch)
+        summed, _ = accuracies(columns)
+        measures = self._measures_of_pairs(language, ["heldout", "train"])
+        return Evaluation(summed, math.nan, len(columns["prompt"]), measures)
+
+    def snapshot(self, policy: Policy) -> dict[str, Any]:
+        asked = [self.codec.prompt(group.prompt) for group in self._heldout_groups]
+        prompts = [group.prompt for group in self._heldout_groups]
+        return self._snapshot(language_policy(policy), prompts, asked, lambda shown, texts: [None] * len(texts))
+
+
+def builtin(model: str = DEFAULT_MODEL) -> PreferenceTask:
+    """The project's own set: facts, arithmetic, style, refusals and jokes."""
+    return PreferenceTask(
+        "preferences" if model == DEFAULT_MODEL else f"preferences@{model}", builtin_preferences(), model
+    )
+
+
+def from_data(source: str, model: str = DEFAULT_MODEL) -> PreferenceTask:
+    """A JSONL file, or `hub:` and the id of a data set, with a model.
+
+    Raises:
+        UsageError, Unavailable: as the readers of `preference_data`.
+    """
+    data = hub_preferences(source.removeprefix(HUB)) if source.startswith(HUB) else read_preferences(source)
+    return PreferenceTask(f"{source}@{model}", data, model)
