@@ -34,6 +34,11 @@ WORLDS = {
     "Acrobot-v1": World(-499.0, -100.0, -82.0),
     "Pendulum-v1": World(-1230.0, -200.0, -160.0),
 }
+LANGUAGE_WORLDS = {
+    "sums-tiny-gpt": World(0.041, None, 0.62, "held-out sampled exact match"),
+    "summaries": World(0.52, 1.0, 0.83, "held-out preference accuracy"),
+}
+LANGUAGE_METHODS = ("dpo", "grpo", "ranking", "reinforce")
 SKILLS = {"random": 0.0, "reinforce": 0.75, "ppo": 1.0, "trpo": 0.97}
 SPEEDS = {"random": 60_000.0, "reinforce": 21_000.0, "ppo": 12_000.0, "trpo": 16_000.0}
 
@@ -42,7 +47,7 @@ def make_result(
     method: str = "ppo", task: str = "CartPole-v1", seed: int = 0, budget: int = 50_000, **changes: Any
 ) -> RunResult:
     """A learning run that ended ok, with a learning curve that rises towards the method's skill."""
-    world = WORLDS.get(task, World(0.0, 1.0, 1.0))
+    world = (WORLDS | LANGUAGE_WORLDS).get(task, World(0.0, 1.0, 1.0))
     rng = np.random.default_rng(zlib.crc32(f"{method} {task} {seed}".encode()))
     skill, speed = SKILLS.get(method, 0.9), SPEEDS.get(method, 10_000.0) * rng.uniform(0.9, 1.1)
     curve = _curve(world, skill, speed, budget, rng)
@@ -104,6 +109,41 @@ def make_throughput(method: str = "ppo", task: str = "CartPole-v1", seed: int = 
     return make_result(method, task, seed, **(base | rest | changes))
 
 
+def make_language(
+    method: str = "dpo", task: str = "summaries", seed: int = 0, prompts: int = 15, pairs: int = 90, **changes: Any
+) -> RunResult:
+    """A run of a language model that ended ok, with what it said before and after."""
+    rng = np.random.default_rng(zlib.crc32(f"language {method} {task} {seed}".encode()))
+    before = _pairs(np.random.default_rng(zlib.crc32(task.encode())), prompts, pairs)
+    after = {name: _moved(columns, method, rng) for name, columns in before.items()}
+    measures = {"kl_to_reference": 0.0, "entropy": 2.4, "completion_length": 31.0}
+    later = {"kl_to_reference": 3.1 * rng.uniform(), "entropy": 1.1 + 0.2 * rng.uniform(), "completion_length": 24.5}
+    snapshots = {
+        "before": _snapshot("I am not sure;\nperhaps 7", before, measures),
+        "after": _snapshot(f"The answer is {seed + 3}.", after, later),
+    }
+    result = make_result(method, task, seed, budget=20_000)
+    result.curve = result.curve.assign(**_language_columns(len(result.curve), method, rng))
+    result.snapshots = snapshots
+    for name, value in changes.items():
+        setattr(result, name, value)
+    return with_id(result)
+
+
+def failed_language(result: RunResult, at: float = 0.4) -> RunResult:
+    """The same run, ended early: nobody asked it anything after that."""
+    result.snapshots.pop("after", None)
+    return failed(result, at)
+
+
+def language_demo(folder: Path, seeds: int = 5) -> Path:
+    """Four methods on two tasks, one failed run: a store as a language study leaves it."""
+    names = [(method, task, seed) for task in LANGUAGE_WORLDS for method in LANGUAGE_METHODS for seed in range(seeds)]
+    results = {name: make_language(*name) for name in names}
+    failed_language(results["grpo", "summaries", 0])
+    return save_all(folder, *results.values())
+
+
 def save_all(folder: Path, *results: RunResult) -> Path:
     """A store of these results."""
     store = Store(folder)
@@ -151,6 +191,52 @@ def _updates(method: str, budget: int, rng: np.random.Generator) -> pd.DataFrame
     typical = {"reinforce": 2e-3, "ppo": 1e-2}.get(method, 8e-3)
     spread = 0.15 if method == "trpo" else 0.6
     return pd.DataFrame({"samples": samples, "loss": loss, "kl": typical * rng.lognormal(0, spread, UPDATES)})
+
+
+def _pairs(rng: np.random.Generator, prompts: int, pairs: int) -> dict[str, Any]:
+    """Held-out and training pairs of a policy that prefers nothing yet; longer responses are less likely."""
+    found = {}
+    for name in ("heldout", "train"):
+        lengths = {f"{kind}_tokens": rng.integers(8, 40, pairs) for kind in ("chosen", "rejected")}
+        columns: dict[str, Any] = {"prompt": (np.arange(pairs) * prompts // pairs).tolist()}
+        easy = rng.normal(0, 0.25, prompts)[columns["prompt"]]
+        for kind in ("chosen", "rejected"):
+            tokens = lengths[f"{kind}_tokens"]
+            columns[f"{kind}_log_prob"] = (-tokens * np.exp(rng.normal(0.4, 0.2, pairs) - easy)).tolist()
+            columns[f"{kind}_tokens"] = tokens.tolist()
+        found[name] = columns
+    return found
+
+
+def _moved(columns: dict[str, Any], method: str, rng: np.random.Generator) -> dict[str, Any]:
+    """DPO makes both less likely, the rejected one more so; the others hardly look at the pairs."""
+    chosen, rejected = {"dpo": (-4.0, -25.0), "ranking": (6.0, -9.0)}.get(method, (3.0, 1.0))
+    noise = rng.normal(0, 0.3 * abs(rejected) + 1.0, (2, len(columns["prompt"])))
+    moved = {
+        f"{kind}_log_prob": np.minimum(np.array(columns[f"{kind}_log_prob"]) + gain + noise[row], -0.01).tolist()
+        for row, (kind, gain) in enumerate((("chosen", chosen), ("rejected", rejected)))
+    }
+    return columns | moved
+
+
+def _snapshot(answer: str, pairs: dict[str, Any], measures: dict[str, float]) -> dict[str, Any]:
+    completions = [
+        {"prompt": f"What is {number} + {number + 3}?", "completion": answer, "reward": float(number % 2)}
+        for number in range(10)
+    ]
+    return {"completions": completions, "pairs": pairs, "measures": measures, "notes": {"chosen equals rejected": 2}}
+
+
+def _language_columns(rows: int, method: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Further columns of the curve; a method that ranks has its training pairs too."""
+    rise = np.linspace(0, 1, rows) ** 0.6
+    reach = {"dpo": 0.3, "ranking": 0.25}.get(method, 0.05)
+    columns = {
+        "heldout_accuracy": 0.52 + reach * rise + rng.normal(0, 0.01, rows),
+        "heldout_kl": 9 * reach * rise, "heldout_entropy": 2.4 - rise + rng.normal(0, 0.03, rows),
+        "heldout_completion_length": 31 - 6 * rise, "heldout_margin": 60 * reach * rise,
+    }  # fmt: skip
+    return columns | ({"train_accuracy": 0.52 + 1.4 * reach * rise} if method in ("dpo", "ranking") else {})
 
 
 def _ledger(samples: int, speed: float) -> LedgerTotals:

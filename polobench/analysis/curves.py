@@ -1,7 +1,8 @@
 """Curves of several runs on one grid, so that they can be averaged.
 
 Evaluations fall at the first update on or after fixed shares of the budget, so the runs of an arm differ in where they
-were evaluated: each run is interpolated linearly. A run that failed is at the floor from where it ended.
+were evaluated: each run is interpolated linearly. A run that failed is at the floor from where it ended; what else is
+known of it is as before training from there.
 """
 
 from __future__ import annotations
@@ -35,15 +36,20 @@ def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
         axis: "samples", "wall_seconds" or "cpu_seconds", a column of the curve and a count of the ledger.
         grid: `[G]` ascending values on that axis.
     """
-    values = np.full(len(grid), result.floor)
-    if not result.curve.empty:
-        points = result.curve[[axis, "return_mean"]].astype(float).replace([np.inf, -np.inf], np.nan)
-        points = points.dropna().drop_duplicates(axis, keep="last")
-        if len(points):
-            values = np.interp(grid, points[axis].to_numpy(), points["return_mean"].to_numpy())
+    x, y = _points(result, axis, "return_mean")
+    values = np.interp(grid, x, y) if len(x) else np.full(len(grid), result.floor)
     if result.status != "ok":
         values[grid >= getattr(result.ledger, axis)] = result.floor
     return values
+
+
+def _points(result: RunResult, axis: str, column: str) -> tuple[Array, Array]:
+    """Where the column is known, and what it is there."""
+    if result.curve.empty:
+        return np.empty(0), np.empty(0)
+    points = result.curve[[axis, column]].astype(float).replace([np.inf, -np.inf], np.nan)
+    points = points.dropna().drop_duplicates(axis, keep="last")
+    return points[axis].to_numpy(), points[column].to_numpy()
 
 
 def mean_curve(runs: Sequence[RunResult], axis: str) -> MeanCurve:
@@ -56,6 +62,26 @@ def mean_curve(runs: Sequence[RunResult], axis: str) -> MeanCurve:
     curves = np.stack([return_curve(result, axis, grid) for result in runs])
     low, high = bootstrap_band(curves)
     return MeanCurve(grid, curves.mean(axis=0), low, high, len(runs))
+
+
+def metric_curve(runs: Sequence[RunResult], column: str) -> MeanCurve | None:
+    """The mean over samples of another column of the curve; None if no run has a value there.
+
+    Runs without a value have no part; one that failed is as it began from where it ended.
+    """
+    grid = np.linspace(0.0, _end(runs, "samples"), GRID_POINTS)
+    curves = []
+    for result in runs:
+        x, y = _points(result, "samples", column) if column in result.curve else (np.empty(0), np.empty(0))
+        if len(x):
+            values = np.interp(grid, x, y)
+            if result.status != "ok":
+                values[grid >= result.ledger.samples] = y[0]
+            curves.append(values)
+    if not curves:
+        return None
+    low, high = bootstrap_band(np.stack(curves))
+    return MeanCurve(grid, np.mean(curves, axis=0), low, high, len(curves))
 
 
 def _end(runs: Sequence[RunResult], axis: str) -> float:

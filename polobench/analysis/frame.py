@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,24 @@ def frame(collection: Collection) -> pd.DataFrame:
     """The table that `load` gives, of a store already read."""
     rows = [_row(result) for result in collection.cells]
     names = sorted({name for row in rows for name in row if name not in COLUMNS})
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *names])
-    table = table.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_FLAGS, "boolean"))
+    table = table_of(rows, [*COLUMNS, *names]).astype(
+        dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_FLAGS, "boolean")
+    )
     table.attrs["left_out"] = collection.older_code
     table.attrs["damaged"] = [(item.path.name, item.reason) for item in collection.damaged]
     return table
+
+
+def table_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A table from its rows; text that UTF-8 cannot hold becomes "?", as neither a file nor pyarrow would take it."""
+    names = None if columns is None else [_encodable(name) for name in columns]
+    return pd.DataFrame(
+        [{_encodable(name): _encodable(value) for name, value in row.items()} for row in rows], columns=names
+    )
+
+
+def _encodable(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _row(result: RunResult) -> dict[str, Any]:

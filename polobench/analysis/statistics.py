@@ -1,14 +1,15 @@
-"""Intervals over seeds. Every one says its method and how many runs it stands on, and is the same each time.
+"""Intervals over seeds or prompts. Every one says its method and what it stands on, and is the same each time.
 
-Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentile interval); Wilson 1927,
-"Probable Inference, the Law of Succession, and Statistical Inference"; Brown, Cai and DasGupta 2001, "Interval
-Estimation for a Binomial Proportion" (why Wilson's at few runs).
+Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentile interval); Davison and
+Hinkley 1997, "Bootstrap Methods and Their Application", section 3.8 (whole clusters resampled); Wilson 1927, "Probable
+Inference, the Law of Succession, and Statistical Inference"; Brown, Cai and DasGupta 2001, "Interval Estimation for a
+Binomial Proportion" (why Wilson's at few runs).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,7 +23,9 @@ RESAMPLES = 10_000
 BAND_RESAMPLES = 2_000
 CONCLUSIVE_SEEDS = 5
 BOOTSTRAP = "percentile bootstrap"
+CLUSTERED = "percentile bootstrap over prompts"
 WILSON = "Wilson"
+_BLOCK = 2_000_000  # counts in memory at once
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Interval:
 
     Attributes:
         method: how it was made, in words.
-        n: the number of runs it stands on.
+        n: the number of runs, or of prompts, that it stands on.
     """
 
     low: float
@@ -103,6 +106,50 @@ def _resample_indices(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
     if n**n <= resamples:
         return np.indices((n,) * n).reshape(n, -1).T.astype(np.int64)
     return np.random.default_rng(seed).integers(0, n, size=(resamples, n))
+
+
+def clustered_intervals(
+    values: Array,
+    clusters: Array,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    rng: np.random.Generator | None = None,
+) -> list[Interval]:
+    """The percentile bootstrap intervals of the mean of each column, whole clusters of rows resampled.
+
+    Rows of one cluster share what makes them alike (the pairs of a prompt, and all seeds of a pair), so that more of
+    them say less than as many clusters would. Each mean is over the rows that were drawn, so a large cluster weighs
+    more, as it does in the mean itself. Where there are few clusters (<= 5) each resample is taken once.
+
+    Args:
+        values: `[N, K]` a row an observation, finite.
+        clusters: `[N]` which cluster each row belongs to; below two of them the ends are NaN.
+        rng: of the resamples, the same for all columns; by default seeded with 0.
+    """
+    names, places = np.unique(clusters, return_inverse=True)
+    n = len(names)
+    if n < 2 or not np.isfinite(values).all():
+        return [Interval(math.nan, math.nan, CLUSTERED, n) for _ in range(values.shape[1])]
+    rng = rng or np.random.default_rng(0)
+    totals = np.zeros((n, values.shape[1]))
+    np.add.at(totals, places, values)
+    sizes = np.bincount(places, minlength=n)
+    means = [(counts @ totals) / (counts @ sizes)[:, None] for counts in _cluster_counts(n, resamples, rng)]
+    low, high = np.quantile(np.concatenate(means), _tails(confidence), axis=0)
+    return [Interval(float(a), float(b), CLUSTERED, n) for a, b in zip(low, high, strict=True)]
+
+
+def _cluster_counts(n: int, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
+    """How often each cluster is in each resample, `[R, n]` a block."""
+    if n <= 5 and n**n <= resamples:
+        indices = _resample_indices(n, resamples, 0)
+        yield (indices[:, :, None] == np.arange(n)).sum(axis=1).astype(np.float64)
+        return
+    block = max(1, _BLOCK // n)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
 
 
 def _tails(confidence: float) -> tuple[float, float]:

@@ -34,6 +34,7 @@ class ArmSummary:
         statuses: how many runs ended how, in the order of `STATUSES`.
         beside_others: how many ran beside others.
         floor, target, unit: of the newest run.
+        smoke: a run of the arm is marked as one that only shows that the parts work together.
     """
 
     arm: Arm
@@ -54,6 +55,7 @@ class ArmSummary:
     floor: float
     target: float | None
     unit: str
+    smoke: bool
 
 
 def summarize(arm: Arm, runs: Sequence[RunResult]) -> ArmSummary:
@@ -83,6 +85,7 @@ def summarize(arm: Arm, runs: Sequence[RunResult]) -> ArmSummary:
         floor=newest.floor,
         target=newest.target,
         unit=newest.unit,
+        smoke=any(result.provenance.get("smoke") is True for result in runs),
     )
 
 

@@ -11,6 +11,7 @@ from polobench.analysis.summary import ArmSummary
 from polobench.core.result import RunResult
 from polobench.report.text import Clean, decimals_for, ends, escape, number, share
 
+SMOKE = "Smoke run: it shows that the parts work together; nothing is concluded from it."
 _NAMED = 5
 
 
@@ -32,6 +33,8 @@ def answer(group: Sequence[ArmSummary]) -> str:
         group: best mean final return first, as `comparisons` gives it.
     """
     best = group[0]
+    if is_smoke(group):
+        return SMOKE
     if math.isnan(best.final_return):
         return "No run has a final return."
     arms = [summary.arm for summary in group]
@@ -44,6 +47,11 @@ def answer(group: Sequence[ArmSummary]) -> str:
         who = "every arm has" if len(few) == len(group) else f"{len(few)} of {len(group)} arms {_has(len(few))}"
         sentences.append(f"**Nothing can be concluded: {who} fewer than {CONCLUSIVE_SEEDS} seeds.**")
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def is_smoke(group: Sequence[ArmSummary]) -> bool:
+    """Whether an arm is marked as a smoke run: what it is compared with cannot be concluded from either."""
+    return any(summary.smoke for summary in group)
 
 
 def _shown_return(summary: ArmSummary) -> str:

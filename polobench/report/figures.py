@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from polobench.analysis.collection import Collection, OnProgress
 from polobench.analysis.summary import throughputs
-from polobench.report.panels import Drawn, panels
+from polobench.report.panels import Drawn, Panel, panels
+from polobench.report.policy_figures import draw_accuracies, draw_policy
+from polobench.report.preference_figures import draw_distributions, draw_losses, draw_shift
 from polobench.report.return_figures import draw_returns
-from polobench.report.style import looks, pages, styled
+from polobench.report.style import Look, looks, pages, styled
 from polobench.report.throughput_figures import draw_throughput
 from polobench.report.update_figures import draw_updates
 
 PANELS_A_PAGE = 6
 ARMS_A_PAGE = 24
 BARS_A_PAGE = 30
+Jobs = list[Callable[[], Drawn | None]]
 
 
 def draw_all(collection: Collection, folder: Path, on_progress: OnProgress | None = None) -> list[Drawn]:
@@ -40,18 +43,36 @@ def draw_all(collection: Collection, folder: Path, on_progress: OnProgress | Non
     return drawn
 
 
-def _jobs(collection: Collection, folder: Path) -> list[Callable[[], Drawn | None]]:
+def _jobs(collection: Collection, folder: Path) -> Jobs:
     look = looks(collection.labels)
     every = panels(collection)
     returns = list(pages([panel for panel in every if panel.has_curves], PANELS_A_PAGE))
     measured = [item for item in throughputs(collection) if item.n]
-    jobs: list[Callable[[], Drawn | None]] = []
+    jobs: Jobs = []
     for over_seconds in (False, True):
         jobs += [partial(draw_returns, page, number, over_seconds, look, folder) for number, page in returns]
+    parts = _parts(every)
     for metric in ("loss", "kl"):
-        for number, panel in enumerate(every, 1):
-            for page, arms in pages(panel.arms, ARMS_A_PAGE):
-                part = replace(panel, arms=tuple(arms))
-                jobs.append(partial(draw_updates, part, f"{number:02d}-{page}", metric, look, folder))
+        jobs += [partial(draw_updates, part, number, metric, look, folder) for number, part in parts]
+    jobs += _language_jobs([(number, part) for number, part in parts if part.speaks], look, folder)
     jobs += [partial(draw_throughput, page, number, look, folder) for number, page in pages(measured, BARS_A_PAGE)]
+    return jobs
+
+
+def _parts(every: Sequence[Panel]) -> list[tuple[str, Panel]]:
+    """Panels with no more arms than a figure shows, numbered by panel and page."""
+    return [
+        (f"{number:02d}-{page}", replace(panel, arms=tuple(arms)))
+        for number, panel in enumerate(every, 1)
+        for page, arms in pages(panel.arms, ARMS_A_PAGE)
+    ]
+
+
+def _language_jobs(parts: Sequence[tuple[str, Panel]], look: Mapping[str, Look], folder: Path) -> Jobs:
+    """A kind of figure for all tasks before the next kind."""
+    jobs: Jobs = []
+    for draw in (draw_losses, draw_accuracies, draw_policy):
+        jobs += [partial(draw, part, number, look, folder) for number, part in parts]
+    for draw_pairs in (draw_shift, draw_distributions):
+        jobs += [partial(draw_pairs, part, number, folder) for number, part in parts]
     return jobs

@@ -12,7 +12,8 @@ from polobench.analysis.frame import frame
 from polobench.analysis.statistics import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import ArmSummary, comparisons, losses, throughputs
 from polobench.core.errors import UsageError
-from polobench.report.answers import answer, caveats
+from polobench.report import language
+from polobench.report.answers import SMOKE, answer, caveats, is_smoke
 from polobench.report.figures import draw_all
 from polobench.report.origins import (
     commit_text,
@@ -104,6 +105,7 @@ def comparison_text(store: Collection | Path | str) -> str:
     for (task, budget), group in comparisons(collection).items():
         table = comparison_text_table(group, clean=plain).without("score", "reached", "peak MiB")
         parts.append(f"{plain(task)}, {plain(budget)}\n\n{table.terminal()}")
+        parts += [SMOKE] if is_smoke(group) else []
     notes = [f"- {plain(note)}" for note in caveats(collection, clean=plain)]
     notes += [f"- damaged file {plain(item.path.name)}: {plain(item.reason)}" for item in collection.damaged]
     notes.append("[95 %]: percentile bootstrap of the mean return, Wilson's interval of the share; n seeds.")
@@ -118,6 +120,7 @@ def markdown(collection: Collection, drawn: Sequence[Drawn]) -> str:
         ("Results", _results(comparisons(collection))),
         ("Learning curves", _figures(drawn, "returns", RETURN_CAPTION)),
         ("Loss and KL", _updates(collection, drawn)),
+        *_language(collection, drawn),
         ("Throughput", _throughput(collection, drawn)),
         ("Runs that failed", _failures(collection)),
         ("Cells that were skipped", skipped_text_table(collection.skipped).markdown() if collection.skipped else ""),
@@ -188,8 +191,21 @@ def _figures(drawn: Sequence[Drawn], section: str, caption: str) -> str:
 
 def _updates(collection: Collection, drawn: Sequence[Drawn]) -> str:
     items, figures = losses(collection), _figures(drawn, "updates", UPDATE_CAPTION)
+    spread = _figures(drawn, "losses", language.LOSS_CAPTION)
     table = f"{LOSS_NOTE}\n\n{loss_text_table(items).markdown()}" if items else ""
-    return "\n\n".join(part for part in (figures, table) if part)
+    return "\n\n".join(part for part in (figures, spread, table) if part)
+
+
+def _language(collection: Collection, drawn: Sequence[Drawn]) -> tuple[tuple[str, str], ...]:
+    """What there is to say of language models; every section is empty for control."""
+    prefers = (language.preference_section(collection), _figures(drawn, "preferences", language.FIGURE_NOTE))
+    is_like = (language.policy_section(collection), _figures(drawn, "policy", language.POLICY_CAPTION))
+    return (
+        ("Preferences", "\n\n".join(part for part in prefers if part)),
+        ("The policy before and after", "\n\n".join(part for part in is_like if part)),
+        ("Answers before and after", language.answer_section(collection)),
+        ("Left out of the data", language.note_section(collection)),
+    )
 
 
 def _throughput(collection: Collection, drawn: Sequence[Drawn]) -> str:
@@ -265,6 +281,8 @@ def _write_tables(collection: Collection, folder: Path) -> None:
         "comparison": comparison_frame(comparisons(collection)),
         "throughput": throughput_frame(throughputs(collection)),
         "failures": failures_frame(collection),
+        "preferences": language.preference_frame(collection),
+        "measures": language.measure_frame(collection),
     }
     for name, table in tables.items():
         if not table.empty:

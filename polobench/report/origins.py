@@ -13,6 +13,7 @@ from polobench.report.tables import TextTable
 from polobench.report.text import NOTHING, escape, runs_of
 
 _SHOWN = ("commit", "os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
+_OF_THE_STUDY = ("code_hash", "study", "smoke")
 _SAFE_WORD = re.compile(r"[\w.:/+][\w.:/+-]*", re.ASCII)
 
 
@@ -51,7 +52,7 @@ def provenance_table(collection: Collection) -> TextTable:
     groups: dict[str, list[RunResult]] = {}
     for result in collection.cells:
         if result.status != "skipped":
-            facts = {name: value for name, value in result.provenance.items() if name not in ("code_hash", "study")}
+            facts = {name: value for name, value in result.provenance.items() if name not in _OF_THE_STUDY}
             groups.setdefault(json.dumps(facts, sort_keys=True, default=str), []).append(result)
     columns = [_facts(groups[key]) for key in sorted(groups)]
     names = list(dict.fromkeys(name for facts in columns for name in facts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ class Drawn:
 
     Attributes:
         path: of the PNG.
-        section: of the report: "returns", "updates" or "throughput".
+        section: of the report: "returns", "updates", "throughput", "preferences", "policy" or "losses".
         subject: what it shows, in a few words; not escaped.
     """
 
@@ -37,6 +38,16 @@ class Panel:
     @property
     def title(self) -> str:
         return f"{short(self.task)} ({short(self.budget)}, {short(self.device)})"
+
+    @property
+    def file_part(self) -> str:
+        """The task as a part of a file's name."""
+        return re.sub(r"[^A-Za-z0-9.-]+", "-", self.task)[:60]
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is a task of language: only there is something said before and after."""
+        return any(result.snapshots for _, runs in self.arms for result in runs)
 
     @property
     def seconds(self) -> str:

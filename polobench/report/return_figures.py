@@ -58,10 +58,17 @@ def _finish(ax: Axes, panel: Panel, axis: str, end: float) -> None:
     ax.set_title(panel.title)
     ax.set_xlim(0, 1.01 * end or 1)
     ax.set_xlabel(_AXES[axis])
-    ax.set_ylabel("held-out return" if len(unit) > 24 or not unit else f"held-out return [{unit}]")
+    ax.set_ylabel(_y_name(unit))
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     if axis == "samples":
         thousands(ax.xaxis)
+
+
+def _y_name(unit: str) -> str:
+    """The unit alone where it says what it is; a long one would be longer than the axis."""
+    if unit.startswith("held-out ") and len(unit) <= 36:
+        return unit
+    return "held-out return" if len(unit) > 24 or not unit else f"held-out return [{unit}]"
 
 
 def _draw_references(ax: Axes, panel: Panel) -> None:
@@ -71,7 +78,8 @@ def _draw_references(ax: Axes, panel: Panel) -> None:
     for name, value in (("target", newest.target), ("floor", newest.floor)):
         if value is not None and abs(value) < LARGEST_DRAWN:
             ax.axhline(value, color=GREY, linewidth=0.9, zorder=1)
-            text = f"{name}\n{number(value, 0 if value == int(value) else decimals)}"
+            shown = number(value, decimals)
+            text = f"{name}\n{shown.rstrip('0').rstrip('.') if '.' in shown else shown}"
             ax.annotate(
                 text, (1.01, value), xycoords=("axes fraction", "data"), color=GREY, fontsize=9.5, va="center",
                 annotation_clip=False,

@@ -91,6 +91,24 @@ def drawable(values: Array) -> Array:
     return np.where(np.abs(values) < LARGEST_DRAWN, values, np.nan)
 
 
+def typical_range(values: Array, least: float = 1e-3) -> tuple[float, float]:
+    """Ends between which nearly all values lie: no further than five quartile distances beyond the quartiles.
+
+    Args:
+        values: finite, at least one.
+        least: the range is at least this wide, as that of a constant.
+    """
+    low, high = float(values.min()), float(values.max())
+    first, third = (float(end) for end in np.quantile(values, (0.25, 0.75)))
+    if third > first:
+        low, high = max(low, first - 5 * (third - first)), min(high, third + 5 * (third - first))
+    least = max(least, 1e-3 * max(abs(low), abs(high)))
+    if high - low >= least:
+        return low, high
+    middle = low + (high - low) / 2
+    return middle - least / 2, middle + least / 2
+
+
 def thousands(axis: Any) -> None:
     """Ticks as 500, 50k, 1.5M."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))

@@ -10,7 +10,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.frame import LEDGER
+from polobench.analysis.frame import LEDGER, table_of
 from polobench.analysis.summary import ArmSummary, LossSummary, ThroughputSummary, ledger_means
 from polobench.core.result import RunResult
 from polobench.report.text import (
@@ -87,13 +87,13 @@ def _comparison_row(item: ArmSummary, decimals: int, clean: Clean) -> list[str]:
 
 def comparison_frame(groups: dict[tuple[str, str], list[ArmSummary]]) -> pd.DataFrame:
     """Every number of the comparison tables, a row an arm; infinite times are runs that never got there."""
-    return pd.DataFrame([_comparison_numbers(item) for group in groups.values() for item in group])
+    return table_of([_comparison_numbers(item) for group in groups.values() for item in group])
 
 
 def _comparison_numbers(item: ArmSummary) -> dict[str, object]:
     solved = item.solved_interval
     return {
-        **_arm_columns(item.arm),
+        **arm_columns(item.arm),
         "n": item.n,
         "final_return_mean": item.final_return,
         "final_return_low": item.final_interval.low,
@@ -115,7 +115,8 @@ def _comparison_numbers(item: ArmSummary) -> dict[str, object]:
     }
 
 
-def _arm_columns(arm: Arm) -> dict[str, object]:
+def arm_columns(arm: Arm) -> dict[str, object]:
+    """What names an arm in every CSV table."""
     return {
         "task": arm.task, "budget": arm.budget, "label": arm.label, "method": arm.method, "device": arm.device,
     }  # fmt: skip
@@ -182,9 +183,9 @@ def _throughput_row(item: ThroughputSummary, clean: Clean) -> list[str]:
 
 def throughput_frame(items: Sequence[ThroughputSummary]) -> pd.DataFrame:
     """Every number of the throughput table, a row an arm."""
-    return pd.DataFrame(
+    return table_of(
         {
-            **_arm_columns(item.arm),
+            **arm_columns(item.arm),
             "n": item.n,
             "cells": item.cells,
             "rounds": item.rounds,
@@ -215,14 +216,14 @@ def failures_frame(collection: Collection) -> pd.DataFrame:
     """A row for each run that failed: which, how, after how many samples and why."""
     columns = ("task", "budget", "label", "method", "device", "kind", "seed", "status", "samples", "reason", "cell_id")
     rows = [
-        _arm_columns(arm)
+        arm_columns(arm)
         | {"kind": arm.kind, "seed": run.seed, "status": run.status, "samples": run.ledger.samples}
         | {"reason": run.reason, "cell_id": run.cell_id}
         for arm, runs in collection.arms.items()
         for run in runs
         if run.status != "ok"
     ]
-    return pd.DataFrame(rows, columns=columns)
+    return table_of(rows, columns)
 
 
 def failures_text_table(failures: pd.DataFrame) -> TextTable:

@@ -5,7 +5,6 @@ Losses of different methods mean different things, so each has its own axis; KL 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,8 +42,7 @@ def draw_updates(panel: Panel, number: str, metric: str, look: Mapping[str, Look
         _share_scale(axes, every, logarithmic)
     figure.suptitle(panel.title)
     _explain(figure, any(run.status != "ok" for _, lines in found for run, _ in lines))
-    safe = re.sub(r"[^A-Za-z0-9.-]+", "-", panel.task)[:60]
-    path = save(figure, folder / f"{metric}_{number}_{safe}.png")
+    path = save(figure, folder / f"{metric}_{number}_{panel.file_part}.png")
     return Drawn(path, "updates", f"{'Loss' if metric == 'loss' else 'KL'} over samples on {panel.task}")
 
 

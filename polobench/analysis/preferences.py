@@ -1,0 +1,179 @@
+"""How likely a policy finds what it should prefer, before and after training, in numbers.
+
+The pairs of one prompt share it and the seeds of one pair share the pair: both stay together in every interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.snapshots import snapshot
+from polobench.analysis.statistics import Array, Interval, clustered_intervals
+from polobench.core.budget import LARGEST
+from polobench.core.checks import PAIR_LOG_PROBS, PAIR_SETS
+from polobench.core.result import RunResult
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Preference pairs of some runs, a row a pair and run.
+
+    Attributes:
+        prompt: `[N]` the number of each pair's prompt.
+        chosen, rejected: `[N, 2]` summed log-probabilities before and after, in nats.
+        chosen_tokens, rejected_tokens: `[N]` lengths of the responses.
+    """
+
+    prompt: Array
+    chosen: Array
+    rejected: Array
+    chosen_tokens: Array
+    rejected_tokens: Array
+
+    @classmethod
+    def joined(cls, parts: Sequence[Pairs]) -> Pairs:
+        """The rows of all parts, one after the other."""
+        return cls(
+            np.concatenate([part.prompt for part in parts]),
+            np.concatenate([part.chosen for part in parts]),
+            np.concatenate([part.rejected for part in parts]),
+            np.concatenate([part.chosen_tokens for part in parts]),
+            np.concatenate([part.rejected_tokens for part in parts]),
+        )
+
+    @property
+    def accuracy(self) -> Array:
+        """`[N, 2]` 1 where the chosen response is the likelier one, a half where both are as likely, else 0."""
+        return _preferred(self.chosen, self.rejected)
+
+    @property
+    def normalised_accuracy(self) -> Array:
+        """The same by log-probability a token, where a long response is not less likely for its length."""
+        chosen = self.chosen / np.maximum(self.chosen_tokens, 1)[:, None]
+        return _preferred(chosen, self.rejected / np.maximum(self.rejected_tokens, 1)[:, None])
+
+    @property
+    def margin(self) -> Array:
+        """`[N]` how much more the chosen response gained than the rejected one, in nats."""
+        gained = np.diff(self.chosen, axis=1) - np.diff(self.rejected, axis=1)
+        return np.asarray(gained[:, 0], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval."""
+
+    mean: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class PreferenceSummary:
+    """One set of pairs of one arm.
+
+    Attributes:
+        pair_set: "heldout" or "train".
+        n: runs, one a seed; `known` those that know the pairs before training: the means are over these.
+        unchanged: of the known, those without numbers after training: they count as before.
+        prompts, pairs: how many there are.
+        accuracy, normalised_accuracy: before, after, and after - before of the same pairs.
+        margin: implicit reward margin: what chosen gained less what rejected gained.
+        chosen, rejected: mean summed log-probabilities before and after.
+    """
+
+    arm: Arm
+    pair_set: str
+    n: int
+    known: int
+    unchanged: int
+    prompts: int
+    pairs: int
+    accuracy: tuple[Estimate, Estimate, Estimate]
+    normalised_accuracy: tuple[Estimate, Estimate, Estimate]
+    margin: Estimate
+    chosen: tuple[float, float]
+    rejected: tuple[float, float]
+
+
+def preferences(collection: Collection) -> list[PreferenceSummary]:
+    """Every learning arm and set of pairs that a run knows, by task, budget and label."""
+    arms = sorted(collection.of_kind("learning").items())
+    found = [summarize_pairs(arm, runs, name) for arm, runs in arms for name in PAIR_SETS]
+    return [item for item in found if item is not None]
+
+
+def summarize_pairs(arm: Arm, runs: Sequence[RunResult], pair_set: str) -> PreferenceSummary | None:
+    """The numbers of one arm from its runs; None if none knows such pairs."""
+    known = [(run, pairs) for run in runs if (pairs := pairs_of(run, pair_set)) is not None]
+    if not known:
+        return None
+    every = Pairs.joined([pairs for _, pairs in known])
+    columns = [*_with_change(every.accuracy), *_with_change(every.normalised_accuracy), every.margin]
+    found = _estimates(np.stack(columns, axis=1), every.prompt)
+    return PreferenceSummary(
+        arm=arm,
+        pair_set=pair_set,
+        n=len(runs),
+        known=len(known),
+        unchanged=sum(not has_after(run, pair_set) for run, _ in known),
+        prompts=len(np.unique(every.prompt)),
+        pairs=max(len(pairs.prompt) for _, pairs in known),
+        accuracy=(found[0], found[1], found[2]),
+        normalised_accuracy=(found[3], found[4], found[5]),
+        margin=found[6],
+        chosen=_before_and_after(every.chosen),
+        rejected=_before_and_after(every.rejected),
+    )
+
+
+def pooled_pairs(runs: Sequence[RunResult], pair_set: str) -> Pairs | None:
+    """The pairs of the runs that have numbers before and after training; None if none has."""
+    found = [pairs for run in runs if has_after(run, pair_set) and (pairs := pairs_of(run, pair_set)) is not None]
+    return Pairs.joined(found) if found else None
+
+
+def pairs_of(run: RunResult, pair_set: str) -> Pairs | None:
+    """The pairs of one run, as before where it has no numbers after training; None without numbers before."""
+    before, after = (_log_probs(run, moment, pair_set) for moment in ("before", "after"))
+    if before is None:
+        return None
+    columns = run.snapshots["before"]["pairs"][pair_set]
+    after = before if after is None else after
+    tokens = [np.asarray(columns[name], dtype=np.float64) for name in ("chosen_tokens", "rejected_tokens")]
+    prompt = np.asarray(columns["prompt"], dtype=np.float64)
+    return Pairs(prompt, *(np.stack(moments, axis=1) for moments in zip(before, after)), *tokens)
+
+
+def has_after(run: RunResult, pair_set: str) -> bool:
+    """Whether the run knows the pairs after training too."""
+    return _log_probs(run, "after", pair_set) is not None
+
+
+def _log_probs(run: RunResult, moment: str, pair_set: str) -> tuple[Array, Array] | None:
+    """Chosen and rejected, `[N]` each; None if there are none or one is no finite number, as after divergence."""
+    columns = snapshot(run, moment).get("pairs", {}).get(pair_set, {})
+    chosen, rejected = (np.asarray(columns.get(name, ()), dtype=np.float64) for name in PAIR_LOG_PROBS)
+    usable = len(chosen) and all((np.abs(values) < LARGEST).all() for values in (chosen, rejected))
+    return (chosen, rejected) if usable else None
+
+
+def _preferred(chosen: Array, rejected: Array) -> Array:
+    return np.asarray((np.sign(chosen - rejected) + 1) / 2, dtype=np.float64)
+
+
+def _with_change(moments: Array) -> tuple[Array, Array, Array]:
+    return moments[:, 0], moments[:, 1], moments[:, 1] - moments[:, 0]
+
+
+def _estimates(values: Array, prompts: Array) -> list[Estimate]:
+    intervals = clustered_intervals(values, prompts, rng=np.random.default_rng(0))
+    return [Estimate(float(value), found) for value, found in zip(values.mean(axis=0), intervals, strict=True)]
+
+
+def _before_and_after(moments: Array) -> tuple[float, float]:
+    before, after = moments.mean(axis=0)
+    return float(before), float(after)

@@ -1,0 +1,149 @@
+"""What a policy says before and after training, how it is described, and what was left out of its data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from polobench.analysis.collection import Arm, Collection
+from polobench.core.result import RunResult
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The greedy answers to one held-out prompt; None where the run has none, NaN where a reward is not known."""
+
+    prompt: str
+    before: str
+    after: str | None
+    reward_before: float
+    reward_after: float
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The answers of one run of an arm.
+
+    Attributes:
+        seed: of the run: the lowest that ended ok, else the lowest that knows answers.
+        status: how that run ended.
+    """
+
+    arm: Arm
+    seed: int
+    status: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class MeasureSummary:
+    """One measure of an arm's policy.
+
+    Attributes:
+        n: runs; `known` those that have the measure after training, or failed and have it before.
+        before, after: means over the runs that have it; a run that knows nothing after training counts as before.
+    """
+
+    arm: Arm
+    name: str
+    n: int
+    known: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class NoteSummary:
+    """A remark on the data that an arm's runs read.
+
+    Attributes:
+        least, most: how many rows it holds for, over the runs that say so.
+    """
+
+    arm: Arm
+    text: str
+    least: float
+    most: float
+
+
+def snapshot(run: RunResult, moment: str) -> dict[str, Any]:
+    """What was stored "before" or "after"; a run that failed has no after, however late it failed."""
+    return {} if moment == "after" and run.status != "ok" else dict(run.snapshots.get(moment, {}))
+
+
+def conversations(collection: Collection) -> list[Conversation]:
+    """What a run of each learning arm answers, by task, budget and label; arms without answers are left out."""
+    found = []
+    for arm, runs in sorted(collection.of_kind("learning").items()):
+        speaking = [run for run in runs if _completions(run, "before")]
+        if speaking:
+            run = min(speaking, key=lambda run: (run.status != "ok", run.seed))
+            found.append(Conversation(arm, run.seed, run.status, tuple(_answers(run))))
+    return found
+
+
+def _answers(run: RunResult) -> list[Answer]:
+    """By the text of the prompt, should the two moments not list them alike."""
+    after: dict[str, dict[str, Any]] = {item["prompt"]: item for item in _completions(run, "after")}
+    found = []
+    for item in _completions(run, "before"):
+        later = after.get(item["prompt"], {})
+        rewards = (_known(item.get("reward")), _known(later.get("reward")))
+        found.append(Answer(item["prompt"], item["completion"], later.get("completion"), *rewards))
+    return found
+
+
+def _completions(run: RunResult, moment: str) -> list[dict[str, Any]]:
+    return list(snapshot(run, moment).get("completions", []))
+
+
+def measures(collection: Collection) -> list[MeasureSummary]:
+    """Every measure of every learning arm, by task, budget, label and then as the snapshots order them."""
+    found = []
+    for arm, runs in sorted(collection.of_kind("learning").items()):
+        names = dict.fromkeys(name for run in runs for moment in ("before", "after") for name in _measures(run, moment))
+        found += [_summarize_measure(arm, runs, name) for name in names]
+    return found
+
+
+def _summarize_measure(arm: Arm, runs: Sequence[RunResult], name: str) -> MeasureSummary:
+    before = [_known(_measures(run, "before").get(name)) for run in runs]
+    after = [_known(_measures(run, "after").get(name)) for run in runs]
+    after = [
+        first if math.isnan(last) and not snapshot(run, "after") else last
+        for run, first, last in zip(runs, before, after, strict=True)
+    ]
+    return MeasureSummary(
+        arm, name, len(runs), sum(map(math.isfinite, after)), _mean_of_finite(before), _mean_of_finite(after)
+    )
+
+
+def _measures(run: RunResult, moment: str) -> dict[str, float]:
+    return dict(snapshot(run, moment).get("measures", {}))
+
+
+def notes(collection: Collection) -> list[NoteSummary]:
+    """Every remark on the data of every learning arm, by task, budget, label and text."""
+    found = []
+    for arm, runs in sorted(collection.of_kind("learning").items()):
+        counts: dict[str, list[float]] = {}
+        for run in runs:
+            for moment in run.snapshots.values():
+                for text, count in moment.get("notes", {}).items():
+                    counts.setdefault(text, []).append(float(count))
+        found += [NoteSummary(arm, text, min(counts[text]), max(counts[text])) for text in sorted(counts)]
+    return found
+
+
+def _known(value: object) -> float:
+    """NaN for what is not known or no finite number."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+
+
+def _mean_of_finite(values: Sequence[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return float(np.mean(known)) if known else math.nan
