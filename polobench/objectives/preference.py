@@ -68,7 +68,9 @@ def group_advantages(returns: Tensor, groups: Tensor, divide_by_std: bool) -> Te
     def group_mean(values: Tensor) -> Tensor:
         return torch.zeros_like(counts).index_add(0, groups, values) / counts
 
-    centred = returns - group_mean(returns)[groups]
+    highest = torch.full_like(counts, -torch.inf).scatter_reduce(0, groups, returns, "amax")
+    lowest = torch.full_like(counts, torch.inf).scatter_reduce(0, groups, returns, "amin")
+    centred = torch.where((highest == lowest)[groups], 0, returns - group_mean(returns)[groups])  # no rounding errors
     if not divide_by_std:
         return centred
     deviation = group_mean(centred**2).sqrt()[groups]

@@ -104,8 +104,9 @@ def _choose(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
         chosen = log_probs.argmax(-1)
     else:
         cumulative = log_probs.exp().cumsum(-1)
-        # times the last sum, which rounding leaves beside 1: no token beyond the last likely one can be taken
-        aim = uniforms.to(cumulative).unsqueeze(-1) * cumulative[:, -1:]
+        # below the last sum, which rounding leaves beside 1: no token of probability 0 can be taken
+        drawn = uniforms.to(cumulative).clamp(max=1 - torch.finfo(cumulative.dtype).eps)
+        aim = drawn.unsqueeze(-1) * cumulative[:, -1:]
         chosen = (cumulative <= aim).sum(-1).clamp(max=logits.shape[-1] - 1)
     return chosen, log_probs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
 

@@ -21,7 +21,7 @@ from polobench.core.seeding import SeedAxes, isolated
 from polobench.tasks.digits import CHARACTERS, PROBLEMS, Problem
 from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
 
-STEPS = {"sort-digits": 80, "add-digits": 300}
+STEPS = {"sort-digits": 80, "add-digits": 270}
 BATCH = 128
 LEARNING_RATE = 3e-3
 IGNORED = -100

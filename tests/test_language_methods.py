@@ -1,0 +1,245 @@
+"""The methods on sort-digits: budgets, digests, refusals, and what a first update must be."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import defaultdict
+from functools import cache
+from importlib import resources
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import checks
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("transformers")
+
+import polobench
+from polobench import Budget, RunResult
+from polobench.core.errors import UsageError
+from polobench.core.hyperparameters import Hyperparameters
+from polobench.core.task import Task
+from polobench.methods.dpo import DPO
+from polobench.methods.grpo import GRPO, token_weights
+from polobench.methods.ranking import Ranking
+from polobench.methods.reinforce import Reinforce
+from polobench.objectives.preference import group_advantages
+from polobench.objectives.surrogates import score_function_objective
+from polobench.tasks.digits import ADD, PROBLEMS, SORT, sort_digits, sort_digits_partial
+from polobench.tasks.reward import RewardTask
+
+ROWS, THREE_UPDATES = 16, Budget(updates=3)
+GROUPED = {"n_groups": 4, "group_size": 4}
+METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "grpo": (GRPO, GROUPED),
+    "dpo": (DPO, GROUPED),
+    "ranking": (Ranking, GROUPED),
+    "reinforce": (Reinforce, {"n_episodes": ROWS, "baseline": "batch_mean", "gamma": 1.0}),
+}
+EVERY = pytest.mark.parametrize("name", METHODS)
+
+
+@pytest.fixture(autouse=True)
+def few_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("final_episodes", "evaluation_episodes"):
+        monkeypatch.setattr(RewardTask, name, 20)
+
+
+def run(name: str, task: Task, seed: int = 0, budget: Budget | int = THREE_UPDATES) -> RunResult:
+    method, settings = METHODS[name]
+    return method(task, **settings).run(seed, budget)
+
+
+@cache
+def first_run(name: str) -> RunResult:
+    return run(name, sort_digits())
+
+
+@EVERY
+def test_three_updates(name):
+    result = first_run(name)
+    assert (result.status, result.traceback) == ("ok", "")
+    assert result.ledger.updates == len(result.updates) == 3
+    assert np.isfinite(result.updates["loss"]).all()
+    assert 0 <= result.final_return <= 1
+
+
+@EVERY
+def test_the_seed_decides_the_digest(name):
+    assert run(name, sort_digits()).digest == first_run(name).digest
+    assert run(name, sort_digits(), seed=1).digest != first_run(name).digest
+
+
+@EVERY
+def test_a_budget_is_not_overspent(name):
+    result = run(name, sort_digits(), budget=1_000)
+    assert result.status == "ok"
+    assert result.ledger.updates > 3
+    assert result.ledger.samples <= 1_000
+    assert result.ledger.samples_unspent == 1_000 - result.ledger.samples < ROWS
+    assert result.ledger.reward_calls % ROWS == 0
+
+
+@EVERY
+def test_a_reward_call_for_each_completion(name):
+    counted = 0
+
+    def reward(prompts: list[str], completions: list[str]) -> list[float]:
+        nonlocal counted
+        counted += len(completions)
+        return SORT.partial_credit(prompts, completions)
+
+    result = run(name, task_of(reward, heldout_reward=SORT.exact_match))
+    assert result.status == "ok"
+    assert result.ledger.reward_calls == counted == 3 * ROWS
+
+
+@EVERY
+def test_a_stored_run_keeps_its_snapshots(name):
+    result = first_run(name)
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    again = RunResult.from_dict(plain)
+    assert set(result.snapshots) == {"before", "after"}
+    assert again.to_dict() == result.to_dict()
+    assert json.dumps(again.snapshots) == json.dumps(result.snapshots)
+
+
+@EVERY
+def test_the_random_state_is_left_alone(name):
+    def state() -> tuple[Any, ...]:
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = state()
+    run(name, sort_digits(), budget=Budget(updates=1))
+    assert state() == before
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+def test_no_prompt_is_both_trained_on_and_held_out(problem):
+    train, heldout = problem.prompts()
+    assert len(set(train)) == len(train) == 4_000
+    assert len(set(heldout)) == len(heldout) == 500
+    assert not set(train) & set(heldout)
+    assert problem.prompts() == (train, heldout)
+
+
+@pytest.mark.parametrize(
+    ("problem", "prompt", "completion", "exact", "partial"),
+    [
+        (SORT, "503172=", "012357", 1.0, 1.0),
+        (SORT, "503172=", "012375", 0.0, 4 / 6),
+        (SORT, "503172=", "0123", 0.0, 4 / 6),
+        (SORT, "503172=", "01235777", 0.0, 6 / 8),
+        (SORT, "503172=", "", 0.0, 0.0),
+        (ADD, "47+85=", "231", 1.0, 1.0),
+        (ADD, "47+85=", "132", 0.0, 1 / 3),
+        (ADD, "01+02=", "300", 1.0, 1.0),
+        (ADD, "01+02=", "3", 0.0, 1 / 3),
+        (ADD, "99+99=", "891", 1.0, 1.0),
+    ],
+)
+def test_known_answers(problem, prompt, completion, exact, partial):
+    assert problem.exact_match([prompt], [completion]) == [exact]
+    assert problem.partial_credit([prompt], [completion]) == pytest.approx([partial])
+
+
+def test_every_answer_is_right_and_fits():
+    for problem in PROBLEMS.values():
+        prompts, _ = problem.prompts()
+        answers = [problem.answer(prompt) for prompt in prompts]
+        assert set(problem.exact_match(prompts, answers)) == set(problem.partial_credit(prompts, answers)) == {1.0}
+        assert max(map(len, answers)) + 1 == problem.longest
+
+
+def task_of(reward: Any, prompts: list[str] | None = None, **settings: Any) -> RewardTask:
+    shipped = str(resources.files("polobench.tasks").joinpath("checkpoints", "sort-digits"))
+    train, heldout = SORT.prompts()
+    return RewardTask("my-task", shipped, prompts or train, heldout, reward, max_new_tokens=7, floor=0.0, **settings)
+
+
+def no_number(prompts: list[str], completions: list[str]) -> list[float]:
+    return [float("nan")] * len(prompts)
+
+
+def too_few(prompts: list[str], completions: list[str]) -> list[float]:
+    return [0.0] * (len(prompts) - 1)
+
+
+def raising(prompts: list[str], completions: list[str]) -> list[float]:
+    raise KeyError("nothing here\nnor there")
+
+
+def of_words(prompts: list[str], completions: list[str]) -> Any:
+    return ["good"] * len(prompts)
+
+
+@pytest.mark.parametrize("only_in_training", [False, True])
+@pytest.mark.parametrize(
+    ("reward", "said"), [(no_number, "nan"), (too_few, "15 numbers"), (raising, "nothing"), (of_words, "good")]
+)
+def test_a_bad_reward_fails_the_run_with_one_line(reward, said, only_in_training):
+    settings = {"heldout_reward": SORT.exact_match} if only_in_training else {}
+    result = run("grpo", task_of(reward, **settings))
+    assert result.status == "failed"
+    assert "'my-task'" in result.reason
+    assert "\n" not in result.reason
+    assert said in result.reason or not only_in_training
+
+
+def test_a_prompt_beyond_the_context_fails_the_run_with_one_line():
+    result = run("grpo", task_of(SORT.exact_match, ["1" * 60 + "="]))
+    assert result.status == "failed"
+    assert "'my-task'" in result.reason
+    assert "61 tokens" in result.reason
+    assert "\n" not in result.reason
+
+
+def test_a_prompt_in_both_lists_is_refused():
+    _, heldout = SORT.prompts()
+    with pytest.raises(UsageError, match="both trained on and held out"):
+        task_of(SORT.exact_match, heldout[:1])
+
+
+@pytest.mark.parametrize("normalization", ["grpo", "dapo", "dr_grpo"])
+def test_grpos_first_gradient_is_that_of_reinforce(normalization):
+    """With one weight for all tokens; "grpo" has one for each row, which goes into the advantages."""
+    with checks.bound(sort_digits_partial()) as task:
+        policy = task.make_policy(Hyperparameters(), critic=False)
+        rollout = task.episodes(policy, 4, 4)
+    mask = rollout.mask
+    by_row = group_advantages(rollout.returns, rollout.groups, divide_by_std=True)
+    assert (by_row != 0).any()
+    advantages = by_row.unsqueeze(1).expand_as(mask)
+    learner: Any = polobench.make("grpo", task="probe-bandit", normalization=normalization)
+    batch = rollout.attach(advantages=advantages, weights=token_weights(mask, normalization, task.horizon))
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+    loss = sum(learner.losses(policy, None, [batch], sums))
+    assert "clip_fraction" not in sums
+
+    lengths = mask.sum(1, keepdim=True)
+    per_row = {"grpo": 1 / lengths, "dapo": ROWS / lengths.sum(), "dr_grpo": torch.tensor(1 / task.horizon)}
+    scaled = advantages * per_row[normalization]
+    expected_loss = -(scaled * mask).sum() / ROWS  # each ratio is 1
+    assert loss.item() == pytest.approx(expected_loss.item(), abs=1e-6)
+    if normalization == "grpo":
+        assert loss.item() == pytest.approx(0, abs=1e-6)
+
+    log_probs = policy.distribution.log_prob(policy.outputs(rollout), rollout.actions)
+    objective = score_function_objective(log_probs, scaled, mask, ROWS)
+    found = torch.autograd.grad(loss, policy.actor_parameters)
+    for mine, other in zip(found, torch.autograd.grad(-objective, policy.actor_parameters), strict=True):
+        checks.close(mine, other, atol=1e-6)
+
+
+def test_the_first_update_of_a_run_has_loss_0():
+    """Each row has the same weight, so the advantages of a group cancel."""
+    result = GRPO(sort_digits_partial(), **GROUPED).run(0, Budget(updates=1))
+    assert result.status == "ok"
+    assert result.updates["loss"][0] == pytest.approx(0, abs=1e-6)
+    assert result.updates["gradient_norm"][0] > 1e-3
