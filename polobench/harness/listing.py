@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,5 +58,7 @@ def _task(listing: Any) -> Row:
     if listing.reason:
         return row
     task = find_task(listing.name)
-    about = f"{task.unit}; floor {task.floor:g}, target {'none' if task.target is None else f'{task.target:g}'}"
-    return row | {"about": about, "unit": task.unit, "floor": task.floor, "target": task.target}
+    floor = None if math.isnan(task.floor) else task.floor  # what no file states is measured when a run begins
+    shown = "measured" if floor is None else f"{floor:g}"
+    about = f"{task.unit}; floor {shown}, target {'none' if task.target is None else f'{task.target:g}'}"
+    return row | {"about": about, "unit": task.unit, "floor": floor, "target": task.target}
