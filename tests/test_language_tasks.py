@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from polobench.core.budget import Budget
-from polobench.core.errors import UsageError
+from polobench.core.errors import Unavailable, UsageError
 from polobench.core.registry import find_task, make
+from polobench.policies.causal_lm import CausalLM
 from polobench.policies.pretrained import Pretrained
 from polobench.tasks.preference import PreferenceTask
 from polobench.tasks.preference_data import read_preferences
@@ -89,10 +90,10 @@ def test_data_are_charged_each_time_and_never_overspent(tmp_path: Path) -> None:
 
 
 def test_the_reference_of_fixed_data_is_computed_once(tmp_path: Path) -> None:
-    """A second pass over the data costs no further forward rows for the reference."""
+    """A first pass reads each group with the policy and its reference, a later one with the policy alone."""
     task = PreferenceTask("letters", read_preferences(data(tmp_path, 6)), small_model, max_new_tokens=4)
-    rows = {n: make("dpo", task, n_groups=1).run(0, Budget(updates=n)).ledger.forward_rows for n in (1, 2, 3, 9, 10)}
-    assert rows[3] - rows[2] == rows[10] - rows[9] == rows[2] - rows[1]
+    rows = {n: make("dpo", task, n_groups=1).run(0, Budget(updates=n)).ledger.forward_rows for n in (1, 2, 9, 10)}
+    assert rows[2] - rows[1] == 2 * (rows[10] - rows[9])
 
 
 def test_a_method_that_needs_a_reward_says_so(tmp_path: Path) -> None:
@@ -158,3 +159,58 @@ def test_the_shipped_checkpoints_are_small_and_reach_their_floor() -> None:
         result = make("random", name).run(0, Budget(updates=1))
         assert result.final_return == pytest.approx(result.floor, abs=0.08)  # 3.5 standard errors of 500 samples
         assert torch.isfinite(torch.tensor(result.floor))
+
+
+def test_the_margin_is_against_the_runs_own_reference() -> None:
+    """Also where the floor was measured before, of a policy with another temperature."""
+    task: Any = find_task("token-bandit")
+    task.floor = float("nan")
+    result = make("random", task).run(0, Budget(updates=1))
+    assert result.floor == pytest.approx(0.28, abs=0.08)
+    result = make("grpo", task, temperature=0.2).run(0, Budget(updates=1))
+    assert result.curve["heldout_margin"].iloc[0] == 0
+
+
+def test_rewards_that_never_differ_end_a_preference_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polobench.core.task.UNRANKED_BATCHES", 3)
+    task = RewardTask("flat", small_model, ["b?"], None, lambda p, c: [0.5] * len(c), max_new_tokens=2)
+    result = make("dpo", task).run(0, Budget(updates=2))
+    assert result.status == "failed"
+    assert "3 batches in a row had equal returns" in result.reason
+
+
+def test_a_model_that_cannot_be_loaded_here_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: object) -> None:
+        raise Unavailable("model 'sort' needs more packages")
+
+    monkeypatch.setattr("polobench.tasks.language.load", refuse)
+    result = make("grpo", "sort-digits").run(0, 100)
+    assert (result.status, result.reason) == ("skipped", "model 'sort' needs more packages")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("sort-digits@", "names no model after the @"), ("token-bandit@smollm2", "takes no model"),
+     ("nowhere/missing.jsonl", "no preferences at"), ("sort-digits@/nowhere/at/all", "unknown model")],
+)  # fmt: skip
+def test_bad_names_are_one_line(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        find_task(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_prompts_without_room_for_an_answer_are_only_measured(tmp_path: Path) -> None:
+    task = PreferenceTask("letters", read_preferences(data(tmp_path)), small_model, max_new_tokens=30)
+    result = make("dpo", task).run(0, Budget(updates=1))
+    assert result.status == "ok", result.reason
+    assert "completions" not in result.snapshots["after"]
+
+
+def test_bfloat16_rounds_weights_alone() -> None:
+    """Rotary frequencies are no weights: rounded, they would turn later positions by a visible angle."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    policy = CausalLM(LlamaForCausalLM(LlamaConfig(vocab_size=8, **sizes)), compute_dtype="bfloat16")
+    assert {weight.dtype for weight in policy.model.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in policy.model.buffers() if buffer.is_floating_point()} == {torch.float32}

@@ -22,7 +22,7 @@ from polobench.core import provenance
 from polobench.core.budget import Budget, BudgetExhausted, Ledger, RunTimeout, Stopwatch
 from polobench.core.convergence import loss_convergence, time_to_target
 from polobench.core.device import resolve_device, warm_up
-from polobench.core.errors import UsageError, first_line
+from polobench.core.errors import Unavailable, UsageError, first_line
 from polobench.core.hyperparameters import Hyperparameters, build
 from polobench.core.recorder import Diverged, Progress, Recorder, Update
 from polobench.core.result import RunResult, utc_now
@@ -128,6 +128,8 @@ class Method(ABC):
             return "timeout", str(end), ""
         except Diverged as end:
             return "diverged", str(end), ""
+        except Unavailable as error:
+            return "skipped", str(error), ""
         except Exception as error:
             status = "out_of_memory" if _is_out_of_memory(error) else "failed"
             return status, first_line(error), traceback.format_exc(limit=-8)

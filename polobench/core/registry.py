@@ -21,6 +21,7 @@ from polobench.core.method import Method
 from polobench.core.task import Task
 
 METHODS, TASKS = "polobench.methods", "polobench.tasks"
+DATA_FILES = (".jsonl", ".jsonl.gz")
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,11 @@ def find_task(name: str) -> Task:
         Unavailable: its plug-in or its environment does not load; the text is the reason.
     """
     entries = _entries(TASKS)
-    base, at, model = name.partition("@")
-    if base.startswith("hub:") or base.endswith((".jsonl", ".jsonl.gz")):
-        return _data_task(base, model)
+    base, at, model = (name, "", "") if name.endswith(DATA_FILES) else name.partition("@")
+    if at and not model:
+        raise UsageError(f"task {name!r} names no model after the @")
+    if base.startswith("hub:") or base.endswith(DATA_FILES):
+        return _data_task(name, base, model)
     if base not in entries:
         return _gymnasium_task(name, entries)
     found = _load(entries[base], "task")
@@ -79,24 +82,26 @@ def find_task(name: str) -> Task:
     except PoloError:
         raise
     except Exception as error:
-        raise Unavailable(f"task {name!r} of {_source(entries[name])} does not start: {first_line(error)}") from error
+        raise Unavailable(f"task {name!r} of {_source(entries[base])} does not start: {first_line(error)}") from error
     if not isinstance(task, Task):
-        raise Unavailable(f"task {name!r} of {_source(entries[name])} does not give a polobench.Task")
+        raise Unavailable(f"task {name!r} of {_source(entries[base])} does not give a polobench.Task")
     return task
 
 
 def _with_model(make_task: Any, name: str, model: str) -> Any:
     if "model" not in inspect.signature(make_task).parameters:
-        raise UsageError(f"task {name!r}: {name.partition('@')[0]} is no language task and takes no model")
+        raise UsageError(f"task {name!r}: {name.partition('@')[0]} takes no model")
     task = make_task(model=model)
     task.name = name
     return task
 
 
-def _data_task(source: str, model: str) -> Task:
+def _data_task(name: str, source: str, model: str) -> Task:
     from polobench.tasks.preference import from_data
 
-    return from_data(source, model) if model else from_data(source)
+    task = from_data(source, model) if model else from_data(source)
+    task.name = name
+    return task
 
 
 def _gymnasium_task(name: str, registered: Iterable[str]) -> Task:

@@ -22,6 +22,7 @@ from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 
 SOURCES = ("auto", "data", "policy")
+UNRANKED_BATCHES = 1000
 
 
 @dataclass(frozen=True)
@@ -164,14 +165,16 @@ class Task(ABC):
             size: episodes a group, where the policy samples them.
 
         Raises:
-            BudgetExhausted: as `fragments`; also where the policy never gives two different returns.
-            UsageError: as `preferences`.
+            BudgetExhausted: as `fragments`.
+            UsageError: as `preferences`; or the policy gave no two different returns in many batches.
         """
         if source == "data" or (source == "auto" and self.has_preferences):
             return self.preferences(count)
-        while not (rollout := self.episodes(policy, count, size)).has_ranking:
-            pass
-        return rollout
+        for _ in range(UNRANKED_BATCHES):
+            rollout = self.episodes(policy, count, size)
+            if rollout.has_ranking:
+                return rollout
+        raise UsageError(f"task {self.name!r}: {UNRANKED_BATCHES} batches in a row had equal returns in every group")
 
     def snapshot(self, policy: Policy) -> dict[str, Any]:
         """What the policy says and how likely it finds fixed pairs, for the store; nothing in control."""

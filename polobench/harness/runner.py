@@ -49,16 +49,12 @@ def prepare(cell: Cell) -> PreparedCell:
         return PreparedCell(cell, _identify(cell, dict(cell.overrides)), None, str(error))
     origin = method.provenance()
     known = {name: origin[name] for name in ("code_hash", "platform_fingerprint")}
-    known |= {"floor": str(method.task.floor), "target": method.task.target} | _identity(method)
-    return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), method)
-
-
-def _identity(method: Method) -> dict[str, str]:
-    """The task's own; a model of the hub that has never been loaded has none yet."""
     try:
-        return method.task.identity()
+        identity = method.task.identity()
     except Unavailable as error:
-        return {"model": str(error)}
+        return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), None, str(error))
+    known |= {"floor": str(method.task.floor), "target": method.task.target} | identity
+    return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), method)
 
 
 def _identify(cell: Cell, hyperparameters: dict[str, object], **known: object) -> str:

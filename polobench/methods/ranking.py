@@ -1,7 +1,7 @@
 """Ranking: the policy's log-probabilities of several responses are fitted to their order, held by a KL penalty.
 
     all pairs:       L = -mean over y_i better than y_j of log sigmoid( beta (s_i - s_j) )  +  c KL
-    Plackett-Luce:   L = -mean over groups of sum_k log( exp(beta s_k) / sum_(l no better) exp(beta s_l) )  +  c KL
+    Plackett-Luce:   L = -mean over groups of sum_k log( exp(beta s_k) / sum_(l = k or worse) exp(beta s_l) )  +  c KL
     s_i = log pi(y_i | x),   KL = mean over the responses' tokens of KL( pi(. | x, y_<t) || pi_ref(. | x, y_<t) )
 
 This is what the source article calls by the name of another method, done soundly: there is no sampled advantage and no

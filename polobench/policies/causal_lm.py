@@ -58,7 +58,10 @@ class CausalLM(Policy):
         self.head = _value_head(model.config.hidden_size, generator) if critic else None
         masters = [nn.Parameter(weight.detach().clone()) for weight in model.parameters()]
         self.masters = nn.ParameterList(masters) if compute_dtype == "bfloat16" else None
-        self.model.to(DTYPES[compute_dtype])
+        if self.masters is None:
+            self.model.to(DTYPES[compute_dtype])
+        for weight in self.model.parameters() if self.masters is not None else ():
+            weight.data = weight.data.bfloat16()  # weights alone: rounded rotary frequencies would be another model
 
     @property
     def actor_parameters(self) -> list[nn.Parameter]:

@@ -53,7 +53,7 @@ class ModelSource:
             Unavailable: a model of the hub that the local cache lacks, so that its revision is not known yet.
         """
         if self.kind == "hub":
-            revision = _cached_revision(self)
+            revision = _cached_revision(self) or _newest_revision(self)
             if not revision:
                 raise Unavailable(f"model {self.name!r} is not in the local cache, so its revision is not known yet")
             return hashlib.sha256(f"{self.location} {revision}".encode()).hexdigest()[:16]
@@ -154,6 +154,18 @@ def _cached_revision(source: ModelSource) -> str:
         raise Unavailable(f"model {source.name!r} needs more packages ({first_line(error)}): {INSTALL}") from error
     found = try_to_load_from_cache(source.location, "config.json")
     return Path(found).parent.name if isinstance(found, str) else ""
+
+
+def _newest_revision(source: ModelSource) -> str:
+    """The revision that a download would bring, so that a cell has one id before and after it; nothing offline."""
+    if _offline():
+        return ""
+    from huggingface_hub import model_info
+
+    try:
+        return model_info(source.location).sha or ""
+    except Exception as error:
+        raise Unavailable(f"model {source.name!r} cannot be found on the hub: {first_line(error)}") from error
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

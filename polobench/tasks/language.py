@@ -31,6 +31,7 @@ from polobench.tasks.text import TextCodec, as_rollout, shown
 Tokens = list[int]
 
 SHOWN_PROMPTS = 8
+BEGIN_BATCH = 16
 PROBE_SEED = 20_000
 
 
@@ -77,13 +78,14 @@ class LanguageTask(Task):
         self._queue: list[int] = []
         self._passes = 0
         self._prepare(self._loaded.context_length)
-        checkpoint = CausalLM(self._loaded.model).to(self.device)
+        checkpoint = CausalLM(self._loaded.model, generation_batch=BEGIN_BATCH).to(self.device)
         checkpoint.ledger = Ledger(Budget(updates=1))
         with torch.no_grad():
             self._prepare_pairs(checkpoint)
             if math.isnan(self.floor):
                 self._initial_policy = checkpoint
                 self.floor = self.evaluate(checkpoint, 0, self.final_episodes).mean
+                self._first_columns = {}  # the run's own reference may have another temperature or type
 
     def _load(self) -> Pretrained:
         return load(self._source) if isinstance(self._source, ModelSource) else self._source()
@@ -136,12 +138,16 @@ class LanguageTask(Task):
         return complete(
             language,
             prompts,
-            None if uniforms is None else torch.from_numpy(uniforms).to(self.device),
+            None if uniforms is None else self._on_device(uniforms),
             limit=self.horizon,
             end_token=self.codec.end_token,
             batch=language.generation_batch,
             before_step=before_step,
         )
+
+    def _on_device(self, uniforms: np.ndarray) -> torch.Tensor:
+        drawn = torch.from_numpy(uniforms)
+        return (drawn.float() if self.device.type == "mps" else drawn).to(self.device)  # mps has no float64
 
     def _texts(self, completions: Completions) -> list[str]:
         return [self.codec.text(row[mask].tolist()) for row, mask in zip(completions.tokens, completions.mask)]
@@ -176,11 +182,16 @@ class LanguageTask(Task):
                 self._first_columns[name] = self.pairs[name].columns(reference, reference.generation_batch)
         return self._first_columns[name]
 
+    def _pair_columns(self, policy: CausalLM) -> dict[str, Any]:
+        return {name: pairs.columns(policy, policy.generation_batch) for name, pairs in self.pairs.items()}
+
     def _snapshot(
         self, policy: CausalLM, prompts: Sequence[Prompt], tokens: Sequence[Tokens], rewards: Callable[..., Any]
     ) -> dict[str, Any]:
         """The greedy answers to the first prompts, the fixed pairs, and measures of sampled answers."""
         few = list(tokens[:SHOWN_PROMPTS])
+        if not few:
+            return {"pairs": self._pair_columns(policy), "notes": dict(self.notes)}
         texts = self._texts(self._complete(policy, few, None))
         said = zip(prompts, texts, rewards([shown(prompt) for prompt in prompts[: len(few)]], texts))
         uniforms = SeedAxes(PROBE_SEED).numpy("snapshot").random((len(few), self.horizon))
@@ -188,7 +199,7 @@ class LanguageTask(Task):
         measures = self._measures_of_samples(policy, drawn)
         return {
             "completions": [{"prompt": shown(p), "completion": text, "reward": reward} for p, text, reward in said],
-            "pairs": {name: pairs.columns(policy, policy.generation_batch) for name, pairs in self.pairs.items()},
+            "pairs": self._pair_columns(policy),
             "measures": {"kl_to_reference": measures.pop("kl")} | measures,
             "notes": dict(self.notes),
         }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from polobench.core.errors import UsageError
 from polobench.core.policy import Policy
@@ -33,7 +34,7 @@ from polobench.tasks.text import as_completions, as_rollout
 
 HELDOUT_SHARE = 0.25
 SPLIT_SEED = 0
-MEASURED_TRAIN_GROUPS = 12
+MEASURED_TRAIN_GROUPS, MEASURED_HELDOUT_GROUPS = 12, 200
 MAX_NEW_TOKENS = 48
 DEFAULT_MODEL = "smollm2"
 HUB = "hub:"
@@ -45,7 +46,7 @@ class PreferenceTask(LanguageTask):
 
     Accuracy on the training prompts is that of the first 12 of them: an evaluation must not cost more than training.
 
-    The reference's log-probabilities are computed once, when the first groups are read. A response that does not fit
+    The reference's log-probabilities are computed once, when a group is first read. A response that does not fit
     into the model's context is left out and counted.
 
     Args:
@@ -76,9 +77,11 @@ class PreferenceTask(LanguageTask):
         self.notes = Counter(reason for _, reason in self._data.skipped)
         self._train = self._encoded(self._train_groups, context_length)
         heldout = self._encoded(self._heldout_groups, context_length)
-        few = self._train[:MEASURED_TRAIN_GROUPS]
+        few, heldout = self._train[:MEASURED_TRAIN_GROUPS], heldout[:MEASURED_HELDOUT_GROUPS]
+        room = context_length - self.horizon
+        self._asked = [(group.prompt, prompt) for group, prompt, _ in heldout if len(prompt) <= room]
         self.pairs = {"heldout": PairSet.of(self._rollout(heldout)), "train": PairSet.of(self._rollout(few))}
-        self._reference_rows: list[torch.Tensor] = []
+        self._reference_rows: dict[int, torch.Tensor] = {}
 
     def _prepare_pairs(self, checkpoint: CausalLM) -> None:
         """They are the data, which `_prepare` has read."""
@@ -107,25 +110,22 @@ class PreferenceTask(LanguageTask):
 
     def preferences(self, count: int) -> Rollout:
         with self.ledger.timing_rollout():
-            if not self._reference_rows:
-                self._reference_rows = self._reference_log_probs()
             chosen = self._next_prompts(count, len(self._train))
             rollout = self._rollout([self._train[index] for index in chosen])
             self.ledger.charge_read(rollout.n_samples)
-            fixed = torch.cat([self._reference_rows[index] for index in chosen])
-            return rollout.attach(reference_log_probs=fixed[:, : rollout.mask.shape[1]])
+            for index in chosen:
+                if index not in self._reference_rows:
+                    self._reference_rows[index] = self._reference_log_probs(index)
+            width = rollout.mask.shape[1]
+            fixed = [pad(self._reference_rows[index], (0, width)) for index in chosen]
+            return rollout.attach(reference_log_probs=torch.cat([rows[:, :width] for rows in fixed]))
 
-    def _reference_log_probs(self) -> list[torch.Tensor]:
-        """For each training group `[G, longest]`, the starting checkpoint's log-probabilities."""
+    def _reference_log_probs(self, index: int) -> torch.Tensor:
+        """`[G, T]` of a training group, under the starting checkpoint."""
         reference = language_policy(self.reference_policy())
-        everything = self._rollout(self._train)
-        width, parts = everything.mask.shape[1], []
+        group = self._rollout([self._train[index]])
         with torch.no_grad():
-            for part in everything.split(reference.generation_batch):
-                log_probs = reference.distribution.log_prob(reference.outputs(part), part.actions) * part.mask
-                parts.append(torch.nn.functional.pad(log_probs, (0, width - log_probs.shape[1])))
-        sizes = [len(responses) for _, _, responses in self._train]
-        return list(torch.cat(parts).split_with_sizes(sizes))
+            return reference.distribution.log_prob(reference.outputs(group), group.actions) * group.mask
 
     def fragments(self, policy: Policy, batch: int, n_steps: int) -> Rollout:
         return self.episodes(policy, batch, 1)
@@ -141,8 +141,7 @@ class PreferenceTask(LanguageTask):
         return Evaluation(summed, math.nan, len(columns["prompt"]), measures)
 
     def snapshot(self, policy: Policy) -> dict[str, Any]:
-        asked = [self.codec.prompt(group.prompt) for group in self._heldout_groups]
-        prompts = [group.prompt for group in self._heldout_groups]
+        prompts, asked = [prompt for prompt, _ in self._asked], [tokens for _, tokens in self._asked]
         return self._snapshot(language_policy(policy), prompts, asked, lambda shown, texts: [None] * len(texts))
 
 
@@ -160,4 +159,4 @@ def from_data(source: str, model: str = DEFAULT_MODEL) -> PreferenceTask:
         UsageError, Unavailable: as the readers of `preference_data`.
     """
     data = hub_preferences(source.removeprefix(HUB)) if source.startswith(HUB) else read_preferences(source)
-    return PreferenceTask(f"{source}@{model}", data, model)
+    return PreferenceTask(source, data, model)

@@ -138,7 +138,7 @@ class RewardTask(LanguageTask):
         language, count = language_policy(policy), len(self._heldout)
         rows = [(index % count, index // count) for index in range(episodes)]
         sampled = self._sampled(language, SeedAxes(seed), 0, rows)
-        returns = sampled.returns.double()
+        returns = sampled.returns.cpu().double()
         few = range(min(count, episodes))
         texts = self._texts(self._complete(policy, [self._heldout[index] for index in few], None))
         greedy = self._rewards(self._heldout_reward, [self._heldout_texts[index] for index in few], texts)
