@@ -41,6 +41,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpo": (DPO, GROUPED),
     "ranking": (Ranking, GROUPED),
     "reinforce": (Reinforce, {"n_episodes": ROWS, "baseline": "batch_mean", "gamma": 1.0}),
+    "rloo": (Reinforce, {"n_episodes": ROWS, "baseline": "leave_one_out", "gamma": 1.0}),
 }
 EVERY = pytest.mark.parametrize("name", METHODS)
 

@@ -21,6 +21,7 @@ SETTINGS = {
     "trpo": FRAGMENTS | CRITIC | {"max_kl": 0.05},
     "reinforce": CRITIC | {"n_episodes": 16, "learning_rate": 1e-2, "baseline": "value"},
 }
+LEAVE_ONE_OUT = {"n_episodes": 16, "learning_rate": 1e-2, "baseline": "leave_one_out"}
 PROBES = {
     "probe-bandit": (2_000, {}),
     "probe-delayed-reward": (4_000, {}),
@@ -58,6 +59,14 @@ def passes(check: Callable[..., None], *arguments: object) -> None:
 @pytest.mark.parametrize("method", SETTINGS)
 def test_method_reaches_the_known_answer(method, probe, seed):
     passes(check_probe, method, probe, seed)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("probe", ["probe-bandit", "probe-delayed-reward"])
+def test_reinforce_with_a_leave_one_out_baseline_reaches_it_too(probe, seed):
+    budget, _ = PROBES[probe]
+    result = polobench.make("reinforce", task=probe, **SMALL | LEAVE_ONE_OUT).run(seed=seed, budget=budget)
+    assert (result.status, result.final_return >= result.target) == ("ok", True)
 
 
 @pytest.mark.parametrize("probe", PROBES)

@@ -11,7 +11,13 @@ import torch
 from gymnasium import spaces
 
 from polobench.core.rollout import Rollout
-from polobench.objectives.returns import RewardScaler, explained_variance, generalized_advantages
+from polobench.objectives.preference import group_advantages
+from polobench.objectives.returns import (
+    RewardScaler,
+    explained_variance,
+    generalized_advantages,
+    leave_one_out_means,
+)
 
 GAMMA, GAE_LAMBDA = 0.9, 0.8
 
@@ -112,3 +118,13 @@ def test_explained_variance_at_its_closed_forms():
     assert explained_variance(-targets, targets, mask) == pytest.approx(-3)
     assert explained_variance(targets / 2, targets, mask) == pytest.approx(0.75)
     assert math.isnan(explained_variance(targets, torch.ones_like(targets), mask))
+
+
+def test_leave_one_out_is_the_mean_of_the_others_and_scales_the_centred_advantage():
+    returns = torch.tensor([1.0, 4.0, 7.0, 2.0, 5.0, 5.0, 1.0], dtype=torch.float64)
+    groups = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    others = leave_one_out_means(returns, groups)
+    assert others.tolist() == pytest.approx([5.5, 4.0, 2.5, 11 / 3, 8 / 3, 8 / 3, 4.0], abs=1e-12)
+    sizes = torch.bincount(groups)[groups]
+    centred = group_advantages(returns, groups, divide_by_std=False)
+    torch.testing.assert_close(returns - others, centred * sizes / (sizes - 1), rtol=0, atol=1e-12)

@@ -111,7 +111,6 @@ class Policy(nn.Module, ABC):
         parts = []
         for loss in losses:
             loss.backward()  # type: ignore[no-untyped-call]
-            self._gather_gradients()
             parts.append(loss.detach())
         norm = torch.tensor(float("nan"))
         if max_gradient_norm is not None:
@@ -123,11 +122,8 @@ class Policy(nn.Module, ABC):
         self.ledger.gradient_steps += 1
         return GradientStep(torch.stack(parts).sum(), norm)
 
-    def _gather_gradients(self) -> None:
-        """Called after each backward pass, for a policy that computes on a copy of its parameters."""
-
     def _parameters_changed(self) -> None:
-        """Called after the parameters were changed, for such a policy."""
+        """Called after the parameters were changed, for a policy that computes on a copy of them."""
 
     def frozen_copy(self) -> Self:
         """The policy as it is now, without gradients: a reference, or the one that sampled the data."""

@@ -10,6 +10,10 @@ Departures from the paper:
 - The factor gamma^t of the discounted objective's gradient is dropped, as is usual (Nota and Thomas 2020).
 - Baseline "batch_mean" is the mean return-to-go of the whole batch, each action's own episode included: that biases
   the gradient by a factor of order 1 / (episodes in the batch).
+- Baseline "leave_one_out" is RLOO (Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"; Ahmadian et
+  al. 2024, "Back to Basics", section 3.3): off the whole discounted return of an episode, which then stands at each of
+  its steps, comes the mean return of the other episodes from the same start state or prompt. Such groups of
+  `group_size` share the `n_episodes` of an update.
 - Baseline "value" fits a state-value network to the returns after each policy step, so that a return is never
   subtracted from itself. An episode that a time limit cut goes on with that network's value of its last state;
   the other baselines have none to offer, and their return-to-go ends at the cut.
@@ -31,8 +35,17 @@ from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
 from polobench.objectives.regression import fit_critic
-from polobench.objectives.returns import RewardScaler, explained_variance, generalized_advantages, masked_mean
+from polobench.objectives.returns import (
+    RewardScaler,
+    explained_variance,
+    generalized_advantages,
+    leave_one_out_means,
+    masked_mean,
+)
 from polobench.objectives.surrogates import score_function_objective
+
+
+BASELINES = ("none", "batch_mean", "leave_one_out", "value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +55,8 @@ class ReinforceHyperparameters(Hyperparameters):
     n_episodes: int = hyperparameter(8, "episodes an update", low=1)
     learning_rate: float = hyperparameter(3e-3, "of Adam, for the policy", low=0)
     gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
-    baseline: str = hyperparameter("value", "what is taken off the return", choices=("none", "batch_mean", "value"))
+    baseline: str = hyperparameter("value", "what is taken off the return", choices=BASELINES)
+    group_size: int = hyperparameter(4, "episodes from one start state, for the baseline leave_one_out", low=2)
     critic_learning_rate: float = hyperparameter(3e-3, "of Adam, for the value network", low=0)
     critic_epochs: int = hyperparameter(5, "passes over the batch when the value network is fitted", low=1)
     critic_minibatch_size: int = hyperparameter(256, "transitions a gradient step of that fit", low=1)
@@ -66,8 +80,10 @@ class Reinforce(Method):
             critic_optimizer = torch.optim.Adam(policy.critic_parameters, lr=hp.critic_learning_rate)
         scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
         shuffle = rng.numpy("minibatches")
+        size = hp.group_size if hp.baseline == "leave_one_out" else 1
+        groups_and_size = max(1, hp.n_episodes // size), size
         while True:
-            rollout = task.episodes(policy, groups=hp.n_episodes, size=1)
+            rollout = task.episodes(policy, *groups_and_size)
             rewards = scale(rollout) if scale else rollout.rewards
             returns, baseline = self.returns_and_baseline(policy, rollout, rewards)
             advantages = (returns - baseline) * rollout.mask
@@ -81,7 +97,7 @@ class Reinforce(Method):
             yield Update(loss=loss, policy=policy, metrics=metrics)
 
     def returns_and_baseline(self, policy: Policy, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
-        """Discounted returns-to-go `[B, T]` and what is to be taken off them, `[B, T]`."""
+        """Discounted returns `[B, T]` and what is to be taken off them, `[B, T]`."""
         values = torch.zeros(rollout.mask.shape[0], rollout.mask.shape[1] + 1, device=rewards.device)
         if self.hp.baseline == "value":
             with torch.no_grad():
@@ -90,6 +106,10 @@ class Reinforce(Method):
         returns = generalized_advantages(rollout, values, self.hp.gamma, 1.0, rewards) + values[:, :-1]
         if self.hp.baseline == "batch_mean":
             return returns, masked_mean(returns, rollout.mask).expand_as(returns)
+        if self.hp.baseline == "leave_one_out":
+            whole = returns[:, 0]
+            others = leave_one_out_means(whole, rollout.groups)
+            return whole.unsqueeze(1).expand_as(returns), others.unsqueeze(1).expand_as(returns)
         return returns, values[:, :-1]
 
     def improve(

@@ -50,6 +50,19 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum()
 
 
+def leave_one_out_means(returns: Tensor, groups: Tensor) -> Tensor:
+    """`[B]`: the mean return of the other rows of each row's group, a baseline that the row's own actions cannot move.
+
+    Source: Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!", equation 8.
+
+    Args:
+        returns, groups: `[B]`, groups numbered from 0, of two rows at least.
+    """
+    counts = torch.bincount(groups).to(returns.dtype)
+    sums = torch.zeros_like(counts).index_add(0, groups, returns)
+    return (sums[groups] - returns) / (counts[groups] - 1)
+
+
 def standardized(values: Tensor, mask: Tensor) -> Tensor:
     """`values` `[B, T]` minus their mean, over their standard deviation, both over the whole batch."""
     chosen = values[mask]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -60,8 +61,9 @@ class CausalLM(Policy):
         self.masters = nn.ParameterList(masters) if compute_dtype == "bfloat16" else None
         if self.masters is None:
             self.model.to(DTYPES[compute_dtype])
-        for weight in self.model.parameters() if self.masters is not None else ():
+        for master, weight in zip(self.masters or (), self.model.parameters()):
             weight.data = weight.data.bfloat16()  # weights alone: rounded rotary frequencies would be another model
+            weight.register_post_accumulate_grad_hook(partial(_move_gradient, master))
 
     @property
     def actor_parameters(self) -> list[nn.Parameter]:
@@ -128,20 +130,21 @@ class CausalLM(Policy):
         frozen = copy.deepcopy(self, {id(self.ledger): self.ledger, id(self.masters): None})
         return frozen.requires_grad_(False)
 
-    def _gather_gradients(self) -> None:
-        if self.masters is None:
-            return
-        for master, weight in zip(self.masters, self.model.parameters(), strict=True):
-            if weight.grad is not None:
-                gradient = weight.grad.to(master.dtype)
-                master.grad = gradient if master.grad is None else master.grad + gradient
-                weight.grad = None
-
     def _parameters_changed(self) -> None:
         if self.masters is not None:
             with torch.no_grad():
                 for master, weight in zip(self.masters, self.model.parameters(), strict=True):
                     weight.copy_(master)
+
+
+def _move_gradient(master: nn.Parameter, weight: Tensor) -> None:
+    """Add a weight's gradient to its master's, as soon as it is there: all of them at once would be in memory twice."""
+    assert weight.grad is not None
+    if master.grad is None:
+        master.grad = weight.grad.to(master.dtype)
+    else:
+        master.grad += weight.grad
+    weight.grad = None
 
 
 def _value_head(width: int, generator: torch.Generator | None) -> nn.Sequential:

@@ -83,9 +83,14 @@ class LanguageTask(Task):
         with torch.no_grad():
             self._prepare_pairs(checkpoint)
             if math.isnan(self.floor):
-                self._initial_policy = checkpoint
-                self.floor = self.evaluate(checkpoint, 0, self.final_episodes).mean
-                self._first_columns = {}  # the run's own reference may have another temperature or type
+                self.floor = self.floor_of(checkpoint)
+
+    def floor_of(self, checkpoint: CausalLM) -> float:
+        """What the starting checkpoint reaches: score 0."""
+        self._initial_policy = checkpoint
+        floor = self.evaluate(checkpoint, 0, self.final_episodes).mean
+        self._first_columns = {}  # the run's own reference may have another temperature or type
+        return floor
 
     def _load(self) -> Pretrained:
         return load(self._source) if isinstance(self._source, ModelSource) else self._source()

@@ -134,11 +134,12 @@ class PreferenceTask(LanguageTask):
         raise UsageError(f"task {self.name!r} has preference data and no reward (allowed methods: dpo, ranking)")
 
     def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
-        language = language_policy(policy)
-        columns = self.pairs["heldout"].columns(language, language.generation_batch)
-        summed, _ = accuracies(columns)
-        measures = self._measures_of_pairs(language, ["heldout", "train"])
-        return Evaluation(summed, math.nan, len(columns["prompt"]), measures)
+        measures = self._measures_of_pairs(language_policy(policy), ["heldout", "train"])
+        return Evaluation(measures["heldout_accuracy"], math.nan, len(self.pairs["heldout"].better), measures)
+
+    def floor_of(self, checkpoint: CausalLM) -> float:
+        summed, _ = accuracies(self.pairs["heldout"].columns(checkpoint, checkpoint.generation_batch))
+        return summed
 
     def snapshot(self, policy: Policy) -> dict[str, Any]:
         prompts, asked = [prompt for prompt, _ in self._asked], [tokens for _, tokens in self._asked]
