@@ -37,6 +37,8 @@ def test_row_of_a_run(tmp_path: Path) -> None:
     assert row["final_return"] == result.final_return
     assert row["samples_to_target"] == result.time_to_target["samples"]
     assert row["samples_per_second"] == pytest.approx(50_000 / result.ledger.wall_seconds)
+    assert row["rollout_samples_per_second"] == pytest.approx(50_000 / (0.35 * result.ledger.wall_seconds))
+    assert row["update_samples_per_second"] == pytest.approx(50_000 / (0.65 * result.ledger.wall_seconds))
     assert (row["hp_hidden_sizes"], row["hp_learning_rate"]) == ((64, 64), 3e-4)
     assert (row["code_hash"], row["commit"]) == ("c0de", "0123456789abcdef0123")
     assert bool(row["solved"])
@@ -95,7 +97,8 @@ def test_throughput_cell(tmp_path: Path) -> None:
 def test_speeds_beside_others_are_not_given(tmp_path: Path) -> None:
     beside = [make_result(ran_beside_others=True), make_throughput(ran_beside_others=True)]
     table = load(save_all(tmp_path, *beside))
-    assert table["samples_per_second"].isna().all()
+    for name in ("samples_per_second", "rollout_samples_per_second", "update_samples_per_second"):
+        assert table[name].isna().all()
     assert table["ran_beside_others"].all()
 
 

@@ -19,17 +19,18 @@ from polobench.core.result import RunResult
 LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
 _PLAIN = ("kind", "method", "label", "task", "seed", "device")
 _OUTCOME = ("unit", "floor", "target", "status", "reason", "final_return", "final_return_std", "final_score")
+_NOISE = ("snr", "noise_scale", "mean_cosine")
 _FLAGS = ("solved", "reached")
 _NUMBERS = (
     "budget_samples", "budget_updates", "budget_seconds", "floor", "target", "final_return", "final_return_std",
     "final_score", *(f"{name}_to_target" for name in TIMES), "loss_start", "loss_end", "loss_converged_samples",
     *LEDGER, "samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second",
-    "peak_memory_mib",
+    "peak_memory_mib", *(f"gradient_{name}" for name in _NOISE),
 )  # fmt: skip
 _PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
 COLUMNS = tuple(dict.fromkeys((
-    *_PLAIN, "budget", "budget_samples", "budget_updates", "budget_seconds", *_OUTCOME, *_FLAGS, *_NUMBERS, "digest",
-    "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
+    *_PLAIN, "fixed_policy", "budget", "budget_samples", "budget_updates", "budget_seconds", *_OUTCOME, *_FLAGS, *_NUMBERS,
+    "digest", "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
 )))  # fmt: skip
 
 
@@ -42,13 +43,17 @@ def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFra
 
     Columns, besides those named as in docs/results-format.md:
         budget: in words; `budget_samples`, `budget_updates`, `budget_seconds` as numbers.
-        final_return, final_score: at the floor unless the run ended ok; NaN for a throughput cell.
+        final_return, final_score: at the floor unless the run ended ok; NaN for other cells than learning ones.
         solved: the run ended ok and its final return is at or above the target; missing without a target.
         reached: at some time two evaluations in a row were at or above the target and the run ended ok. A run may
             reach the target and lose it again, so this and `solved` differ.
         samples_to_target, wall_seconds_to_target, cpu_seconds_to_target: when it was reached; NaN if never.
         samples_per_second: over the timed rounds of a throughput cell, over the training of a learning cell; NaN
             where the cell ran beside others, as all its speeds.
+        rollout_samples_per_second, update_samples_per_second: the same samples over the seconds inside the task's
+            verbs (in language: of generation, or of reading data), and over the rest of the training.
+        fixed_policy: at which a gradient-noise cell was measured; missing for other cells.
+        gradient_snr, gradient_noise_scale, gradient_mean_cosine: of such a cell.
         hp_NAME: every hyper-parameter; lists as tuples, missing where a method does not have it.
 
     Args:
@@ -96,7 +101,8 @@ def _encodable(value: Any) -> Any:
 
 def _row(result: RunResult) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(result, name) for name in (*_PLAIN, *_OUTCOME)}
-    row["budget"] = budget_text(result.budget)
+    row |= {"budget": budget_text(result.budget), "fixed_policy": result.gradient_noise.get("policy")}
+    row |= {f"gradient_{name}": result.gradient_noise.get(name) for name in _NOISE}
     row |= {f"budget_{name}": result.budget.get(name) for name in ("samples", "updates", "seconds")}
     row |= {"solved": solved(result), "reached": reached(result)}
     row |= {f"{name}_to_target": result.time_to_target.get(name) for name in TIMES}
@@ -129,13 +135,21 @@ def _speeds(result: RunResult) -> dict[str, float | None]:
     names = ("samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second")
     if result.throughput:
         return {name: result.throughput.get(name) for name in names}
-    return {"samples_per_second": samples_per_second(result)}
+    ledger = result.ledger
+    return {
+        "samples_per_second": samples_per_second(result),
+        "rollout_samples_per_second": _rate(ledger.samples, ledger.rollout_seconds),
+        "update_samples_per_second": _rate(ledger.samples, ledger.wall_seconds - ledger.rollout_seconds),
+    }
 
 
 def samples_per_second(result: RunResult) -> float:
     """Samples over wall seconds of training; NaN where the cell ran beside others or never started."""
-    seconds = result.ledger.wall_seconds
-    return result.ledger.samples / seconds if seconds > 0 and not result.ran_beside_others else math.nan
+    return math.nan if result.ran_beside_others else _rate(result.ledger.samples, result.ledger.wall_seconds)
+
+
+def _rate(samples: int, seconds: float) -> float:
+    return samples / seconds if seconds > 0 else math.nan
 
 
 def _hashable(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import psutil
 import torch
@@ -63,7 +64,10 @@ def synchronize(device: torch.device) -> None:
 
 
 class PeakMemory:
-    """Peak memory of a run [MiB]: what the allocator saw on CUDA, else the largest resident set seen at updates."""
+    """Peak memory of a run [MiB]: what the allocator saw on CUDA, else the largest resident set of the process.
+
+    Linux keeps the exact peak; elsewhere it is the largest of the sizes seen at updates.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -71,14 +75,29 @@ class PeakMemory:
         self._peak_bytes = 0
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        self._exact = device.type != "cuda" and _reset_resident_peak()
         self.sample()
 
     def sample(self) -> None:
         if self._device.type == "cuda":
             self._peak_bytes = torch.cuda.max_memory_allocated(self._device)
-        else:
+        elif not self._exact:
             self._peak_bytes = max(self._peak_bytes, self._process.memory_info().rss)
 
     @property
     def mib(self) -> float:
-        return self._peak_bytes / 2**20
+        return (_resident_peak_bytes() if self._exact else self._peak_bytes) / 2**20
+
+
+def _reset_resident_peak() -> bool:
+    """Let the peak that Linux keeps of this process start anew (man 5 proc, clear_refs); False where it cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _resident_peak_bytes() > 0
+    except OSError:
+        return False
+
+
+def _resident_peak_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
