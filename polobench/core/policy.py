@@ -82,6 +82,14 @@ class Policy(nn.Module, ABC):
     def state_values(self, rollout: Rollout) -> Tensor:
         """State values `[B, T]` at the rollout's observations, for the value loss."""
 
+    def outputs_and_values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """`outputs` and `state_values`, in one pass where actor and critic share their layers."""
+        return self.outputs(rollout), self.state_values(rollout)
+
+    def with_critic_inputs(self, rollout: Rollout) -> Rollout:
+        """The rollout, with what the critic reads beside it where that is dear: while the actor stays it is the same."""
+        return rollout
+
     @abstractmethod
     def act(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Actions sampled at observations `[N, ...]`, from `noise` drawn by `distribution.noise`."""
@@ -112,6 +120,7 @@ class Policy(nn.Module, ABC):
         for loss in losses:
             loss.backward()  # type: ignore[no-untyped-call]
             parts.append(loss.detach())
+        self._gradients_complete(rows)
         norm = torch.tensor(float("nan"))
         if max_gradient_norm is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -121,6 +130,15 @@ class Policy(nn.Module, ABC):
         self.ledger.backward_rows += rows
         self.ledger.gradient_steps += 1
         return GradientStep(torch.stack(parts).sum(), norm)
+
+    def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
+        """The gradient `[n]` of a scalar in the actor's parameters; the scalar came from `rows` rows."""
+        self.ledger.backward_rows += rows
+        pieces = torch.autograd.grad(objective, self.actor_parameters)
+        return torch.cat([piece.flatten() for piece in pieces])
+
+    def _gradients_complete(self, rows: int) -> None:
+        """Called when the gradients of a step, from `rows` rows, are there and neither clipped nor followed yet."""
 
     def _parameters_changed(self) -> None:
         """Called after the parameters were changed, for a policy that computes on a copy of them."""

@@ -24,8 +24,7 @@ from polobench.core.policy import Policy, unmetered
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Evaluation, Task
 
-EVALUATIONS = 20
-STORED_UPDATES = 200
+STORED_UPDATES = 500
 
 
 class Diverged(Exception):
@@ -106,8 +105,8 @@ class Recorder:
             self._hash.update(name.encode() + struct.pack("<d", numbers[name]))
         self._check_finite(numbers["loss"], update.policy)
         progress = self._ledger.progress()
-        if progress >= self._next_due / EVALUATIONS and progress < 1:
-            self._next_due = math.floor(progress * EVALUATIONS) + 1
+        if progress >= self._next_due / self.task.evaluations and progress < 1:
+            self._next_due = math.floor(progress * self.task.evaluations) + 1
             self._evaluate(self.task.evaluation_episodes, progress)
         self.trail.append(self._hash.hexdigest()[:8])
         latest = self._curve[-1]["return_mean"] if self._curve else None

@@ -35,6 +35,7 @@ class Rollout:
         prompt_mask: `[B, P]` bool, False where `prompts` is padded.
         advantages, value_targets, weights, old_log_probs, reference_log_probs: `[B, T]`, attached by a method that
             splits a rollout; `weights` are of the terms of a sum, so that the parts' losses add up to the whole's.
+        critic_inputs: `[B, T, H]` what the critic of a language model reads, attached while the model stays as it is.
     """
 
     observations: Tensor
@@ -53,6 +54,7 @@ class Rollout:
     weights: Tensor | None = None
     old_log_probs: Tensor | None = None
     reference_log_probs: Tensor | None = None
+    critic_inputs: Tensor | None = None
 
     @property
     def n_samples(self) -> int:

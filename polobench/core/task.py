@@ -47,6 +47,7 @@ class Task(ABC):
         floor: what the random policy reaches in control, the starting checkpoint in language; score 0. NaN where it
             is not known before `begin` has measured it.
         target: what counts as solved, score 1; None where nobody has defined one.
+        evaluations: held-out evaluations on the way, at equal fractions of the budget, the last one included.
         evaluation_episodes, final_episodes: episodes of an evaluation on the way, and of the last one.
         horizon: the most steps that an episode can have.
         has_preferences: it has a data set for `preferences`.
@@ -56,6 +57,7 @@ class Task(ABC):
     unit: str
     floor: float
     target: float | None
+    evaluations = 20
     evaluation_episodes = 20
     final_episodes = 100
     horizon: int
@@ -145,6 +147,15 @@ class Task(ABC):
         Raises:
             BudgetExhausted: as `fragments`.
         """
+
+    def untruncated_episode(self, policy: Policy) -> Rollout:
+        """`[1, T]`: one episode that termination alone ends, or the ledger; no time limit cuts it.
+
+        Raises:
+            BudgetExhausted: as `fragments`.
+            UsageError: the task has no such episode, or the budget limits neither samples nor seconds.
+        """
+        raise UsageError(f"task {self.name!r} has no episode without a time limit (allowed: gymnasium's tasks)")
 
     def preferences(self, count: int) -> Rollout:
         """`[M, T]`: the next `count` ranked groups of the task's data set; their returns are the scores.

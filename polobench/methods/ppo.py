@@ -120,13 +120,13 @@ class PPO(Method):
         """The loss of one minibatch and its parts, scalars."""
         assert batch.advantages is not None
         assert batch.old_log_probs is not None
-        outputs = policy.outputs(batch)
+        outputs, values = policy.outputs_and_values(batch)
         log_probs = policy.distribution.log_prob(outputs, batch.actions)
         advantages = batch.advantages
         if self.hp.standardize_advantages:
             advantages = standardized(advantages, batch.mask)
         policy_loss = -clipped_objective(log_probs, batch.old_log_probs, advantages, batch.mask, clip_eps)
-        critic_loss = value_loss(policy, batch)
+        critic_loss = value_loss(values, batch)
         entropy = masked_mean(policy.distribution.entropy(outputs), batch.mask)
         loss = policy_loss + self.hp.value_coef * critic_loss - self.hp.entropy_coef * entropy
         with torch.no_grad():

@@ -132,9 +132,7 @@ class TRPO(Method):
         log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
         assert rows.advantages is not None
         objective = importance_objective(log_probs, old_log_probs, rows.advantages, rows.mask)
-        policy.ledger.backward_rows += rows.mask.numel()
-        pieces = torch.autograd.grad(objective, policy.actor_parameters)
-        return torch.cat([piece.flatten() for piece in pieces])
+        return policy.actor_gradient(objective, rows.mask.numel())
 
     def fisher_product(self, policy: Policy, rows: Rollout, shuffle: np.random.Generator) -> Callable[[Tensor], Tensor]:
         """v -> (F + damping I) v on `[n]`; F is the mean Fisher matrix of the rows."""

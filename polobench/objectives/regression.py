@@ -11,10 +11,10 @@ from polobench.core.rollout import Rollout
 from polobench.objectives.returns import masked_mean
 
 
-def value_loss(policy: Policy, batch: Rollout) -> Tensor:
-    """Mean of (V - target)^2 over the batch's transitions; `batch` carries `value_targets`."""
+def value_loss(values: Tensor, batch: Rollout) -> Tensor:
+    """Mean of (V - target)^2 over the batch's transitions, V `[B, T]`; `batch` carries `value_targets`."""
     assert batch.value_targets is not None
-    return masked_mean((policy.state_values(batch) - batch.value_targets) ** 2, batch.mask)
+    return masked_mean((values - batch.value_targets) ** 2, batch.mask)
 
 
 def fit_critic(
@@ -26,11 +26,12 @@ def fit_critic(
     shuffle: np.random.Generator,
 ) -> float:
     """Gradient steps on `value_loss`; gives its mean over the last epoch."""
+    rows = policy.with_critic_inputs(rows)
     losses: list[float] = []
     for _ in range(epochs):
         losses = []
         for batch in rows.minibatches(minibatch_size, shuffle):
-            loss = value_loss(policy, batch)
+            loss = value_loss(policy.state_values(batch), batch)
             policy.gradient_step(optimizer, [loss], batch.n_rows)
             losses.append(loss.item())
     return sum(losses) / len(losses)

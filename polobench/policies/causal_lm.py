@@ -77,15 +77,29 @@ class CausalLM(Policy):
         return self.logits(self._hidden(rollout, rollout.mask.shape[1]))
 
     def values(self, rollout: Rollout) -> Tensor:
-        return self._values(rollout, rollout.mask.shape[1] + 1)
+        with torch.no_grad():
+            hidden = self._hidden(rollout, rollout.mask.shape[1] + 1)
+        return self._values(hidden)
 
     def state_values(self, rollout: Rollout) -> Tensor:
-        return self._values(rollout, rollout.mask.shape[1])
+        inputs = self.with_critic_inputs(rollout).critic_inputs
+        assert inputs is not None
+        return self._values(inputs)
 
-    def _values(self, rollout: Rollout, columns: int) -> Tensor:
+    def outputs_and_values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        hidden = self._hidden(rollout, rollout.mask.shape[1])
+        return self.logits(hidden), self._values(hidden.detach())
+
+    def with_critic_inputs(self, rollout: Rollout) -> Rollout:
+        if rollout.critic_inputs is not None:
+            return rollout
+        with torch.no_grad():
+            return rollout.attach(critic_inputs=self._hidden(rollout, rollout.mask.shape[1]))
+
+    def _values(self, hidden: Tensor) -> Tensor:
+        """Detached hidden states `[B, columns, H]` to values `[B, columns]`."""
         if self.head is None:
             raise RuntimeError("this policy was made without a critic")
-        hidden = self._hidden(rollout, columns).detach()
         values: Tensor = self.head(hidden.to(next(self.head.parameters()).dtype))
         return values.squeeze(-1)
 

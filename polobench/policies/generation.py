@@ -10,8 +10,10 @@ The key-value cache is allocated once for the longest sequence, and a prompt tha
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -83,14 +85,16 @@ def _complete(
     with torch.inference_mode():
         decoder = _Decoder(policy, prompts, limit, device)
         logits = decoder.read_prompts()
+        unfinished = len(prompts)
         for column in range(limit):
-            before_step(int(live.sum()))
+            before_step(unfinished)
             chosen, log_prob = _choose(logits, None if uniforms is None else uniforms[:, column])
             tokens.append(torch.where(live, chosen, end_token))
             masks.append(live)
             log_probs.append(torch.where(live, log_prob, 0))
             live = live & (chosen != end_token)
-            if column + 1 == limit or not bool(live.any()):
+            unfinished = int(live.sum())
+            if column + 1 == limit or not unfinished:
                 break
             logits = decoder.read(tokens[-1])
     # outside of inference mode, so that autograd may use the tokens
@@ -122,6 +126,7 @@ class _Decoder:
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         where = {prompt: index for index, prompt in enumerate(distinct)}
         self._policy, self._prompts = policy, distinct
+        self._cache_name = _cache_name(type(policy.model.base_model).forward)
         self._rows = torch.tensor([where[tuple(prompt)] for prompt in prompts], device=device)
         self._lengths = torch.tensor([len(prompt) for prompt in distinct], device=device)
         self._longest = max(map(len, distinct))
@@ -134,6 +139,8 @@ class _Decoder:
         rows = [[0] * (self._longest - len(prompt)) + list(prompt) for prompt in self._prompts]
         tokens = torch.tensor(rows, device=self._mask.device)
         logits = self._policy.next_token_logits(tokens, **self._state(slice(None)))
+        if len(self._prompts) == len(self._rows):  # each row has a prompt of its own, in the same order
+            return logits
         for layer in self._cache.layers:
             layer.take(self._rows)
         self._mask = self._mask[self._rows]
@@ -141,16 +148,23 @@ class _Decoder:
 
     def read(self, tokens: Tensor) -> Tensor:
         """`[N, V]` the logits after one more token `[N]` of each row."""
-        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=True)
+        if self._padded:
+            self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=True)
         return self._policy.next_token_logits(tokens.unsqueeze(1), **self._state(slice(-1, None)))
 
     def _state(self, new: slice) -> dict[str, Any]:
         """What the model needs beside the tokens; without padding it finds the mask and the positions by itself."""
-        state: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
+        state: dict[str, Any] = {self._cache_name: self._cache, "use_cache": True}
         if self._padded:
             positions = (self._mask.cumsum(1) - 1).clamp(min=0)
             state |= {"attention_mask": self._mask, "position_ids": positions[:, new]}
         return state
+
+
+@cache
+def _cache_name(forward: Callable[..., Any]) -> str:
+    """What a model calls its cache: transformers 5 came to rename `past_key_values`, and drops the old name in 5.40."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def preallocated_cache(layers: int, capacity: int) -> Any:

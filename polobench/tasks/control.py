@@ -24,7 +24,7 @@ from polobench.core.task import Evaluation, Task
 from polobench.policies.mlp import MLPPolicy
 from polobench.policies.uniform import UniformPolicy
 from polobench.tasks.spaces import ActionCodec, ObservationCodec
-from polobench.tasks.vector import MakeEnv, VectorRunner, vectorized
+from polobench.tasks.vector import MakeEnv, VectorRunner, vectorized, without_time_limit
 
 LONGEST_EPISODE = 10_000
 FLOOR_EPISODES = 100
@@ -120,17 +120,31 @@ class ControlTask(Task):
             return self._finish(policy, runner, recording, np.arange(batch))
 
     def episodes(self, policy: Policy, groups: int, size: int) -> Rollout:
+        runner = self._runner("episodes", groups * size)
+        return self._whole_episodes(policy, runner, size)
+
+    def untruncated_episode(self, policy: Policy) -> Rollout:
+        limits = self.ledger.budget
+        if limits.samples is None and limits.seconds is None:
+            raise UsageError(
+                f"task {self.name!r}: an episode without a time limit may never end (needed: a budget of samples or "
+                "seconds)"
+            )
+        return self._whole_episodes(policy, self._runner("untruncated", 1), 1)
+
+    def _whole_episodes(self, policy: Policy, runner: VectorRunner, size: int) -> Rollout:
+        """One episode of each environment; runs of `size` neighbours share a start state."""
         with self.ledger.timing_rollout():
-            runner = self._runner("episodes", groups * size)
             runner.reset(self.rng, self._episode_calls, size)
             self._episode_calls += 1
+            groups = np.arange(len(runner.live)) // size
             unfinished = runner.live
             recording = _Recording()
             policy.refresh_statistics()
             while unfinished.any():
                 self._step(runner, policy, unfinished, recording)
                 unfinished = unfinished & runner.live
-            return self._finish(policy, runner, recording, np.arange(groups).repeat(size))
+            return self._finish(policy, runner, recording, groups)
 
     def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
         runner = self._runner("evaluation", episodes)
@@ -148,7 +162,8 @@ class ControlTask(Task):
     def _runner(self, purpose: str, count: int) -> VectorRunner:
         key = (purpose, count)
         if key not in self._runners:
-            env = vectorized(self._env_id, self._make_env, count)
+            untruncated = purpose == "untruncated"
+            env = without_time_limit(self._make_env) if untruncated else vectorized(self._env_id, self._make_env, count)
             self._runners[key] = VectorRunner(env, self._observation_codec, self._action_codec)
             self._runners[key].reset(self.rng, -1)
         return self._runners[key]

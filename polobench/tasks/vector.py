@@ -8,7 +8,7 @@ final state of the episode before, which is what a truncated episode's value is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -30,6 +30,19 @@ def vectorized(env_id: str | None, make_env: MakeEnv, count: int) -> VectorEnv[A
             return env
         env.close()
     return SyncVectorEnv([make_env] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+class Untruncated(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Goes on where a time limit would cut; termination alone ends an episode."""
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, _, info = self.env.step(action)
+        return observation, reward, terminated, False, info
+
+
+def without_time_limit(make_env: MakeEnv) -> VectorEnv[Any, Any, Any]:
+    """One environment whose episodes are not truncated."""
+    return SyncVectorEnv([lambda: Untruncated(make_env())], autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
 class VectorRunner:
