@@ -145,21 +145,35 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "prepared" not in metafunc.fixturenames:
         return
-    kind = "throughput" if "throughput" in metafunc.function.__name__ else "learning"
+    kind = metafunc.function.__name__.removeprefix("test_")
     door: Any = metafunc.config.pluginmanager.getplugin("polobench-door")
     params = []
     for item in (item for item in door.cells if item.cell.kind == kind):
         clock = Stopwatch()
         timer = {"timer": clock} if kind == "learning" else {}
-        mark = pytest.mark.benchmark(group=f"{kind} · {item.cell.task} · {item.cell.device}", **timer)
+        mark = pytest.mark.benchmark(group=f"{kind.replace('_', ' ')} · {item.cell.task} · {item.cell.device}", **timer)
         params.append(pytest.param(item, clock, marks=mark, id=_test_id(item)))
     metafunc.parametrize(("prepared", "clock"), params)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A kind of cell that nobody asked for is no test; pytest would show it as one that is skipped."""
+    items[:] = [item for item in items if not _is_of_no_cell(item)]
+
+
+def _is_of_no_cell(item: pytest.Item) -> bool:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return "prepared" in params and not isinstance(params["prepared"], PreparedCell)
 
 
 def _test_id(item: PreparedCell) -> str:
     cell = item.cell
     parts = [cell.label.replace(" ", "_"), cell.task, cell.device]
-    return "-".join(parts if cell.rounds else [*parts, f"seed{cell.seed}", str(cell.budget).replace(" ", "_")])
+    if cell.noise:
+        parts.append(cell.noise.policy)
+    elif not cell.rounds:
+        parts += [f"seed{cell.seed}", str(cell.budget).replace(" ", "_")]
+    return "-".join(parts)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

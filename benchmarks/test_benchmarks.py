@@ -1,4 +1,4 @@
-"""Learning cells, timed by the ledger's clock, and throughput cells, timed by pytest-benchmark's."""
+"""Learning cells, timed by the ledger's clock; throughput and gradient-noise cells, by pytest-benchmark's."""
 
 from __future__ import annotations
 
@@ -40,6 +40,21 @@ def test_throughput(prepared: PreparedCell, clock: Stopwatch, benchmark: Any, do
     assert result.status == "ok", f"{result.status}: {result.reason}"
     rates = {key: value for key, value in result.throughput.items() if key.endswith("_per_second")}
     benchmark.extra_info.update(rates | {"cell_id": result.cell_id, "peak_memory_mib": result.peak_memory_mib})
+
+
+def test_gradient_noise(prepared: PreparedCell, clock: Stopwatch, benchmark: Any, door: Any) -> None:
+    """All batches at one fixed policy: one round."""
+    _skip_if_unavailable(prepared, door)
+    door.display.started(prepared.cell)
+    watch = {"on_progress": lambda progress: door.display.moved(prepared.cell, progress)}
+    with door.interruptible(benchmark):
+        result = benchmark.pedantic(run_cell, args=(prepared,), kwargs=watch, rounds=1, iterations=1)
+    door.keep(prepared, result)
+    if result.status == "skipped":
+        pytest.skip(result.reason)
+    assert result.status == "ok", f"{result.status}: {result.reason}"
+    measures = {name: result.gradient_noise[name] for name in ("batches", "snr", "noise_scale", "mean_cosine")}
+    benchmark.extra_info.update(measures | {"cell_id": result.cell_id, "samples": result.ledger.samples})
 
 
 def _skip_if_unavailable(prepared: PreparedCell, door: Any) -> None:

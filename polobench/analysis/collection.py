@@ -43,7 +43,7 @@ class Collection:
     Attributes:
         name: of the store's folder.
         cells: every cell, those that differ only by code or platform reduced to the newest; skipped ones too.
-        arms: the cells that ran, by arm and then by seed, a seed once.
+        arms: the cells that ran, by arm and then by seed, a seed (and, of gradient-noise cells, a policy) once.
         skipped: the cells that did not run, in the same order.
         damaged: files that are no result.
         older_code: cells left out because a newer one differs from them only by code or platform.
@@ -60,7 +60,7 @@ class Collection:
     older_settings: int = 0
 
     def of_kind(self, kind: str) -> dict[Arm, list[RunResult]]:
-        """The arms of one kind, "learning" or "throughput"."""
+        """The arms of one kind: "learning", "throughput" or "gradient_noise"."""
         return {arm: runs for arm, runs in self.arms.items() if arm.kind == kind}
 
     @property
@@ -83,7 +83,7 @@ def collect(store: Store | Path | str, on_progress: OnProgress | None = None) ->
     results, damaged = _read(store, on_progress)
     _complete_floors(results)
     cells = _newest(results, _all_but_code)
-    runs = sorted(_newest(cells, lambda result: (Arm.of(result), result.seed)), key=_order)
+    runs = sorted(_newest(cells, lambda result: (Arm.of(result), result.seed, _policy(result))), key=_order)
     arms: dict[Arm, list[RunResult]] = {}
     for result in runs:
         if result.status != "skipped":
@@ -115,7 +115,7 @@ def _read(store: Store, on_progress: OnProgress | None) -> tuple[list[RunResult]
 def _complete_floors(results: Iterable[RunResult]) -> None:
     """Score every run that failed at its task's floor, also where it failed too early to know it.
 
-    A throughput cell evaluates nothing, so it has no return.
+    A throughput or gradient-noise cell evaluates nothing, so it has no return.
     """
     results = list(results)
     known = {result.task: result for result in sorted(results, key=_age) if math.isfinite(result.floor)}
@@ -148,11 +148,17 @@ def _all_but_code(result: RunResult) -> Hashable:
     """What defines a cell, code and platform left out (see `cell_id` in docs/results-format.md)."""
     values = json.dumps(result.hyperparameters, sort_keys=True, default=str)
     settings = repr(result.provenance.get("threads")), repr(result.throughput.get("rounds"))
-    return Arm.of(result), result.seed, values, settings
+    noise = _policy(result), repr([result.gradient_noise.get(name) for name in ("policy_sha256", "samples")])
+    return Arm.of(result), result.seed, values, settings, noise
 
 
-def _order(result: RunResult) -> tuple[Arm, int, str]:
-    return Arm.of(result), result.seed, result.cell_id
+def _policy(result: RunResult) -> str:
+    """At which policy a gradient-noise cell was measured; empty for other cells."""
+    return str(result.gradient_noise.get("policy", ""))
+
+
+def _order(result: RunResult) -> tuple[Arm, int, str, str]:
+    return Arm.of(result), result.seed, _policy(result), result.cell_id
 
 
 def budget_text(budget: Mapping[str, Any]) -> str:

@@ -29,8 +29,8 @@ _NUMBERS = (
 )  # fmt: skip
 _PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
 COLUMNS = tuple(dict.fromkeys((
-    *_PLAIN, "fixed_policy", "budget", "budget_samples", "budget_updates", "budget_seconds", *_OUTCOME, *_FLAGS, *_NUMBERS,
-    "digest", "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
+    *_PLAIN, "fixed_policy", "budget", "budget_samples", "budget_updates", "budget_seconds", *_OUTCOME, *_FLAGS,
+    *_NUMBERS, "digest", "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
 )))  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
@@ -25,6 +26,7 @@ CONCLUSIVE_SEEDS = 5
 BOOTSTRAP = "percentile bootstrap"
 CLUSTERED = "percentile bootstrap over prompts"
 WILSON = "Wilson"
+JACKKNIFE = "jackknife"
 _BLOCK = 2_000_000  # counts in memory at once
 
 
@@ -162,6 +164,23 @@ def wilson_interval(successes: int, n: int, *, confidence: float = CONFIDENCE) -
         return Interval(math.nan, math.nan, WILSON, 0)
     found = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
     return Interval(float(found.low), float(found.high), WILSON, n)
+
+
+def jackknife_interval(estimate: float, without_each: Array, *, confidence: float = CONFIDENCE) -> Interval:
+    """Student's interval with n - 1 degrees of freedom around an estimate, its error from the jackknife.
+
+    Source: Efron and Tibshirani 1993, chapter 11.
+
+    Args:
+        without_each: `[n]` the estimate without each observation in turn; below two of them the ends are NaN, as
+            where one is not finite.
+    """
+    n = len(without_each)
+    if n < 2 or not np.isfinite([estimate, *without_each]).all():
+        return Interval(math.nan, math.nan, JACKKNIFE, n)
+    error = math.sqrt((n - 1) * float(np.var(without_each)))
+    half = float(student.ppf((1 + confidence) / 2, n - 1)) * error
+    return Interval(estimate - half, estimate + half, JACKKNIFE, n)
 
 
 def median_time_to_target(values: Sequence[float | None]) -> float:

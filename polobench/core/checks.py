@@ -14,15 +14,20 @@ DRAWN_CURVES = (
     "heldout_accuracy", "heldout_accuracy_normalised", "train_accuracy", "train_accuracy_normalised", "heldout_margin",
     "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_greedy_return",
 )  # fmt: skip
-DRAWN_METRICS = ("loss", "kl")
-KINDS = ("learning", "throughput")
+DRAWN_METRICS = ("loss", "kl", "episode_return")
+KINDS = ("learning", "throughput", "gradient_noise")
 ROUND_SECONDS = ("iteration_seconds", "rollout_seconds", "update_seconds")
 TIMES = ("samples", "wall_seconds", "cpu_seconds")
 _TEXTS = ("kind", "method", "label", "task", "device", "status", "reason", "unit", "started_at", "cell_id")
-_OBJECTS = ("budget", "hyperparameters", "loss_convergence", "time_to_target", "throughput", "provenance", "snapshots")
+_OBJECTS = (
+    "budget", "hyperparameters", "loss_convergence", "time_to_target", "throughput", "gradient_noise", "provenance",
+    "snapshots",
+)  # fmt: skip
 _SHALLOW = ("hyperparameters", "provenance", "snapshots")
 _ROUNDS = ("rounds", "warmup_rounds")
 _RATES = ("samples_per_second", "updates_per_second", "rollout_samples_per_second", "update_samples_per_second")
+BATCH_COLUMNS = ("batch_samples", "squared_norms", "products")
+_NOISE_MEASURES = ("signal", "trace", "snr", "noise_scale", "mean_cosine")
 PAIR_LOG_PROBS = ("chosen_log_prob", "rejected_log_prob")
 PAIR_SETS = ("heldout", "train")
 _PAIR_COUNTS = ("prompt", "chosen_tokens", "rejected_tokens")
@@ -54,6 +59,8 @@ def _problems(result: RunResult) -> Iterator[str]:
     yield from _tables(result)
     if result.throughput:
         yield from _throughput(result.throughput)
+    if result.gradient_noise:
+        yield from _gradient_noise(result.gradient_noise)
     if result.snapshots:
         yield from _snapshots(result.snapshots)
 
@@ -101,6 +108,22 @@ def _throughput(throughput: Mapping[str, Any]) -> Iterator[str]:
     yield from _wrong(throughput, ROUND_SECONDS, "a list of finite numbers", _is_list_of(_is_finite), "throughput.")
     if len({len(throughput[name]) for name in ROUND_SECONDS}) > 1:
         yield f"throughput: {', '.join(ROUND_SECONDS)} are not equally long"
+
+
+def _gradient_noise(noise: Mapping[str, Any]) -> Iterator[str]:
+    """What was asked for; and, where it was measured, the batches, at least the three that a jackknife needs."""
+    section = "gradient_noise."
+    yield from _wrong(noise, ("policy", "policy_sha256"), "a text", lambda value: isinstance(value, str), section)
+    yield from _wrong(noise, ("samples",), "a positive count", lambda value: _is_count(value) and value > 0, section)
+    if "batches" not in noise:
+        return
+    yield from _wrong(noise, ("batches", "warmup_samples"), "a count", _is_count, section)
+    yield from _wrong(noise, _NOISE_MEASURES, "a number", _is_number, section)
+    yield from _wrong(noise, BATCH_COLUMNS, "a list of finite numbers", _is_list_of(_is_finite), section)
+    if {len(noise[name]) for name in BATCH_COLUMNS} != {noise["batches"]} or noise["batches"] < 3:
+        yield f"{section}batches is not the length, from 3, of {', '.join(BATCH_COLUMNS)}"
+    if not all(samples > 0 for samples in noise["batch_samples"]):
+        yield f"{section}batch_samples is not a list of positive numbers"
 
 
 def _snapshots(snapshots: Mapping[str, Any]) -> Iterator[str]:

@@ -29,18 +29,19 @@ class RunResult:
     """One cell's outcome, whether it went well or not.
 
     Attributes:
-        kind: "learning" (a whole run) or "throughput" (timed iterations).
+        kind: "learning" (a whole run), "throughput" (timed iterations) or "gradient_noise" (batches at a fixed policy).
         method, label: the method, and the name of its variant (the method's own name if it has none).
         status: one of `STATUSES`; `reason` says why it is not "ok", or what ended the run.
         final_return: the last held-out evaluation in the task's unit; the task's floor if the run did not end ok.
         final_score: the same on the scale floor = 0, target = 1; None where the task has no target.
         curve: a row an evaluation: progress, samples, updates, wall_seconds, cpu_seconds, return_mean, return_std,
             score, train_return and the mean of each metric since the last row.
-        updates: a row for each of at most 200 equal stretches of updates: samples, and the mean of each metric.
+        updates: a row for each of at most 500 equal stretches of updates: samples, and the mean of each metric.
         digest: SHA-256 of all metrics and of the parameters at each evaluation; None where time ended the run.
         trail: for every update, the first 8 hex digits of the digest so far.
         ran_beside_others: other cells ran on the machine at the same time, so that wall seconds say little.
         throughput: of a throughput cell: iteration, rollout and update seconds a round and what follows from them.
+        gradient_noise: of such a cell: which policy, and how the gradients of equal batches differ there.
         snapshots: of a language task: what the policy answers, and how likely it finds preference pairs, "before" and
             "after" training; the latter is missing where the run failed.
         policy: the trained policy, in the process that ran it; never stored.
@@ -71,6 +72,7 @@ class RunResult:
     ledger: LedgerTotals = field(default_factory=LedgerTotals)
     peak_memory_mib: float = math.nan
     throughput: dict[str, Any] = field(default_factory=dict)
+    gradient_noise: dict[str, Any] = field(default_factory=dict)
     snapshots: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
     trail: list[str] = field(default_factory=list)
@@ -92,12 +94,12 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> RunResult:
-        """The inverse of `to_dict`; a file without `snapshots` has none.
+        """The inverse of `to_dict`; a file without `snapshots` or `gradient_noise` has none.
 
         Raises:
             KeyError, TypeError, ValueError: the data are not a result.
         """
-        plain = {"snapshots": {}} | plain
+        plain = {"snapshots": {}, "gradient_noise": {}} | plain
         kept = [item for item in fields(cls) if item.name != "policy"]
         data = {item.name: plain[item.name] if item.type == "str" else _decode(plain[item.name]) for item in kept}
         data["ledger"] = LedgerTotals(**data["ledger"])

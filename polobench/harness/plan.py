@@ -27,7 +27,8 @@ def estimate(cells: Sequence[PreparedCell], store: Store, jobs: int) -> str:
             continue
         rate = rates.get((cell.method, cell.task, cell.device))
         measured += rate is not None
-        wanted = (cell.budget.samples or 0) / (rate or ASSUMED_SAMPLES_PER_SECOND)
+        samples = cell.noise.planned_samples if cell.noise else cell.budget.samples or 0
+        wanted = samples / (rate or ASSUMED_SAMPLES_PER_SECOND)
         limit = cell.budget.seconds if cell.budget.seconds is not None else wanted
         seconds += (min(wanted, limit) if wanted else limit) / jobs + ASSUMED_OVERHEAD_SECONDS / jobs
     source = f"rates of {measured} from this store, else {ASSUMED_SAMPLES_PER_SECOND:,} samples/s assumed"

@@ -80,6 +80,9 @@ def outcome(result: RunResult) -> str:
         return f"{result.status}: {result.reason}"
     if result.kind == "throughput":
         return f"{result.throughput['samples_per_second'] or math.nan:,.0f} samples/s"
+    if result.kind == "gradient_noise":
+        noise = result.gradient_noise
+        return f"signal-to-noise {noise['snr']:.3g} over {noise['batches']} batches"
     score = "" if result.final_score is None else f", score {result.final_score:.2f}"
     seconds = f"{result.ledger.samples:,} samples in {result.ledger.wall_seconds:.1f} s"
     return f"return {result.final_return:.1f}{score}, {seconds}"

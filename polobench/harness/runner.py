@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from polobench.core.budget import Stopwatch
+from polobench.core.budget import Ledger, RunTimeout, Stopwatch
+from polobench.core.device import PeakMemory
 from polobench.core.errors import Unavailable, first_line
 from polobench.core.method import Method
-from polobench.core.recorder import Progress
-from polobench.core.registry import make
+from polobench.core.provenance import code_hash
+from polobench.core.recorder import Diverged, Progress
+from polobench.core.registry import find_task, make
 from polobench.core.result import SCHEMA_VERSION, RunResult, utc_now
+from polobench.harness import gradient_noise
+from polobench.harness.fixed_policies import FixedPolicy, find_policy
 from polobench.harness.store import ID_DIGITS
 from polobench.harness.study import WARMUP_ROUNDS, Cell
 from polobench.harness.throughput import ThroughputProbe
@@ -21,29 +27,32 @@ from polobench.harness.throughput import ThroughputProbe
 
 @dataclass(frozen=True)
 class PreparedCell:
-    """A cell that is known to be possible, with its id; or, where it is not available here, the reason."""
+    """A cell that is known to be possible, with its id; or, where it is not available here, the reason.
+
+    A gradient-noise cell has its `fixed` policy.
+    """
 
     cell: Cell
     cell_id: str
     method: Method | None
     unavailable: str = ""
+    fixed: FixedPolicy | None = None
 
 
 def prepare(cell: Cell) -> PreparedCell:
     """Resolve names and hyper-parameters.
 
     Raises:
-        UsageError: the cell cannot exist: an unknown name or an impossible value.
+        UsageError: the cell cannot exist: an unknown name, an impossible value or a fixed policy that is not there.
     """
+    fixed, overrides = None, dict(cell.overrides)
     try:
+        task = find_task(cell.task)
+        if cell.noise:
+            fixed = find_policy(cell.noise.folder, task, cell.noise.policy)
+            overrides |= fixed.network  # so that every method measures the same policy
         method = make(
-            cell.method,
-            cell.task,
-            cell.device,
-            label=cell.label,
-            threads=cell.threads,
-            tuned=cell.tuned,
-            **cell.overrides,
+            cell.method, task, cell.device, label=cell.label, threads=cell.threads, tuned=cell.tuned, **overrides
         )
     except Unavailable as error:
         return PreparedCell(cell, _identify(cell, dict(cell.overrides)), None, str(error))
@@ -54,7 +63,10 @@ def prepare(cell: Cell) -> PreparedCell:
     except Unavailable as error:
         return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), None, str(error))
     known |= {"floor": str(method.task.floor), "target": method.task.target} | identity
-    return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), method)
+    if cell.noise and fixed:
+        plan = {"policy": fixed.name, "sha256": fixed.sha256, "batches": cell.noise.batches}
+        known |= {"gradient_noise": plan | {"samples": cell.noise.samples, "code": code_hash(gradient_noise.__name__)}}
+    return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), method, fixed=fixed)
 
 
 def _identify(cell: Cell, hyperparameters: dict[str, object], **known: object) -> str:
@@ -98,6 +110,9 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
         result.unit, result.floor, result.target = task.unit, task.floor, task.target
         result.final_return, result.final_score = task.floor, None if task.target is None else 0.0
         result.provenance = prepared.method.provenance()
+    if cell.noise:
+        sha256 = prepared.fixed.sha256 if prepared.fixed else ""
+        result.gradient_noise = {"policy": cell.noise.policy, "policy_sha256": sha256, "samples": cell.noise.samples}
     return _of_study(result, cell)
 
 
@@ -116,11 +131,13 @@ def run_cell(
     on_progress: Callable[[Progress], None] | None = None,
     beside_others: bool = False,
 ) -> RunResult:
-    """Run a learning or a throughput cell; a failure is a result, too."""
+    """Run a cell of any kind; a failure is a result, too."""
     if prepared.method is None:
         return blank_result(prepared, "skipped", prepared.unavailable)
     if prepared.cell.rounds:
         return run_throughput(prepared, lambda probe: _rounds(probe, prepared.cell.rounds), beside_others)
+    if prepared.cell.noise:
+        return run_gradient_noise(prepared, on_progress, beside_others)
     cell = prepared.cell
     result = prepared.method.run(
         cell.seed, cell.budget, clock=clock, on_progress=on_progress, timeout_seconds=cell.timeout_seconds
@@ -142,14 +159,46 @@ def run_throughput(
     result.ran_beside_others = beside_others
     method, cell = prepared.method, prepared.cell
     assert method is not None
+    with _failing_into(result), ThroughputProbe(method, cell.seed, WARMUP_ROUNDS + cell.rounds) as probe:
+        drive(probe)
+        result.throughput = probe.summary(cell.rounds)
+        result.ledger = probe.ledger.totals()
+        result.peak_memory_mib = probe.memory.mib
+    return result
+
+
+def run_gradient_noise(
+    prepared: PreparedCell, on_progress: Callable[[Progress], None] | None = None, beside_others: bool = False
+) -> RunResult:
+    """A gradient-noise cell."""
+    result = blank_result(prepared, "ok", "all batches were measured")
+    result.ran_beside_others = beside_others
+    method, cell = prepared.method, prepared.cell
+    assert method is not None
+    assert cell.noise is not None
+    assert prepared.fixed is not None
+    deadline = None if cell.timeout_seconds is None else time.perf_counter() + cell.timeout_seconds
+    ledger, memory = Ledger(cell.budget, deadline=deadline), PeakMemory(method.device)
+    show = on_progress or (lambda progress: None)
+    with _failing_into(result):
+        found = gradient_noise.measure(method, prepared.fixed, cell.noise, cell.seed, ledger, memory, show)
+        result.gradient_noise |= found
+        if found["batches"] < cell.noise.batches:
+            result.reason = f"the budget held {found['batches']} of {cell.noise.batches} batches"
+    result.ledger, result.peak_memory_mib = ledger.totals(), memory.mib
+    return result
+
+
+@contextmanager
+def _failing_into(result: RunResult) -> Iterator[None]:
+    """What goes wrong inside becomes the result's status, with its reason."""
     try:
-        with ThroughputProbe(method, cell.seed, WARMUP_ROUNDS + cell.rounds) as probe:
-            drive(probe)
-            result.throughput = probe.summary(cell.rounds)
-            result.ledger = probe.ledger.totals()
-            result.peak_memory_mib = probe.memory.mib
+        yield
+    except RunTimeout as end:
+        result.status, result.reason = "timeout", str(end)
+    except Diverged as end:
+        result.status, result.reason = "diverged", str(end)
     except Unavailable as error:
         result.status, result.reason = "skipped", str(error)
     except Exception as error:
         result.status, result.reason, result.traceback = "failed", first_line(error), traceback.format_exc(limit=-8)
-    return result

@@ -12,6 +12,9 @@ tasks = ["CartPole-v1"]
 seeds = "0-4"                     # or 5 (0 to 4), or "3,7", or [3, 7]
 budget = 40_000                   # samples, or {samples = ..., updates = ..., seconds = ...}
 throughput_rounds = 20            # optional; adds one throughput cell a method, task and device
+# optional; adds one gradient-noise cell a method, task, device and policy, of so many batches of about so many samples;
+# the policies lie beside the study in policies/TASK-POLICY.safetensors; what is left out is as here, batches at least 5
+gradient_noise = {policies = ["initial", "trained"], batches = 32, samples = 4096}
 smoke = true                      # optional; the report says that nothing is concluded from these runs
 """
 
@@ -27,10 +30,11 @@ from typing import Any
 
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
+from polobench.harness.noise_plan import FIXED_POLICIES, LEAST_BATCHES, NoisePlan
 
 STUDY_KEYS = ("title", "devices", "threads", "tuned", "timeout_seconds", "grid")
 MOST_SEEDS = 10_000
-GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "throughput_rounds", "smoke")
+GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "throughput_rounds", "gradient_noise", "smoke")
 WARMUP_ROUNDS = 3
 
 
@@ -42,7 +46,8 @@ class Cell:
 
     The study's name, and whether it calls the run a smoke run, go along for the record and define nothing.
 
-    A learning cell has `rounds = 0`; a throughput cell times that many iterations.
+    A learning cell has `rounds = 0` and no `noise`; a throughput cell times that many iterations, a gradient-noise cell
+    has that plan.
     """
 
     method: str
@@ -55,16 +60,18 @@ class Cell:
     threads: int = 1
     timeout_seconds: float | None = None
     rounds: int = 0
+    noise: NoisePlan | None = None
     tuned: bool = True
     study: str = field(default="", compare=False)
     smoke: bool = field(default=False, compare=False)
 
     @property
     def kind(self) -> str:
-        return "throughput" if self.rounds else "learning"
+        return "throughput" if self.rounds else "gradient_noise" if self.noise else "learning"
 
     def __str__(self) -> str:
-        which = "throughput" if self.rounds else f"seed {self.seed}"
+        noise = f"gradient noise, {self.noise.policy} policy" if self.noise else ""
+        which = "throughput" if self.rounds else noise or f"seed {self.seed}"
         return f"{self.label} · {self.task} · {which} · {self.device}"
 
 
@@ -125,20 +132,30 @@ def load_study(path: Path | str, present_devices: Sequence[str] = ()) -> Study:
     path = Path(path)
     if not path.suffix and not path.exists():
         path = Path("studies") / f"{path}.toml"
+    text = read_toml(path, "study")
     try:
-        text = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no study at {str(path)!r} (`polobench list studies` shows those at hand)") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"study {str(path)!r} cannot be read: {error}") from error
-    try:
-        return parse_study(path.stem, text, present_devices)
+        return parse_study(path.stem, text, present_devices, path.parent / "policies")
     except UsageError as error:
         raise UsageError(f"study {str(path)!r}: {error}") from error
 
 
-def parse_study(name: str, text: Mapping[str, Any], present_devices: Sequence[str] = ()) -> Study:
-    """A study from parsed TOML; raises as `load_study`."""
+def read_toml(path: Path, kind: str) -> dict[str, Any]:
+    """The parsed file; raises `UsageError`, which calls it a `kind`, if there is none or it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no {kind} at {str(path)!r} (`polobench list studies` shows the studies at hand)") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{kind} {str(path)!r} cannot be read: {error}") from error
+
+
+def parse_study(
+    name: str,
+    text: Mapping[str, Any],
+    present_devices: Sequence[str] = (),
+    policies: Path | str = NoisePlan.folder,
+) -> Study:
+    """A study from parsed TOML, whose fixed policies lie in the folder `policies`; raises as `load_study`."""
     _check_keys("key", text, STUDY_KEYS)
     grids = text.get("grid")
     if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
@@ -150,12 +167,12 @@ def parse_study(name: str, text: Mapping[str, Any], present_devices: Sequence[st
         "timeout_seconds": _positive_or_none("timeout_seconds", text.get("timeout_seconds")),
     }
     devices = text.get("devices", list(present_devices) or ["cpu"])
-    cells = [cell for grid in grids for cell in _grid_cells(grid, devices, common)]
+    cells = [cell for grid in grids for cell in _grid_cells(grid, devices, common, str(policies))]
     _check_unique(cells)
     return Study(name, sorted(cells, key=lambda cell: cell.rounds > 0), str(text.get("title", "")))
 
 
-def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, Any]) -> list[Cell]:
+def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, Any], folder: str) -> list[Cell]:
     _check_keys("grid key", grid, GRID_KEYS)
     for key in ("methods", "tasks", "seeds", "budget"):
         if key not in grid:
@@ -165,19 +182,39 @@ def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, A
     where = [_text("devices", item) for item in _list("devices", grid.get("devices", devices))]
     seeds, budget = parse_seeds(grid["seeds"]), Budget.of(grid["budget"])
     common = {**common, "smoke": _truth("smoke", grid.get("smoke", False))}
-    learning = [
+    arms = list(product(variants, tasks, where))
+    cells = [
         Cell(v.method, v.label, task, seed, device, budget, v.overrides, **common)
-        for v, task, device, seed in product(variants, tasks, where, seeds)
+        for (v, task, device), seed in product(arms, seeds)
     ]
-    rounds = grid.get("throughput_rounds")
-    if rounds is None:
-        return learning
-    count = _positive_int("throughput_rounds", rounds)
-    timed = Budget(updates=count + WARMUP_ROUNDS)
-    return learning + [
-        Cell(v.method, v.label, task, seeds[0], device, timed, v.overrides, rounds=count, **common)
-        for v, task, device in product(variants, tasks, where)
-    ]
+    if "gradient_noise" in grid:
+        cells += [
+            Cell(v.method, v.label, task, seeds[0], device, plan.budget, v.overrides, noise=plan, **common)
+            for (v, task, device), plan in product(arms, _noise_plans(grid["gradient_noise"], folder))
+        ]
+    if "throughput_rounds" in grid:
+        count = _positive_int("throughput_rounds", grid["throughput_rounds"])
+        timed = Budget(updates=count + WARMUP_ROUNDS)
+        cells += [
+            Cell(v.method, v.label, task, seeds[0], device, timed, v.overrides, rounds=count, **common)
+            for v, task, device in arms
+        ]
+    return cells
+
+
+def _noise_plans(value: object, folder: str) -> list[NoisePlan]:
+    if not isinstance(value, dict):
+        raise UsageError(f"gradient_noise: {value!r} (allowed: {{policies = [...], batches = 32, samples = 4096}})")
+    _check_keys("key of gradient_noise", value, ("policies", "batches", "samples"))
+    policies = [_text("policies", item) for item in _list("policies", value.get("policies", list(FIXED_POLICIES)))]
+    for policy in policies:
+        if policy not in FIXED_POLICIES:
+            raise unknown("fixed policy", policy, FIXED_POLICIES)
+    batches = _positive_int("batches", value.get("batches", NoisePlan.batches))
+    samples = _positive_int("samples", value.get("samples", NoisePlan.samples))
+    if batches < LEAST_BATCHES:
+        raise UsageError(f"batches: {batches} (allowed: an integer from {LEAST_BATCHES})")
+    return [NoisePlan(policy, batches, samples, folder) for policy in policies]
 
 
 def _variant(item: object) -> _Variant:
@@ -199,10 +236,10 @@ def _check_keys(kind: str, table: Mapping[str, Any], allowed: Sequence[str]) -> 
 
 
 def _check_unique(cells: Sequence[Cell]) -> None:
-    names = Counter((c.label, c.task, c.seed, c.device, str(c.budget), c.kind) for c in cells)
+    names = Counter((c.label, c.task, c.seed, c.device, str(c.budget), c.kind, c.noise) for c in cells)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        label, task, seed, device, budget, kind = twice[0]
+        label, task, seed, device, budget, kind, _ = twice[0]
         raise UsageError(
             f"the {kind} cell {label!r} on {task!r}, seed {seed}, {device}, {budget} is named twice "
             "(give variants of a method labels of their own)"

@@ -1,0 +1,75 @@
+"""How noisy each method's gradient is at a fixed policy, with intervals; core/gradient_noise.py has the formulas.
+
+The interval is a jackknife over the batches. Of normal gradients it held the true signal-to-noise 89 to 97 times in 100
+with 32 batches (2,000 simulations each of 0, 0.02, 0.3 and 5, in 3 and in 200 dimensions; 94 or more in 200).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.statistics import Interval, jackknife_interval
+from polobench.core.gradient_noise import Batches, noise_scale
+from polobench.core.result import RunResult
+
+_COLUMNS = ("squared_norms", "products", "batch_samples")
+
+
+@dataclass(frozen=True)
+class NoiseSummary:
+    """One gradient-noise cell that was measured.
+
+    Attributes:
+        policy: at which the gradients were taken, "initial" or "trained".
+        samples: that a batch was to have; the signal-to-noise is that of a batch of exactly so many.
+        batch_samples: the mean over the `batches`, which end with an update.
+        snr, interval: signal-to-noise, and its jackknife interval over the batches.
+        noise_scale, scale_interval: samples of a batch with a signal-to-noise of 1; infinite where no signal was seen.
+        mean_cosine: over all pairs of batches; it grows with their size, which differs where an update is large.
+        trace: of the covariance of the batch gradients; not to be compared between methods.
+    """
+
+    arm: Arm
+    seed: int
+    policy: str
+    batches: int
+    samples: int
+    batch_samples: float
+    snr: float
+    interval: Interval
+    noise_scale: float
+    scale_interval: Interval
+    mean_cosine: float
+    trace: float
+
+
+def gradient_noises(collection: Collection) -> list[NoiseSummary]:
+    """Every gradient-noise cell that was measured, by task, policy and label."""
+    cells = [(arm, cell) for arm, runs in collection.of_kind("gradient_noise").items() for cell in runs]
+    found = [_summarize(arm, cell) for arm, cell in cells if "batches" in cell.gradient_noise]
+    return sorted(found, key=lambda item: (item.arm.task, item.policy, item.arm, item.seed))
+
+
+def _summarize(arm: Arm, cell: RunResult) -> NoiseSummary:
+    noise = cell.gradient_noise
+    norms, products, taken = (np.asarray(noise[name], np.float64) for name in _COLUMNS)
+    batches = Batches(norms, products, taken, noise["samples"])
+    interval = jackknife_interval(batches.snr, batches.snr_without_each)
+    ends = noise_scale(interval.high, batches.samples), noise_scale(interval.low, batches.samples)
+    return NoiseSummary(
+        arm=arm,
+        seed=cell.seed,
+        policy=noise["policy"],
+        batches=noise["batches"],
+        samples=batches.samples,
+        batch_samples=float(batches.taken.mean()),
+        snr=batches.snr,
+        interval=interval,
+        noise_scale=batches.noise_scale,
+        scale_interval=Interval(*ends, interval.method, interval.n),
+        mean_cosine=noise["mean_cosine"],
+        trace=batches.signal_and_trace[1],
+    )
