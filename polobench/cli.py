@@ -108,6 +108,47 @@ def _print_plan(cells: list[PreparedCell], store: Store, jobs: int) -> None:
 
 
 @app.command()
+def tune(
+    file: Annotated[Path, typer.Argument(help="A tuning file, as studies/tuning/matrix.toml.")],
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of the trials; results/tuning-<file> by default.", show_default=False)
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials side by side, of different methods or tasks.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the trials as JSON.")] = False,
+) -> None:
+    """Tune methods on tasks by Optuna; trials that the store already holds are not run again.
+
+    Beside the trials' results it writes tuning.csv, a row a trial, and tuned.toml, the winners.
+    """
+    from polobench.harness.store import Store
+    from polobench.harness.tuning import TABLE_NAME, VALUES_NAME, table, tuned_toml
+    from polobench.harness.tuning import tune as search
+    from polobench.harness.tuning_plan import load_plan
+
+    plan = load_plan(file)
+    folder = Store(store or Path("results") / f"tuning-{plan.name}")
+    folder.prepare()
+
+    def announce(number: int, cells: int, to_run: int) -> None:
+        already = f"already in {folder.folder}: {cells - to_run}"
+        typer.echo(f"trial {number} (of 0 to {plan.trials - 1}): {cells} cells, {already}", err=True)
+
+    try:
+        trials = search(plan, folder, jobs, announce)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; finished trials are kept in {folder.folder}, run again to go on") from None
+    found = table(trials)
+    found.to_csv(folder.folder / TABLE_NAME, index=False)
+    (folder.folder / VALUES_NAME).write_text(tuned_toml(plan, trials, f"polobench tune {file}"), encoding="utf-8")
+    if as_json:
+        typer.echo(found.to_json(orient="records", indent=2))
+        return
+    chosen = found[found["chosen"]][["method", "task", "trial", "objective", "status", "values"]]
+    typer.echo(chosen.to_string(index=False))
+    typer.echo(f"trials: {folder.folder / TABLE_NAME}   winners: {folder.folder / VALUES_NAME}")
+
+
+@app.command()
 def report(
     store: Annotated[Path, typer.Argument(help="A folder of results.")],
     output: Annotated[
