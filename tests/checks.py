@@ -1,11 +1,12 @@
-"""Checks that know the answer, shared by the tests of the sound code and by the planted faults of `test_mutants`.
+"""Checks that know the answer, shared by the tests of the sound code and by the faults that are planted in it.
 
 They look up what they check through its module at the time of the call, so that a patched fault is what they see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -153,6 +154,31 @@ def check_k3() -> None:
     close((old.exp() * samples).sum(), (old.exp() * (old - new)).sum())
 
 
+def first_update(method: str, probe: str, **hyperparameters: object) -> tuple[Rollout, Tensor, Rollout]:
+    """Of a method's first update on a probe: its rollout, the values `[B, T + 1]` of the critic that it began with,
+    and all transitions `[M, 1]` that the critic was then fitted to, in one epoch.
+    """
+    rollouts: list[Rollout] = []
+    batches: list[Rollout] = []
+    critics: list[torch.nn.Module] = []
+
+    def watch(policy: MLPPolicy) -> None:
+        critics.append(copy.deepcopy(policy.critic))
+        fit = policy.state_values
+        policy.state_values = lambda batch: batches.append(batch) or fit(batch)
+
+    def recorded(verb: Callable[..., Rollout]) -> Callable[..., Rollout]:
+        return lambda *arguments: rollouts.append(verb(*arguments)) or rollouts[-1]
+
+    task = find_task(probe).bind(SeedAxes(0), Ledger(Budget.of(100_000)), torch.device("cpu"), watch)
+    task.fragments, task.episodes = recorded(task.fragments), recorded(task.episodes)
+    next(polobench.make(method, task=probe, **hyperparameters).learn(task, SeedAxes(0)))
+    task.close()
+    states = torch.cat([rollouts[0].observations, rollouts[0].final_observations.unsqueeze(1)], 1)
+    seen = {name: torch.cat([getattr(batch, name) for batch in batches]) for name, _ in batches[0]._tensors()}
+    return rollouts[0], critics[0](states).squeeze(-1).detach(), replace(batches[0], **seen)
+
+
 def every_trajectory() -> Rollout:
     """A two-step task: the first action, 0 or 1, leads to state 1 or 2; all four trajectories, a row each."""
     first, second = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
@@ -197,17 +223,23 @@ ESTIMATORS = {
 }
 
 
-def check_policy_gradient(name: str) -> None:
-    """The estimates of all trajectories, weighted by their probabilities, are the gradient of the expected return."""
-    policy, rollout = small_policy(3, 2, continuous=False), every_trajectory()
+def probabilities_and_gradient(policy: MLPPolicy, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """`[B]` of each of all trajectories, and the gradient of the expected return in the actor's parameters."""
     log_probs = policy.outputs(rollout).log_softmax(-1).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
     probabilities = log_probs.sum(1).exp()
     expected_return = (probabilities * rollout.rewards.sum(1)).sum()
     exact = parameters_to_vector(torch.autograd.grad(expected_return, policy.actor_parameters))
+    assert exact.norm() > 0.1
+    return probabilities.detach(), exact
+
+
+def check_policy_gradient(name: str) -> None:
+    """The estimates of all trajectories, weighted by their probabilities, are the gradient of the expected return."""
+    policy, rollout = small_policy(3, 2, continuous=False), every_trajectory()
+    probabilities, exact = probabilities_and_gradient(policy, rollout)
     rows = [rollout.select(torch.tensor([row])) for row in range(4)]
     estimates = [estimated_gradient(name.split()[0], policy, row, **ESTIMATORS[name]) for row in rows]
-    assert exact.norm() > 0.1
-    close(sum(p * estimate for p, estimate in zip(probabilities.detach(), estimates, strict=True)), exact)
+    close(sum(p * estimate for p, estimate in zip(probabilities, estimates, strict=True)), exact)
 
 
 def check_minibatches() -> None:

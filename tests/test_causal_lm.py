@@ -25,8 +25,10 @@ from polobench.core.errors import UsageError
 from polobench.core.rollout import Rollout
 from polobench.methods.dpo import with_reference
 from polobench.methods.grpo import token_weights
+from polobench.objectives.regression import fit_critic, value_loss
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions, complete
+from polobench.tasks.pairs import PairSet
 from polobench.tasks.text import as_completions, as_rollout
 
 VOCABULARY, LIMIT, END = 20, 6, 0
@@ -108,6 +110,15 @@ def test_log_probs_are_the_same_in_parts(family):
             checks.close(log_probs(policy, part), part.old_log_probs, EXACT[family])
 
 
+def test_pairs_are_measured_by_the_sums_over_their_responses():
+    rollout = every_length()
+    pairs, sums, lengths = PairSet.of(rollout), one_by_one("gpt2", rollout).sum(1), rollout.mask.sum(1)
+    columns = {name: torch.tensor(column) for name, column in pairs.columns(tiny(), batch=4).items()}
+    for side, rows in (("chosen", pairs.better), ("rejected", pairs.worse)):
+        torch.testing.assert_close(columns[f"{side}_log_prob"].double(), sums[rows], rtol=1e-6, atol=0)
+        assert torch.equal(columns[f"{side}_tokens"], lengths[rows])
+
+
 @pytest.mark.parametrize("size", [1, 7, 12, None])
 def test_groups_stay_whole(size):
     rollout = every_length()
@@ -130,6 +141,44 @@ def test_values_of_single_sequences_and_no_gradient_for_the_actor(family):
     (values**2).mean().backward()
     assert all(parameter.grad is None for parameter in policy.actor_parameters)
     assert all(parameter.grad is not None for parameter in policy.critic_parameters)
+
+
+def test_the_critics_loss_is_over_the_responses_tokens():
+    rollout, policy = every_length(), tiny(critic=True, generator=torch.Generator().manual_seed(0))
+    targets = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(5))
+    loss = value_loss(policy.state_values(rollout), rollout.attach(value_targets=targets))  # its head starts at 0
+    torch.testing.assert_close(loss, (targets[rollout.mask] ** 2).mean())
+
+
+@FAMILIES
+def test_one_pass_for_actor_and_critic_gives_what_two_give(family):
+    policy, rollout = tiny(family, critic=True, generator=torch.Generator().manual_seed(0)), every_length()
+    checks.perturb(policy.critic_parameters, torch.Generator().manual_seed(2))
+    outputs, values = policy.outputs_and_values(rollout)
+    assert torch.equal(outputs, policy.outputs(rollout))
+    assert torch.equal(values, policy.state_values(rollout))
+    values.sum().backward()
+    assert all(parameter.grad is None for parameter in policy.actor_parameters)
+
+
+def test_a_fit_of_the_critic_reads_the_model_once():
+    rollout = every_length()
+    targets = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    fitted = []
+    for once in (True, False):
+        policy = tiny(critic=True, generator=torch.Generator().manual_seed(0))
+        attach = policy.with_critic_inputs
+        if not once:  # every minibatch reads the model anew
+            policy.with_critic_inputs = lambda rows, attach=attach: rows if len(rows.mask) == 30 else attach(rows)
+        optimizer = torch.optim.Adam(policy.critic_parameters, lr=1e-2)
+        rows = rollout.attach(value_targets=targets)
+        loss = fit_critic(policy, optimizer, rows, epochs=3, minibatch_size=40, shuffle=np.random.default_rng(0))
+        fitted.append((loss, policy.ledger.forward_rows, [p.detach() for p in policy.critic_parameters]))
+    (loss, rows_once, parameters), (other_loss, rows_anew, others) = fitted
+    assert loss == pytest.approx(other_loss, abs=1e-9)
+    for mine, other in zip(parameters, others, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-7)
+    assert 2.5 * rows_once < rows_anew
 
 
 @FAMILIES

@@ -7,6 +7,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,8 @@ import checks
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import kl_divergence
 from torch.nn.functional import logsigmoid
 
 import polobench
@@ -40,13 +43,15 @@ PAIRS = [(0, 1), (0, 2), (2, 1), (3, 5), (4, 5), (6, 3), (6, 4), (6, 5)]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
+@contextmanager
 def float64_by_default() -> Iterator[None]:
     """For the weights of tokens, which are of the default type."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -163,6 +168,7 @@ def test_ipo_sums_over_tokens_are_seen(monkeypatch):
         check_dpo("ipo")
 
 
+@float64_by_default()
 def check_grpo(normalization: str, beta: float) -> None:
     module = pytest.importorskip("trl.trainer.grpo_trainer")
     rollout = completions()
@@ -200,7 +206,6 @@ def check_grpo(normalization: str, beta: float) -> None:
         checks.close(mine, other, atol=1e-9)
 
 
-@pytest.mark.usefixtures("float64_by_default")
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 @pytest.mark.parametrize("normalization", ["grpo", "dapo", "dr_grpo"])
 def test_grpo_is_that_of_trl(normalization, beta):
@@ -211,7 +216,6 @@ SOUND_K3, SOUND_WEIGHTS = grpo.k3_terms, grpo.token_weights
 NEXT = {"grpo": "dapo", "dapo": "dr_grpo", "dr_grpo": "grpo"}
 
 
-@pytest.mark.usefixtures("float64_by_default")
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
@@ -329,7 +333,7 @@ def test_a_group_of_equal_returns_has_advantages_of_0(size, divide_by_std):
     assert not equal_returns(size, divide_by_std).any()
 
 
-@pytest.mark.usefixtures("float64_by_default")
+@float64_by_default()
 def test_grpo_without_clipping_is_the_importance_objective():
     rollout = completions()
     logits, mask = logits_of(rollout), rollout.mask
@@ -339,3 +343,53 @@ def test_grpo_without_clipping_is_the_importance_objective():
     part = rollout.attach(advantages=advantages, weights=weights, old_log_probs=old)
     found = sum(learner.losses(fixed_policy(logits), None, [part], no_sums()))
     checks.close(found, -importance_objective(log_probs_of(logits, rollout), old, advantages, mask))
+
+
+@float64_by_default()
+def test_grpo_against_its_reference_in_the_first_epoch():
+    """The sampler is the policy itself, at ratio 1: all that the loss adds to the advantages is the k3 estimate."""
+    rollout = completions()
+    logits, mask = logits_of(rollout), rollout.mask
+    fixed = normal(2, *mask.shape, VOCABULARY)
+    advantages = normal(3, len(LENGTHS)).unsqueeze(1).expand_as(mask)
+    learner: Any = polobench.make("grpo", task="probe-bandit", normalization="dapo", beta=0.04)
+    part = rollout.attach(advantages=advantages, weights=grpo.token_weights(mask, "dapo", HORIZON))
+    sums = no_sums()
+    found = sum(learner.losses(fixed_policy(logits), fixed_policy(fixed), [part], sums))
+
+    log_probs = log_probs_of(logits, rollout)
+    log_ratio = log_probs_of(fixed, rollout) - log_probs
+    k3 = log_ratio.exp() - 1 - log_ratio
+    surrogate = (log_probs - log_probs.detach()).exp() * advantages
+    checks.close(sums["kl_to_reference"], k3[mask].mean().detach())
+    expected = -(surrogate - 0.04 * k3)[mask].mean()
+    for mine, other in zip(loss_and_gradient(found, logits), loss_and_gradient(expected, logits), strict=True):
+        checks.close(mine, other)
+
+
+def ranking_by_definition(logits: Tensor, fixed: Tensor, loss: str, score: str, kl_coef: float) -> Tensor:
+    """Response by response, pair by pair and token by token; the KL by torch's own."""
+    rollout = completions()
+    rows = [row[:length] for row, length in zip(log_probs_of(logits, rollout), LENGTHS)]
+    values = [BETA * (row.sum() if score == "sum" else row.mean()) for row in rows]
+    if loss == "pairwise":
+        ranked = [-logsigmoid(values[better] - values[worse]) for better, worse in PAIRS]
+        fit = torch.stack(ranked).mean()
+    else:
+        worse = [[values[other] for better, other in PAIRS if better == row] for row in range(len(rows))]
+        odds = [value.exp() / sum(rival.exp() for rival in [value, *rivals]) for value, rivals in zip(values, worse)]
+        fit = -torch.stack(odds).log().sum() / len(set(GROUPS))
+    kl = kl_divergence(TorchCategorical(logits=logits), TorchCategorical(logits=fixed))
+    return fit + kl_coef * torch.cat([row[:length] for row, length in zip(kl, LENGTHS)]).mean()
+
+
+@pytest.mark.parametrize("score", ["sum", "mean"])
+@pytest.mark.parametrize("loss", ["pairwise", "plackett_luce"])
+def test_ranking_is_its_definition(loss, score):
+    rollout = completions()
+    logits, fixed = logits_of(rollout), normal(2, *rollout.mask.shape, VOCABULARY)
+    learner: Any = polobench.make("ranking", task="probe-bandit", loss=loss, score=score, beta=BETA, kl_coef=0.5)
+    found = sum(learner.losses(fixed_policy(logits), fixed_policy(fixed), [rollout], no_sums()))
+    expected = ranking_by_definition(logits, fixed, loss, score, 0.5)
+    for mine, other in zip(loss_and_gradient(found, logits), loss_and_gradient(expected, logits), strict=True):
+        checks.close(mine, other)

@@ -26,6 +26,10 @@ def test_advantages_equal_the_double_sum_of_the_definition():
     checks.check_advantages()
 
 
+def test_standardized_is_over_the_whole_batch():
+    checks.check_standardized_over_the_batch()
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_masked_columns_have_no_advantage_and_lend_none(padded):
     rollout = checks.random_rollout(3, padded=padded)
@@ -128,3 +132,23 @@ def test_leave_one_out_is_the_mean_of_the_others_and_scales_the_centred_advantag
     sizes = torch.bincount(groups)[groups]
     centred = group_advantages(returns, groups, divide_by_std=False)
     torch.testing.assert_close(returns - others, centred * sizes / (sizes - 1), rtol=0, atol=1e-12)
+
+
+FRAGMENTS = {"n_envs": 4, "n_steps": 25, "gae_lambda": GAE_LAMBDA}  # episodes of 1 step or of 10, which end within
+CRITICS = {
+    "ppo": FRAGMENTS | {"epochs": 1},
+    "trpo": FRAGMENTS | {"critic_epochs": 1},
+    "reinforce": {"n_episodes": 4, "critic_epochs": 1},
+}
+
+
+@pytest.mark.parametrize("method", CRITICS)
+def test_each_critic_is_fitted_to_what_the_definition_says(method):
+    """From its own values: where the time limit cut, that of the last state goes on."""
+    settings = CRITICS[method]
+    rollout, values, fitted = checks.first_update(method, "probe-truncation", gamma=GAMMA, **settings)
+    assert rollout.truncated.any()
+    assert rollout.terminated.any()
+    gae_lambda = settings.get("gae_lambda", 1.0)
+    expected = checks.advantages_by_definition(rollout, values, GAMMA, gae_lambda) + values[:, :-1]
+    checks.close(fitted.value_targets.flatten().sort()[0], expected[rollout.mask].sort()[0], atol=1e-5)

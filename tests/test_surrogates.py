@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
+import polobench
+from polobench.objectives import surrogates
 from polobench.objectives.returns import masked_mean
 from polobench.objectives.surrogates import clipped_objective, importance_objective, k3_kl
 
@@ -37,6 +39,18 @@ def test_batch_mean_shrinks_the_gradient_by_one_over_the_episodes():
         weight = probabilities[list(rows)].prod().detach()
         expected += weight * checks.estimated_gradient("reinforce", policy, batch, baseline="batch_mean")
     checks.close(expected, exact / 2)
+
+
+def test_leave_one_out_leaves_the_gradient_as_it_is():
+    """All batches of two trajectories: what is taken off is the other's return, which one's own actions cannot move."""
+    policy, rollout = checks.small_policy(3, 2, continuous=False), checks.every_trajectory()
+    probabilities, exact = checks.probabilities_and_gradient(policy, rollout)
+    expected = torch.zeros_like(exact)
+    for rows in itertools.product(range(4), repeat=2):
+        batch = rollout.select(torch.tensor(rows))
+        estimate = checks.estimated_gradient("reinforce", policy, batch, baseline="leave_one_out")
+        expected += probabilities[list(rows)].prod() * estimate
+    checks.close(expected, exact)
 
 
 def test_importance_objective_gives_the_new_policys_value_from_the_old_ones_samples():
@@ -97,6 +111,28 @@ def test_masked_entries_change_no_objective():
     rollout = checks.random_rollout(1)
     advantages, log_probs = checks.random_values(rollout)[:, 1:], checks.random_values(rollout, 1)[:, 1:]
     old = checks.random_values(rollout, 2)[:, 1:]
-    for objective in (importance_objective, lambda *batch: clipped_objective(*batch, clip_eps=CLIP_EPS)):
+    for objective in (
+        importance_objective,
+        lambda *batch: clipped_objective(*batch, clip_eps=CLIP_EPS),
+        lambda new, _, *rest: surrogates.score_function_objective(new, *rest, n_episodes=6),
+    ):
         changed = torch.where(rollout.mask, advantages, 1e6)
         assert objective(log_probs, old, advantages, rollout.mask) == objective(log_probs, old, changed, rollout.mask)
+
+
+def test_ppo_standardizes_over_the_whole_minibatch():
+    """At ratio 1: the gradient is that of log pi times (A - mean) / deviation, both over all of its transitions."""
+    policy, rollout = checks.small_policy(3, 2, continuous=False), checks.random_rollout(0)
+    log_probs = policy.distribution.log_prob(policy.outputs(rollout), rollout.actions).detach()
+    advantages = checks.random_values(rollout)[:, 1:]
+    columns = {"advantages": advantages, "value_targets": advantages, "old_log_probs": log_probs}
+    batch = rollout.attach(**columns).rows()
+    loss, _ = polobench.make("ppo", task="probe-bandit").loss(policy, batch, CLIP_EPS)
+
+    chosen, actions = advantages[rollout.mask], rollout.actions[rollout.mask]
+    weights = (chosen - chosen.mean()) / chosen.std(correction=0)
+    new = policy.outputs(rollout)[rollout.mask].log_softmax(-1)[torch.arange(len(actions)), actions]
+    expected = torch.autograd.grad(-(new * weights).mean(), policy.actor_parameters)
+    found = torch.autograd.grad(loss, policy.actor_parameters)
+    for mine, other in zip(found, expected, strict=True):
+        checks.close(mine, other, atol=1e-7)  # 1e-8 is added to the deviation

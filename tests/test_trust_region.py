@@ -170,3 +170,11 @@ def test_step_leaves_the_critic_alone():
     before = [parameter.clone() for parameter in policy.critic_parameters]
     assert learner.improve(policy, rows, np.random.default_rng(0))[0].accepted
     assert all(torch.equal(old, new) for old, new in zip(before, policy.critic_parameters, strict=True))
+
+
+def test_advantages_are_standardized_over_the_whole_rollout():
+    settings = {"n_envs": 4, "n_steps": 25, "critic_epochs": 1}
+    rollout, values, fitted = checks.first_update("trpo", "probe-truncation", gamma=0.9, gae_lambda=0.8, **settings)
+    raw = checks.advantages_by_definition(rollout, values, 0.9, 0.8)[rollout.mask]
+    expected = (raw - raw.mean()) / raw.std(correction=0)
+    checks.close(fitted.advantages.flatten().sort()[0], expected.sort()[0], atol=1e-5)
