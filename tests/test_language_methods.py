@@ -31,6 +31,7 @@ from polobench.methods.ranking import Ranking
 from polobench.methods.reinforce import Reinforce
 from polobench.objectives.preference import group_advantages
 from polobench.objectives.surrogates import score_function_objective
+from polobench.tasks import reward as reward_tasks
 from polobench.tasks.digits import ADD, PROBLEMS, SORT, sort_digits, sort_digits_partial
 from polobench.tasks.reward import RewardTask
 
@@ -50,6 +51,7 @@ EVERY = pytest.mark.parametrize("name", METHODS)
 def few_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("final_episodes", "evaluation_episodes"):
         monkeypatch.setattr(RewardTask, name, 20)
+    monkeypatch.setattr(reward_tasks, "PROBE_PROMPTS", 8)
 
 
 def run(name: str, task: Task, seed: int = 0, budget: Budget | int = THREE_UPDATES) -> RunResult:

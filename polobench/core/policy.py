@@ -87,7 +87,7 @@ class Policy(nn.Module, ABC):
         return self.outputs(rollout), self.state_values(rollout)
 
     def with_critic_inputs(self, rollout: Rollout) -> Rollout:
-        """The rollout, with what the critic reads beside it where that is dear: while the actor stays it is the same."""
+        """The rollout with what the critic reads beside it, where that is dear; it holds while the actor stays."""
         return rollout
 
     @abstractmethod

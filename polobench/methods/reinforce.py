@@ -44,7 +44,6 @@ from polobench.objectives.returns import (
 )
 from polobench.objectives.surrogates import score_function_objective
 
-
 BASELINES = ("none", "batch_mean", "leave_one_out", "value")
 
 

@@ -44,8 +44,8 @@ Encoded = tuple[RankedGroup, Tokens, list[Tokens]]
 class PreferenceTask(LanguageTask):
     """Ranked groups that a policy is fitted to; a quarter of the prompts is held out.
 
-    Accuracy on the training prompts is that of the first 12 of them, and there are 7 evaluations on the way: they read as
-    many responses as several updates, and must not cost more than training.
+    Accuracy on the training prompts is that of the first 12 of them, and there are 7 evaluations on the way: one reads
+    as many responses as several updates, and they must not cost more than training.
 
     The reference's log-probabilities are computed once, when a group is first read. A response that does not fit
     into the model's context is left out and counted.
