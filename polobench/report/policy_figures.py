@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from polobench.analysis.collection import Arm
 from polobench.analysis.curves import MeanCurve, metric_curve
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import GREY, Look, drawable, grid_of_axes, legend, save, thousands
+from polobench.report.style import GREY, Look, drawable, grid_of_axes, label_first_column, legend, save, thousands
 
 _COLUMNS = 3
 _ACCURACIES = {
@@ -92,6 +92,6 @@ def _finish(ax: Axes, name: str, end: float) -> None:
 
 def _share_scale(axes: Sequence[Axes]) -> None:
     ends = np.array([ax.get_ylim() for ax in axes])
-    for index, ax in enumerate(axes):
+    for ax in axes:
         ax.set_ylim(float(ends[:, 0].min()), float(ends[:, 1].max()))
-        ax.set_ylabel("preference accuracy" if index % _COLUMNS == 0 else "")
+        label_first_column(ax, "preference accuracy")

@@ -19,7 +19,7 @@ from polobench.analysis.preferences import Pairs, has_after, pooled_pairs
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import GREY, Look, drawable, grid_of_axes, save, short, typical_range
+from polobench.report.style import GREY, Look, drawable, grid_of_axes, label_first_column, save, short, typical_range
 
 PAIR_SET = "heldout"
 _COLUMNS = 4
@@ -39,9 +39,9 @@ def draw_shift(panel: Panel, number: str, folder: Path) -> Drawn | None:
     if not found:
         return None
     figure, axes = grid_of_axes(len(found), _COLUMNS, _SIZE)
-    for index, (ax, (arm, runs, pairs)) in enumerate(zip(axes, found, strict=True)):
+    for ax, (arm, runs, pairs) in zip(axes, found, strict=True):
         _draw_points(ax, pairs)
-        _finish(ax, arm, runs, "log-probability before [nats]", "after [nats]" if index % _columns(found) == 0 else "")
+        _finish(ax, arm, runs, "log-probability before [nats]", "after [nats]")
     figure.suptitle(panel.title)
     handles = [
         Line2D([], [], color=_colour(place), marker=marker, markersize=7, linestyle="none", label=name)
@@ -59,9 +59,9 @@ def draw_distributions(panel: Panel, number: str, folder: Path) -> Drawn | None:
     if not found:
         return None
     figure, axes = grid_of_axes(len(found), _COLUMNS, _SIZE)
-    for index, (ax, (arm, runs, pairs)) in enumerate(zip(axes, found, strict=True)):
+    for ax, (arm, runs, pairs) in zip(axes, found, strict=True):
         _draw_spread(ax, pairs)
-        _finish(ax, arm, runs, "log-probability [nats]", "density of the pairs" if index % _columns(found) == 0 else "")
+        _finish(ax, arm, runs, "log-probability [nats]", "density of the pairs")
     figure.suptitle(panel.title)
     handles = [
         Line2D([], [], color=_colour(place), linestyle=dashes, linewidth=2, label=f"{name} {when}")
@@ -79,10 +79,10 @@ def draw_losses(panel: Panel, number: str, look: Mapping[str, Look], folder: Pat
     if not found:
         return None
     figure, axes = grid_of_axes(len(found), _COLUMNS, (3.7, 2.9))
-    for index, (ax, (arm, runs, losses)) in enumerate(zip(axes, found, strict=True)):
+    for ax, (arm, runs, losses) in zip(axes, found, strict=True):
         edges = _edges(losses)
         ax.stairs(_shares(losses, edges), edges, fill=True, color=look[arm.label].colour, alpha=0.55, edgecolor="white")
-        _finish(ax, arm, runs, "loss", "share of the updates" if index % _columns(found) == 0 else "")
+        _finish(ax, arm, runs, "loss", "share of the updates")
         ax.set_ylim(bottom=0)
     figure.suptitle(panel.title)
     path = save(figure, folder / f"losses_{number}_{panel.file_part}.png")
@@ -164,15 +164,10 @@ def _colour(place: int) -> tuple[float, float, float]:
     return found
 
 
-def _columns(found: Sequence[object]) -> int:
-    """As `grid_of_axes` lays them out."""
-    return -(-len(found) // -(-len(found) // _COLUMNS))
-
-
 def _finish(ax: Axes, arm: Arm, runs: int, x_name: str, y_name: str) -> None:
     ax.set_title(f"{short(arm.label, 24)} ({runs} run{'s' if runs != 1 else ''})")
     ax.set_xlabel(x_name)
-    ax.set_ylabel(y_name)
+    label_first_column(ax, y_name)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 

@@ -70,6 +70,12 @@ def grid_of_axes(count: int, columns: int, size: tuple[float, float], **options:
     return figure, [figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)]
 
 
+def label_first_column(ax: Axes, name: str) -> None:
+    """Name the y axis, where no neighbour on the left has the same one."""
+    subplot = ax.get_subplotspec()
+    ax.set_ylabel(name if subplot is None or subplot.is_first_col() else "")
+
+
 def legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Look]) -> None:
     """A legend below all axes, where it can cover nothing; the figure grows by its rows."""
     lines = [Line2D([], [], color=look[label].colour, linestyle=look[label].dashes, linewidth=2) for label in labels]
