@@ -1,0 +1,62 @@
+"""Our sampling loop and transformers' `generate()` on the same prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.peers.alternation import Comparison, Start
+from benchmarks.peers.tiny_world import (
+    NEW_TOKENS,
+    PROMPT,
+    ROWS,
+    endless_model,
+    endless_tokenizer,
+    random_texts,
+)
+from polobench.core.budget import Budget, Ledger
+from polobench.core.errors import PoloError
+from polobench.core.seeding import SeedAxes
+from polobench.policies.causal_lm import CausalLM
+from polobench.policies.generation import complete
+from polobench.tasks.text import TextCodec
+
+
+def compare_sampling(start: Start, distinct: int) -> Comparison:
+    """16 tokens after each of 64 prompts of 16 tokens, `distinct` of them different, against `generate()`.
+
+    Ours draws its keyed uniforms and gives log-probabilities; `generate()`, without top-k, gives tokens alone.
+    """
+    policy, model = CausalLM(endless_model()), endless_model()
+    policy.ledger = Ledger(Budget(updates=1))
+    codec = TextCodec(endless_tokenizer())
+    prompts = [codec.prompt(text) for text in random_texts(distinct, PROMPT, "prompts")]
+    samples, rng = ROWS // distinct, SeedAxes(0)
+    rows = [prompt for prompt in prompts for _ in range(samples)]
+    asked = torch.tensor(prompts)
+
+    def ours(uniforms: Tensor | None) -> Tensor:
+        return complete(policy, rows, uniforms, limit=NEW_TOKENS, end_token=codec.end_token, batch=ROWS).tokens
+
+    def theirs(**how: Any) -> Tensor:
+        settings = {"max_new_tokens": NEW_TOKENS, "pad_token_id": codec.end_token, **how}
+        return model.generate(input_ids=asked, attention_mask=torch.ones_like(asked), **settings)[:, PROMPT:]
+
+    def check() -> None:
+        if not torch.equal(ours(None)[::samples], theirs(do_sample=False)):
+            raise PoloError("sampling: the most likely completions differ (allowed: none)")
+
+    def sample_ours() -> None:
+        keys = [(row // samples, row % samples) for row in range(ROWS)]
+        ours(torch.from_numpy(np.stack([rng.numpy("tokens", 0, *key).random(NEW_TOKENS) for key in keys])))
+
+    alternation = start(sample_ours, check)
+    alternation.begin()
+    for _ in range(alternation.total):
+        theirs(do_sample=True, top_k=0, num_return_sequences=samples)
+        alternation.after_step()
+    name = f"sampling, {distinct} prompts x {samples}"
+    return Comparison(name, "tokens", ROWS * NEW_TOKENS, 1.3, alternation.ours_seconds, alternation.theirs_seconds)

@@ -1,0 +1,245 @@
+"""Our side and TRL's of the same DPO and GRPO steps on a tiny GPT-2, in float32.
+
+Both sides start from the same weights and take whole steps of their own loops: reading or sampling a batch, reward,
+gradient, clipping, Adam, and the metrics that each library computes at every step. TRL logs and saves nothing, and its
+costly defaults are off: gradient checkpointing, bfloat16, and a reference that runs at each step. Where completions are
+sampled none can end early, since the end token lies beyond the model's vocabulary.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+from transformers import PrinterCallback, TrainerCallback
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
+
+from benchmarks.peers.alternation import Alternation, Comparison, Start
+from benchmarks.peers.tiny_world import (
+    CONTEXT,
+    GROUP_SIZE,
+    GROUPS,
+    LETTERS,
+    NEW_TOKENS,
+    PAIR_PROMPT,
+    PAIRS,
+    PROMPT,
+    RESPONSE,
+    ROWS,
+    endless_model,
+    endless_tokenizer,
+    first_half_share,
+    random_texts,
+    tiny_model,
+)
+from polobench.core.budget import Budget, Ledger
+from polobench.core.errors import PoloError
+from polobench.core.rollout import Rollout
+from polobench.harness.throughput import ThroughputProbe
+from polobench.methods.dpo import DPO
+from polobench.methods.grpo import GRPO, token_weights
+from polobench.objectives.preference import group_advantages
+from polobench.policies.causal_lm import CausalLM
+from polobench.policies.generation import Completions
+from polobench.policies.pretrained import Pretrained
+from polobench.tasks.preference import HELDOUT_SHARE, SPLIT_SEED, PreferenceTask
+from polobench.tasks.preference_data import PreferenceData, split_by_prompt
+from polobench.tasks.preference_formats import RankedGroup
+from polobench.tasks.reward import RewardTask
+from polobench.tasks.text import TextCodec, as_rollout
+from polobench.tasks.tiny import character_tokenizer
+
+BETA, TOLERANCE = 0.1, 1e-5
+OUR_SETTINGS: dict[str, Any] = {"learning_rate": 1e-4, "max_gradient_norm": 1.0}
+THEIR_SETTINGS: dict[str, Any] = {
+    "learning_rate": 1e-4, "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "weight_decay": 0.0, "bf16": False,
+    "gradient_checkpointing": False, "use_cpu": True, "report_to": "none", "logging_strategy": "no",
+    "save_strategy": "no", "disable_tqdm": True,
+}  # fmt: skip
+
+
+def compare_dpo(start: Start) -> Comparison:
+    """A step on the same 8 pairs of 13 + 16 tokens; both sides compute the reference's log-probabilities once."""
+    groups = training_pairs()
+    method = RecordedDPO(pair_task(groups), n_groups=PAIRS, beta=BETA, **OUR_SETTINGS)
+    with ThroughputProbe(method, 0, 1) as probe, tempfile.TemporaryDirectory() as folder:
+        alternation = start(probe.step, lambda: check_losses(method.losses_seen, trainer.losses_seen))
+        rows = [{"prompt": g.prompt, "chosen": g.responses[0], "rejected": g.responses[1]} for g in groups]
+        trainer = RecordedDPOTrainer(
+            model=tiny_model(),
+            args=DPOConfig(
+                folder,
+                max_steps=alternation.total,
+                beta=BETA,
+                per_device_train_batch_size=PAIRS,
+                precompute_ref_log_probs=True,
+                train_sampling_strategy="sequential",
+                max_length=None,
+                **THEIR_SETTINGS,
+            ),
+            train_dataset=Dataset.from_list(rows * alternation.total),
+            processing_class=character_tokenizer(LETTERS),
+        )
+        train(trainer, alternation)
+    return Comparison("DPO", "steps", 1, 1.3, alternation.ours_seconds, alternation.theirs_seconds)
+
+
+def training_pairs() -> list[RankedGroup]:
+    """8 pairs that a task trains on: on which side of its split a pair is, its prompt decides."""
+    return list(split_by_prompt(_pairs(100), HELDOUT_SHARE, SPLIT_SEED)[0][:PAIRS])
+
+
+def pair_task(groups: Sequence[RankedGroup]) -> PreferenceTask:
+    heldout = split_by_prompt(_pairs(100), HELDOUT_SHARE, SPLIT_SEED)[1][:1]
+    data = PreferenceData("random pairs", (*groups, *heldout), (), "")
+    return PreferenceTask("random-pairs", data, lambda: Pretrained(tiny_model(), character_tokenizer(LETTERS), CONTEXT))
+
+
+def _pairs(count: int) -> PreferenceData:
+    """Responses a token short of `RESPONSE`, since both libraries add the end token."""
+    prompts = random_texts(count, PAIR_PROMPT, "pairs/prompts")
+    better, worse = (random_texts(count, RESPONSE - 1, f"pairs/{side}") for side in ("chosen", "rejected"))
+    rows = zip(prompts, better, worse, strict=True)
+    groups = [RankedGroup(prompt, (good, bad), (1.0, 0.0), "random") for prompt, good, bad in rows]
+    return PreferenceData("random pairs", tuple(groups), (), "")
+
+
+class RecordedDPO(DPO):
+    """Keeps the loss of every step."""
+
+    def __init__(self, *args: Any, **hyperparameters: Any) -> None:
+        super().__init__(*args, **hyperparameters)
+        self.losses_seen: list[float] = []
+
+    def improve(self, *args: Any) -> dict[str, float]:
+        metrics = super().improve(*args)
+        self.losses_seen.append(metrics["loss"])
+        return metrics
+
+
+class RecordedDPOTrainer(DPOTrainer):
+    """Keeps the loss of every step."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.losses_seen: list[Tensor] = []
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().compute_loss(*args, **kwargs)
+        self.losses_seen.append(loss.detach())
+        return loss
+
+
+def check_losses(ours: Sequence[float], theirs: Sequence[Tensor]) -> None:
+    """Over the steps of the warm-up, so that gradients and Adam's steps are compared, too."""
+    apart = max(abs(mine - float(other)) for mine, other in zip(ours, theirs, strict=True))
+    if not apart <= TOLERANCE:
+        raise PoloError(f"DPO: the losses of the first {len(ours)} steps differ by {apart:.1e} (allowed: {TOLERANCE})")
+
+
+def compare_grpo(start: Start) -> Comparison:
+    """A step on 8 prompts of 16 tokens: 64 completions of 16 tokens, reward, update; no reference, one epoch."""
+    prompts = random_texts(1_000, PROMPT, "prompts")
+    task = RewardTask(
+        "first-half",
+        lambda: Pretrained(endless_model(), endless_tokenizer(), CONTEXT),
+        prompts,
+        random_texts(4, PROMPT, "heldout"),
+        first_half_share,
+        max_new_tokens=NEW_TOKENS,
+        floor=0.5,
+    )
+    method = GRPO(task, n_groups=GROUPS, group_size=GROUP_SIZE, divide_by_std=False, **OUR_SETTINGS)
+    with ThroughputProbe(method, 0, 1) as probe, tempfile.TemporaryDirectory() as folder:
+        alternation = start(probe.step, lambda: check_grpo(method, trainer, probe.samples))
+        trainer = RecordedGRPOTrainer(
+            model=endless_model(),
+            reward_funcs=first_half_share,
+            args=GRPOConfig(
+                folder,
+                max_steps=alternation.total,
+                per_device_train_batch_size=ROWS,
+                steps_per_generation=1,
+                num_generations=GROUP_SIZE,
+                num_iterations=1,
+                max_completion_length=NEW_TOKENS,
+                beta=0.0,
+                scale_rewards="none",
+                loss_type="grpo",
+                **THEIR_SETTINGS,
+            ),
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+            processing_class=endless_tokenizer(),
+        )
+        train(trainer, alternation)
+    return Comparison("GRPO", "steps", 1, 1.2, alternation.ours_seconds, alternation.theirs_seconds)
+
+
+class RecordedGRPOTrainer(GRPOTrainer):
+    """Keeps batch, loss and gradient of the first step."""
+
+    first: tuple[dict[str, Any], Tensor, Tensor] | None = None
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        loss = super()._compute_loss(model, inputs)
+        if self.first is None:
+            gradient = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+            self.first = (inputs, loss.detach(), parameters_to_vector(gradient))
+        return loss
+
+
+def check_grpo(method: GRPO, trainer: RecordedGRPOTrainer, samples: Sequence[int]) -> None:
+    """On TRL's first batch: at a ratio of 1 the loss is 0 whatever the rewards, so the gradient is compared as well."""
+    assert trainer.first is not None
+    inputs, loss, gradient = trainer.first
+    tokens = {ROWS * NEW_TOKENS, int(inputs["completion_mask"].sum()), *samples}
+    if len(tokens) > 1:
+        raise PoloError(f"GRPO: the steps are of {sorted(tokens)} tokens (allowed: {ROWS * NEW_TOKENS})")
+    policy = CausalLM(endless_model())
+    policy.ledger = Ledger(Budget(updates=1))
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+    ours = sum(method.losses(policy, None, [batch_of(inputs)], sums), torch.zeros(()))
+    found = parameters_to_vector(torch.autograd.grad(ours, policy.actor_parameters))
+    apart = max(abs(ours.item() - loss.item()), float((found - gradient).norm() / gradient.norm()))
+    if not apart <= TOLERANCE:
+        raise PoloError(f"GRPO: loss or gradient of one batch differ by {apart:.1e} (allowed: {TOLERANCE})")
+
+
+def batch_of(inputs: dict[str, Any]) -> Rollout:
+    """TRL's batch as one of ours, with our own reward and advantages."""
+    prompts, mask = inputs["prompt_ids"].tolist(), inputs["completion_mask"].bool()
+    codec = TextCodec(endless_tokenizer())
+    texts = [codec.text(row) for row in inputs["completion_ids"].tolist()]
+    groups = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    completions = Completions(inputs["completion_ids"], mask, torch.zeros(mask.shape))
+    rewards = first_half_share(texts, texts)
+    rollout = as_rollout(prompts, completions, rewards, [groups[tuple(prompt)] for prompt in prompts])
+    advantages = group_advantages(rollout.returns, rollout.groups, divide_by_std=False)
+    return rollout.attach(
+        advantages=advantages.unsqueeze(1).expand_as(mask), weights=token_weights(mask, "grpo", NEW_TOKENS)
+    )
+
+
+class InTurns(TrainerCallback):
+    """Takes a step of ours between the trainer's."""
+
+    def __init__(self, alternation: Alternation) -> None:
+        self._alternation = alternation
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._alternation.begin()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self._alternation.after_step()
+
+
+def train(trainer: Any, alternation: Alternation) -> None:
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(InTurns(alternation))
+    trainer.train()

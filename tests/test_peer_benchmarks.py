@@ -1,0 +1,125 @@
+"""The side-by-side benchmarks: what is timed, that both sides do the same, and that a fault on one side stops them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TQDM_DISABLE"] = "1"
+
+import pytest
+import torch
+
+from polobench.core.errors import PoloError
+from polobench.objectives.preference import group_advantages
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Loads a module of the repository's benchmarks, which are no package that is installed."""
+    monkeypatch.syspath_prepend(ROOT)
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+class Peer:
+    """Both sides on a clock that they move themselves: a step takes 2 s of ours and 3 s of theirs."""
+
+    def __init__(self, alternation: Any, rounds: int, warmup: int, seed: int = 0) -> None:
+        self.now, self.events = 0.0, []
+        self.alternation = alternation.Alternation(
+            lambda: self.take("ours", 2), rounds, warmup, seed, lambda: self.take("check", 100),
+            lambda: self.take("round", 50), lambda: self.now,
+        )  # fmt: skip
+
+    def take(self, event: str, seconds: float) -> None:
+        self.events.append(event)
+        self.now += seconds
+
+    def run(self) -> Peer:
+        self.alternation.begin()
+        for _ in range(self.alternation.total):
+            self.take("theirs", 3)
+            self.alternation.after_step()
+        return self
+
+
+def test_only_the_steps_are_timed(module):
+    peer = Peer(module("peers.alternation"), rounds=20, warmup=4).run()
+    assert peer.alternation.ours_seconds == [2] * 20
+    assert peer.alternation.theirs_seconds == [3] * 20
+    assert [peer.events.count(event) for event in ("ours", "theirs", "round", "check")] == [24, 24, 24, 1]
+    assert peer.events[: peer.events.index("check")].count("theirs") == 4
+
+
+def test_each_round_has_both_sides_in_an_order_drawn_by_the_seed(module):
+    alternation = module("peers.alternation")
+    steps = [event for event in Peer(alternation, 20, 4).run().events if event in ("ours", "theirs")]
+    pairs = list(zip(steps[::2], steps[1::2]))
+    assert set(pairs) == {("ours", "theirs"), ("theirs", "ours")}
+    again, other = (Peer(alternation, 20, 4, seed).run().events for seed in (0, 1))
+    assert again != other
+    assert [event for event in again if event in ("ours", "theirs")] == steps
+
+
+def test_the_ratio_is_the_median_within_the_rounds(module):
+    found = module("peers.alternation").Comparison("DPO", "steps", 1, 1.3, [1.0, 2.0, 4.0], [1.5, 6.0, 8.0]).row()
+    assert (found["ratio_median"], found["rounds"]) == (2.0, 3)
+    assert (found["ours_per_second"], found["theirs_ms"]) == (0.5, 6_000)
+    assert (found["ratio_low"], found["ratio_high"]) == (1.5, 3.0)
+
+
+def compared(module: Any, name: str) -> Any:
+    pytest.importorskip("trl")
+    alternation, sides = module("peers.alternation"), module("peers.trl_sides")
+
+    def start(ours: Any, check: Any) -> Any:
+        return alternation.Alternation(ours, 2, 3, 0, check)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return getattr(sides, f"compare_{name}")(start)
+
+
+@pytest.mark.parametrize("name", ["dpo", "grpo"])
+def test_both_sides_do_the_same(module, name):
+    found = compared(module, name)
+    assert len(found.ours_seconds) == len(found.theirs_seconds) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "fault"),
+    [
+        ("dpo", "OUR_SETTINGS", {"learning_rate": 2e-4}),
+        ("dpo", "OUR_SETTINGS", {"learning_rate": 1e-4, "label_smoothing": 0.01}),
+        ("grpo", "group_advantages", lambda returns, groups, divide_by_std: group_advantages(returns, groups, True)),
+    ],
+)
+def test_a_fault_on_one_side_stops_the_comparison(module, monkeypatch, name, place, fault):
+    pytest.importorskip("trl")
+    monkeypatch.setattr(module("peers.trl_sides"), place, fault)
+    with pytest.raises(PoloError, match="differ by"):
+        compared(module, name)
+
+
+@pytest.mark.parametrize("distinct", [64, 8])
+def test_sampling_says_the_same_where_nothing_is_drawn(module, distinct):
+    alternation, sides = module("peers.alternation"), module("peers.generate_sides")
+    found = sides.compare_sampling(lambda ours, check: alternation.Alternation(ours, 2, 1, 0, check), distinct)
+    assert len(found.theirs_seconds) == 2
+    assert found.amount == 64 * 16
+
+
+def test_batches_agree_in_float64_and_a_difference_is_counted(module, monkeypatch):
+    batches = module("generation_batch")
+    monkeypatch.setattr(batches, "TYPES", ("float64",))
+    rows = list(batches.differences(70, seed=1_000))
+    assert [(row["batch"], row["differing"]) for row in rows] == [(7, 0), (1, 0)]
+    tokens, log_probs = torch.tensor([[1, 2], [1, 3]]), torch.zeros(2, 2)
+    found = batches._difference((tokens, log_probs + 0.5), (torch.tensor([[1, 2], [1, 4]]), log_probs))
+    assert (found["differing"], found["share"], found["largest_log_prob_gap"]) == (1, 0.5, 0.5)
