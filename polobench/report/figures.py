@@ -8,7 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from polobench.analysis.collection import Collection, OnProgress
+from polobench.analysis.gradient_noise import gradient_noises
 from polobench.analysis.summary import throughputs
+from polobench.report.article_figures import draw_article
+from polobench.report.noise_figures import draw_noise, noise_panels
 from polobench.report.panels import Drawn, Panel, panels
 from polobench.report.policy_figures import draw_accuracies, draw_policy
 from polobench.report.preference_figures import draw_distributions, draw_losses, draw_shift
@@ -48,13 +51,15 @@ def _jobs(collection: Collection, folder: Path) -> Jobs:
     every = panels(collection)
     returns = list(pages([panel for panel in every if panel.has_curves], PANELS_A_PAGE))
     measured = [item for item in throughputs(collection) if item.n]
-    jobs: Jobs = []
+    jobs: Jobs = [partial(draw_article, collection, look, folder)]
     for over_seconds in (False, True):
         jobs += [partial(draw_returns, page, number, over_seconds, look, folder) for number, page in returns]
     parts = _parts(every)
     for metric in ("loss", "kl"):
         jobs += [partial(draw_updates, part, number, metric, look, folder) for number, part in parts]
     jobs += _language_jobs([(number, part) for number, part in parts if part.speaks], look, folder)
+    noises = pages(noise_panels(gradient_noises(collection)), PANELS_A_PAGE)
+    jobs += [partial(draw_noise, page, number, look, folder) for number, page in noises]
     jobs += [partial(draw_throughput, page, number, look, folder) for number, page in pages(measured, BARS_A_PAGE)]
     return jobs
 

@@ -52,8 +52,8 @@ ANSWER_NOTE = (
     "new line."
 )
 LOSS_CAPTION = (
-    "How the losses are spread: the updates of all seeds, those of failed runs too; of more than 200 updates the means "
-    "of 200 stretches. Values far out are in the outermost bins."
+    "How the losses are spread: the updates of all seeds, those of failed runs too; of many updates the means of at "
+    "most 500 stretches. Values far out are in the outermost bins."
 )
 
 

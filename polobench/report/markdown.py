@@ -11,10 +11,12 @@ from polobench.analysis.collection import Collection, OnProgress, collect
 from polobench.analysis.frame import frame
 from polobench.analysis.statistics import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import ArmSummary, comparisons, losses, throughputs
+from polobench.core.checks import KINDS
 from polobench.core.errors import UsageError
-from polobench.report import language
+from polobench.report import article, language
 from polobench.report.answers import SMOKE, answer, caveats, is_smoke
 from polobench.report.figures import draw_all
+from polobench.report.gradient_noise import NOISE_CAPTION, noise_frame, noise_section
 from polobench.report.origins import (
     commit_text,
     hyperparameter_tables,
@@ -37,6 +39,7 @@ from polobench.report.tables import (
     throughput_text_table,
 )
 from polobench.report.text import decimals_for, escape, number, plain, runs_of
+from polobench.report.tuning import tuning_frame, tuning_section
 
 HOW_TO_READ = f"""\
 - Arms are ranked within one task and budget only, by the mean final return: the held-out evaluation at the end.
@@ -118,9 +121,11 @@ def markdown(collection: Collection, drawn: Sequence[Drawn]) -> str:
         ("", _what_was_run(collection)),
         ("Before you read on", "\n".join(f"- {note}" for note in caveats(collection))),
         ("Results", _results(comparisons(collection))),
+        ("The article", article.article_section(collection, _figures(drawn, "article", article.FIGURE_CAPTION))),
         ("Learning curves", _figures(drawn, "returns", RETURN_CAPTION)),
         ("Loss and KL", _updates(collection, drawn)),
         *_language(collection, drawn),
+        ("Gradient noise", noise_section(collection, _figures(drawn, "noise", NOISE_CAPTION))),
         ("Throughput", _throughput(collection, drawn)),
         ("Runs that failed", _failures(collection)),
         ("Cells that were skipped", skipped_text_table(collection.skipped).markdown() if collection.skipped else ""),
@@ -130,6 +135,7 @@ def markdown(collection: Collection, drawn: Sequence[Drawn]) -> str:
         ),
         ("What was spent", _spent(collection)),
         ("Hyper-parameters", _hyperparameters(collection)),
+        ("What tuning cost", tuning_section(collection)),
         ("Provenance", provenance_table(collection).markdown() if collection.arms else ""),
         ("Reproduce", _reproduce(collection)),
     )
@@ -144,12 +150,12 @@ def _what_was_run(collection: Collection) -> str:
     cells = [result for result in collection.cells if result.status != "skipped"]
     if not cells:
         return "The store holds no cell that ran."
-    kinds = {kind: sum(result.kind == kind for result in cells) for kind in ("learning", "throughput")}
+    kinds = {kind: sum(result.kind == kind for result in cells) for kind in KINDS}
     origins = [result.provenance for result in cells]
     versions = [found for item in origins if isinstance(found := item.get("versions"), dict)]
     facts = {
         "Study": _listed(studies(collection)),
-        "Cells": ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count),
+        "Cells": ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in kinds.items() if count),
         "Tasks": _listed(result.task for result in cells),
         "Methods": _listed(result.label for result in cells),
         "Seeds": runs_of([result.seed for result in cells]),
@@ -280,9 +286,12 @@ def _write_tables(collection: Collection, folder: Path) -> None:
         "cells": frame(collection),
         "comparison": comparison_frame(comparisons(collection)),
         "throughput": throughput_frame(throughputs(collection)),
+        "gradient_noise": noise_frame(collection),
         "failures": failures_frame(collection),
         "preferences": language.preference_frame(collection),
         "measures": language.measure_frame(collection),
+        "article": article.article_frame(collection),
+        "tuning": tuning_frame(collection),
     }
     for name, table in tables.items():
         if not table.empty:

@@ -17,7 +17,8 @@ class Drawn:
 
     Attributes:
         path: of the PNG.
-        section: of the report: "returns", "updates", "throughput", "preferences", "policy" or "losses".
+        section: of the report: "article", "returns", "updates", "noise", "throughput", "preferences", "policy" or
+            "losses".
         subject: what it shows, in a few words; not escaped.
     """
 

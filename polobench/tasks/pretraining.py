@@ -8,45 +8,85 @@ The same platform gives the same bytes: every draw has a named stream, one threa
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.progress import track
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 from polobench.core.errors import PoloError, UsageError, unknown
 from polobench.core.seeding import SeedAxes, isolated
-from polobench.tasks.digits import CHARACTERS, PROBLEMS, Problem
-from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
+from polobench.tasks.article import MODEL, builtin_split
+from polobench.tasks.digits import ADD, CHARACTERS, SORT, Problem
+from polobench.tasks.tiny import byte_tokenizer, character_tokenizer, tiny_gpt2
 
-STEPS = {"sort-digits": 80, "add-digits": 270}
-BATCH = 128
 LEARNING_RATE = 3e-3
 IGNORED = -100
+Texts = list[tuple[str, str]]
 
 
-def pretrain(problem: Problem, folder: Path) -> None:
-    """Train on the problem's training prompts with their answers, and write model and tokenizer to `folder`.
+@dataclass(frozen=True)
+class Course:
+    """What a model is trained on, and for how long.
+
+    Attributes:
+        texts: gives what comes first and what is to be predicted after it.
+        tokenizer: makes the tokenizer.
+        context: the longest sequence that the model can take; None for the longest text.
+        steps, batch: gradient steps, and texts in each.
+    """
+
+    texts: Callable[[], Texts]
+    tokenizer: Callable[[], Any]
+    context: int | None
+    steps: int
+    batch: int
+
+
+def _with_answers(problem: Problem) -> Texts:
+    prompts, _ = problem.prompts()
+    return [(prompt, problem.answer(prompt)) for prompt in prompts]
+
+
+def _whole_preferences() -> Texts:
+    """Every response to a training prompt of the built-in set, its prompt before it; both are to be predicted."""
+    train, _ = builtin_split()
+    return [("", f"{group.prompt}{response}") for group in train for response in group.responses]
+
+
+DIGITS = partial(character_tokenizer, CHARACTERS)
+COURSES = {
+    "sort-digits": Course(partial(_with_answers, SORT), DIGITS, None, steps=80, batch=128),
+    "add-digits": Course(partial(_with_answers, ADD), DIGITS, None, steps=270, batch=128),
+    MODEL: Course(_whole_preferences, byte_tokenizer, context=256, steps=600, batch=16),
+}
+
+
+def pretrain(name: str, folder: Path) -> None:
+    """Train the model of that name on its texts, and write model and tokenizer to `folder`.
 
     Raises:
         UsageError: the folder cannot be written to.
     """
-    rng = SeedAxes(0)
+    course, rng = COURSES[name], SeedAxes(0)
     with isolated(rng, threads=1):
-        tokenizer = character_tokenizer(CHARACTERS)
-        prompts, _ = problem.prompts()
-        texts = [(prompt, problem.answer(prompt)) for prompt in prompts]
-        inputs, targets = _batches(texts, tokenizer)
-        model = tiny_gpt2(len(CHARACTERS) + 1, inputs.shape[1], rng.integer("weights"))
+        tokenizer = course.tokenizer()
+        rows, targets = _sequences(course.texts(), tokenizer)
+        model = tiny_gpt2(len(tokenizer), course.context or max(map(len, rows)), rng.integer("weights"))
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
         order = rng.numpy("order")
-        for step in track(range(STEPS[problem.name]), f"pretraining {problem.name}"):
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / STEPS[problem.name])
-            chosen = torch.from_numpy(order.integers(0, len(texts), BATCH))
-            logits = model(inputs[chosen], attention_mask=torch.ones_like(inputs[chosen])).logits
-            loss = cross_entropy(logits.flatten(0, 1), targets[chosen].flatten(), ignore_index=IGNORED)
+        for step in track(range(course.steps), f"pretraining {name}"):
+            optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / course.steps)
+            chosen = order.integers(0, len(rows), course.batch)
+            inputs = pad_sequence([rows[index] for index in chosen], batch_first=True)
+            wanted = pad_sequence([targets[index] for index in chosen], batch_first=True, padding_value=IGNORED)
+            logits = model(inputs, attention_mask=torch.ones_like(inputs)).logits
+            loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -57,25 +97,26 @@ def pretrain(problem: Problem, folder: Path) -> None:
         raise UsageError(f"folder {str(folder)!r} cannot be written to: {error.strerror}") from error
 
 
-def _batches(texts: Sequence[tuple[str, str]], tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """`[N, L]` tokens and what follows each of them; only the answer and its end are to be predicted."""
+def _sequences(texts: Texts, tokenizer: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """`[L]` tokens of each text, and what follows each of them: the second part of the text, and its end."""
     rows, targets = [], []
-    for prompt, answer in texts:
-        asked = tokenizer(prompt)["input_ids"]
-        tokens = [*asked, *tokenizer(answer)["input_ids"], tokenizer.eos_token_id]
-        rows.append(tokens)
-        targets.append([*[IGNORED] * (len(asked) - 1), *tokens[len(asked) :], IGNORED])
-    return torch.tensor(rows), torch.tensor(targets)
+    for given, wanted in texts:
+        asked = tokenizer(given)["input_ids"]
+        tokens = [*asked, *tokenizer(wanted)["input_ids"], tokenizer.eos_token_id]
+        first = max(1, len(asked))  # nothing comes before the first token to predict it
+        rows.append(torch.tensor(tokens))
+        targets.append(torch.tensor([*[IGNORED] * (first - 1), *tokens[first:], IGNORED]))
+    return rows, targets
 
 
 def main(arguments: Sequence[str]) -> None:
     """The command of the module's first lines."""
     if len(arguments) != 2:
-        raise UsageError(f"usage: python -m polobench.tasks.pretraining TASK FOLDER (tasks: {', '.join(PROBLEMS)})")
+        raise UsageError(f"usage: python -m polobench.tasks.pretraining MODEL FOLDER (models: {', '.join(COURSES)})")
     name, folder = arguments
-    if name not in PROBLEMS:
-        raise unknown("task", name, PROBLEMS)
-    pretrain(PROBLEMS[name], Path(folder))
+    if name not in COURSES:
+        raise unknown("model", name, COURSES)
+    pretrain(name, Path(folder))
     print(f"{folder}: {sum(path.stat().st_size for path in Path(folder).iterdir()):,} bytes")
 
 

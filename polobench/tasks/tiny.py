@@ -22,6 +22,19 @@ def character_tokenizer(characters: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
 
 
+def byte_tokenizer() -> Any:
+    """A tokenizer of transformers with a token a byte of UTF-8, and an end token with number 0, which also pads."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    shown_bytes = sorted(pre_tokenizers.ByteLevel.alphabet())  # a printable character for each of the 256
+    vocabulary = {token: number for number, token in enumerate([END, *shown_bytes])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+
+
 def tiny_gpt2(vocabulary: int, context: int, seed: int) -> Any:
     """A GPT-2 of 2 layers, 64 wide, with initial weights from `seed`; without dropout."""
     from transformers import GPT2Config, GPT2LMHeadModel
