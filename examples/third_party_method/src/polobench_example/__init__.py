@@ -1,0 +1,1 @@
+"""A method and a task for polobench, in a package of their own."""

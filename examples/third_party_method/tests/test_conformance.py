@@ -1,0 +1,9 @@
+from polobench.testing import MethodConformance, TaskConformance
+
+
+class TestA2C(MethodConformance):
+    method = "a2c"
+
+
+class TestCatch(TaskConformance):
+    task = "catch"

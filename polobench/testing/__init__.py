@@ -1,0 +1,16 @@
+"""Conformance suites: a method's or a task's author inherits one, and pytest checks the whole contract.
+
+    from polobench.testing import MethodConformance
+
+    class TestMine(MethodConformance):
+        method = "mine"
+
+`TaskConformance` does the same for a task. A check that fails says in one line what was found and what is allowed.
+"""
+
+from __future__ import annotations
+
+from polobench.testing.methods import MethodConformance
+from polobench.testing.tasks import TaskConformance
+
+__all__ = ["MethodConformance", "TaskConformance"]
