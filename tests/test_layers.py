@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "harness": {"core", "objectives", "policies", "tasks", "methods", "harness"},
     "analysis": {"core", "harness", "analysis"},
     "report": {"core", "harness", "analysis", "report"},
+    "testing": {"core", "harness", "testing"},
 }
 # a gymnasium id or a data file is a task without an entry point; the registry loads what serves it, when asked
 EXCEPTIONS = {

@@ -313,7 +313,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
     store = save_all(tmp_path / "store", make_result(), make_result(seed=1))
     write_report(store, tmp_path / "report", lambda what, done, total: told.append((what, done, total)))
     assert told[:2] == [("reading", 1, 2), ("reading", 2, 2)]
-    assert told[-1] == ("drawing", 4, 4)
+    assert told[-1] == ("drawing", 5, 5)
 
 
 def test_a_label_looks_the_same_everywhere() -> None:
