@@ -20,6 +20,7 @@ from test_conformance import Ranked
 from polobench import ForeignMethod, Method, Task, Update
 from polobench.core.budget import Budget, BudgetExhausted, Ledger
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.registry import find_task
 from polobench.core.seeding import SeedAxes
 from polobench.tasks.control import ControlTask
 from polobench.tasks.probes import ContinuousTarget, DelayedReward
@@ -179,7 +180,7 @@ def test_a_faulty_method_fails_the_one_check(name):
     assert failed_checks(method_suite(fault)) == {check}
 
 
-@pytest.mark.parametrize("method", [Sound, Library])
+@pytest.mark.parametrize("method", [Sound, Sound(find_task("probe-bandit")), Library])
 def test_a_sound_method_passes(method):
     assert failed_checks(type("Suite", (Short,), {"method": method})) == set()
 
