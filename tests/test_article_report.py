@@ -36,6 +36,7 @@ def test_published_figures_are_complete() -> None:
     assert list(found) == ["article-pg", "article-trpo", "article-ppo", "article-dpo", "article-grpo"]
     assert [item.sound for item in found.values()] == ["reinforce", "trpo", "ppo", "dpo", "ranking"]
     assert [item.epochs for item in found.values()] == [None, None, None, 10, 15]
+    assert [item.task for item in found.values()] == [*["CartPole-v1"] * 3, None, None]
     values = {at: item.low for at, item in found["article-pg"].returns.items()}
     assert values == {50: 20, 100: 134, 150: 229, 200: 500, 250: 26, 350: 500, 450: 500, 500: 9}
     assert all(item.low == item.high for item in found["article-pg"].returns.values())
@@ -144,6 +145,12 @@ def test_the_articles_run_has_a_place_among_ours(store: Path) -> None:
     assert pg.cut == {3: 245_200}
     assert (trpo.placements[0].n_below, trpo.placements[0].n_above) == (0, 1)
     assert trpo.cut == {}
+
+
+def test_the_articles_figures_are_of_its_own_task_alone(tmp_path: Path) -> None:
+    store = save_all(tmp_path, make_result("article-pg", "Acrobot-v1"), control_run("article-ppo", 0, [9.0] * 50))
+    assert [item.arm.task for item in episode_arms(collect(store))] == ["CartPole-v1"]
+    assert [item.summary.arm.task for item in beside_sound(collect(store))] == ["Acrobot-v1", "CartPole-v1"]
 
 
 def test_more_updates_than_a_store_keeps(tmp_path: Path) -> None:

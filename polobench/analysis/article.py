@@ -47,12 +47,14 @@ class Published:
 
     Attributes:
         sound: the method of polobench to be set beside it.
+        task: of `returns`; None in language.
         returns: by training episode.
         epochs: of the training; None in control.
         claims: about that training.
     """
 
     sound: str
+    task: str | None
     returns: dict[int, PublishedReturn]
     epochs: int | None
     claims: tuple[Claim, ...]
@@ -65,6 +67,7 @@ def published() -> dict[str, Published]:
     return {
         method: Published(
             sound=found["sound"],
+            task=found.get("task"),
             returns={at: _published_return(item) for item in found.get("returns", []) for at in item["at"]},
             epochs=found.get("epochs"),
             claims=tuple(Claim(**claim) for claim in found.get("claims", [])),
@@ -132,10 +135,10 @@ def _with_sound(collection: Collection, method: str) -> list[tuple[Arm, list[Run
 
 
 def episode_arms(collection: Collection) -> list[EpisodeArm]:
-    """The learning arms of the article's methods for control, in the article's order."""
-    control = [method for method, shown in published().items() if shown.returns]
+    """The learning arms of the article's methods for control on its own task, in its order."""
+    control = [(shown.task, method) for method, shown in published().items() if shown.returns]
     arms = sorted(collection.of_kind("learning").items())
-    return [_episode_arm(arm, runs) for method in control for arm, runs in arms if arm.method == method]
+    return [_episode_arm(arm, runs) for place in control for arm, runs in arms if (arm.task, arm.method) == place]
 
 
 def _episode_arm(arm: Arm, runs: Sequence[RunResult]) -> EpisodeArm:

@@ -71,9 +71,11 @@ def article_section(collection: Collection, figure: str) -> str:
     parts = [HOW_TO_READ, SPENT_NOTE, _spent_table(rows).markdown(), figure]
     for item in episode_arms(collection):
         parts += [f"### {_name(item)}", _cut(item), _episode_table(item.placements).markdown()]
-    for method, items in loss_shapes(collection).items():
-        parts += [f"### {escape(method)}: loss and pairs", _claims(method), _loss_table(items).markdown()]
-        parts += [LOSS_NOTE, SMOKE if any(item.smoke for item in items) else ""]
+    shapes = loss_shapes(collection)
+    for method, items in shapes.items():
+        smoke = SMOKE if any(item.smoke for item in items) else ""
+        parts += [f"### {escape(method)}: loss and pairs", smoke, _claims(method), _loss_table(items).markdown()]
+    parts.append(LOSS_NOTE if shapes else "")
     return "\n\n".join(part for part in parts if part)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from polobench.analysis.article import EpisodeArm, PublishedReturn, episode_arms, published
+from polobench.analysis.article import SHOWN_EPISODES, EpisodeArm, PublishedReturn, episode_arms, published
 from polobench.analysis.collection import Collection
 from polobench.analysis.statistics import Array
 from polobench.report.panels import Drawn
@@ -28,21 +28,22 @@ def draw_article(collection: Collection, look: Mapping[str, Look], folder: Path)
     if not arms:
         return None
     figure, axes = grid_of_axes(len(arms), _COLUMNS, (5.6, 3.3))
-    low, high = _ends(arms)
     for index, (ax, item) in enumerate(zip(axes, arms, strict=True)):
         _draw_runs(ax, item, look[item.arm.label])
         _draw_published(ax, published()[item.arm.method].returns)
-        _finish(ax, item, "return of the episode" if index % _COLUMNS == 0 else "", (low, high))
+        _finish(ax, item, "return of the episode" if index % _COLUMNS == 0 else "")
     _explain(figure)
     return Drawn(save(figure, folder / "article.png"), "article", "Training returns, the article's run over ours")
 
 
-def _ends(arms: list[EpisodeArm]) -> tuple[float, float]:
-    """One scale for all panels."""
-    every = np.concatenate([run for item in arms for run in item.returns])
-    shown = [end for item in arms for found in published()[item.arm.method].returns.values() for end in _known(found)]
+def _ends(item: EpisodeArm) -> tuple[float, float]:
+    """Around all that a panel shows."""
+    every = np.concatenate(item.returns)
+    shown = [end for found in published()[item.arm.method].returns.values() for end in _known(found)]
     drawn = np.concatenate([every[every > 0], shown])
-    return 0.85 * float(drawn.min()), 1.2 * float(drawn.max())
+    low, high = float(drawn.min()), float(drawn.max())
+    margin = (high / low) ** 0.06
+    return low / margin, high * margin
 
 
 def _known(found: PublishedReturn) -> list[float]:
@@ -53,7 +54,7 @@ def _draw_runs(ax: Axes, item: EpisodeArm, look: Look) -> None:
     for run in item.returns:
         ax.plot(np.arange(1, len(run) + 1), run, color=look.colour, linewidth=0.6, alpha=0.3)
     middle = _median([run for run in item.returns if len(run)])
-    ax.plot(np.arange(1, len(middle) + 1), middle, color=look.colour, linewidth=2)
+    ax.plot(np.arange(1, len(middle) + 1), middle, color=look.colour, linewidth=1.6)
 
 
 def _median(runs: list[Array]) -> Array:
@@ -71,12 +72,12 @@ def _draw_published(ax: Axes, returns: Mapping[int, PublishedReturn]) -> None:
             ax.plot(episode, ends[0], marker=marker, color=_BLACK, markersize=7, linestyle="none", zorder=4)
 
 
-def _finish(ax: Axes, item: EpisodeArm, y_name: str, ends: tuple[float, float]) -> None:
-    runs = len(item.returns)
+def _finish(ax: Axes, item: EpisodeArm, y_name: str) -> None:
+    runs, ends = len(item.returns), _ends(item)
     ax.set_title(f"{short(item.arm.label)} ({short(item.arm.task)}, {runs} run{'s' if runs != 1 else ''})")
     ax.set_xlabel("episode, one an update")
     ax.set_ylabel(y_name)
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, 1.02 * max(*SHOWN_EPISODES, *map(len, item.returns)))
     ax.set_yscale("log")
     ax.set_ylim(*ends)
     ax.yaxis.set_major_locator(FixedLocator([tick for tick in _TICKS if ends[0] <= tick <= ends[1]]))
@@ -87,10 +88,12 @@ def _finish(ax: Axes, item: EpisodeArm, y_name: str, ends: tuple[float, float]) 
 def _explain(figure: Figure) -> None:
     handles = [
         Line2D([], [], color=_BLACK, linewidth=0.6, alpha=0.5, label="a run"),
-        Line2D([], [], color=_BLACK, linewidth=2, label="median of our runs"),
+        Line2D([], [], color=_BLACK, linewidth=1.6, label="median of our runs"),
         Line2D([], [], color=_BLACK, marker="o", markersize=7, linestyle="none", label="the article's run"),
         Line2D([], [], color=_BLACK, marker="^", markersize=7, linestyle="none", label="its lower bound"),
-        Line2D([], [], color=_BLACK, linewidth=3.5, label="its range"),
+        Line2D(
+            [], [], color=_BLACK, marker="|", markersize=12, markeredgewidth=3.5, linestyle="none", label="its range"
+        ),
     ]
     columns = min(len(handles), max(1, int(figure.get_figwidth() // 2.1)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
