@@ -7,15 +7,37 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, ttest_1samp
 
 from polobench.analysis.statistics import (
     Interval,
     bootstrap_band,
     bootstrap_interval,
+    jackknife_interval,
+    mean_interval,
     median_time_to_target,
+    student_ends,
     wilson_interval,
 )
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_interval_of_a_mean_is_students(n: int) -> None:
+    values = np.random.default_rng(n).normal(10, 2, n)
+    found, oracle = mean_interval(values), ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+    assert (found.n, found.method) == (n, "Student's t")
+    without_each = np.array([np.delete(values, index).mean() for index in range(n)])
+    jackknife = jackknife_interval(float(values.mean()), without_each)
+    assert (found.low, found.high) == pytest.approx((jackknife.low, jackknife.high))
+
+
+def test_interval_of_a_mean_by_hand() -> None:
+    found = mean_interval([1.0, 2.0, 3.0])  # t(0.975, 2) = 4.302653
+    assert (found.low, found.high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-6)
+    low, high = student_ends(np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]))
+    assert low == pytest.approx([found.low, 2 * found.low])
+    assert high == pytest.approx([found.high, 2 * found.high])
 
 
 @pytest.mark.parametrize("values", [(1.0, 2.0, 9.0), (-3.0, 0.5, 0.25)])
@@ -58,16 +80,18 @@ def test_bootstrap_leaves_the_global_generator_alone() -> None:
 
 
 def test_constant_values_give_a_point() -> None:
-    found = bootstrap_interval([500.0] * 5)
-    assert (found.low, found.high) == (500.0, 500.0)
+    for interval in (bootstrap_interval, mean_interval):
+        found = interval([500.0] * 5)
+        assert (found.low, found.high) == (500.0, 500.0)
 
 
 @pytest.mark.parametrize("values", [[], [3.0], [1.0, math.nan, 2.0]])
 def test_no_interval_without_two_known_values(values: list[float]) -> None:
-    found = bootstrap_interval(values)
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
-    assert found.n == len(values)
+    for interval in (bootstrap_interval, mean_interval):
+        found = interval(values)
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+        assert found.n == len(values)
 
 
 @pytest.mark.parametrize("n", [3, 8])

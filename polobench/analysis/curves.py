@@ -20,7 +20,7 @@ GRID_POINTS = 121
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """The mean over runs with its 95 % band, `[G]` each; the band is NaN for one run."""
+    """The mean over runs with its 95 % percentile bootstrap band, `[G]` each; the band is NaN for one run."""
 
     x: Array
     mean: Array
@@ -44,12 +44,15 @@ def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
 
 
 def _points(result: RunResult, axis: str, column: str) -> tuple[Array, Array]:
-    """Where the column is known, and what it is there."""
+    """Where the column is known, and what it is there; the last of what is known of one place."""
     if result.curve.empty:
         return np.empty(0), np.empty(0)
-    points = result.curve[[axis, column]].astype(float).replace([np.inf, -np.inf], np.nan)
-    points = points.dropna().drop_duplicates(axis, keep="last")
-    return points[axis].to_numpy(), points[column].to_numpy()
+    x, y = (result.curve[name].to_numpy(np.float64) for name in (axis, column))
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    last = np.ones(len(x), dtype=bool)
+    last[:-1] = x[1:] != x[:-1]
+    return x[last], y[last]
 
 
 def mean_curve(runs: Sequence[RunResult], axis: str) -> MeanCurve:

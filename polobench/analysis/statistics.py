@@ -1,9 +1,15 @@
 """Intervals over seeds or prompts. Every one says its method and what it stands on, and is the same each time.
 
-Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentile interval); Davison and
-Hinkley 1997, "Bootstrap Methods and Their Application", section 3.8 (whole clusters resampled); Wilson 1927, "Probable
-Inference, the Law of Succession, and Statistical Inference"; Brown, Cai and DasGupta 2001, "Interval Estimation for a
-Binomial Proportion" (why Wilson's at few runs).
+The mean over seeds has Student's t interval. Of the three that were simulated on normal, skewed and collapse-prone
+returns (`coverage.toml`), its worst coverage is the best or within the simulation's error of it: 49, 66, 84 and 88
+times in 100 at n = 3, 5, 10 and 20, beside 49, 65, 83 and 88 of the BCa and 42, 64, 80 and 86 of the percentile
+bootstrap. At few seeds it is far ahead on the other returns: of normal ones at n = 3 it has 95, they have 73 and 68. No
+method can see a collapse that is in no run; `coverage.py` has the words for that.
+
+Sources: Student 1908, "The Probable Error of a Mean"; Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
+chapter 13 (percentile interval); Davison and Hinkley 1997, "Bootstrap Methods and Their Application", section 3.8
+(whole clusters resampled); Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"; Brown,
+Cai and DasGupta 2001, "Interval Estimation for a Binomial Proportion" (why Wilson's at few runs).
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 BAND_RESAMPLES = 2_000
 CONCLUSIVE_SEEDS = 5
+STUDENT = "Student's t"
 BOOTSTRAP = "percentile bootstrap"
 CLUSTERED = "percentile bootstrap over prompts"
 WILSON = "Wilson"
@@ -54,6 +61,28 @@ def mean(samples: Array) -> Array:
     return np.asarray(samples.mean(axis=-1), dtype=np.float64)
 
 
+def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+    """Student's t interval of the mean, the one that every mean over seeds has; why this one, says the module.
+
+    Its ends may lie beyond what the task allows, above CartPole's 500 for instance; they are not cut off there.
+
+    Args:
+        values: `[n]` one number a run; below two of them, or where one is not finite, the ends are NaN.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if len(data) < 2 or not np.isfinite(data).all():
+        return Interval(math.nan, math.nan, STUDENT, len(data))
+    low, high = student_ends(data, confidence)
+    return Interval(float(low), float(high), STUDENT, len(data))
+
+
+def student_ends(data: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+    """Ends of Student's t interval of the mean over the last axis, at least two long; `[..., n]` to `[...]` each."""
+    n = data.shape[-1]
+    half = student.ppf((1 + confidence) / 2, n - 1) * data.std(axis=-1, ddof=1) / math.sqrt(n)
+    return mean(data) - half, mean(data) + half
+
+
 def bootstrap_interval(
     values: Sequence[float],
     statistic: Callable[[Array], Array] = mean,
@@ -66,7 +95,7 @@ def bootstrap_interval(
 
     Where all n^n resamples are no more than `resamples` (n <= 5), each is taken once and the interval is exact;
     else `resamples` are drawn from a generator of its own, seeded with `seed`. With few runs it is too narrow: of
-    normal data at n = 5 it holds the true mean about 85 times in 100, not 95.
+    normal data at n = 5 it holds the true mean about 84 times in 100, not 95.
 
     Args:
         values: `[n]` one number a run; below two of them the ends are NaN.
@@ -76,7 +105,7 @@ def bootstrap_interval(
     if len(data) < 2 or not np.isfinite(data).all():
         return Interval(math.nan, math.nan, BOOTSTRAP, len(data))
     found = statistic(data[_resample_indices(len(data), resamples, seed)])
-    low, high = np.quantile(found, _tails(confidence))
+    low, high = np.quantile(found, tails(confidence))
     return Interval(float(low), float(high), BOOTSTRAP, len(data))
 
 
@@ -95,11 +124,16 @@ def bootstrap_band(
     if n < 2:
         nothing = np.full(curves.shape[1], np.nan)
         return nothing, nothing
+    weights = resample_counts(n, resamples, seed) / n
+    low, high = np.quantile(weights @ curves, tails(confidence), axis=0)
+    return low, high
+
+
+def resample_counts(n: int, resamples: int, seed: int) -> Array:
+    """`[R, n]` how often each of n runs is in each resample; these are all there are, or R drawn ones."""
     indices = _resample_indices(n, resamples, seed)
     places = indices + n * np.arange(len(indices))[:, None]
-    weights = np.bincount(places.ravel(), minlength=indices.size).reshape(indices.shape) / n
-    low, high = np.quantile(weights @ curves, _tails(confidence), axis=0)
-    return low, high
+    return np.bincount(places.ravel(), minlength=indices.size).reshape(indices.shape).astype(np.float64)
 
 
 @lru_cache(maxsize=8)
@@ -138,7 +172,7 @@ def clustered_intervals(
     np.add.at(totals, places, values)
     sizes = np.bincount(places, minlength=n)
     means = [(counts @ totals) / (counts @ sizes)[:, None] for counts in _cluster_counts(n, resamples, rng)]
-    low, high = np.quantile(np.concatenate(means), _tails(confidence), axis=0)
+    low, high = np.quantile(np.concatenate(means), tails(confidence), axis=0)
     return [Interval(float(a), float(b), CLUSTERED, n) for a, b in zip(low, high, strict=True)]
 
 
@@ -154,7 +188,8 @@ def _cluster_counts(n: int, resamples: int, rng: np.random.Generator) -> Iterato
         yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
 
 
-def _tails(confidence: float) -> tuple[float, float]:
+def tails(confidence: float) -> tuple[float, float]:
+    """The shares below the two ends of a percentile interval."""
     return (1 - confidence) / 2, (1 + confidence) / 2
 
 

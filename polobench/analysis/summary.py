@@ -11,7 +11,7 @@ import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import LEDGER, reached, samples_per_second, solved
-from polobench.analysis.statistics import Interval, bootstrap_interval, median_time_to_target, wilson_interval
+from polobench.analysis.statistics import Interval, mean_interval, median_time_to_target, wilson_interval
 from polobench.core.checks import ROUND_SECONDS
 from polobench.core.result import STATUSES, RunResult
 
@@ -22,7 +22,7 @@ class ArmSummary:
 
     Attributes:
         n: runs, one a seed.
-        final_return, final_interval: mean over the runs, and its bootstrap interval.
+        final_return, final_interval: mean over the runs, and its Student's t interval.
         final_score: mean over the runs; NaN without a target.
         solved, solved_interval: runs whose final evaluation is at or above the target, with Wilson's interval of
             their share; None without a target.
@@ -70,7 +70,7 @@ def summarize(arm: Arm, runs: Sequence[RunResult]) -> ArmSummary:
         arm=arm,
         n=len(runs),
         final_return=float(np.mean(returns)),
-        final_interval=bootstrap_interval(returns),
+        final_interval=mean_interval(returns),
         final_score=_mean([math.nan if result.final_score is None else result.final_score for result in runs]),
         solved=n_solved if has_target else None,
         solved_interval=wilson_interval(n_solved, len(runs)) if has_target else None,
@@ -176,7 +176,7 @@ class ThroughputSummary:
 
     Attributes:
         n: cells whose speeds count; `cells` all of them.
-        interval: bootstrap, of `samples_per_second`, over the `n` cells.
+        interval: Student's t, of the mean `samples_per_second` over the `n` cells.
         rollout_share, update_share: of the iteration's seconds, over all timed rounds.
         iteration_seconds: median over all timed rounds; `quartiles` of the same.
     """
@@ -215,7 +215,7 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
         n=len(counted),
         rounds=len(iteration),
         samples_per_second=_mean(speeds),
-        interval=bootstrap_interval(speeds),
+        interval=mean_interval(speeds),
         updates_per_second=_mean([_speed(cell, "updates_per_second") for cell in counted]),
         rollout_samples_per_second=_mean([_speed(cell, "rollout_samples_per_second") for cell in counted]),
         update_samples_per_second=_mean([_speed(cell, "update_samples_per_second") for cell in counted]),
