@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,22 @@ def make_throughput(method: str = "ppo", task: str = "CartPole-v1", seed: int = 
     base = {"kind": "throughput", "throughput": throughput, "curve": empty, "updates": empty, "time_to_target": {}}
     rest = {"loss_convergence": {}, "final_return": float("nan"), "final_score": None}
     return make_result(method, task, seed, **(base | rest | changes))
+
+
+def noise_cell(method: str, signal: float, seed: int = 0, policy: str = "initial") -> RunResult:
+    """32 batches of gradients of length-20 vectors, with that signal beside noise of unit variance."""
+    rng = np.random.default_rng(len(method) + seed)
+    gradients = rng.normal(0, 1, (32, 20)) + signal / math.sqrt(20)
+    total = gradients.sum(axis=0)
+    norms = (gradients**2).sum(axis=1)
+    result = make_result(method, seed=seed, kind="gradient_noise")
+    result.gradient_noise = {
+        "policy": policy, "policy_sha256": "", "samples": 100, "batches": 32, "warmup_samples": 0,
+        "batch_samples": [100] * 32, "squared_norms": norms.tolist(), "products": (gradients @ total - norms).tolist(),
+        "signal": signal**2, "trace": 20.0, "snr": signal**2 / 20, "noise_scale": 1.0, "mean_cosine": 0.1,
+    }  # fmt: skip
+    result.label = method
+    return result
 
 
 def make_language(

@@ -1,0 +1,94 @@
+"""How often the tests of the verdicts find a difference where there is none: `python -m benchmarks.null_rates`.
+
+Two methods whose runs have one distribution are compared again and again. The kinds of returns are those of
+`benchmarks/interval_coverage.py`. `spread` compares the distances from each arm's median, which are exchangeable only
+nearly; `noise` compares the pseudo-values of two gradient-noise cells of 32 batches at each of ten places. The last
+rows are whole columns: the share of studies in which Holm's procedure finds anything among seven pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from scipy.stats import binomtest
+from tabulate import tabulate
+
+from benchmarks.interval_coverage import RETURNS, Returns
+from polobench.analysis.hypothesis import Strata, difference_interval, holm, permutation_test
+from polobench.analysis.measures import MEASURES
+from polobench.analysis.statistics import Array
+from tests.synthetic import noise_cell
+
+LEVEL = 0.05
+DRAWS = 999
+
+
+def runs_of(returns: Returns, n: int, rng: np.random.Generator) -> Array:
+    return returns.quantile(rng.random(n))
+
+
+def final_scores(returns: Returns, n: int, tasks: int, rng: np.random.Generator) -> Strata:
+    return [(runs_of(returns, n, rng), runs_of(returns, n, rng)) for _ in range(tasks)]
+
+
+def spreads(returns: Returns, n: int, tasks: int, rng: np.random.Generator) -> Strata:
+    found = final_scores(returns, n, tasks, rng)
+    return [(np.abs(x - np.median(x)), np.abs(y - np.median(y))) for x, y in found]
+
+
+def noises(signal: float, rng: np.random.Generator) -> Strata:
+    values = MEASURES["gradient_noise_share"].values
+    seeds = rng.integers(0, 2**31, (10, 2))
+    return [tuple(values([noise_cell("ppo", signal, int(seed))]) for seed in pair) for pair in seeds]
+
+
+def rate(make: Callable[[np.random.Generator], Strata], simulations: int) -> list[str]:
+    """The share of tests with p <= 0.05, and of 95 % Welch intervals without 0, with Clopper and Pearson's ends."""
+    rng = np.random.default_rng(2026)
+    studies = [make(rng) for _ in range(simulations)]
+    tests = sum(permutation_test(strata, draws=DRAWS).p <= LEVEL for strata in studies)
+    ends = [difference_interval(strata) for strata in studies]
+    missed = sum(not found.low <= 0 <= found.high for found in ends)
+    return [shown(tests, simulations), shown(missed, simulations)]
+
+
+def shown(count: int, n: int) -> str:
+    found = binomtest(count, n).proportion_ci(method="exact")
+    return f"{count / n:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def whole_column(returns: Returns, n: int, tasks: int, simulations: int) -> list[str]:
+    """One method against four and one of these against three, all alike: seven pairs that share their runs."""
+    rng, found = np.random.default_rng(2027), 0
+    for _ in range(simulations):
+        runs = [[runs_of(returns, n, rng) for _ in range(tasks)] for _ in range(5)]
+        pairs = [(0, other) for other in (1, 2, 3, 4)] + [(1, other) for other in (2, 3, 4)]
+        p = [permutation_test(list(zip(runs[a], runs[b], strict=True)), draws=DRAWS).p for a, b in pairs]
+        found += min(holm(p)) <= LEVEL
+    return [shown(found, simulations), ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulations", type=int, default=2000)
+    count = parser.parse_args().simulations
+    rows: list[list[str]] = []
+    for returns in RETURNS:
+        for n, tasks in ((5, 1), (8, 1), (5, 3), (5, 5)):
+            made = rate(partial(final_scores, returns, n, tasks), count)
+            rows.append([f"final score, {returns.name}", f"{n} x {tasks}", *made])
+        rows.append([f"spread, {returns.name}", "5 x 5", *rate(partial(spreads, returns, 5, 5), count)])
+        column = whole_column(returns, 5, 5, max(200, count // 4))
+        rows.append([f"column of seven pairs, {returns.name}", "5 x 5", *column])
+    for signal in (0.5, math.sqrt(20)):
+        made = rate(partial(noises, signal), max(200, count // 4))
+        rows.append([f"noise, signal-to-noise {signal**2 / 20:.2g}", "32 x 10", *made])
+    print(tabulate(rows, ["null", "n x tasks", "permutation, p <= 0.05", "Welch 95 % misses 0"], "pipe"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Reads claims.toml: which claims the source article makes, and when one counts as supported or contradicted.
+
+Whatever names a measure, a word or a form that does not exist is a mistake of the file and is said in one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from polobench.analysis.measures import MEASURES
+from polobench.core.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the article's table.
+
+    Attributes:
+        order: the words from the least of the measure to the most, equal ones together.
+        words: by method.
+    """
+
+    name: str
+    measure: str
+    smallest_effect: float
+    order: tuple[tuple[str, ...], ...]
+    words: Mapping[str, str]
+    also: tuple[str, ...] = ()
+
+    def rank(self, method: str) -> int:
+        """How far up the measure the method's word stands."""
+        return next(rank for rank, words in enumerate(self.order) if self.words[method] in words)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(less, more): every two methods whose words rank differently."""
+        names = list(self.words)
+        ordered = [sorted((a, b), key=self.rank) for place, a in enumerate(names) for b in names[place + 1 :]]
+        return [(less, more) for less, more in ordered if self.rank(less) < self.rank(more)]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the article: one of `pairs`, `of` with a bound, or `not_testable` is given."""
+
+    source: str
+    says: str
+    measure: str = ""
+    less: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+    smallest_effect: float = 0.0
+    of: tuple[str, ...] = ()
+    at_least: float = math.nan
+    at_most: float = math.nan
+    tasks: tuple[str, ...] = ()
+    not_testable: str = ""
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(less, more): which measures are compared."""
+        return [(less, more) for less in self.less for more in self.more]
+
+
+@dataclass(frozen=True)
+class Claims:
+    """All of the file; `least_seeds` and the rest are its rules."""
+
+    level: float
+    least_seeds_on_one_task: int
+    least_seeds: int
+    columns: tuple[Column, ...]
+    claims: tuple[Claim, ...]
+
+
+def load_claims(path: Path | None = None) -> Claims:
+    """The claims of a file, by default of the one that ships with polobench.
+
+    Raises:
+        UsageError: the file cannot be read, or something in it does not exist.
+    """
+    name = str(path or "claims.toml")
+    try:
+        text = (
+            path.read_text("utf-8")
+            if path
+            else resources.files("polobench.analysis").joinpath("claims.toml").read_text("utf-8")
+        )
+        content = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"claims {name!r} cannot be read: {error}") from error
+    known = {"level", "least_seeds_on_one_task", "least_seeds", "column", "claim"}
+    _only(content, known, f"claims {name!r}")
+    try:
+        return Claims(
+            level=_share(content["level"], f"level of {name!r}"),
+            least_seeds_on_one_task=int(content["least_seeds_on_one_task"]),
+            least_seeds=int(content["least_seeds"]),
+            columns=tuple(_column(item) for item in content.get("column", [])),
+            claims=tuple(_claim(item) for item in content.get("claim", [])),
+        )
+    except KeyError as error:
+        raise UsageError(f"claims {name!r}: {error} is missing") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"claims {name!r}: {error}") from error
+
+
+def _share(value: Any, what: str) -> float:
+    if not 0 < value < 1:
+        raise UsageError(f"{what} is {value}, it must lie between 0 and 1")
+    return float(value)
+
+
+def _column(item: Mapping[str, Any]) -> Column:
+    what = f"column {item.get('name')!r}"
+    found = _fields(Column, item, what)
+    order = tuple(tuple(words) for words in item["order"])
+    column = Column(**found | {"order": order, "words": dict(item["words"])})
+    _known_measures((column.measure, *column.also), what)
+    allowed = [word for words in order for word in words]
+    for method, word in column.words.items():
+        if word not in allowed:
+            raise UsageError(f"{what}: word {word!r} of {method} is not in its order; {', '.join(allowed)} are")
+    _known_effect(column.measure, column.smallest_effect, what)
+    return column
+
+
+def _claim(item: Mapping[str, Any]) -> Claim:
+    what = f"claim {item.get('says')!r}"
+    claim = Claim(**_fields(Claim, item, what))
+    forms = [bool(claim.less and claim.more), bool(claim.of), bool(claim.not_testable)]
+    if sum(forms) != 1 or (bool(claim.less) != bool(claim.more)):
+        raise UsageError(f"{what} needs exactly one of: less and more; of; not_testable")
+    if claim.of and math.isnan(claim.at_least) == math.isnan(claim.at_most):
+        raise UsageError(f"{what} needs exactly one of: at_least; at_most")
+    if not claim.not_testable:
+        _known_measures((claim.measure,), what)
+    if claim.less:
+        _known_effect(claim.measure, claim.smallest_effect, what)
+    return claim
+
+
+def _fields(kind: type, item: Mapping[str, Any], what: str) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    _only(item, names, what)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}
+
+
+def _only(item: Mapping[str, Any], names: set[str], what: str) -> None:
+    for name in item:
+        if name not in names:
+            raise UsageError(f"{what}: {unknown('key', name, sorted(names))}")
+
+
+def _known_measures(names: Sequence[str], what: str) -> None:
+    for name in names:
+        if name not in MEASURES:
+            raise UsageError(f"{what}: {unknown('measure', name, sorted(MEASURES))}")
+
+
+def _known_effect(measure: str, effect: float, what: str) -> None:
+    least = 1.0 if MEASURES[measure].is_ratio else 0.0
+    if not (isinstance(effect, (int, float)) and math.isfinite(effect) and effect >= least):
+        raise UsageError(f"{what}: smallest_effect is {effect}, it must be a number of at least {least:g}")

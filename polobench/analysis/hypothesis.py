@@ -1,0 +1,177 @@
+"""Is one method's measure larger than another's, over several tasks? Tests that say when they cannot know.
+
+    d = mean over tasks of (mean of x on the task - mean of y on the task)
+
+A task is a stratum: runs of different tasks are never exchanged for one another.
+
+Sources: Fisher 1935, "The Design of Experiments" (permutation); Edgington 1969 and Phipson and Smyth 2010, "Permutation
+P-values Should Never Be Zero" (p = (1 + count) / (1 + draws) where permutations are drawn); Holm 1979, "A Simple
+Sequentially Rejective Multiple Test Procedure"; Welch 1947 and Satterthwaite 1946 (the interval's degrees of freedom);
+Cohen 1988, "Statistical Power Analysis", section 2.4 (smallest detectable difference).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student
+
+from polobench.analysis.statistics import CONFIDENCE, Array, Interval
+
+Strata = Sequence[tuple[Array, Array]]  # x and y on each task, `[n]` and `[m]`
+LARGEST_ENUMERATION = 100_000
+DRAWS = 19_999
+POWER = 0.8
+WELCH = "Welch, stratified by task"
+STUDENT = "Student, stratified by task"
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """A two-sided permutation test of d = 0 within tasks.
+
+    Attributes:
+        difference: d.
+        p: the share of arrangements whose |d| is at least the one seen.
+        smallest_p: that data of these sizes could have given.
+        exact: every arrangement was looked at.
+    """
+
+    difference: float
+    p: float
+    smallest_p: float
+    exact: bool
+
+
+def difference(strata: Strata) -> float:
+    """d: the difference of means, averaged over tasks."""
+    return float(np.mean([x.mean() - y.mean() for x, y in strata]))
+
+
+def permutation_test(strata: Strata, *, draws: int = DRAWS, seed: int = 0) -> Permutation:
+    """Exchange runs between x and y within each task, every way once if these are few enough, else `draws` ways.
+
+    Args:
+        strata: at least one task, at least one finite value on each side.
+        seed: of the generator of the drawn arrangements; the same data give the same p.
+    """
+    observed = difference(strata)
+    tolerance = _ROUNDING * max(1e-300, *(float(np.abs(np.concatenate(pair)).max()) for pair in strata))
+    exact = _arrangements(strata) <= LARGEST_ENUMERATION
+    found = _enumerated(strata) if exact else _drawn(strata, draws, np.random.default_rng(seed))
+    extreme = int((np.abs(found) >= abs(observed) - tolerance).sum())
+    p = extreme / len(found) if exact else (1 + extreme) / (1 + draws)
+    return Permutation(observed, p, smallest_p(strata, draws=draws), exact)
+
+
+def _arrangements(strata: Strata) -> int:
+    return math.prod(math.comb(len(x) + len(y), len(x)) for x, y in strata)
+
+
+def smallest_p(strata: Strata, *, draws: int = DRAWS) -> float:
+    """The smallest two-sided p that a test of data of these sizes can give, whatever the data.
+
+    An arrangement and the one that exchanges all of x and y have the same |d| where sizes are equal on every task.
+    """
+    mirrored = 2 if all(len(x) == len(y) for x, y in strata) else 1
+    return max(
+        mirrored / _arrangements(strata), 0.0 if _arrangements(strata) <= LARGEST_ENUMERATION else 1 / (1 + draws)
+    )
+
+
+def seeds_needed(alpha: float, tasks: int) -> int:
+    """The fewest seeds a side and task with which a test on so many tasks can give p <= alpha."""
+    n = 2
+    while 2 / math.comb(2 * n, n) ** tasks > alpha:
+        n += 1
+    return n
+
+
+def _enumerated(strata: Strata) -> Array:
+    """d of every arrangement: those of the tasks are independent, so their sums are combined one task at a time."""
+    total = np.zeros(1)
+    for x, y in strata:
+        total = np.add.outer(total, _differences(x, y)).ravel()
+    return total / len(strata)
+
+
+def _differences(x: Array, y: Array) -> Array:
+    """The difference of means of every way to share the runs of one task out."""
+    pooled = np.concatenate((x, y))
+    chosen = np.array(list(itertools.combinations(range(len(pooled)), len(x))))
+    sums = pooled[chosen].sum(axis=1)
+    return np.asarray(sums / len(x) - (pooled.sum() - sums) / len(y))
+
+
+def _drawn(strata: Strata, draws: int, rng: np.random.Generator) -> Array:
+    total = np.zeros(draws)
+    for x, y in strata:
+        pooled = np.concatenate((x, y))
+        order = rng.random((draws, len(pooled))).argsort(axis=1)
+        sums = pooled[order[:, : len(x)]].sum(axis=1)
+        total += sums / len(x) - (pooled.sum() - sums) / len(y)
+    return total / len(strata)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: all of them are at most alpha together exactly where Holm's procedure rejects at alpha."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class _Error:
+    """The standard error of d and the degrees of freedom of its estimate."""
+
+    size: float
+    freedom: float
+
+
+def _error(sides: Sequence[Array], tasks: int) -> _Error:
+    """Welch and Satterthwaite, the variance of each side and task estimated on its own; NaN below two runs a side."""
+    if any(len(side) < 2 for side in sides):
+        return _Error(math.nan, math.nan)
+    parts = np.array([side.var(ddof=1) / len(side) for side in sides]) / tasks**2
+    total = float(parts.sum())
+    if total == 0:
+        return _Error(0.0, math.inf)
+    freedom = total**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
+    return _Error(math.sqrt(total), float(freedom))
+
+
+def difference_interval(strata: Strata, *, confidence: float = CONFIDENCE) -> Interval:
+    """The interval of d by Welch; NaN ends below two runs a side. `n` is the smallest number of runs of a side."""
+    error = _error([side for pair in strata for side in pair], len(strata))
+    n = min(len(side) for pair in strata for side in pair)
+    return _around(difference(strata), error, confidence, WELCH, n)
+
+
+def stratified_mean_interval(tasks: Sequence[Array], *, confidence: float = CONFIDENCE) -> Interval:
+    """The interval of the mean over tasks of each task's mean, by Student's t with Satterthwaite's freedom."""
+    centre = float(np.mean([values.mean() for values in tasks]))
+    return _around(centre, _error(tasks, len(tasks)), confidence, STUDENT, min(map(len, tasks)))
+
+
+def _around(centre: float, error: _Error, confidence: float, method: str, n: int) -> Interval:
+    if math.isnan(error.size):
+        return Interval(math.nan, math.nan, method, n)
+    half = float(student.ppf((1 + confidence) / 2, error.freedom)) * error.size
+    return Interval(centre - half, centre + half, method, n)
+
+
+def detectable_difference(strata: Strata, *, alpha: float, power: float = POWER) -> float:
+    """The smallest |d| that a two-sided test at `alpha` would have found with this power, given this data's spread.
+
+    (t_(1 - alpha / 2) + t_power) standard errors, with the freedom of the interval; NaN below two runs a side.
+    """
+    error = _error([side for pair in strata for side in pair], len(strata))
+    return float(student.ppf(1 - alpha / 2, error.freedom) + student.ppf(power, error.freedom)) * error.size

@@ -1,0 +1,243 @@
+"""What is measured of a method: each measure defined once, with its source. claims.toml names them.
+
+A measure turns the cells of one arm into numbers, one an observation: a run (a seed), or of gradient noise a batch, or
+of throughput a timed round. Observations are averaged within a task and then over tasks.
+
+Ratio measures (costs) are kept as natural logarithms, so that a difference of means is the logarithm of a ratio of
+geometric means; a table shows the exponential.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from polobench.analysis.collection import Collection
+from polobench.analysis.reliability import (
+    area_under_curve,
+    collapsed,
+    dispersion_over_time,
+    largest_drawdown,
+    share_above_target,
+    short_term_risk,
+    sustained,
+)
+from polobench.analysis.statistics import Array
+from polobench.core.gradient_noise import Batches
+from polobench.core.result import RunResult
+
+STRETCHES = 10
+Place = tuple[str, str, str, str]  # task, budget, device, and the fixed policy of gradient noise
+Values = Callable[[Sequence[RunResult]], Array]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure.
+
+    Attributes:
+        title: in a few words; `unit` of its numbers.
+        kind: of the cells that it reads.
+        values: the numbers of cells of one place, finite ones alone.
+        observation: what one number belongs to, in the plural.
+        is_ratio: numbers are logarithms, and differences are shown as ratios.
+        is_share: numbers are 0 or 1.
+    """
+
+    title: str
+    unit: str
+    kind: str
+    values: Values
+    observation: str = "seeds"
+    is_ratio: bool = False
+    is_share: bool = False
+
+
+def observations(collection: Collection, label: str, measure: Measure) -> dict[Place, Array]:
+    """The numbers of one label at each place where it has any."""
+    found: dict[Place, list[RunResult]] = {}
+    for arm, runs in collection.of_kind(measure.kind).items():
+        if arm.label == label:
+            for run in runs:
+                policy = str(run.gradient_noise.get("policy", ""))
+                found.setdefault((arm.task, arm.budget, arm.device, policy), []).append(run)
+    values = {place: measure.values(runs) for place, runs in found.items()}
+    return {place: numbers for place, numbers in sorted(values.items()) if len(numbers)}
+
+
+def _each(function: Callable[[RunResult], float]) -> Values:
+    """One number a run; a run without one has no part."""
+
+    def values(runs: Sequence[RunResult]) -> Array:
+        found = np.array([function(run) for run in runs], dtype=np.float64)
+        return found[np.isfinite(found)]
+
+    return values
+
+
+def _final_score(run: RunResult) -> float:
+    return math.nan if run.final_score is None else run.final_score
+
+
+def _spread(runs: Sequence[RunResult]) -> Array:
+    """The distance of each run's final score from the arm's median."""
+    found = _each(_final_score)(runs)
+    return np.abs(found - np.median(found)) if len(found) else found
+
+
+def _samples_to_target(run: RunResult) -> float:
+    """As a share of the budget, 1 of a run that never got there: all are censored at the budget, so this mean is
+    Kaplan and Meier's restricted mean at the budget.
+    """
+    budget = run.budget.get("samples")
+    if run.target is None or not budget:
+        return math.nan
+    reached = run.time_to_target.get("samples") if run.status == "ok" else None
+    return 1.0 if reached is None else float(reached) / budget
+
+
+def _batches(runs: Sequence[RunResult]) -> Batches | None:
+    noise = runs[0].gradient_noise
+    if "batches" not in noise:
+        return None
+    norms, products, taken = (
+        np.asarray(noise[name], np.float64) for name in ("squared_norms", "products", "batch_samples")
+    )
+    return Batches(norms, products, taken, noise["samples"])
+
+
+def _noise(of: Callable[[Any], Any]) -> Values:
+    """Jackknife pseudo-values of a function of the signal-to-noise, one a batch (Efron and Tibshirani 1993, ch. 11).
+
+    Their mean is the estimate less its bias of order 1 / n, and they behave like independent observations of it.
+    """
+
+    def values(runs: Sequence[RunResult]) -> Array:
+        batches = _batches(runs)
+        if batches is None:
+            return np.empty(0)
+        n = len(batches.taken)
+        found = n * of(batches.snr) - (n - 1) * of(batches.snr_without_each)
+        return np.asarray(found[np.isfinite(found)])
+
+    return values
+
+
+def _noise_share(snr: Any) -> Any:
+    """tr(S) / (|G|^2 + tr(S)): 0 without noise, 1 without signal."""
+    return 1 / (1 + np.asarray(snr))
+
+
+def _log_per_1000_samples(amount: Callable[[RunResult], float]) -> Values:
+    def one(run: RunResult) -> float:
+        value, samples = amount(run), run.ledger.samples
+        return math.log(1000 * value / samples) if samples and value > 0 else math.nan
+
+    return _each(one)
+
+
+def _log_update_seconds(runs: Sequence[RunResult]) -> Array:
+    """Of an update a timed round, for 1,000 samples of its rollout; rounds of cells that ran alone."""
+    found: list[float] = []
+    for run in runs:
+        timed, speed = run.throughput, run.throughput.get("samples_per_second")
+        if run.status == "ok" and speed and not run.ran_beside_others:
+            samples = speed * float(np.mean(timed["iteration_seconds"]))
+            found += [1000 * seconds / samples for seconds in timed["update_seconds"] if seconds * samples > 0]
+    values = np.log(found)
+    return np.asarray(values[np.isfinite(values)])
+
+
+def _last(run: RunResult, column: str) -> float:
+    """The last known number of a column of the curve."""
+    if column not in run.curve:
+        return math.nan
+    known = run.curve[column].dropna()
+    return float(known.iloc[-1]) if len(known) else math.nan
+
+
+def _generalisation_gap(run: RunResult) -> float:
+    """Return of the last training samples less the held-out one, as a share of the way from floor to target."""
+    if run.target is None or run.status != "ok":
+        return math.nan
+    return (_last(run, "train_return") - run.final_return) / (run.target - run.floor)
+
+
+def _early_fall(run: RunResult) -> float:
+    """The share of the loss's fall, from the first tenth of the updates to the last, done a third of the way."""
+    if "loss" not in run.updates or len(run.updates) < STRETCHES:
+        return math.nan
+    parts = [part.mean() for part in np.array_split(run.updates["loss"].to_numpy(dtype=np.float64), STRETCHES)]
+    third = float(np.interp((STRETCHES - 1) / 3, np.arange(STRETCHES), parts))
+    return (parts[0] - third) / (parts[0] - parts[-1]) if parts[0] > parts[-1] else math.nan
+
+
+def _rose(column: str) -> Callable[[RunResult], float]:
+    """1 if the last number of a column is above 0, else 0; a run that failed counts as 0."""
+
+    def one(run: RunResult) -> float:
+        value = _last(run, column)
+        return math.nan if math.isnan(value) and run.status == "ok" else float(run.status == "ok" and value > 0)
+
+    return one
+
+
+def _learning(title: str, unit: str, function: Callable[[RunResult], float], **more: Any) -> Measure:
+    return Measure(title, unit, "learning", _each(function), **more)
+
+
+def _cost(title: str, unit: str, amount: Callable[[RunResult], float]) -> Measure:
+    return Measure(title, unit, "learning", _log_per_1000_samples(amount), is_ratio=True)
+
+
+MEASURES: Mapping[str, Measure] = {
+    # variance (McCandlish et al. 2018, section 2.2, of a gradient's noise)
+    "gradient_noise_share": Measure(
+        "noise of the gradient", "share of its squared length", "gradient_noise", _noise(_noise_share), "batches"
+    ),
+    "signal_to_noise": Measure(
+        "signal-to-noise of the gradient", "ratio", "gradient_noise", _noise(np.asarray), "batches"
+    ),
+    "final_score_spread": Measure(
+        "spread of final scores over seeds", "mean distance from the median", "learning", _spread
+    ),
+    # stability (Chan et al. 2020, section 4)
+    "largest_drawdown": _learning("largest drawdown", "score", largest_drawdown),
+    "short_term_risk": _learning("worst quarter of changes between evaluations", "score lost", short_term_risk),
+    "dispersion_over_time": _learning("spread of changes between evaluations", "score", dispersion_over_time),
+    "collapse_after_solving": _learning("collapses after solving", "share of runs", collapsed, is_share=True),
+    "sustained_solve": _learning("solves and stays there", "share of runs", sustained, is_share=True),
+    # sample efficiency
+    "area_under_curve": _learning("area under the learning curve", "mean score", area_under_curve),
+    "samples_to_target": _learning("samples to target", "share of the budget", _samples_to_target),
+    "share_above_target": _learning("evaluations at or above target", "share", share_above_target),
+    "final_score": _learning("final score", "0 = floor, 1 = target", _final_score),
+    # cost
+    "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),
+    "forward_rows": _cost("rows forward", "per 1,000 samples", lambda run: run.ledger.forward_rows),
+    "backward_rows": _cost("rows backward", "per 1,000 samples", lambda run: run.ledger.backward_rows),
+    "update_seconds": Measure(
+        "seconds of an update", "s per 1,000 samples", "throughput", _log_update_seconds, "rounds", is_ratio=True
+    ),
+    "peak_memory": Measure(
+        "peak memory", "MiB", "learning",
+        _each(lambda run: math.log(run.peak_memory_mib) if run.peak_memory_mib > 0 else math.nan), is_ratio=True,
+    ),
+    # generalisation, and what preference optimization does
+    "generalisation_gap": _learning("training less held-out", "score", _generalisation_gap),
+    "preferred_over_rejected": _learning(
+        "runs whose margin of training pairs rose", "share of runs", _rose("train_margin"), is_share=True
+    ),
+    "preferred_over_rejected_heldout": _learning(
+        "runs whose margin of held-out pairs rose", "share of runs", _rose("heldout_margin"), is_share=True
+    ),
+    "early_fall": _learning("loss's fall in the first third", "share of the whole fall", _early_fall),
+    "kl_to_reference": _learning("KL to the reference", "nats a token", lambda run: _last(run, "heldout_kl")),
+    "works_without_rewards": _learning(
+        "runs that called no reward", "share of runs", lambda run: float(run.ledger.reward_calls == 0), is_share=True
+    ),
+}  # fmt: skip

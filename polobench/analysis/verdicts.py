@@ -1,0 +1,278 @@
+"""A verdict on every claim of the article, from the cells of a store alone.
+
+A pair (less, more) of methods on the places that both were measured at:
+
+    supported      Holm's p at most `level`, d = mean(more) - mean(less) > 0, and d at least the smallest effect
+    contradicted   the interval of d at 1 - level / pairs (Bonferroni) lies wholly below the smallest effect
+    undecided      neither; also where the test was refused, since data of that size could not have decided
+
+A word, or a claim of several pairs, is supported when all its pairs are, contradicted when one is, else undecided. A
+claim about a level compares its 95 % interval with the bound. What names a cell that is not there is not measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from polobench.analysis.claims import Claim, Claims, Column
+from polobench.analysis.collection import Collection
+from polobench.analysis.hypothesis import (
+    Strata,
+    detectable_difference,
+    difference,
+    difference_interval,
+    holm,
+    permutation_test,
+    seeds_needed,
+    smallest_p,
+    stratified_mean_interval,
+)
+from polobench.analysis.measures import MEASURES, Measure, Place, observations
+from polobench.analysis.statistics import Array, Interval, wilson_interval
+
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+NOT_MEASURED, NOT_TESTABLE = "not measured", "not testable here"
+VERDICTS = (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_MEASURED, NOT_TESTABLE)
+Observed = Mapping[str, Mapping[Place, Array]]  # by label
+
+
+@dataclass(frozen=True)
+class Level:
+    """A measure of one method, averaged within each place and then over them; logarithms where it is a ratio.
+
+    Attributes:
+        n: observations at the place with the fewest; `places` how many.
+    """
+
+    value: float
+    interval: Interval
+    n: int
+    places: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The measures of two methods at the places that both were measured at.
+
+    Attributes:
+        difference: of means, averaged over places; a logarithm where the measure is a ratio.
+        interval: at the Bonferroni level.
+        detectable: the smallest difference that a test at that level would have found with a power of 80 %.
+        n: observations a side at the place with the fewest.
+    """
+
+    difference: float
+    interval: Interval
+    detectable: float
+    n: int
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class PairVerdict:
+    """Whether the measure of `more` exceeds that of `less`.
+
+    Attributes:
+        compared: None where there is no place that both were measured at.
+        p: adjusted by Holm, NaN where there was no test.
+        reason: why it was not measured, or why a test was refused.
+    """
+
+    less: str
+    more: str
+    verdict: str
+    compared: Comparison | None = None
+    p: float = math.nan
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class WordVerdict:
+    """One word of the article's table with what was measured in its place.
+
+    Attributes:
+        level: of the column's measure at the places that all methods of the column share, None if there are none.
+    """
+
+    method: str
+    word: str
+    verdict: str
+    level: Level | None
+    also: Mapping[str, Level]
+    pairs: tuple[PairVerdict, ...]
+
+
+@dataclass(frozen=True)
+class ColumnVerdict:
+    """A column of the article's table, its methods in the article's order."""
+
+    column: Column
+    words: tuple[WordVerdict, ...]
+    pairs: tuple[PairVerdict, ...]
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """One sentence of the article.
+
+    Attributes:
+        levels: by method, of a claim about a level.
+    """
+
+    claim: Claim
+    verdict: str
+    pairs: tuple[PairVerdict, ...] = ()
+    levels: Mapping[str, Level] | None = None
+    reason: str = ""
+
+
+def column_verdict(collection: Collection, column: Column, rules: Claims) -> ColumnVerdict:
+    """Test every word of a column."""
+    observed = _observed(collection, list(column.words), column.measure)
+    shared = _shared(list(observed.values()))
+    pairs = _pair_verdicts(observed, column.pairs, column.measure, column.smallest_effect, rules)
+    also = {name: _observed(collection, list(column.words), name) for name in column.also}
+    words = []
+    for method, word in column.words.items():
+        mine = tuple(pair for pair in pairs if method in (pair.less, pair.more))
+        levels = {name: level for name, found in also.items() if (level := _shared_level(found, method, name))}
+        level = _shared_level(observed, method, column.measure)
+        words.append(WordVerdict(method, word, _together([pair.verdict for pair in mine]), level, levels, mine))
+    return ColumnVerdict(column, tuple(words), pairs, tuple(shared))
+
+
+def claim_verdict(collection: Collection, claim: Claim, rules: Claims) -> ClaimVerdict:
+    """Test one sentence."""
+    if claim.not_testable:
+        return ClaimVerdict(claim, NOT_TESTABLE, reason=claim.not_testable)
+    labels = dict.fromkeys((*claim.less, *claim.more, *claim.of))
+    observed = {
+        label: {place: values for place, values in found.items() if not claim.tasks or place[0] in claim.tasks}
+        for label, found in _observed(collection, list(labels), claim.measure).items()
+    }
+    if claim.of:
+        return _level_verdict(observed, claim, rules)
+    pairs = _pair_verdicts(observed, claim.pairs, claim.measure, claim.smallest_effect, rules)
+    return ClaimVerdict(claim, _together([pair.verdict for pair in pairs]), pairs)
+
+
+def _observed(collection: Collection, labels: Sequence[str], measure: str) -> Observed:
+    return {label: observations(collection, label, MEASURES[measure]) for label in labels}
+
+
+def _shared(found: Sequence[Mapping[Place, Array]]) -> list[Place]:
+    """The places at which every one of them was measured."""
+    places = set.intersection(*(set(item) for item in found)) if found else set()
+    return sorted(places)
+
+
+def _shared_level(observed: Observed, label: str, measure: str) -> Level | None:
+    """At the places that all methods with any share, so that they may be compared; None where it has none there."""
+    shared = _shared([found for found in observed.values() if found])
+    values = [observed[label][place] for place in shared if place in observed[label]]
+    return _level(values, MEASURES[measure]) if values else None
+
+
+def _level(values: Sequence[Array], measure: Measure) -> Level:
+    if measure.is_share:
+        pooled = np.concatenate(values)
+        interval = wilson_interval(int(pooled.sum()), len(pooled))
+        return Level(float(pooled.mean()), interval, len(pooled), len(values))
+    centre = float(np.mean([item.mean() for item in values]))
+    return Level(centre, stratified_mean_interval(values), min(map(len, values)), len(values))
+
+
+def _pair_verdicts(
+    observed: Observed, pairs: Sequence[tuple[str, str]], measure: str, smallest_effect: float, rules: Claims
+) -> tuple[PairVerdict, ...]:
+    """All pairs of one column or claim: they share `level`, those that were not tested included."""
+    effect = math.log(smallest_effect) if MEASURES[measure].is_ratio else smallest_effect
+    alpha = rules.level / len(pairs)
+    drafts = [_draft(observed, less, more, MEASURES[measure], alpha, rules) for less, more in pairs]
+    tested = [place for place, draft in enumerate(drafts) if not math.isnan(draft.p)]
+    raw = [drafts[place].p if place in tested else 1.0 for place in range(len(drafts))]
+    return tuple(
+        _decided(draft, p, effect, rules.level) if place in tested else draft
+        for place, (draft, p) in enumerate(zip(drafts, holm(raw), strict=True))
+    )
+
+
+def _draft(observed: Observed, less: str, more: str, measure: Measure, alpha: float, rules: Claims) -> PairVerdict:
+    """A pair with its own p, or with the reason why there is none."""
+    absent = [label for label in (less, more) if not observed[label]]
+    places = _shared([observed[less], observed[more]])
+    if not places:
+        who = f"no such cells of {' and '.join(absent)}" if absent else "no place where both were measured"
+        return PairVerdict(less, more, NOT_MEASURED, reason=who)
+    strata = [(observed[more][place], observed[less][place]) for place in places]
+    compared = Comparison(
+        difference(strata),
+        difference_interval(strata, confidence=1 - alpha),
+        detectable_difference(strata, alpha=alpha),
+        min(len(side) for pair in strata for side in pair),
+        tuple(places),
+    )
+    refused = _refusal(strata, len({place[0] for place in places}), measure, alpha, rules)
+    p = math.nan if refused else permutation_test(strata).p
+    return PairVerdict(less, more, UNDECIDED, compared, p, refused)
+
+
+def _refusal(strata: Strata, tasks: int, measure: Measure, alpha: float, rules: Claims) -> str:
+    """Why data of this size could not decide; empty where they can."""
+    n = min(len(side) for pair in strata for side in pair)
+    least = rules.least_seeds_on_one_task if tasks == 1 else rules.least_seeds
+    if n < least:
+        return f"{n} {measure.observation} on {_counted(tasks)}; {least} are needed"
+    if smallest_p(strata) > alpha:
+        return f"no data of this size could reach p = {alpha:.2g}; {seeds_needed(alpha, tasks)} seeds are needed"
+    return ""
+
+
+def _counted(tasks: int) -> str:
+    return "one task" if tasks == 1 else f"{tasks} tasks"
+
+
+def _decided(draft: PairVerdict, p: float, effect: float, level: float) -> PairVerdict:
+    """The verdict of a pair that was tested, with Holm's p."""
+    found = draft.compared
+    if found is None:
+        return draft
+    if p <= level and found.difference > 0 and found.difference >= effect:
+        return replace(draft, verdict=SUPPORTED, p=p)
+    return replace(draft, verdict=CONTRADICTED if found.interval.high < effect else UNDECIDED, p=p)
+
+
+def _level_verdict(observed: Observed, claim: Claim, rules: Claims) -> ClaimVerdict:
+    """Of a claim that each of its methods has a measure on one side of a bound."""
+    measure = MEASURES[claim.measure]
+    found = {label: _level(list(values.values()), measure) for label, values in observed.items() if values}
+    absent = [label for label in claim.of if label not in found]
+    few = {label: level.n for label, level in found.items() if level.n < rules.least_seeds}
+    verdicts = [NOT_MEASURED] * len(absent)
+    verdicts += [UNDECIDED if label in few else _bounded(level, claim) for label, level in found.items()]
+    reasons = [f"no such cells of {' and '.join(absent)}"] if absent else []
+    reasons += [f"{label} has {n}, {rules.least_seeds} are needed" for label, n in few.items()]
+    return ClaimVerdict(claim, _together(verdicts), levels=found, reason="; ".join(reasons))
+
+
+def _bounded(level: Level, claim: Claim) -> str:
+    low, high = level.interval.low, level.interval.high
+    if math.isnan(claim.at_most):
+        above, below = low >= claim.at_least, high < claim.at_least
+    else:
+        above, below = high <= claim.at_most, low > claim.at_most
+    return SUPPORTED if above else CONTRADICTED if below else UNDECIDED
+
+
+def _together(verdicts: Sequence[str]) -> str:
+    """Of all pairs: one contradiction is enough; support needs all of them."""
+    if CONTRADICTED in verdicts:
+        return CONTRADICTED
+    if set(verdicts) == {SUPPORTED}:
+        return SUPPORTED
+    return NOT_MEASURED if set(verdicts) <= {NOT_MEASURED} else UNDECIDED
