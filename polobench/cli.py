@@ -150,27 +150,36 @@ def tune(
 
 @app.command()
 def report(
-    store: Annotated[Path, typer.Argument(help="A folder of results.")],
+    stores: Annotated[list[Path], typer.Argument(help="Folders of results; several are read as one.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder of the report; reports/<store> by default.", show_default=False),
     ] = None,
+    claims: Annotated[
+        Path | None,
+        typer.Option(help="Claims to judge; polobench/analysis/claims.toml by default.", show_default=False),
+    ] = None,
 ) -> None:
-    """Write the comparison report of a store: report.md, its figures, and its tables as CSV."""
+    """Write the comparison report of a store: report.md, its figures, and its tables as CSV.
+
+    Each claim of the claims file gets a verdict from the cells that it reads.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
+    from polobench.analysis.claims import load_claims
     from polobench.analysis.collection import collect
     from polobench.report.markdown import comparison_text, write_report
 
+    rules = load_claims(claims)
     with Progress(console=Console(stderr=True), transient=True) as bars:
         tasks = {what: bars.add_task(what, total=None) for what in ("reading", "drawing")}
 
         def show(what: str, done: int, total: int) -> None:
             bars.update(tasks[what], completed=done, total=total)
 
-        collection = collect(store, show)
-        path = write_report(collection, output or Path("reports") / store.resolve().name, show)
+        collection = collect(stores[0], show, *stores[1:])
+        path = write_report(collection, output or Path("reports") / stores[0].resolve().name, show, rules)
     typer.echo(comparison_text(collection))
     typer.echo(f"report: {path}")
 

@@ -200,7 +200,7 @@ def test_the_report_says_it(store: Path, tmp_path: Path) -> None:
 
 
 def test_no_section_without_the_articles_methods(tmp_path: Path) -> None:
-    assert "The article" not in markdown(collect(save_all(tmp_path, make_result())), [])
+    assert "## The article\n" not in markdown(collect(save_all(tmp_path, make_result())), [])
 
 
 def test_runs_without_a_single_episode(tmp_path: Path) -> None:

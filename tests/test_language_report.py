@@ -180,7 +180,7 @@ def test_every_figure_is_drawn_linked_and_the_same_again(report: Path, tmp_path:
 def test_control_has_no_word_of_language(tmp_path: Path) -> None:
     path = write_report(save_all(tmp_path / "store", make_result(), make_result(seed=1)), tmp_path / "report")
     names = {item.name.partition("_")[0] for item in (path.parent / "figures").iterdir()}
-    assert names == {"returns", "loss", "kl"}
+    assert names == {"returns", "loss", "kl", "cost", "time"}
     assert not re.search(r"Preferences|Answers before|Left out of the data|before and after", path.read_text())
 
 
@@ -242,7 +242,7 @@ def test_smoke_run_concludes_nothing(tmp_path: Path) -> None:
     runs = [make_language(method, seed=seed) for method in ("dpo", "grpo") for seed in range(5)]
     runs[0].provenance["smoke"] = True
     store = save_all(tmp_path, *runs, *(make_result(seed=seed) for seed in range(5)))
-    section = _section(markdown(collect(store), []), "Results")
+    section = _section(markdown(collect(store), []), "Task by task")
     assert section.count(SMOKE) == 1
     assert "has the highest" not in section.partition("### summaries")[2]
     assert "**ppo** has the highest" in section
@@ -260,7 +260,7 @@ def test_only_true_marks_a_smoke_run(tmp_path: Path, value: object) -> None:
 def test_small_differences_of_a_share_are_shown(tmp_path: Path) -> None:
     runs = [make_language("dpo", seed=seed, final_return=value) for seed, value in enumerate((0.801, 0.803))]
     runs += [make_language("grpo", seed=seed, final_return=0.800) for seed in range(2)]
-    text = _section(_text(*runs, folder=tmp_path), "Results")
+    text = _section(_text(*runs, folder=tmp_path), "Task by task")
     assert "**dpo** has the highest mean final return, 0.8020 (" in text
     assert "Floor 0.5200, target 1.0000. Returns are in: held-out preference accuracy." in text
 

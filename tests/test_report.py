@@ -76,7 +76,8 @@ def test_figures_are_linked_and_there(report: Path) -> None:
 
 def test_tables_as_csv(report: Path) -> None:
     tables = {path.stem: pd.read_csv(path) for path in (report.parent / "tables").iterdir()}
-    assert set(tables) == {"cells", "comparison", "throughput", "failures"}
+    compared = {"comparison", "against_best", "overall", "verdicts", "pairs", "claims"}
+    assert set(tables) == {"cells", "throughput", "failures"} | compared
     assert len(tables["cells"]) == 84
     assert len(tables["comparison"]) == 12
     assert set(tables["failures"]["status"]) == {"diverged"}
@@ -109,7 +110,7 @@ def test_median_time_counts_failed_runs_as_never(tmp_path: Path) -> None:
     for run in runs[:3]:
         run.status = "failed"  # they had reached the target before
     text = _text(*runs, folder=tmp_path)
-    cells = [cell.strip() for cell in _rows(_section(text, "Results"))[2]]
+    cells = [cell.strip() for cell in _rows(_section(text, "Task by task"))[2]]
     assert cells.count("never") == 3
     assert "2/5" in cells
 
@@ -186,7 +187,7 @@ def test_skipped_cells_are_listed_not_averaged(tmp_path: Path) -> None:
     assert [cell.strip() for cell in _rows(_section(text, "Cells that were skipped"))[2]] == [
         "CartPole-v1", "trpo", "cpu", "50,000 samples", "learning", "0-2, 5", "no such device",
     ]  # fmt: skip
-    assert "trpo" not in _section(text, "Results")
+    assert "trpo" not in _section(text, "Task by task")
 
 
 def _answer(folder: Path, *runs: RunResult) -> str:
@@ -200,7 +201,7 @@ def _runs(method: str, returns: list[float]) -> list[RunResult]:
 def test_answer_separated(tmp_path: Path) -> None:
     best, other = _runs("ppo", [480, 490, 500, 500, 495]), _runs("trpo", [100, 120, 110, 130, 90])
     text = _answer(tmp_path, *best, *other)
-    assert "**ppo** has the highest mean final return, 493.0 (95 % percentile bootstrap interval [" in text
+    assert "**ppo** has the highest mean final return, 493.0 (95 % Student's t interval [" in text
     assert "n = 5 seeds); 5/5 of its runs solved the task (95 % Wilson interval [57 %, 100 %], n = 5)" in text
     assert "above that of every other arm" in text
     assert "Nothing can be concluded" not in text
@@ -313,7 +314,8 @@ def test_progress_is_told(tmp_path: Path) -> None:
     store = save_all(tmp_path / "store", make_result(), make_result(seed=1))
     write_report(store, tmp_path / "report", lambda what, done, total: told.append((what, done, total)))
     assert told[:2] == [("reading", 1, 2), ("reading", 2, 2)]
-    assert told[-1] == ("drawing", 5, 5)
+    what, done, total = told[-1]
+    assert (what, done) == ("drawing", total)
 
 
 def test_a_label_looks_the_same_everywhere() -> None:

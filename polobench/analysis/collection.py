@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -69,18 +68,20 @@ class Collection:
         return sorted({result.label for result in self.cells})
 
 
-def collect(store: Store | Path | str, on_progress: OnProgress | None = None) -> Collection:
-    """Read a store and sort it.
+def collect(store: Store | Path | str, on_progress: OnProgress | None = None, *more: Store | Path | str) -> Collection:
+    """Read a store, or several as if they were one, and sort it.
 
     Args:
-        store: the store or its folder.
+        store: the store or its folder; `more` of them.
         on_progress: hears `(what, done, total)` of every file.
 
     Raises:
         UsageError: there is no such folder.
     """
-    store = store if isinstance(store, Store) else Store(store)
-    results, damaged = _read(store, on_progress)
+    stores = [item if isinstance(item, Store) else Store(item) for item in (store, *more)]
+    read = [_read(item, on_progress) for item in stores]
+    results = [result for found, _ in read for result in found]
+    damaged = [item for _, found in read for item in found]
     _complete_floors(results)
     cells = _newest(results, _all_but_code)
     runs = sorted(_newest(cells, lambda result: (Arm.of(result), result.seed, _policy(result))), key=_order)
@@ -89,7 +90,7 @@ def collect(store: Store | Path | str, on_progress: OnProgress | None = None) ->
         if result.status != "skipped":
             arms.setdefault(Arm.of(result), []).append(result)
     return Collection(
-        name=store.folder.resolve().name,
+        name=" + ".join(item.folder.resolve().name for item in stores),
         cells=sorted(cells, key=_order),
         arms=arms,
         skipped=[result for result in runs if result.status == "skipped"],
@@ -100,16 +101,18 @@ def collect(store: Store | Path | str, on_progress: OnProgress | None = None) ->
 
 
 def _read(store: Store, on_progress: OnProgress | None) -> tuple[list[RunResult], list[Damaged]]:
-    """Every result without what no report needs: ten thousand trails of single updates would fill the memory."""
     on_file = partial(on_progress, "reading") if on_progress else None
-    results, damaged = [], []
-    for found in store.each(on_file):
-        if isinstance(found, Damaged):
-            damaged.append(found)
-        else:
-            drawn = [name for name in ("samples", *DRAWN_METRICS) if name in found.updates]
-            results.append(dataclasses.replace(found, trail=[], traceback="", updates=found.updates[drawn].copy()))
-    return results, damaged
+    found = list(store.each(on_file, _trim))
+    results = [item for item in found if isinstance(item, RunResult)]
+    return results, [item for item in found if isinstance(item, Damaged)]
+
+
+def _trim(plain: dict[str, Any]) -> None:
+    """Take out what no report needs: ten thousand trails of single updates would fill the memory."""
+    plain["trail"] = plain["traceback"] = ""
+    plain["updates"] = {
+        name: plain["updates"][name] for name in ("samples", *DRAWN_METRICS) if name in plain["updates"]
+    }
 
 
 def _complete_floors(results: Iterable[RunResult]) -> None:

@@ -96,7 +96,9 @@ def table_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = 
 
 
 def _encodable(value: Any) -> Any:
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _row(result: RunResult) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def _row(result: RunResult) -> dict[str, Any]:
     row |= {f"{name}_to_target": result.time_to_target.get(name) for name in TIMES}
     row |= {f"loss_{name}": result.loss_convergence.get(name) for name in ("start", "end")}
     row["loss_converged_samples"] = result.loss_convergence.get("samples")
-    row |= dataclasses.asdict(result.ledger) | _speeds(result)
+    row |= vars(result.ledger) | _speeds(result)
     row |= {name: getattr(result, name) for name in ("peak_memory_mib", "digest", "ran_beside_others")}
     row |= {name: result.provenance.get(name) for name in _PROVENANCE}
     row |= {"started_at": result.started_at, "cell_id": result.cell_id}

@@ -8,8 +8,10 @@ from __future__ import annotations
 import datetime
 import math
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from polobench.core.budget import LedgerTotals
@@ -104,7 +106,7 @@ class RunResult:
         data = {item.name: plain[item.name] if item.type == "str" else _decode(plain[item.name]) for item in kept}
         data["ledger"] = LedgerTotals(**data["ledger"])
         for name in _TABLES:
-            data[name] = pd.DataFrame(data[name])
+            data[name] = _table(data[name])
         text = data["trail"]
         data["trail"] = [text[start : start + 8] for start in range(0, len(text), 8)]
         if data["status"] not in STATUSES:
@@ -118,6 +120,19 @@ class RunResult:
         if differing is None and len(self.trail) != len(other.trail):
             return min(len(self.trail), len(other.trail)) + 1
         return differing
+
+
+def _table(columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """The columns side by side; where all are floats they share one block, which is many times faster to make."""
+    if not columns or {type(value) for column in columns.values() for value in column} != {float}:
+        return pd.DataFrame(columns)
+    return pd.DataFrame(np.array(list(columns.values())).T, columns=_names(tuple(columns)))
+
+
+@lru_cache(maxsize=256)
+def _names(columns: tuple[str, ...]) -> pd.Index[str]:
+    """An index that the tables of all results with these columns share."""
+    return pd.Index(columns)
 
 
 def utc_now() -> str:
@@ -141,5 +156,5 @@ def _decode(value: Any) -> Any:
         texts = _ANSWER if value.keys() >= _ANSWER else ()
         return {key: item if key in texts and isinstance(item, str) else _decode(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [item if type(item) is float else _decode(item) for item in value]
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value

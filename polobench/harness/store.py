@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from polobench.core.checks import problem
 from polobench.core.errors import UsageError, first_line
@@ -87,11 +88,14 @@ class Store:
         results = [item for item in found if isinstance(item, RunResult)]
         return results, [item for item in found if isinstance(item, Damaged)]
 
-    def each(self, on_file: Callable[[int, int], None] | None = None) -> Iterator[RunResult | Damaged]:
+    def each(
+        self, on_file: Callable[[int, int], None] | None = None, trim: Callable[[dict[str, Any]], object] | None = None
+    ) -> Iterator[RunResult | Damaged]:
         """Every file and what it holds, ordered by name, one in memory at a time.
 
         Args:
             on_file: hears `(done, total)` of each.
+            trim: takes out of a file's plain data what the caller does not need.
 
         Raises:
             UsageError: there is no such folder.
@@ -99,13 +103,13 @@ class Store:
         self.require()
         paths = sorted(self.folder.glob("*.json"))
         for done, path in enumerate(paths, 1):
-            yield read_result(path)
+            yield read_result(path, trim)
             if on_file:
                 on_file(done, len(paths))
 
 
-def read_result(path: Path) -> RunResult | Damaged:
-    """One file of a store."""
+def read_result(path: Path, trim: Callable[[dict[str, Any]], object] | None = None) -> RunResult | Damaged:
+    """One file of a store, less what `trim` takes out of it."""
     try:
         if not path.is_file():
             return Damaged(path, "not a file")  # to open a pipe would wait for ever
@@ -113,6 +117,8 @@ def read_result(path: Path) -> RunResult | Damaged:
         version = plain["schema_version"]
         if version != SCHEMA_VERSION:
             return Damaged(path, f"schema version {version!r:.40}; this polobench reads {SCHEMA_VERSION}")
+        if trim:
+            trim(plain)
         result = RunResult.from_dict(plain)
         wrong = problem(result)
         return Damaged(path, wrong) if wrong else result

@@ -39,7 +39,7 @@ FIGURE_CAPTION = (
 )
 SPENT_NOTE = (
     "The article's versions and, below each, a sound one on the same task; samples and updates are medians over the n "
-    "runs. Final return: held-out, mean over seeds [95 % percentile bootstrap]."
+    "runs. Final return: held-out, mean over seeds [95 %, Student's t]."
 )
 LOSS_NOTE = (
     "Losses are means over each epoch (of a sound version over as many equal stretches), medians over the n runs with "

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from polobench.analysis.collection import Collection, OnProgress
 from polobench.analysis.gradient_noise import gradient_noises
+from polobench.analysis.overall import comparables
 from polobench.analysis.summary import throughputs
+from polobench.report.aggregate_figures import compared, draw_improvements, draw_profiles
 from polobench.report.article_figures import draw_article
+from polobench.report.cost_figures import draw_arrivals, draw_costs, has_costs, has_reached
 from polobench.report.noise_figures import draw_noise, noise_panels
 from polobench.report.panels import Drawn, Panel, panels
 from polobench.report.policy_figures import draw_accuracies, draw_policy
@@ -54,6 +57,7 @@ def _jobs(collection: Collection, folder: Path) -> Jobs:
     jobs: Jobs = [partial(draw_article, collection, look, folder)]
     for over_seconds in (False, True):
         jobs += [partial(draw_returns, page, number, over_seconds, look, folder) for number, page in returns]
+    jobs += _comparison_jobs(collection, every, look, folder)
     parts = _parts(every)
     for metric in ("loss", "kl"):
         jobs += [partial(draw_updates, part, number, metric, look, folder) for number, part in parts]
@@ -62,6 +66,17 @@ def _jobs(collection: Collection, folder: Path) -> Jobs:
     jobs += [partial(draw_noise, page, number, look, folder) for number, page in noises]
     jobs += [partial(draw_throughput, page, number, look, folder) for number, page in pages(measured, BARS_A_PAGE)]
     return jobs
+
+
+def _comparison_jobs(collection: Collection, every: Sequence[Panel], look: Mapping[str, Look], folder: Path) -> Jobs:
+    """Over tasks, then task by task."""
+    groups = compared(comparables(collection))
+    jobs: Jobs = [partial(draw_profiles, page, number, look, folder) for number, page in pages(groups, PANELS_A_PAGE)]
+    jobs += [partial(draw_improvements, group, number, look, folder) for number, group in enumerate(groups, 1)]
+    arrived = pages([panel for panel in every if has_reached(panel)], PANELS_A_PAGE)
+    jobs += [partial(draw_arrivals, page, number, look, folder) for number, page in arrived]
+    costly = pages([panel for panel in every if has_costs(panel)], PANELS_A_PAGE)
+    return jobs + [partial(draw_costs, page, number, look, folder) for number, page in costly]
 
 
 def _parts(every: Sequence[Panel]) -> list[tuple[str, Panel]]:

@@ -7,25 +7,28 @@ from pathlib import Path
 
 import pandas as pd
 
+from polobench.analysis.claims import Claims
 from polobench.analysis.collection import Collection, OnProgress, collect
 from polobench.analysis.frame import frame
-from polobench.analysis.statistics import CONCLUSIVE_SEEDS
-from polobench.analysis.summary import ArmSummary, comparisons, losses, throughputs
+from polobench.analysis.summary import comparisons, losses, throughputs
 from polobench.core.checks import KINDS
 from polobench.core.errors import UsageError
 from polobench.report import article, language
-from polobench.report.answers import SMOKE, answer, caveats, is_smoke
+from polobench.report.aggregate_figures import IMPROVEMENT_CAPTION, PROFILE_CAPTION
+from polobench.report.answers import SMOKE, caveats, is_smoke
+from polobench.report.cost_figures import COST_CAPTION, TIME_CAPTION
 from polobench.report.figures import draw_all
+from polobench.report.findings import Findings
 from polobench.report.gradient_noise import NOISE_CAPTION, noise_frame, noise_section
 from polobench.report.origins import (
     commit_text,
     hyperparameter_tables,
-    is_word,
     provenance_table,
-    pytest_commands,
+    reproduce_section,
     span,
     studies,
 )
+from polobench.report.overall import Groups, overall_answer, overall_frame, overall_section
 from polobench.report.panels import Drawn
 from polobench.report.tables import (
     comparison_frame,
@@ -38,21 +41,20 @@ from polobench.report.tables import (
     throughput_frame,
     throughput_text_table,
 )
-from polobench.report.text import decimals_for, escape, number, plain, runs_of
+from polobench.report.tasks import contrast_frame, task_sections
+from polobench.report.text import escape, plain, runs_of
 from polobench.report.tuning import tuning_frame, tuning_section
+from polobench.report.verdicts import (
+    TABLE_NOTE,
+    Verdicts,
+    article_table,
+    claim_frame,
+    claims_section,
+    pair_frame,
+    summary_sentence,
+    word_frame,
+)
 
-HOW_TO_READ = f"""\
-- Arms are ranked within one task and budget only, by the mean final return: the held-out evaluation at the end.
-- A run that failed stays in every average, at the task's floor; `status` counts how the runs ended.
-- [95 %] after a final return: percentile bootstrap of the mean over the `n` seeds. It is too narrow at few seeds (at
-  n = 5 it holds the mean of normal data about 85 times in 100). After a share of runs: Wilson's interval, same `n`.
-- `score`: 0 is the floor, 1 the target. `solved`: the final evaluation is at or above the target. `reached`: so were
-  two evaluations in a row at some time; a run can reach the target and lose it again.
-- Samples and seconds to target: when it was first reached, the median over all runs, with those that failed or never
-  reached it counted as never; "never" means that no more than half of the runs got there.
-- Seconds are of training alone, evaluation excluded. `samples/s` is the mean over the runs that ran alone. Peak memory
-  is the largest of the runs; on the CPU it is the resident set of the whole process.
-- Below {CONCLUSIVE_SEEDS} seeds nothing can be concluded. – means not known, or not defined for this task."""
 RETURN_CAPTION = (
     "Lines: mean over all seeds; bands: 95 % percentile bootstrap of that mean, n seeds as in the table. Runs are "
     "interpolated linearly between their evaluations; one that failed is at the floor from where it ended. Over "
@@ -70,13 +72,19 @@ LOSS_NOTE = (
 )
 
 
-def write_report(store: Collection | Path | str, folder: Path | str, on_progress: OnProgress | None = None) -> Path:
+def write_report(
+    store: Collection | Path | str,
+    folder: Path | str,
+    on_progress: OnProgress | None = None,
+    claims: Claims | None = None,
+) -> Path:
     """Write report.md, figures/*.png and tables/*.csv.
 
     Args:
         store: the folder of a store, or what `collect` made of it.
         folder: where the report goes; made if it is not there.
         on_progress: hears `("reading" or "drawing", done, total)`.
+        claims: that get a verdict; by default the source article's.
 
     Returns:
         The path of report.md.
@@ -86,12 +94,13 @@ def write_report(store: Collection | Path | str, folder: Path | str, on_progress
     """
     folder = Path(folder)
     collection = store if isinstance(store, Collection) else collect(store, on_progress)
+    findings = Findings.of(collection, claims)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn = draw_all(collection, folder / "figures", on_progress)
-        _write_tables(collection, folder / "tables")
+        _write_tables(collection, findings, folder / "tables")
         path = folder / "report.md"
-        path.write_text(markdown(collection, drawn), encoding="utf-8", newline="\n")
+        path.write_text(markdown(collection, drawn, findings), encoding="utf-8", newline="\n")
     except OSError as error:
         raise UsageError(f"report folder {str(folder)!r} cannot be written to: {error.strerror}") from error
     return path
@@ -111,39 +120,69 @@ def comparison_text(store: Collection | Path | str) -> str:
         parts += [SMOKE] if is_smoke(group) else []
     notes = [f"- {plain(note)}" for note in caveats(collection, clean=plain)]
     notes += [f"- damaged file {plain(item.path.name)}: {plain(item.reason)}" for item in collection.damaged]
-    notes.append("[95 %]: percentile bootstrap of the mean return, Wilson's interval of the share; n seeds.")
+    notes.append("[95 %]: Student's t interval of the mean return, Wilson's interval of the share; n seeds.")
     return "\n\n".join([*(parts or ["No learning cell has run."]), "\n".join(notes)]) + "\n"
 
 
-def markdown(collection: Collection, drawn: Sequence[Drawn]) -> str:
-    """The text of the report; figures are linked under figures/."""
+def markdown(collection: Collection, drawn: Sequence[Drawn], findings: Findings | None = None) -> str:
+    """The text of the report, figures linked under figures/: a first page, then figures, then details."""
+    findings = findings or Findings.of(collection)
+    groups, verdicts = findings.groups, findings.verdicts
     sections = (
         ("", _what_was_run(collection)),
+        ("The answer", _answer(groups, verdicts)),
+        ("Method comparison", _method_comparison(groups, verdicts)),
         ("Before you read on", "\n".join(f"- {note}" for note in caveats(collection))),
-        ("Results", _results(comparisons(collection))),
-        ("The article", article.article_section(collection, _figures(drawn, "article", article.FIGURE_CAPTION))),
-        ("Learning curves", _figures(drawn, "returns", RETURN_CAPTION)),
-        ("Loss and KL", _updates(collection, drawn)),
+        *_figure_sections(collection, drawn),
         *_language(collection, drawn),
-        ("Gradient noise", noise_section(collection, _figures(drawn, "noise", NOISE_CAPTION))),
-        ("Throughput", _throughput(collection, drawn)),
-        ("Runs that failed", _failures(collection)),
-        ("Cells that were skipped", skipped_text_table(collection.skipped).markdown() if collection.skipped else ""),
-        (
-            "Damaged files",
-            "\n".join(f"- {escape(item.path.name)}: {escape(item.reason)}" for item in collection.damaged),
-        ),
-        ("What was spent", _spent(collection)),
-        ("Hyper-parameters", _hyperparameters(collection)),
-        ("What tuning cost", tuning_section(collection)),
-        ("Provenance", provenance_table(collection).markdown() if collection.arms else ""),
-        ("Reproduce", _reproduce(collection)),
+        ("Task by task", task_sections(collection)),
+        ("The article's claims one by one", claims_section(verdicts) if verdicts.is_about_something else ""),
+        ("The article", article.article_section(collection, _figures(drawn, "article", article.FIGURE_CAPTION))),
+        *_details(collection),
     )
     text = [f"# Report on {escape(collection.name)}"]
     for title, body in sections:
         if body:
             text += [f"## {title}", body] if title else [body]
     return "\n\n".join(text) + "\n"
+
+
+def _answer(groups: Groups, verdicts: Verdicts) -> str:
+    parts = [overall_answer(groups), summary_sentence(verdicts) if verdicts.is_about_something else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _method_comparison(groups: Groups, verdicts: Verdicts) -> str:
+    """The article's table beside ours, then the scores over tasks."""
+    table = [article_table(verdicts), TABLE_NOTE] if verdicts.is_about_something else []
+    return "\n\n".join([*table, *filter(None, [overall_section(groups)])])
+
+
+def _figure_sections(collection: Collection, drawn: Sequence[Drawn]) -> tuple[tuple[str, str], ...]:
+    return (
+        ("Learning curves", _figures(drawn, "returns", RETURN_CAPTION)),
+        ("Performance profiles", _figures(drawn, "profiles", PROFILE_CAPTION)),
+        ("Probability of improvement", _figures(drawn, "improvement", IMPROVEMENT_CAPTION)),
+        ("Time to target", _figures(drawn, "time_to_target", TIME_CAPTION)),
+        ("Loss and KL", _updates(collection, drawn)),
+        ("Cost against score", _figures(drawn, "cost", COST_CAPTION)),
+        ("Throughput", _throughput(collection, drawn)),
+        ("Gradient noise", noise_section(collection, _figures(drawn, "noise", NOISE_CAPTION))),
+    )
+
+
+def _details(collection: Collection) -> tuple[tuple[str, str], ...]:
+    damaged = [f"- {escape(item.path.name)}: {escape(item.reason)}" for item in collection.damaged]
+    return (
+        ("Runs that failed", _failures(collection)),
+        ("Cells that were skipped", skipped_text_table(collection.skipped).markdown() if collection.skipped else ""),
+        ("Damaged files", "\n".join(damaged)),
+        ("What was spent", _spent(collection)),
+        ("Hyper-parameters", _hyperparameters(collection)),
+        ("What tuning cost", tuning_section(collection)),
+        ("Provenance", provenance_table(collection).markdown() if collection.arms else ""),
+        ("Reproduce", reproduce_section(collection)),
+    )
 
 
 def _what_was_run(collection: Collection) -> str:
@@ -171,23 +210,6 @@ def _what_was_run(collection: Collection) -> str:
 
 def _listed(items: Iterable[str], separator: str = ", ") -> str:
     return separator.join(escape(item) for item in sorted(set(items)))
-
-
-def _results(groups: dict[tuple[str, str], list[ArmSummary]]) -> str:
-    if not groups:
-        return ""
-    parts = []
-    for (task, budget), group in groups.items():
-        parts += [f"### {escape(task)}, {escape(budget)}", answer(group), _reference(group[0])]
-        parts.append(comparison_text_table(group).markdown())
-    return "\n\n".join([*parts, "How to read the tables:", HOW_TO_READ])
-
-
-def _reference(summary: ArmSummary) -> str:
-    decimals = decimals_for(summary.floor, summary.target, [summary.floor])
-    target = "none" if summary.target is None else number(summary.target, decimals)
-    unit = f" Returns are in: {escape(summary.unit)}." if summary.unit else ""
-    return f"Floor {number(summary.floor, decimals)}, target {target}.{unit}"
 
 
 def _figures(drawn: Sequence[Drawn], section: str, caption: str) -> str:
@@ -220,7 +242,7 @@ def _throughput(collection: Collection, drawn: Sequence[Drawn]) -> str:
         return ""
     caption = (
         "An iteration is a rollout and its update. Speeds are means over the n cells that ended ok and ran alone, "
-        "[95 %] a percentile bootstrap over these cells, which says little of two or three; seconds and shares are "
+        "[95 %] Student's t intervals over these cells, which say little of two or three; seconds and shares are "
         "over all their timed rounds."
     )
     table = throughput_text_table(items).markdown()
@@ -252,39 +274,13 @@ def _hyperparameters(collection: Collection) -> str:
     return "\n\n".join(parts)
 
 
-def _reproduce(collection: Collection) -> str:
-    if not collection.arms:
-        return ""
-    commands, left_out = pytest_commands(collection)
-    store = collection.name if is_word(collection.name) else "STORE"
-    study = _study_word(collection)
-    lines = [f"polobench run {study} --store {store}", f"polobench report {store}", *commands]
-    fence = "`" * 3
-    text = [
-        f"`{store}` stands for the path of this store, `{study}` for the study that filled it. The lines of pytest, if "
-        "any, run the same cells with default and tuned hyper-parameters; where a study set others, use the study.",
-        "\n".join([f"{fence}sh", *lines, fence]),
-    ]
-    if left_out:
-        arms = (
-            "1 arm is a variant or has a name"
-            if len(left_out) == 1
-            else f"{len(left_out)} arms are variants or have names"
-        )
-        text.append(f"{arms} that `pytest benchmarks` cannot be given; use the study.")
-    return "\n\n".join(text)
-
-
-def _study_word(collection: Collection) -> str:
-    names = studies(collection)
-    return names[0] if len(names) == 1 and is_word(names[0]) else "STUDY"
-
-
-def _write_tables(collection: Collection, folder: Path) -> None:
+def _write_tables(collection: Collection, findings: Findings, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tables: dict[str, pd.DataFrame] = {
         "cells": frame(collection),
         "comparison": comparison_frame(comparisons(collection)),
+        "against_best": contrast_frame(collection),
+        "overall": overall_frame(findings.groups),
         "throughput": throughput_frame(throughputs(collection)),
         "gradient_noise": noise_frame(collection),
         "failures": failures_frame(collection),
@@ -293,6 +289,9 @@ def _write_tables(collection: Collection, folder: Path) -> None:
         "article": article.article_frame(collection),
         "tuning": tuning_frame(collection),
     }
+    verdicts = findings.verdicts
+    if verdicts.is_about_something:
+        tables |= {"verdicts": word_frame(verdicts), "pairs": pair_frame(verdicts), "claims": claim_frame(verdicts)}
     for name, table in tables.items():
         if not table.empty:
             table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", errors="replace")

@@ -144,3 +144,32 @@ def _command(tasks: str, device: str, budget: str, seeds: str, timed: int, metho
 def is_word(text: str) -> bool:
     """Whether a shell reads it as one plain argument that is no option."""
     return bool(_SAFE_WORD.fullmatch(text))
+
+
+def reproduce_section(collection: Collection) -> str:
+    """The commands that make this store and its report again."""
+    if not collection.arms:
+        return ""
+    commands, left_out = pytest_commands(collection)
+    store = collection.name if is_word(collection.name) else "STORE"
+    study = _study_word(collection)
+    lines = [f"polobench run {study} --store {store}", f"polobench report {store}", *commands]
+    fence = "`" * 3
+    text = [
+        f"`{store}` stands for the path of this store, `{study}` for the study that filled it. The lines of pytest, if "
+        "any, run the same cells with default and tuned hyper-parameters; where a study set others, use the study.",
+        "\n".join([f"{fence}sh", *lines, fence]),
+    ]
+    if left_out:
+        arms = (
+            "1 arm is a variant or has a name"
+            if len(left_out) == 1
+            else f"{len(left_out)} arms are variants or have names"
+        )
+        text.append(f"{arms} that `pytest benchmarks` cannot be given; use the study.")
+    return "\n\n".join(text)
+
+
+def _study_word(collection: Collection) -> str:
+    names = studies(collection)
+    return names[0] if len(names) == 1 and is_word(names[0]) else "STUDY"

@@ -10,6 +10,8 @@ from polobench.analysis.collection import Arm, Collection
 from polobench.core.result import RunResult
 from polobench.report.style import short
 
+MOST_COMPARED = 12  # methods in one panel: of more, names and pairs could not be read
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -17,8 +19,8 @@ class Drawn:
 
     Attributes:
         path: of the PNG.
-        section: of the report: "article", "returns", "updates", "noise", "throughput", "preferences", "policy" or
-            "losses".
+        section: of the report: "article", "returns", "profiles", "improvement", "time_to_target", "cost", "updates",
+            "noise", "throughput", "preferences", "policy" or "losses".
         subject: what it shows, in a few words; not escaped.
     """
 

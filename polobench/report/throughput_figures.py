@@ -82,7 +82,7 @@ def _draw_speeds(
         ax.annotate(
             number(item.samples_per_second), (end, place), (5, 0), textcoords="offset points", va="center", fontsize=10
         )
-    ax.set_xlabel("samples per second (mean over cells, 95 % bootstrap)")
+    ax.set_xlabel("samples per second (mean over cells, 95 % Student's t)")
     ax.set_xlim(0, 1.2 * max(*speeds, *(item.interval.high for item in items if item.n > 1), 0) or 1)
     thousands(ax.xaxis)
     seaborn.despine(ax=ax, left=True)

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -24,7 +23,8 @@ from polobench.report.style import Look, drawable, grid_of_axes, save, short, th
 
 _COLUMNS = 4
 _NAMES = {"loss": "loss", "kl": "KL(old, new) [nats]"}
-Lines = list[tuple[RunResult, pd.DataFrame]]
+_INK = 8  # thin lines that may lie on each other before they are drawn fainter
+Lines = list[tuple[RunResult, Array, Array]]  # a run, its samples and its metric
 
 
 def draw_updates(panel: Panel, number: str, metric: str, look: Mapping[str, Look], folder: Path) -> Drawn | None:
@@ -32,16 +32,16 @@ def draw_updates(panel: Panel, number: str, metric: str, look: Mapping[str, Look
     found = [(arm, lines) for arm, runs in panel.arms if (lines := _lines(runs, metric))]
     if not found:
         return None
-    every = [table[metric] for _, lines in found for _, table in lines]
+    every = [values for _, lines in found for _, _, values in lines]
     logarithmic = metric == "kl" and min(values.min() for values in every) >= 0
     figure, axes = grid_of_axes(len(found), _COLUMNS, (3.7, 2.9))
     for index, (ax, (arm, lines)) in enumerate(zip(axes, found, strict=True)):
-        _draw_runs(ax, lines, metric, look[arm.label], logarithmic)
+        _draw_runs(ax, lines, look[arm.label], logarithmic)
         _finish(ax, short(arm.label), _NAMES[metric] if index % _COLUMNS == 0 else "")
     if metric == "kl":
         _share_scale(axes, every, logarithmic)
     figure.suptitle(panel.title)
-    _explain(figure, any(run.status != "ok" for _, lines in found for run, _ in lines))
+    _explain(figure, any(run.status != "ok" for _, lines in found for run, *_ in lines))
     path = save(figure, folder / f"{metric}_{number}_{panel.file_part}.png")
     return Drawn(path, "updates", f"{'Loss' if metric == 'loss' else 'KL'} over samples on {panel.task}")
 
@@ -51,27 +51,27 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
     found: Lines = []
     for run in runs:
         if metric in run.updates:
-            table = run.updates[["samples", metric]].astype(float).apply(drawable).dropna()
-            if len(table) > 1:
-                found.append((run, table))
-    values = {value for _, table in found for value in (table[metric].min(), table[metric].max())}
-    return found if len(values) > 1 else []
+            samples, values = (drawable(run.updates[name].to_numpy(np.float64)) for name in ("samples", metric))
+            known = np.isfinite(samples) & np.isfinite(values)
+            if known.sum() > 1:
+                found.append((run, samples[known], values[known]))
+    ends = {end for _, _, values in found for end in (values.min(), values.max())}
+    return found if len(ends) > 1 else []
 
 
-def _draw_runs(ax: Axes, lines: Lines, metric: str, look: Look, logarithmic: bool) -> None:
+def _draw_runs(ax: Axes, lines: Lines, look: Look, logarithmic: bool) -> None:
     """A thin line a run, a cross where one failed, and the median of the runs still going."""
-    for run, table in lines:
-        shown = table[table[metric] > 0] if logarithmic else table
-        seaborn.lineplot(
-            x=shown["samples"], y=shown[metric], ax=ax, color=look.colour, linewidth=0.9, alpha=0.4, legend=False,
-            estimator=None,
-        )  # fmt: skip
-        if run.status != "ok" and len(shown):
-            last = shown.iloc[-1]
-            ax.plot(last["samples"], last[metric], marker="X", color="black", markersize=7, linestyle="none", zorder=5)
+    shown = [(run, x[y > 0], y[y > 0]) for run, x, y in lines] if logarithmic else lines
+    ink = float(np.clip(_INK / len(lines), 0.05, 0.4))
+    thin = [np.column_stack(line) for _, *line in shown]
+    ax.add_collection(LineCollection(thin, colors=[look.colour], linewidths=0.9, alpha=ink))
+    ax.autoscale_view()
+    for run, samples, values in shown:
+        if run.status != "ok" and len(values):
+            ax.plot(samples[-1], values[-1], marker="X", color="black", markersize=7, linestyle="none", zorder=5)
     if len(lines) > 2:
-        grid = np.linspace(0, max(table["samples"].max() for _, table in lines), GRID_POINTS)
-        going = [np.interp(grid, table["samples"], table[metric], np.nan, np.nan) for _, table in lines]
+        grid = np.linspace(0, max(samples.max() for _, samples, _ in lines), GRID_POINTS)
+        going = [np.interp(grid, samples, values, np.nan, np.nan) for _, samples, values in lines]
         grid, middle = _middle(grid, np.stack(going))
         ax.plot(grid, np.where(middle > 0, middle, np.nan) if logarithmic else middle, color=look.colour, linewidth=2.2)
 
@@ -91,7 +91,7 @@ def _finish(ax: Axes, title: str, y_name: str) -> None:
     thousands(ax.xaxis)
 
 
-def _share_scale(axes: Sequence[Axes], every: Sequence[pd.Series[float]], logarithmic: bool) -> None:
+def _share_scale(axes: Sequence[Axes], every: Sequence[Array], logarithmic: bool) -> None:
     """One scale for all KL panels of a task, so that steps of different methods can be compared."""
     drawn = np.concatenate([values[values > 0] if logarithmic else values for values in every])
     low, high = float(drawn.min()), float(drawn.max())

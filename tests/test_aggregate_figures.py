@@ -1,0 +1,191 @@
+"""Figures over tasks and of costs: the numbers behind them are known, and none is drawn without data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from synthetic import failed, make_result, save_all
+
+from polobench.analysis.collection import Collection, collect
+from polobench.analysis.overall import Comparable, comparables
+from polobench.core.budget import LedgerTotals
+from polobench.core.result import RunResult
+from polobench.report import aggregate_figures, cost_figures
+from polobench.report.aggregate_figures import compared, draw_improvements, draw_profiles, improvements
+from polobench.report.cost_figures import arrivals, costs, draw_arrivals, draw_costs, has_costs, has_reached
+from polobench.report.panels import MOST_COMPARED, Panel, panels
+from polobench.report.placing import Spot, place_labels
+from polobench.report.style import looks, styled
+
+
+def run(method: str, score: float, seed: int, samples: float | None = None, **changes: object) -> RunResult:
+    """A run on CartPole-v1 with that final score, which reached the target after so many samples."""
+    result = make_result(method, seed=seed, **changes)
+    assert result.target is not None
+    result.final_score = score
+    result.final_return = result.floor + score * (result.target - result.floor)
+    result.time_to_target = {"samples": samples, "wall_seconds": samples, "cpu_seconds": samples}
+    return result
+
+
+def store(folder: Path, scores: dict[str, Sequence[float]], **changes: object) -> Collection:
+    runs = [run(method, score, seed, **changes) for method, found in scores.items() for seed, score in enumerate(found)]
+    return collect(save_all(folder, *runs))
+
+
+class Saved:
+    """Takes the place of `save`: keeps the figure instead of writing it."""
+
+    def __init__(self) -> None:
+        self.figures: list[Figure] = []
+
+    def __call__(self, figure: Figure, path: Path) -> Path:
+        self.figures.append(figure)
+        return path
+
+    @property
+    def axes(self) -> list[Axes]:
+        return self.figures[-1].axes
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> Saved:
+    found = Saved()
+    for module in (aggregate_figures, cost_figures):
+        monkeypatch.setattr(module, "save", found)
+    return found
+
+
+def only_group(collection: Collection) -> Comparable:
+    (group,) = compared(comparables(collection))
+    return group
+
+
+def only_panel(collection: Collection) -> Panel:
+    (panel,) = panels(collection)
+    return panel
+
+
+def test_profile_is_the_share_of_runs_above(tmp_path: Path, saved: Saved) -> None:
+    found = store(tmp_path, {"ppo": [0.2, 0.4, 0.6, 1.0], "trpo": [0.0, 0.0, 0.5, 0.5]})
+    draw_profiles([only_group(found)], 1, looks(found.labels), tmp_path)
+    (ax,) = saved.axes
+    ppo, trpo = ax.lines[:2]
+    x, y = (np.asarray(values, float) for values in ppo.get_data())
+    assert [y[np.searchsorted(x, at)] for at in (0.0, 0.3, 0.5, 0.7, 1.01)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert np.asarray(trpo.get_ydata(), float)[0] == 0.5  # runs at the floor are not above it
+    assert "n = 4" in ax.get_title()
+
+
+def test_pairs_are_sorted_and_the_better_stands_first(tmp_path: Path, saved: Saved) -> None:
+    found = store(tmp_path, {"dpo": [0.5, 0.5], "ppo": [0.4, 0.9], "trpo": [0.95, 0.95]})
+    pairs = improvements(only_group(found))
+    named = [(pair.better, pair.other, pair.estimate.value) for pair in pairs]
+    # of dpo and ppo neither wins more often: the higher mean stands first
+    assert named == [("trpo", "dpo", 1.0), ("trpo", "ppo", 1.0), ("ppo", "dpo", 0.5)]
+    draw_improvements(only_group(found), 1, looks(found.labels), tmp_path)
+    (ax,) = saved.axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["trpo over dpo", "trpo over ppo", "ppo over dpo"]
+    assert [text.get_text() for text in ax.texts][2] == "0.50 [0.00, 1.00]"
+
+
+def test_share_at_the_target_over_samples(tmp_path: Path, saved: Saved) -> None:
+    runs = [run("ppo", 1.0, 0, 10_000.0), run("ppo", 1.0, 1, 20_000.0), run("ppo", 0.5, 2), run("ppo", 1.0, 3, 5_000.0)]
+    failed(runs[3])  # it had been there, but ended badly: never, and at risk until the budget's end
+    found = collect(save_all(tmp_path, *runs))
+    panel = only_panel(found)
+    curve = arrivals(panel)["ppo"]
+    assert (curve.n, curve.n_reached) == (4, 2)
+    shares = dict(zip(curve.times.tolist(), curve.reached_share.tolist(), strict=True))
+    assert shares == pytest.approx({0.0: 0.0, 10_000.0: 0.25, 20_000.0: 0.5, 50_000.0: 0.5})
+    draw_arrivals([panel], 1, looks(found.labels), tmp_path)
+    line = saved.axes[0].lines[0]
+    assert (np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) == (50_000, pytest.approx(0.5))
+
+
+def test_cost_is_of_a_thousand_samples(tmp_path: Path, saved: Saved) -> None:
+    runs = [run("ppo", score, seed) for seed, score in enumerate((0.6, 1.0, 0.2))]
+    for seconds, result in zip((10.0, 30.0, 0.0), runs, strict=True):
+        samples = 0 if seconds == 0 else 50_000
+        result.ledger = LedgerTotals(samples=samples, wall_seconds=99.0, cpu_seconds=seconds)
+    failed_early = runs[2]
+    failed_early.status, failed_early.final_return, failed_early.final_score = "failed", failed_early.floor, 0.0
+    found = collect(save_all(tmp_path, *runs))
+    panel = only_panel(found)
+    cost, score = costs(panel, panel.arms[0][1])
+    np.testing.assert_allclose(cost, [0.2, 0.6, np.nan])
+    np.testing.assert_allclose(score, [0.6, 1.0, 0.0])
+    draw_costs([panel], 1, looks(found.labels), tmp_path)
+    middle = saved.axes[0].lines[-1]
+    assert np.asarray(middle.get_xdata())[0] == pytest.approx(0.4)
+    assert np.asarray(middle.get_ydata())[0] == pytest.approx(1.6 / 3)  # the failed run counts
+
+
+def test_an_accelerators_cost_is_no_cpu_time(tmp_path: Path) -> None:
+    result = run("ppo", 1.0, 0, device="cuda")
+    result.ledger = LedgerTotals(samples=1000, wall_seconds=2.0, cpu_seconds=0.1)
+    panel = only_panel(collect(save_all(tmp_path, result)))
+    assert costs(panel, panel.arms[0][1])[0].tolist() == [2.0]
+
+
+def test_a_label_has_one_colour_in_all_figures(tmp_path: Path, saved: Saved) -> None:
+    found = store(tmp_path, {"dpo": [0.5, 0.6], "ppo": [0.9, 1.0], "trpo": [0.1, 0.2]}, samples=9_000.0)
+    look, panel, group = looks(found.labels), only_panel(found), only_group(found)
+    draw_profiles([group], 1, look, tmp_path)
+    assert _colours(saved.axes[0], 3) == [look[label].colour for label in ("dpo", "ppo", "trpo")]
+    draw_arrivals([panel], 1, look, tmp_path)
+    assert _colours(saved.axes[0], 3) == [look[label].colour for label in ("dpo", "ppo", "trpo")]
+    draw_costs([panel], 1, look, tmp_path)
+    assert _colours(saved.axes[0], 6) == [look[label].colour for label in ("dpo", "dpo", "ppo", "ppo", "trpo", "trpo")]
+    draw_improvements(group, 1, look, tmp_path)
+    assert _colours(saved.axes[0], 4)[1:] == [look[label].colour for label in ("ppo", "dpo", "ppo")]
+
+
+def _colours(ax: Axes, count: int) -> list[object]:
+    return [line.get_color() for line in ax.lines[:count]]
+
+
+def test_nothing_is_compared_without_data(tmp_path: Path) -> None:
+    alone = store(tmp_path / "alone", {"ppo": [0.5, 0.6]})
+    single = store(tmp_path / "single", {"ppo": [0.5], "trpo": [0.6]})
+    many = store(tmp_path / "many", {f"method {index}": [0.5, 0.6] for index in range(MOST_COMPARED + 1)}, samples=9.0)
+    for found in (alone, single, many):
+        assert compared(comparables(found)) == []
+    assert not has_reached(only_panel(alone))  # nobody did
+    assert not has_reached(only_panel(many))
+    assert not has_costs(only_panel(many))
+    nothing = failed(make_result())
+    nothing.ledger = LedgerTotals()
+    assert not has_costs(only_panel(collect(save_all(tmp_path / "nothing", nothing))))
+
+
+def test_written_at_last(tmp_path: Path) -> None:
+    found = store(tmp_path / "store", {"ppo": [0.5, 0.6], "trpo": [0.9, 1.0]}, samples=9_000.0)
+    group, panel, look = only_group(found), only_panel(found), looks(found.labels)
+    with styled():
+        drawn = [
+            draw_profiles([group], 1, look, tmp_path),
+            draw_improvements(group, 1, look, tmp_path),
+            draw_arrivals([panel], 1, look, tmp_path),
+            draw_costs([panel], 1, look, tmp_path),
+        ]
+    assert [item.section for item in drawn] == ["profiles", "improvement", "time_to_target", "cost"]
+    assert all(item.path.read_bytes().startswith(b"\x89PNG") for item in drawn)
+
+
+def test_names_of_near_points_do_not_overlap() -> None:
+    figure = Figure(figsize=(4.6, 3.5))
+    ax = figure.add_subplot()
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    spots = [Spot(0.5, 0.5 + 0.01 * index, f"method {index}", (0.0, 0.0, 0.0), np.empty((0, 2))) for index in range(4)]
+    place_labels(ax, spots, (4.6, 3.5))
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in ax.texts]
+    assert not any(one.overlaps(two) for index, one in enumerate(boxes) for two in boxes[:index])
