@@ -31,7 +31,8 @@ TIME_CAPTION = (
     "Time to target: the share of runs that had reached the target by then (two evaluations in a row at or above it), "
     "by Kaplan and Meier. A run that never reached it, failed ones included, counts as not there until the budget "
     "ends. Bands, from a method's first such run on: 95 % Wilson intervals at each moment by itself, over the n runs "
-    f"of the table. Tasks whose target no run reached are left out, as are those of more than {MOST_COMPARED} methods."
+    "of the table. Tasks whose target no run reached are left out, as are those of one run a method or of more than "
+    f"{MOST_COMPARED} methods."
 )
 COST_CAPTION = (
     "Cost against score: small dots are runs, a large one is the mean score of a method at its median cost, with the "

@@ -147,17 +147,21 @@ def is_word(text: str) -> bool:
 
 
 def reproduce_section(collection: Collection) -> str:
-    """The commands that make this store and its report again."""
+    """The commands that make this store and its report again; several studies may fill one store."""
     if not collection.arms:
         return ""
     commands, left_out = pytest_commands(collection)
     store = collection.name if is_word(collection.name) else "STORE"
-    study = _study_word(collection)
-    lines = [f"polobench run {study} --store {store}", f"polobench report {store}", *commands]
+    names = studies(collection)
+    known = names if names and all(map(is_word, names)) else ["STUDY"]
+    lines = [f"polobench run {study} --store {store}" for study in known]
+    lines += [f"polobench report {store}", *commands]
     fence = "`" * 3
+    filled = "the study" if len(known) == 1 else "the studies"
     text = [
-        f"`{store}` stands for the path of this store, `{study}` for the study that filled it. The lines of pytest, if "
-        "any, run the same cells with default and tuned hyper-parameters; where a study set others, use the study.",
+        f"`{store}` stands for the path of this store, {', '.join(f'`{study}`' for study in known)} for {filled} that "
+        "filled it. The lines of pytest, if any, run the same cells with default and tuned hyper-parameters; where a "
+        "study set others, use the study.",
         "\n".join([f"{fence}sh", *lines, fence]),
     ]
     if left_out:
@@ -168,8 +172,3 @@ def reproduce_section(collection: Collection) -> str:
         )
         text.append(f"{arms} that `pytest benchmarks` cannot be given; use the study.")
     return "\n\n".join(text)
-
-
-def _study_word(collection: Collection) -> str:
-    names = studies(collection)
-    return names[0] if len(names) == 1 and is_word(names[0]) else "STUDY"

@@ -5,6 +5,7 @@ Figures are made without pyplot, so that no global state or display is needed.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
+from PIL import Image
 
 from polobench.analysis.statistics import Array
 from polobench.report.text import plain
 
 DPI = 120
+PALETTE = 256  # colours
 GREY = "#555555"
 LARGEST_DRAWN = 1e100
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
@@ -128,9 +131,12 @@ def _thousands(value: float) -> str:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as PNG."""
+    """Write the figure as PNG with a palette, which takes a third of the room and looks the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=DPI)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    image = Image.open(drawn).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
+    image.save(path, format="png", optimize=True, dpi=(DPI, DPI))
     return path
 
 
