@@ -154,7 +154,7 @@ def _answer(groups: Groups, verdicts: Verdicts) -> str:
 
 def _method_comparison(groups: Groups, verdicts: Verdicts) -> str:
     """The article's table beside ours, then the scores over tasks."""
-    table = [article_table(verdicts), TABLE_NOTE] if verdicts.is_about_something else []
+    table = [article_table(verdicts), TABLE_NOTE] if verdicts.has_words else []
     return "\n\n".join([*table, *filter(None, [overall_section(groups)])])
 
 

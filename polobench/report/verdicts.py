@@ -52,12 +52,14 @@ class Verdicts:
         self.claims = [claim_verdict(collection, claim, rules) for claim in rules.claims]
 
     @property
+    def has_words(self) -> bool:
+        """Whether a word of the article's table has a measure in this store."""
+        return any(word.level for column in self.columns for word in column.words)
+
+    @property
     def is_about_something(self) -> bool:
-        """Whether a word or sentence of the article has a measure in this store."""
-        words = [word for column in self.columns for word in column.words]
-        return any(word.level for word in words) or any(
-            item.levels or any(pair.compared for pair in item.pairs) for item in self.claims
-        )
+        """Whether a word or sentence of the article has one."""
+        return self.has_words or any(item.levels or any(pair.compared for pair in item.pairs) for item in self.claims)
 
 
 def summary_sentence(verdicts: Verdicts) -> str:
