@@ -53,7 +53,7 @@ def has_reached(panel: Panel) -> bool:
 
 def arrivals(panel: Panel) -> dict[str, TimeToTarget]:
     """By label, the share of runs that have reached the target over samples."""
-    end = max(_end(run) for _, runs in panel.arms for run in runs)
+    end = _last_sample(panel)
     found = {}
     for arm, runs in panel.arms:
         there = [bool(reached(run)) for run in runs]
@@ -66,6 +66,11 @@ def _samples(run: RunResult) -> float:
     return float(run.time_to_target["samples"] or 0.0)
 
 
+def _last_sample(panel: Panel) -> float:
+    """Where the panel's axis ends, and where runs that never got there are censored."""
+    return max(_end(run) for _, runs in panel.arms for run in runs)
+
+
 def _end(run: RunResult) -> float:
     """The budget of samples, or what the run used where the budget is none of samples."""
     return float(run.budget.get("samples") or max(run.ledger.samples, run.time_to_target.get("samples") or 0.0))
@@ -76,7 +81,7 @@ def draw_arrivals(page: Sequence[Panel], number_of_page: int, look: Mapping[str,
     figure, axes = grid_of_axes(len(page), _COLUMNS, _SIZE)
     for ax, panel in zip(axes, page, strict=True):
         curves = arrivals(panel)
-        end = max(float(curve.times[-1]) for curve in curves.values())
+        end = _last_sample(panel)
         for label, curve in curves.items():
             _draw_steps(ax, curve, end, look[label], len(curves))
         ax.set_title(panel.title)
