@@ -44,7 +44,7 @@ class Comparable:
 
 
 def comparables(collection: Collection) -> list[Comparable]:
-    """Every largest such group of the learning arms, by world, device and places; a smoke run has no part."""
+    """Every largest such group of the learning arms, most tasks first; a smoke run has no part."""
     tasks: dict[tuple[str, str, str, str], dict[str, list[RunResult]]] = {}
     for arm, runs in collection.of_kind("learning").items():
         if all(run.final_score is not None for run in runs) and not any(run.provenance.get("smoke") for run in runs):
@@ -59,7 +59,7 @@ def comparables(collection: Collection) -> list[Comparable]:
             tuple(place for place, _ in members),
             {label: tuple(found[label] for _, found in members) for label in labels},
         )
-        for (world, device, labels), members in sorted(groups.items())
+        for (world, device, labels), members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
 
 
