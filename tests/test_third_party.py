@@ -76,7 +76,7 @@ def test_it_takes_part_in_benchmarks_and_report(python: Command, folder: Path) -
     report = (folder / "report" / "report.md").read_text()
     assert "### catch, 500 samples" in report
     rows = [[cell.strip() for cell in line.split("|")] for line in report.splitlines() if line.startswith("| a2c ")]
-    assert [row[-2] for row in rows] == ["ok 1"]
+    assert [row[-2] for row in rows].count("ok 1") == 1
 
 
 def test_its_own_conformance_tests_pass(python: Command, folder: Path) -> None:
