@@ -107,7 +107,10 @@ def test_probabilities_of_improvement_are_equal(name: str) -> None:
 
 def test_intervals_of_the_probability_of_improvement_agree() -> None:
     x, y = np.random.default_rng(2).normal(0.8, 0.3, (10, 3)), np.random.default_rng(3).normal(0.7, 0.3, (8, 3))
-    improvement = lambda mine, theirs: np.array([metrics.probability_of_improvement(mine, theirs)])  # noqa: E731
+
+    def improvement(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+        return np.array([metrics.probability_of_improvement(mine, theirs)])
+
     _, ends = library.get_interval_estimates({"x, y": [x, y]}, improvement, reps=RESAMPLES)
     wide, narrow = (
         probability_of_improvement(by_task(x), by_task(y), confidence=level, resamples=10_000).interval
