@@ -17,8 +17,10 @@ from polobench.analysis.overall import Comparable, comparables
 from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
 from polobench.report import aggregate_figures, cost_figures
+from polobench.report import arrivals as arrivals_module
 from polobench.report.aggregate_figures import compared, draw_improvements, draw_profiles, improvements
-from polobench.report.cost_figures import arrivals, costs, draw_arrivals, draw_costs, has_costs, has_reached
+from polobench.report.arrivals import arrival_frame, arrival_table, arrivals, draw_arrivals, has_reached
+from polobench.report.cost_figures import costs, draw_costs, has_costs
 from polobench.report.panels import MOST_COMPARED, Panel, panels
 from polobench.report.placing import Spot, place_labels
 from polobench.report.style import looks, styled
@@ -57,7 +59,7 @@ class Saved:
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch) -> Saved:
     found = Saved()
-    for module in (aggregate_figures, cost_figures):
+    for module in (aggregate_figures, arrivals_module, cost_figures):
         monkeypatch.setattr(module, "save", found)
     return found
 
@@ -189,3 +191,23 @@ def test_names_of_near_points_do_not_overlap() -> None:
     renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [text.get_window_extent(renderer) for text in ax.texts]
     assert not any(one.overlaps(two) for index, one in enumerate(boxes) for two in boxes[:index])
+
+
+def test_who_never_got_there_counts_as_the_whole_budget(tmp_path: Path) -> None:
+    runs = [make_result(seed=seed) for seed in range(4)]
+    for run, samples in zip(runs, (10_000.0, 20_000.0, None, 30_000.0), strict=True):
+        run.time_to_target = {"samples": samples}
+    runs[3].status = "failed"  # it had been there before
+    every = panels(collect(save_all(tmp_path, *runs)))
+    (row,) = arrival_frame(every).to_dict("records")
+    assert (row["n"], row["reached"]) == (4, 2)
+    assert row["restricted_mean_samples"] == pytest.approx((10_000 + 20_000 + 50_000 + 50_000) / 4)
+    assert row["low"] < row["restricted_mean_samples"] < row["high"] <= 50_000
+    assert " 2/4 |" in arrival_table(every)
+    assert "32,500 [" in arrival_table(every)
+
+
+def test_a_built_in_method_looks_the_same_whoever_else_is_there() -> None:
+    alone, among = looks(["ppo"])["ppo"], looks(["another", "dpo", "grpo", "mine", "ppo"])
+    assert among["ppo"] == alone
+    assert len({(look.colour, str(look.dashes)) for look in among.values()}) == 5

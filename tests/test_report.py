@@ -76,7 +76,7 @@ def test_figures_are_linked_and_there(report: Path) -> None:
 
 def test_tables_as_csv(report: Path) -> None:
     tables = {path.stem: pd.read_csv(path) for path in (report.parent / "tables").iterdir()}
-    compared = {"comparison", "against_best", "overall", "verdicts", "pairs", "claims"}
+    compared = {"comparison", "against_best", "overall", "time_to_target", "verdicts", "pairs", "claims"}
     assert set(tables) == {"cells", "throughput", "failures"} | compared
     assert len(tables["cells"]) == 84
     assert len(tables["comparison"]) == 12

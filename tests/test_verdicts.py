@@ -140,6 +140,13 @@ def test_what_is_absent_is_not_measured(tmp_path: Path) -> None:
     assert found.words[1].level is not None, "the others are still shown"
 
 
+def test_nothing_is_concluded_from_smoke_runs(tmp_path: Path) -> None:
+    runs = [make_result("ppo", seed=seed) for seed in range(6)]
+    runs[0].provenance["smoke"] = True
+    claim = Claim("text", "ppo scores", "final_score", of=("ppo",), at_least=0.1)
+    assert claim_verdict(collect(save_all(tmp_path, *runs)), claim, RULES).verdict == NOT_MEASURED
+
+
 def test_claims_of_every_form(tmp_path: Path) -> None:
     collection = store(tmp_path, scored({"reinforce": 0.5, "ppo": 0.9, "trpo": 0.9}))
 

@@ -9,16 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from polobench.analysis.collection import Arm
-from polobench.analysis.hypothesis import (
-    detectable_difference,
-    difference,
-    difference_interval,
-    holm,
-    permutation_test,
-    seeds_needed,
-    smallest_p,
-)
-from polobench.analysis.statistics import Interval
+from polobench.analysis.hypothesis import Comparison, compare, holm, permutation_test, seeds_needed, smallest_p
+from polobench.analysis.statistics import CONFIDENCE
 from polobench.core.result import RunResult
 
 LEVEL = 0.05
@@ -29,17 +21,14 @@ class Contrast:
     """The mean final return of the best arm less that of another, on one task.
 
     Attributes:
-        interval: by Welch, 95 %, not adjusted.
+        compared: its interval at 95 %, not adjusted; detectable at `LEVEL` over the number of arms.
         p: permutation test, adjusted by Holm over the arms; NaN where the test was refused, and `reason` says why.
-        detectable: the smallest difference that a test at `LEVEL` over the number of arms finds at 80 %.
     """
 
     best: Arm
     other: Arm
-    difference: float
-    interval: Interval
+    compared: Comparison
     p: float
-    detectable: float
     reason: str = ""
 
 
@@ -64,10 +53,8 @@ def against_best(arms: Sequence[tuple[Arm, Sequence[RunResult]]]) -> list[Contra
         Contrast(
             best=best,
             other=arm,
-            difference=difference([(top, returns)]),
-            interval=difference_interval([(top, returns)]),
+            compared=compare([(top, returns)], alpha=alpha, confidence=CONFIDENCE),
             p=math.nan if refusal else p,
-            detectable=detectable_difference([(top, returns)], alpha=alpha),
             reason=refusal,
         )
         for (arm, returns), refusal, p in zip(others, refusals, holm(raw), strict=True)

@@ -129,6 +129,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """What two sides say of d before any verdict.
+
+    Attributes:
+        difference: d.
+        interval: of d, by Welch.
+        detectable: the smallest |d| that a test at the asked level would have found with a power of 80 %.
+        n: observations of the side with the fewest, on the task with the fewest.
+    """
+
+    difference: float
+    interval: Interval
+    detectable: float
+    n: int
+
+
+def compare(strata: Strata, *, alpha: float, confidence: float) -> Comparison:
+    """d with its interval at `confidence`, and what a test at `alpha` could have detected."""
+    interval = difference_interval(strata, confidence=confidence)
+    return Comparison(difference(strata), interval, detectable_difference(strata, alpha=alpha), interval.n)
+
+
+@dataclass(frozen=True)
 class _Error:
     """The standard error of d and the degrees of freedom of its estimate."""
 

@@ -58,10 +58,10 @@ class Measure:
 
 
 def observations(collection: Collection, label: str, measure: Measure) -> dict[Place, Array]:
-    """The numbers of one label at each place where it has any."""
+    """The numbers of one label at each place where it has any; nothing is concluded from smoke runs."""
     found: dict[Place, list[RunResult]] = {}
     for arm, runs in collection.of_kind(measure.kind).items():
-        if arm.label == label:
+        if arm.label == label and not any(run.provenance.get("smoke") is True for run in runs):
             for run in runs:
                 policy = str(run.gradient_noise.get("policy", ""))
                 found.setdefault((arm.task, arm.budget, arm.device, policy), []).append(run)

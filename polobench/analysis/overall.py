@@ -16,7 +16,7 @@ from polobench.analysis.aggregates import (
     optimality_gap,
     tail_score,
 )
-from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.collection import Collection
 from polobench.analysis.frame import solved
 from polobench.analysis.statistics import Array, Interval, wilson_interval
 from polobench.core.result import RunResult
@@ -45,10 +45,13 @@ class Comparable:
 
 def comparables(collection: Collection) -> list[Comparable]:
     """Every largest such group of the learning arms, most tasks first; a smoke run has no part."""
+    arms = collection.of_kind("learning")
+    speaking = {arm.task for arm, runs in arms.items() if any(run.snapshots for run in runs)}
     tasks: dict[tuple[str, str, str, str], dict[str, list[RunResult]]] = {}
-    for arm, runs in collection.of_kind("learning").items():
+    for arm, runs in arms.items():
+        world = LANGUAGE if arm.task in speaking else CONTROL  # only a language model says something
         if all(run.final_score is not None for run in runs) and not any(run.provenance.get("smoke") for run in runs):
-            tasks.setdefault((_world(collection, arm), arm.device, arm.task, arm.budget), {})[arm.label] = runs
+            tasks.setdefault((world, arm.device, arm.task, arm.budget), {})[arm.label] = runs
     groups: dict[tuple[str, str, tuple[str, ...]], list[tuple[tuple[str, str], dict[str, list[RunResult]]]]] = {}
     for (world, device, task, budget), found in sorted(tasks.items()):
         groups.setdefault((world, device, tuple(sorted(found))), []).append(((task, budget), found))
@@ -61,12 +64,6 @@ def comparables(collection: Collection) -> list[Comparable]:
         )
         for (world, device, labels), members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
-
-
-def _world(collection: Collection, arm: Arm) -> str:
-    """Only a language model says something before and after training."""
-    twins = [runs for other, runs in collection.of_kind("learning").items() if other.task == arm.task]
-    return LANGUAGE if any(run.snapshots for runs in twins for run in runs) else CONTROL
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ import numpy as np
 from polobench.analysis.claims import Claim, Claims, Column
 from polobench.analysis.collection import Collection
 from polobench.analysis.hypothesis import (
+    Comparison,
     Strata,
-    detectable_difference,
-    difference,
-    difference_interval,
+    compare,
     holm,
     permutation_test,
     seeds_needed,
@@ -55,29 +54,12 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The measures of two methods at the places that both were measured at.
-
-    Attributes:
-        difference: of means, averaged over places; a logarithm where the measure is a ratio.
-        interval: at the Bonferroni level.
-        detectable: the smallest difference that a test at that level would have found with a power of 80 %.
-        n: observations a side at the place with the fewest.
-    """
-
-    difference: float
-    interval: Interval
-    detectable: float
-    n: int
-    places: tuple[Place, ...]
-
-
-@dataclass(frozen=True)
 class PairVerdict:
     """Whether the measure of `more` exceeds that of `less`.
 
     Attributes:
-        compared: None where there is no place that both were measured at.
+        compared: at the `places` that both were measured at, its interval at the Bonferroni level; a logarithm where
+            the measure is a ratio. None where there is no such place.
         p: adjusted by Holm, NaN where there was no test.
         reason: why it was not measured, or why a test was refused.
     """
@@ -86,6 +68,7 @@ class PairVerdict:
     more: str
     verdict: str
     compared: Comparison | None = None
+    places: tuple[Place, ...] = ()
     p: float = math.nan
     reason: str = ""
 
@@ -210,16 +193,16 @@ def _draft(observed: Observed, less: str, more: str, measure: Measure, alpha: fl
         who = f"no such cells of {' and '.join(absent)}" if absent else "no place where both were measured"
         return PairVerdict(less, more, NOT_MEASURED, reason=who)
     strata = [(observed[more][place], observed[less][place]) for place in places]
-    compared = Comparison(
-        difference(strata),
-        difference_interval(strata, confidence=1 - alpha),
-        detectable_difference(strata, alpha=alpha),
-        min(len(side) for pair in strata for side in pair),
-        tuple(places),
-    )
     refused = _refusal(strata, len({place[0] for place in places}), measure, alpha, rules)
-    p = math.nan if refused else permutation_test(strata).p
-    return PairVerdict(less, more, UNDECIDED, compared, p, refused)
+    return PairVerdict(
+        less,
+        more,
+        UNDECIDED,
+        compare(strata, alpha=alpha, confidence=1 - alpha),
+        tuple(places),
+        math.nan if refused else permutation_test(strata).p,
+        refused,
+    )
 
 
 def _refusal(strata: Strata, tasks: int, measure: Measure, alpha: float, rules: Claims) -> str:

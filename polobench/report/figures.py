@@ -12,8 +12,9 @@ from polobench.analysis.gradient_noise import gradient_noises
 from polobench.analysis.overall import comparables
 from polobench.analysis.summary import throughputs
 from polobench.report.aggregate_figures import compared, draw_improvements, draw_profiles
+from polobench.report.arrivals import draw_arrivals, has_reached
 from polobench.report.article_figures import draw_article
-from polobench.report.cost_figures import draw_arrivals, draw_costs, has_costs, has_reached
+from polobench.report.cost_figures import draw_costs, has_costs
 from polobench.report.noise_figures import draw_noise, noise_panels
 from polobench.report.panels import Drawn, Panel, panels
 from polobench.report.policy_figures import draw_accuracies, draw_policy

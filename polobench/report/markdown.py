@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,25 +11,23 @@ from polobench.analysis.claims import Claims
 from polobench.analysis.collection import Collection, OnProgress, collect
 from polobench.analysis.frame import frame
 from polobench.analysis.summary import comparisons, losses, throughputs
-from polobench.core.checks import KINDS
 from polobench.core.errors import UsageError
 from polobench.report import article, language
 from polobench.report.aggregate_figures import IMPROVEMENT_CAPTION, PROFILE_CAPTION
 from polobench.report.answers import SMOKE, caveats, is_smoke
-from polobench.report.cost_figures import COST_CAPTION, TIME_CAPTION
+from polobench.report.arrivals import TIME_CAPTION, arrival_frame, arrival_table
+from polobench.report.cost_figures import COST_CAPTION
 from polobench.report.figures import draw_all
 from polobench.report.findings import Findings
 from polobench.report.gradient_noise import NOISE_CAPTION, noise_frame, noise_section
 from polobench.report.origins import (
-    commit_text,
     hyperparameter_tables,
     provenance_table,
     reproduce_section,
-    span,
-    studies,
+    what_was_run,
 )
 from polobench.report.overall import Groups, overall_answer, overall_frame, overall_section
-from polobench.report.panels import Drawn
+from polobench.report.panels import Drawn, panels
 from polobench.report.tables import (
     comparison_frame,
     comparison_text_table,
@@ -42,7 +40,7 @@ from polobench.report.tables import (
     throughput_text_table,
 )
 from polobench.report.tasks import contrast_frame, task_sections
-from polobench.report.text import escape, plain, runs_of
+from polobench.report.text import escape, plain
 from polobench.report.tuning import tuning_frame, tuning_section
 from polobench.report.verdicts import (
     TABLE_NOTE,
@@ -129,7 +127,7 @@ def markdown(collection: Collection, drawn: Sequence[Drawn], findings: Findings 
     findings = findings or Findings.of(collection)
     groups, verdicts = findings.groups, findings.verdicts
     sections = (
-        ("", _what_was_run(collection)),
+        ("", what_was_run(collection)),
         ("The answer", _answer(groups, verdicts)),
         ("Method comparison", _method_comparison(groups, verdicts)),
         ("Before you read on", "\n".join(f"- {note}" for note in caveats(collection))),
@@ -163,7 +161,7 @@ def _figure_sections(collection: Collection, drawn: Sequence[Drawn]) -> tuple[tu
         ("Learning curves", _figures(drawn, "returns", RETURN_CAPTION)),
         ("Performance profiles", _figures(drawn, "profiles", PROFILE_CAPTION)),
         ("Probability of improvement", _figures(drawn, "improvement", IMPROVEMENT_CAPTION)),
-        ("Time to target", _figures(drawn, "time_to_target", TIME_CAPTION)),
+        ("Time to target", _arrivals(collection, drawn)),
         ("Loss and KL", _updates(collection, drawn)),
         ("Cost against score", _figures(drawn, "cost", COST_CAPTION)),
         ("Throughput", _throughput(collection, drawn)),
@@ -185,36 +183,14 @@ def _details(collection: Collection) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _what_was_run(collection: Collection) -> str:
-    cells = [result for result in collection.cells if result.status != "skipped"]
-    if not cells:
-        return "The store holds no cell that ran."
-    kinds = {kind: sum(result.kind == kind for result in cells) for kind in KINDS}
-    origins = [result.provenance for result in cells]
-    versions = [found for item in origins if isinstance(found := item.get("versions"), dict)]
-    facts = {
-        "Study": _listed(studies(collection)),
-        "Cells": ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in kinds.items() if count),
-        "Tasks": _listed(result.task for result in cells),
-        "Methods": _listed(result.label for result in cells),
-        "Seeds": runs_of([result.seed for result in cells]),
-        "Budget": _listed((arm.budget for arm in collection.of_kind("learning")), separator="; "),
-        "Devices": _listed(str(item.get("device_name") or "unknown") for item in origins),
-        "Processor": _listed(str(item.get("cpu_model") or "unknown") for item in origins),
-        "Started": f"{span(result.started_at for result in cells)} (UTC)",
-        "Commit": _listed(commit_text(item) for item in origins),
-        "Versions": _listed(f"{name} {value}" for found in versions for name, value in found.items()),
-    }
-    return "\n".join(f"- {name}: {text}" for name, text in facts.items() if text)
-
-
-def _listed(items: Iterable[str], separator: str = ", ") -> str:
-    return separator.join(escape(item) for item in sorted(set(items)))
-
-
 def _figures(drawn: Sequence[Drawn], section: str, caption: str) -> str:
     links = [f"![{escape(item.subject)}](figures/{item.path.name})" for item in drawn if item.section == section]
     return "\n\n".join([*links, caption]) if links else ""
+
+
+def _arrivals(collection: Collection, drawn: Sequence[Drawn]) -> str:
+    figures = _figures(drawn, "time_to_target", TIME_CAPTION)
+    return "\n\n".join(part for part in (figures, arrival_table(panels(collection))) if part)
 
 
 def _updates(collection: Collection, drawn: Sequence[Drawn]) -> str:
@@ -281,6 +257,7 @@ def _write_tables(collection: Collection, findings: Findings, folder: Path) -> N
         "comparison": comparison_frame(comparisons(collection)),
         "against_best": contrast_frame(collection),
         "overall": overall_frame(findings.groups),
+        "time_to_target": arrival_frame(panels(collection)),
         "throughput": throughput_frame(throughputs(collection)),
         "gradient_noise": noise_frame(collection),
         "failures": failures_frame(collection),

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from polobench.analysis.collection import Arm, Collection
+from polobench.core.checks import KINDS
 from polobench.core.result import RunResult
 from polobench.report.tables import TextTable
 from polobench.report.text import NOTHING, escape, runs_of
@@ -144,6 +145,34 @@ def _command(tasks: str, device: str, budget: str, seeds: str, timed: int, metho
 def is_word(text: str) -> bool:
     """Whether a shell reads it as one plain argument that is no option."""
     return bool(_SAFE_WORD.fullmatch(text))
+
+
+def what_was_run(collection: Collection) -> str:
+    """The study, its cells, the machine, the time and the code, a line each."""
+    cells = [result for result in collection.cells if result.status != "skipped"]
+    if not cells:
+        return "The store holds no cell that ran."
+    kinds = {kind: sum(result.kind == kind for result in cells) for kind in KINDS}
+    origins = [result.provenance for result in cells]
+    versions = [found for item in origins if isinstance(found := item.get("versions"), dict)]
+    facts = {
+        "Study": _listed(studies(collection)),
+        "Cells": ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in kinds.items() if count),
+        "Tasks": _listed(result.task for result in cells),
+        "Methods": _listed(result.label for result in cells),
+        "Seeds": runs_of([result.seed for result in cells]),
+        "Budget": _listed((arm.budget for arm in collection.of_kind("learning")), separator="; "),
+        "Devices": _listed(str(item.get("device_name") or "unknown") for item in origins),
+        "Processor": _listed(str(item.get("cpu_model") or "unknown") for item in origins),
+        "Started": f"{span(result.started_at for result in cells)} (UTC)",
+        "Commit": _listed(commit_text(item) for item in origins),
+        "Versions": _listed(f"{name} {value}" for found in versions for name, value in found.items()),
+    }
+    return "\n".join(f"- {name}: {text}" for name, text in facts.items() if text)
+
+
+def _listed(items: Iterable[str], separator: str = ", ") -> str:
+    return separator.join(escape(item) for item in sorted(set(items)))
 
 
 def reproduce_section(collection: Collection) -> str:

@@ -28,6 +28,7 @@ DPI = 120
 PALETTE = 256  # colours
 GREY = "#555555"
 LARGEST_DRAWN = 1e100
+BUILT_IN = ("dpo", "grpo", "ppo", "reinforce", "trpo", "ranking", "random")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _RC: Any = {
     "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10,
@@ -47,14 +48,18 @@ class Look:
 def looks(labels: Sequence[str]) -> dict[str, Look]:
     """A look for each label of a store; past ten labels the colours come again with other dashes.
 
+    The built-in methods look the same in every report, whoever else is in it.
+
     Args:
         labels: all of the store in a fixed order.
     """
     palette = seaborn.color_palette("colorblind")
     size = len(palette)
+    others = [label for label in labels if label not in BUILT_IN]
     return {
         label: Look(palette[index % size], _DASHES[(index + index // size) % len(_DASHES)])
-        for index, label in enumerate(labels)
+        for index, label in enumerate((*BUILT_IN, *others))
+        if label in labels
     }
 
 

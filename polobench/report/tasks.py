@@ -84,19 +84,20 @@ def task_contrasts(collection: Collection, group: Sequence[ArmSummary]) -> list[
 
 def _contrast_table(contrasts: Sequence[Contrast], group: Sequence[ArmSummary]) -> TextTable:
     arms = [item.arm for item in group]
-    decimals = decimals_for(group[0].floor, group[0].target, [item.difference for item in contrasts])
+    decimals = decimals_for(group[0].floor, group[0].target, [item.compared.difference for item in contrasts])
     best = arm_name(contrasts[0].best, arms)
     headers = [f"{best} against", "difference [95 %]", "p (Holm)", "detectable at 80 %", "test refused"]
     return TextTable(headers, [_contrast_row(item, arms, decimals) for item in contrasts], "lrrrl")
 
 
 def _contrast_row(item: Contrast, arms: Sequence[Arm], decimals: int) -> list[str]:
+    found = item.compared
     p = NOTHING if math.isnan(item.p) else "< 0.001" if item.p < 0.001 else number(item.p, 3)
     return [
         arm_name(item.other, arms),
-        f"{number(item.difference, decimals)} {ends(item.interval, decimals)}".strip(),
+        f"{number(found.difference, decimals)} {ends(found.interval, decimals)}".strip(),
         p,
-        number(item.detectable, decimals),
+        number(found.detectable, decimals),
         escape(item.reason) or NOTHING,
     ]
 
@@ -105,9 +106,10 @@ def contrast_frame(collection: Collection) -> pd.DataFrame:
     """Every number of the tables against the best."""
     return table_of(
         arm_columns(item.other)
-        | {"best": item.best.label, "difference": item.difference}
-        | {"low": item.interval.low, "high": item.interval.high, "interval": f"95 % {item.interval.method}"}
-        | {"p_holm": item.p, "detectable_difference": item.detectable, "refused": item.reason}
+        | {"best": item.best.label, "difference": item.compared.difference}
+        | {"low": item.compared.interval.low, "high": item.compared.interval.high}
+        | {"interval": f"95 % {item.compared.interval.method}", "p_holm": item.p}
+        | {"detectable_difference": item.compared.detectable, "refused": item.reason}
         for group in comparisons(collection).values()
         if not is_smoke(group)
         for item in task_contrasts(collection, group)

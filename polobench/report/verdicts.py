@@ -168,7 +168,7 @@ def _pair_row(pair: PairVerdict, measure: Measure) -> list[str]:
         _p(pair.p),
         _shown(found.detectable, measure),
         str(found.n),
-        str(len(found.places)),
+        str(len(pair.places)),
         escape(pair.reason),
     ]
 
@@ -213,7 +213,7 @@ def _measured(item: ClaimVerdict) -> str:
     parts += [
         f"{escape(pair.more)} {'over' if measure.is_ratio else 'less'} {escape(pair.less)} "
         f"{_shown(pair.compared.difference, measure)} {_ends(pair.compared.interval, measure)}, p = {_p(pair.p)}, "
-        f"n = {pair.compared.n} x {len(pair.compared.places)}"
+        f"n = {pair.compared.n} x {len(pair.places)}"
         for pair in item.pairs
         if pair.compared
     ]
@@ -272,7 +272,7 @@ def _pair_numbers(pair: PairVerdict, measure: Measure) -> dict[str, object]:
         numbers = {"difference": found.difference} | ends
         row |= {name: math.exp(value) if measure.is_ratio else value for name, value in numbers.items()}
         row |= {"interval": f"Bonferroni {found.interval.method}", "p_holm": pair.p, "n": found.n}
-        row |= {"places": len(found.places)}
+        row |= {"places": len(pair.places)}
     return row | {"reason": pair.reason}
 
 
