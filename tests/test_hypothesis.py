@@ -70,6 +70,20 @@ def test_p_of_drawn_arrangements_is_never_zero() -> None:
     assert found.p == found.smallest_p == 1 / 1000
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.15, 0.25])
+def test_the_limit_of_many_observations_agrees_with_drawn_ones(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skewed and unequal; fault: the variance with replacement would be off by the shift's square alone."""
+    rng = np.random.default_rng(11)
+    strata = [(rng.exponential(1.0, 120) + shift, rng.exponential(1.0, 150)) for _ in range(2)]
+    limit = permutation_test(strata)
+    monkeypatch.setattr(hypothesis, "MANY", 1_000)
+    drawn = permutation_test(strata)
+    assert limit.difference == drawn.difference
+    assert limit.p == pytest.approx(drawn.p, abs=0.002 + 4 * math.sqrt(drawn.p * (1 - drawn.p) / hypothesis.DRAWS))
+    constant = [(np.ones(1_000), np.ones(1_000))]
+    assert permutation_test(constant).p == 1.0
+
+
 @pytest.mark.parametrize(("n", "p"), [(3, 0.1), (4, 2 / 70), (5, 2 / 252), (8, 2 / 12870)])
 def test_smallest_p_is_what_separated_data_reach(n: int, p: float) -> None:
     strata = [(np.arange(n) + 100.0, np.arange(n) * 1.0)]

@@ -13,7 +13,7 @@ from synthetic import failed, make_result, make_throughput, noise_cell, save_all
 
 from polobench.analysis.claims import Claim, Claims, Column, load_claims
 from polobench.analysis.collection import Collection, collect
-from polobench.analysis.measures import MEASURES, observations
+from polobench.analysis.measures import MEASURES, Observations, observations
 from polobench.analysis.survival import restricted_mean
 from polobench.analysis.verdicts import (
     CONTRADICTED,
@@ -59,7 +59,7 @@ def scored(means: dict[str, float], spread: float = 0.02) -> Callable[[str, int]
 
 
 def words(collection: Collection, column: Column = COLUMN, rules: Claims = RULES) -> dict[str, str]:
-    return {word.method: word.verdict for word in column_verdict(collection, column, rules).words}
+    return {word.method: word.verdict for word in column_verdict(Observations(collection), column, rules).words}
 
 
 def test_planted_differences_support_every_word(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_difference_too_small_to_matter_contradicts(tmp_path: Path) -> None:
 
 def test_noise_leaves_it_undecided_and_says_what_could_have_been_seen(tmp_path: Path) -> None:
     collection = store(tmp_path, scored({"reinforce": 0.6, "ppo": 0.66, "trpo": 0.66}, spread=0.3))
-    found = column_verdict(collection, COLUMN, RULES)
+    found = column_verdict(Observations(collection), COLUMN, RULES)
     assert {pair.verdict for pair in found.pairs} == {UNDECIDED}
     assert all(pair.compared is not None and pair.compared.detectable > 0.2 for pair in found.pairs)
 
@@ -99,7 +99,7 @@ def test_a_threshold_changes_a_verdict(tmp_path: Path) -> None:
 
 def test_one_task_needs_eight_seeds(tmp_path: Path) -> None:
     means = {"reinforce": 0.2, "ppo": 0.9, "trpo": 0.9}
-    few = column_verdict(store(tmp_path / "few", scored(means), 7, TASKS[:1]), COLUMN, RULES)
+    few = column_verdict(Observations(store(tmp_path / "few", scored(means), 7, TASKS[:1])), COLUMN, RULES)
     assert {pair.verdict for pair in few.pairs} == {UNDECIDED}
     assert few.pairs[0].reason == "7 seeds on one task; 8 are needed"
     enough = words(store(tmp_path / "enough", scored(means), 8, TASKS[:1]))
@@ -109,7 +109,7 @@ def test_one_task_needs_eight_seeds(tmp_path: Path) -> None:
 def test_a_test_that_cannot_reach_its_level_is_refused(tmp_path: Path) -> None:
     rules = dataclasses.replace(RULES, least_seeds=2, least_seeds_on_one_task=2)
     collection = store(tmp_path, scored({"reinforce": 0.2, "ppo": 0.9, "trpo": 0.9}), 3, TASKS[:1])
-    found = column_verdict(collection, COLUMN, rules)
+    found = column_verdict(Observations(collection), COLUMN, rules)
     assert found.pairs[0].verdict == UNDECIDED
     assert math.isnan(found.pairs[0].p)
     assert found.pairs[0].reason == "no data of this size could reach p = 0.025; 5 seeds are needed"
@@ -124,7 +124,7 @@ def test_failed_runs_count_at_the_floor(tmp_path: Path) -> None:
             good.final_score, poor.final_score = 0.9 + 0.001 * seed, 0.6 + 0.001 * seed
             results += [failed(good) if seed < 3 else good, poor]
     column = dataclasses.replace(COLUMN, words={"reinforce": "poor", "ppo": "good"})
-    found = column_verdict(collect(save_all(tmp_path, *results)), column, RULES)
+    found = column_verdict(Observations(collect(save_all(tmp_path, *results))), column, RULES)
     assert found.pairs[0].compared is not None
     assert found.pairs[0].compared.difference == pytest.approx(0.45 - 0.6, abs=0.01)
     assert found.words[0].verdict != SUPPORTED
@@ -133,7 +133,7 @@ def test_failed_runs_count_at_the_floor(tmp_path: Path) -> None:
 def test_what_is_absent_is_not_measured(tmp_path: Path) -> None:
     collection = store(tmp_path, scored({"reinforce": 0.5, "ppo": 0.9, "trpo": 0.9}))
     column = dataclasses.replace(COLUMN, words={**COLUMN.words, "grpo": "good"})
-    found = column_verdict(collection, column, RULES)
+    found = column_verdict(Observations(collection), column, RULES)
     assert words(collection, column)["grpo"] == NOT_MEASURED
     assert "no such cells of grpo" in [pair.reason for pair in found.pairs]
     assert words(collection, column)["reinforce"] == UNDECIDED, "one of its pairs is not known"
@@ -144,14 +144,14 @@ def test_nothing_is_concluded_from_smoke_runs(tmp_path: Path) -> None:
     runs = [make_result("ppo", seed=seed) for seed in range(6)]
     runs[0].provenance["smoke"] = True
     claim = Claim("text", "ppo scores", "final_score", of=("ppo",), at_least=0.1)
-    assert claim_verdict(collect(save_all(tmp_path, *runs)), claim, RULES).verdict == NOT_MEASURED
+    assert claim_verdict(Observations(collect(save_all(tmp_path, *runs))), claim, RULES).verdict == NOT_MEASURED
 
 
 def test_claims_of_every_form(tmp_path: Path) -> None:
     collection = store(tmp_path, scored({"reinforce": 0.5, "ppo": 0.9, "trpo": 0.9}))
 
     def verdict(**form: object) -> str:
-        return claim_verdict(collection, Claim("text", "something", "final_score", **form), RULES).verdict
+        return claim_verdict(Observations(collection), Claim("text", "something", "final_score", **form), RULES).verdict
 
     assert verdict(less=("reinforce",), more=("ppo", "trpo"), smallest_effect=0.05) == SUPPORTED
     assert verdict(less=("ppo",), more=("reinforce",), smallest_effect=0.05) == CONTRADICTED
@@ -166,7 +166,7 @@ def test_claims_of_every_form(tmp_path: Path) -> None:
 def test_a_share_has_wilsons_interval(tmp_path: Path) -> None:
     collection = collect(save_all(tmp_path, *(make_result("ppo", seed=seed) for seed in range(6))))
     claim = Claim("text", "needs no reward", "works_without_rewards", of=("ppo",), at_least=0.5)
-    found = claim_verdict(collection, claim, RULES)
+    found = claim_verdict(Observations(collection), claim, RULES)
     assert found.levels is not None
     assert found.levels["ppo"].interval.method == "Wilson"
     assert found.verdict == SUPPORTED, "6 of 6 has a lower end of 0.61"
@@ -213,12 +213,12 @@ def test_costs_are_ratios(tmp_path: Path) -> None:
             results += [cheap, dear]
     collection = collect(save_all(tmp_path, *results))
     claim = Claim("text", "dear", "cpu_seconds", less=("ppo",), more=("trpo",), smallest_effect=1.25)
-    (pair,) = claim_verdict(collection, claim, RULES).pairs
+    (pair,) = claim_verdict(Observations(collection), claim, RULES).pairs
     assert pair.compared is not None
     assert math.exp(pair.compared.difference) == pytest.approx(2.0)
     assert pair.verdict == SUPPORTED
     dearer = dataclasses.replace(claim, smallest_effect=2.5)
-    assert claim_verdict(collection, dearer, RULES).verdict == CONTRADICTED
+    assert claim_verdict(Observations(collection), dearer, RULES).verdict == CONTRADICTED
 
 
 def test_update_seconds_are_a_thousand_samples_of_a_round(tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def _wins(mine: Array, theirs: Array) -> Array:
 
 def _weights(n: int, resamples: int, rng: np.random.Generator) -> Array:
     """`[R, n]` the share of each resample that each of n runs has."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    places = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(places.ravel(), minlength=resamples * n).reshape(resamples, n) / n
 
 
 def _interval(found: Array, methods: Sequence[Scores], confidence: float) -> Interval:

@@ -5,7 +5,8 @@
 A task is a stratum: runs of different tasks are never exchanged for one another.
 
 Sources: Fisher 1935, "The Design of Experiments" (permutation); Edgington 1969 and Phipson and Smyth 2010, "Permutation
-P-values Should Never Be Zero" (p = (1 + count) / (1 + draws) where permutations are drawn); Holm 1979, "A Simple
+P-values Should Never Be Zero" (p = (1 + count) / (1 + draws) where permutations are drawn); Hoeffding 1951, "A
+Combinatorial Central Limit Theorem" (the limit of many observations); Holm 1979, "A Simple
 Sequentially Rejective Multiple Test Procedure"; Welch 1947 and Satterthwaite 1946 (the interval's degrees of freedom);
 Cohen 1988, "Statistical Power Analysis", section 2.4 (smallest detectable difference).
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from polobench.analysis.statistics import CONFIDENCE, Array, Interval
@@ -25,6 +27,7 @@ from polobench.analysis.statistics import CONFIDENCE, Array, Interval
 Strata = Sequence[tuple[Array, Array]]  # x and y on each task, `[n]` and `[m]`
 LARGEST_ENUMERATION = 100_000
 DRAWS = 19_999
+MANY = 100  # observations a side and task from which the normal limit of the arrangements is taken
 POWER = 0.8
 WELCH = "Welch, stratified by task"
 STUDENT = "Student, stratified by task"
@@ -39,7 +42,7 @@ class Permutation:
         difference: d.
         p: the share of arrangements whose |d| is at least the one seen.
         smallest_p: that data of these sizes could have given.
-        exact: every arrangement was looked at.
+        exact: every arrangement was looked at; else some were drawn, or with many observations the normal limit taken.
     """
 
     difference: float
@@ -54,7 +57,9 @@ def difference(strata: Strata) -> float:
 
 
 def permutation_test(strata: Strata, *, draws: int = DRAWS, seed: int = 0) -> Permutation:
-    """Exchange runs between x and y within each task, every way once if these are few enough, else `draws` ways.
+    """Exchange runs between x and y within each task: every way once if these are few enough, else `draws` ways.
+
+    With `MANY` observations on every side |d| over all ways is normal to within what `draws` could tell.
 
     Args:
         strata: at least one task, at least one finite value on each side.
@@ -62,6 +67,9 @@ def permutation_test(strata: Strata, *, draws: int = DRAWS, seed: int = 0) -> Pe
     """
     observed = difference(strata)
     tolerance = _ROUNDING * max(1e-300, *(float(np.abs(np.concatenate(pair)).max()) for pair in strata))
+    if _has_many(strata):
+        p = float(2 * norm.sf(abs(observed) / spread)) if (spread := _arranged_deviation(strata)) > 0 else 1.0
+        return Permutation(observed, p, smallest_p(strata, draws=draws), exact=False)
     exact = _arrangements(strata) <= LARGEST_ENUMERATION
     found = _enumerated(strata) if exact else _drawn(strata, draws, np.random.default_rng(seed))
     extreme = int((np.abs(found) >= abs(observed) - tolerance).sum())
@@ -78,10 +86,21 @@ def smallest_p(strata: Strata, *, draws: int = DRAWS) -> float:
 
     An arrangement and the one that exchanges all of x and y have the same |d| where sizes are equal on every task.
     """
+    if _has_many(strata):
+        return 0.0  # it has more zeros than a float can hold
     mirrored = 2 if all(len(x) == len(y) for x, y in strata) else 1
-    return max(
-        mirrored / _arrangements(strata), 0.0 if _arrangements(strata) <= LARGEST_ENUMERATION else 1 / (1 + draws)
-    )
+    ways = _arrangements(strata)
+    return mirrored / ways if ways <= LARGEST_ENUMERATION else 1 / (1 + draws)
+
+
+def _has_many(strata: Strata) -> bool:
+    return min(len(side) for pair in strata for side in pair) >= MANY
+
+
+def _arranged_deviation(strata: Strata) -> float:
+    """The standard deviation of d over all arrangements: on each task that of a sum drawn without replacement."""
+    parts = [np.concatenate((x, y)).var(ddof=1) * (len(x) + len(y)) / (len(x) * len(y)) for x, y in strata]
+    return math.sqrt(sum(parts)) / len(strata)
 
 
 def seeds_needed(alpha: float, tasks: int) -> int:

@@ -57,6 +57,20 @@ class Measure:
     is_share: bool = False
 
 
+class Observations:
+    """The numbers of a collection by label and measure, each made once however many claims read it."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._known: dict[tuple[str, str], dict[Place, Array]] = {}
+
+    def of(self, label: str, name: str) -> dict[Place, Array]:
+        """The numbers of one label at each place where it has any, of the measure of that name."""
+        if (label, name) not in self._known:
+            self._known[label, name] = observations(self._collection, label, MEASURES[name])
+        return self._known[label, name]
+
+
 def observations(collection: Collection, label: str, measure: Measure) -> dict[Place, Array]:
     """The numbers of one label at each place where it has any; nothing is concluded from smoke runs."""
     found: dict[Place, list[RunResult]] = {}

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from polobench.analysis.claims import Claim, Claims, Column
-from polobench.analysis.collection import Collection
 from polobench.analysis.hypothesis import (
     Comparison,
     Strata,
@@ -30,7 +29,7 @@ from polobench.analysis.hypothesis import (
     smallest_p,
     stratified_mean_interval,
 )
-from polobench.analysis.measures import MEASURES, Measure, Place, observations
+from polobench.analysis.measures import MEASURES, Measure, Observations, Place
 from polobench.analysis.statistics import Array, Interval, wilson_interval
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
@@ -114,12 +113,12 @@ class ClaimVerdict:
     reason: str = ""
 
 
-def column_verdict(collection: Collection, column: Column, rules: Claims) -> ColumnVerdict:
+def column_verdict(observations: Observations, column: Column, rules: Claims) -> ColumnVerdict:
     """Test every word of a column."""
-    observed = _observed(collection, list(column.words), column.measure)
+    observed = _observed(observations, list(column.words), column.measure)
     shared = _shared(list(observed.values()))
     pairs = _pair_verdicts(observed, column.pairs, column.measure, column.smallest_effect, rules)
-    also = {name: _observed(collection, list(column.words), name) for name in column.also}
+    also = {name: _observed(observations, list(column.words), name) for name in column.also}
     words = []
     for method, word in column.words.items():
         mine = tuple(pair for pair in pairs if method in (pair.less, pair.more))
@@ -129,14 +128,14 @@ def column_verdict(collection: Collection, column: Column, rules: Claims) -> Col
     return ColumnVerdict(column, tuple(words), pairs, tuple(shared))
 
 
-def claim_verdict(collection: Collection, claim: Claim, rules: Claims) -> ClaimVerdict:
+def claim_verdict(observations: Observations, claim: Claim, rules: Claims) -> ClaimVerdict:
     """Test one sentence."""
     if claim.not_testable:
         return ClaimVerdict(claim, NOT_TESTABLE, reason=claim.not_testable)
     labels = dict.fromkeys((*claim.less, *claim.more, *claim.of))
     observed = {
         label: {place: values for place, values in found.items() if not claim.tasks or place[0] in claim.tasks}
-        for label, found in _observed(collection, list(labels), claim.measure).items()
+        for label, found in _observed(observations, list(labels), claim.measure).items()
     }
     if claim.of:
         return _level_verdict(observed, claim, rules)
@@ -144,8 +143,8 @@ def claim_verdict(collection: Collection, claim: Claim, rules: Claims) -> ClaimV
     return ClaimVerdict(claim, _together([pair.verdict for pair in pairs]), pairs)
 
 
-def _observed(collection: Collection, labels: Sequence[str], measure: str) -> Observed:
-    return {label: observations(collection, label, MEASURES[measure]) for label in labels}
+def _observed(observations: Observations, labels: Sequence[str], measure: str) -> Observed:
+    return {label: observations.of(label, measure) for label in labels}
 
 
 def _shared(found: Sequence[Mapping[Place, Array]]) -> list[Place]:

@@ -40,7 +40,8 @@ def costs(panel: Panel, runs: Sequence[RunResult]) -> tuple[Array, Array]:
     seconds = np.array([getattr(run.ledger, axis) for run in runs], np.float64)
     samples = np.array([run.ledger.samples for run in runs], np.float64)
     cost = np.divide(1000 * seconds, samples, out=np.full(len(runs), math.nan), where=(samples > 0) & (seconds > 0))
-    scores = [run.final_score if has_target(panel) else run.final_return for run in runs]
+    scored = has_target(panel)
+    scores = [run.final_score if scored else run.final_return for run in runs]
     return cost, np.array(scores, np.float64)
 
 

@@ -141,7 +141,7 @@ def save(figure: Figure, path: Path) -> Path:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     image = Image.open(drawn).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
-    image.save(path, format="png", optimize=True, dpi=(DPI, DPI))
+    image.save(path, format="png", dpi=(DPI, DPI))
     return path
 
 

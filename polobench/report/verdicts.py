@@ -10,7 +10,7 @@ import pandas as pd
 from polobench.analysis.claims import Claims
 from polobench.analysis.collection import Collection
 from polobench.analysis.frame import table_of
-from polobench.analysis.measures import MEASURES, Measure, Place
+from polobench.analysis.measures import MEASURES, Measure, Observations, Place
 from polobench.analysis.statistics import Interval
 from polobench.analysis.verdicts import (
     CONTRADICTED,
@@ -48,8 +48,9 @@ class Verdicts:
 
     def __init__(self, collection: Collection, rules: Claims) -> None:
         self.rules = rules
-        self.columns = [column_verdict(collection, column, rules) for column in rules.columns]
-        self.claims = [claim_verdict(collection, claim, rules) for claim in rules.claims]
+        observations = Observations(collection)
+        self.columns = [column_verdict(observations, column, rules) for column in rules.columns]
+        self.claims = [claim_verdict(observations, claim, rules) for claim in rules.claims]
 
     @property
     def has_words(self) -> bool:
