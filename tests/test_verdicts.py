@@ -264,6 +264,19 @@ MISTAKES = {
         '[[column]]\nname="c"\nmeasure="final_score"\nsmallest_effect=0.1\norder=[["low"]]\nwords={ppo="mighty"}\n',
         "'mighty'",
     ),
+    "a level that is none": ("level = 2\n", "level is 2, it must be a number between 0 and 1"),
+    "too few seeds": ("least_seeds = 'many'\n", "least_seeds is 'many', it must be an integer of at least 2"),
+    "no table": ("claim = 3\n", "claim is 3, it must be a list of tables"),
+    "a name for a list": (
+        '[[claim]]\nsource="s"\nsays="x"\nmeasure="final_score"\nof="ppo"\nat_least=1\n', "it must be a list of names"
+    ),
+    "a word for a number": (
+        '[[claim]]\nsource="s"\nsays="x"\nmeasure="final_score"\nof=["a"]\nat_least="much"\n', "must be a number"
+    ),
+    "words as a list": (
+        '[[column]]\nname="c"\nmeasure="final_score"\nsmallest_effect=0.1\norder=[["low"]]\nwords=["ppo"]\n',
+        "must be a table of words",
+    ),
     "no name": ('[[column]]\nmeasure="final_score"\nsmallest_effect=0.1\norder=[["a"]]\nwords={ppo="a"}\n', "name"),
 }  # fmt: skip
 
@@ -271,9 +284,10 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_in_the_file_is_one_line(name: str, tmp_path: Path) -> None:
     text, said = MISTAKES[name]
-    rules = "" if name == "nothing" else "level = 0.05\nleast_seeds_on_one_task = 8\nleast_seeds = 5\n"
+    rules = {"level": 0.05, "least_seeds_on_one_task": 8, "least_seeds": 5} if name != "nothing" else {}
+    given = text.partition(" ")[0]
     path = tmp_path / "claims.toml"
-    path.write_text(rules + text)
+    path.write_text("".join(f"{key} = {value}\n" for key, value in rules.items() if key != given) + text)
     with pytest.raises(UsageError, match=said) as raised:
         load_claims(path)
     assert "\n" not in str(raised.value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -95,33 +95,66 @@ def load_claims(path: Path | None = None) -> Claims:
         content = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"claims {name!r} cannot be read: {error}") from error
-    known = {"level", "least_seeds_on_one_task", "least_seeds", "column", "claim"}
-    _only(content, known, f"claims {name!r}")
+    what = f"claims {name!r}"
+    _checked(content, {"level", "least_seeds_on_one_task", "least_seeds", "column", "claim"}, what)
     try:
         return Claims(
-            level=_share(content["level"], f"level of {name!r}"),
-            least_seeds_on_one_task=int(content["least_seeds_on_one_task"]),
-            least_seeds=int(content["least_seeds"]),
+            level=content["level"],
+            least_seeds_on_one_task=content["least_seeds_on_one_task"],
+            least_seeds=content["least_seeds"],
             columns=tuple(_column(item) for item in content.get("column", [])),
             claims=tuple(_claim(item) for item in content.get("claim", [])),
         )
     except KeyError as error:
-        raise UsageError(f"claims {name!r}: {error} is missing") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"claims {name!r}: {error}") from error
+        raise UsageError(f"{what}: {error} is missing") from error
+    except TypeError as error:  # a field without a default
+        raise UsageError(f"{what}: {error}") from error
 
 
-def _share(value: Any, what: str) -> float:
-    if not 0 < value < 1:
-        raise UsageError(f"{what} is {value}, it must lie between 0 and 1")
-    return float(value)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list(value: Any, of: Callable[[Any], bool] = _is_text) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(of, value))
+
+
+_SHAPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "level": ("a number between 0 and 1", lambda value: _is_number(value) and 0 < value < 1),
+    **dict.fromkeys(
+        ("least_seeds", "least_seeds_on_one_task"),
+        ("an integer of at least 2", lambda value: isinstance(value, int) and value >= 2),
+    ),
+    **dict.fromkeys(
+        ("column", "claim"), ("a list of tables", lambda value: _is_list(value, lambda item: isinstance(item, dict)))
+    ),
+    **dict.fromkeys(("name", "measure", "source", "says", "not_testable"), ("a text", _is_text)),
+    **dict.fromkeys(("smallest_effect", "at_least", "at_most"), ("a number", _is_number)),
+    **dict.fromkeys(("less", "more", "of", "tasks", "also"), ("a list of names", _is_list)),
+    "order": ("a list of lists of words", lambda value: _is_list(value, _is_list)),
+    "words": ("a table of words", lambda value: isinstance(value, dict) and all(map(_is_text, value.values()))),
+}
+
+
+def _checked(item: Mapping[str, Any], names: set[str], what: str) -> None:
+    """Every key is known, and every value has its shape."""
+    for name, value in item.items():
+        if name not in names:
+            raise UsageError(f"{what}: {unknown('key', name, sorted(names))}")
+        shape, fits = _SHAPES[name]
+        if not fits(value):
+            raise UsageError(f"{what}: {name} is {value!r:.60}, it must be {shape}")
 
 
 def _column(item: Mapping[str, Any]) -> Column:
     what = f"column {item.get('name')!r}"
     found = _fields(Column, item, what)
     order = tuple(tuple(words) for words in item["order"])
-    column = Column(**found | {"order": order, "words": dict(item["words"])})
+    column = Column(**found | {"order": order})
     _known_measures((column.measure, *column.also), what)
     allowed = [word for words in order for word in words]
     for method, word in column.words.items():
@@ -147,15 +180,8 @@ def _claim(item: Mapping[str, Any]) -> Claim:
 
 
 def _fields(kind: type, item: Mapping[str, Any], what: str) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(kind)}
-    _only(item, names, what)
+    _checked(item, {field.name for field in dataclasses.fields(kind)}, what)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}
-
-
-def _only(item: Mapping[str, Any], names: set[str], what: str) -> None:
-    for name in item:
-        if name not in names:
-            raise UsageError(f"{what}: {unknown('key', name, sorted(names))}")
 
 
 def _known_measures(names: Sequence[str], what: str) -> None:
@@ -166,5 +192,5 @@ def _known_measures(names: Sequence[str], what: str) -> None:
 
 def _known_effect(measure: str, effect: float, what: str) -> None:
     least = 1.0 if MEASURES[measure].is_ratio else 0.0
-    if not (isinstance(effect, (int, float)) and math.isfinite(effect) and effect >= least):
+    if effect < least:
         raise UsageError(f"{what}: smallest_effect is {effect}, it must be a number of at least {least:g}")
