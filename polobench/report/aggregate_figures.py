@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from polobench.analysis.aggregates import Estimate, performance_profile, probability_of_improvement
 from polobench.analysis.overall import Comparable
 from polobench.analysis.statistics import Array
-from polobench.report.panels import MOST_COMPARED, Drawn
+from polobench.report.panels import MOST_COMPARED, MOST_NAMED, Drawn
 from polobench.report.style import GREY, Look, grid_of_axes, label_first_column, legend, save, short
 
 PROFILE_CAPTION = (
@@ -27,10 +27,10 @@ PROFILE_CAPTION = (
 )
 IMPROVEMENT_CAPTION = (
     "How likely a run of the first method scores above one of the second, a tie counted half, in the mean over the "
-    "tasks of the panel; the groups of tasks are those of the performance profiles. Lines: 95 % stratified bootstrap, "
-    "the runs of both resampled within each task; n runs on each task. An interval that holds 0.5 separates nothing."
+    "tasks of the panel; the groups of tasks are those of the performance profiles with at most "
+    f"{MOST_NAMED} methods. Lines: 95 % stratified bootstrap, the runs of both resampled within each task; n runs on "
+    "each task. An interval that holds 0.5 separates nothing."
 )
-PAIRS_A_PAGE = 33
 _COLUMNS = 2
 _THRESHOLDS = 241
 _LEAST_RUNS = 2
@@ -115,10 +115,8 @@ def _pair(scores: Mapping[str, Sequence[Array]], one: str, two: str) -> Pair:
 def draw_improvements(group: Comparable, number: int, look: Mapping[str, Look], folder: Path) -> Drawn:
     """A dot and its interval a pair, in the first method's colour."""
     pairs = improvements(group)
-    columns = -(-len(pairs) // PAIRS_A_PAGE)
-    figure, axes = grid_of_axes(columns, columns, (7.6, 0.3 * min(len(pairs), PAIRS_A_PAGE) + 0.9))
-    for ax, start in zip(axes, range(0, len(pairs), PAIRS_A_PAGE), strict=True):
-        _draw_pairs(ax, pairs[start : start + PAIRS_A_PAGE], look)
+    figure, (ax,) = grid_of_axes(1, 1, (7.6, 0.3 * len(pairs) + 0.9))
+    _draw_pairs(ax, pairs, look)
     figure.suptitle(title(group))
     path = save(figure, folder / f"improvement_{number}.png")
     return Drawn(path, "improvement", f"Probability of improvement on the {group.world} tasks")

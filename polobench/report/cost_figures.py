@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from polobench.analysis.statistics import Array, mean_interval
 from polobench.core.result import RunResult
-from polobench.report.panels import Drawn, Panel
+from polobench.report.panels import MOST_NAMED, Drawn, Panel
 from polobench.report.placing import Spot, place_labels
 from polobench.report.style import (
     LARGEST_DRAWN,
@@ -22,7 +22,6 @@ from polobench.report.style import (
     short,
 )
 
-MOST_NAMED = 8  # beside their points; of more the names lie on each other
 COST_CAPTION = (
     "Cost against score: small dots are runs, a large one is the mean score of a method at its median cost, with the "
     "95 % Student's t interval of that mean over its n runs, failed ones included, at the floor. Cost is in "

@@ -16,7 +16,7 @@ from polobench.report.arrivals import draw_arrivals, has_reached
 from polobench.report.article_figures import draw_article
 from polobench.report.cost_figures import draw_costs, has_costs
 from polobench.report.noise_figures import draw_noise, noise_panels
-from polobench.report.panels import Drawn, Panel, panels
+from polobench.report.panels import MOST_NAMED, Drawn, Panel, panels
 from polobench.report.policy_figures import draw_accuracies, draw_policy
 from polobench.report.preference_figures import draw_distributions, draw_losses, draw_shift
 from polobench.report.return_figures import draw_returns
@@ -73,7 +73,8 @@ def _comparison_jobs(collection: Collection, every: Sequence[Panel], look: Mappi
     """Over tasks, then task by task."""
     groups = compared(comparables(collection))
     jobs: Jobs = [partial(draw_profiles, page, number, look, folder) for number, page in pages(groups, PANELS_A_PAGE)]
-    jobs += [partial(draw_improvements, group, number, look, folder) for number, group in enumerate(groups, 1)]
+    named = [group for group in groups if len(group.runs) <= MOST_NAMED]
+    jobs += [partial(draw_improvements, group, number, look, folder) for number, group in enumerate(named, 1)]
     arrived = pages([panel for panel in every if has_reached(panel)], PANELS_A_PAGE)
     jobs += [partial(draw_arrivals, page, number, look, folder) for number, page in arrived]
     costly = pages([panel for panel in every if has_costs(panel)], PANELS_A_PAGE)

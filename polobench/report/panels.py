@@ -10,7 +10,8 @@ from polobench.analysis.collection import Arm, Collection
 from polobench.core.result import RunResult
 from polobench.report.style import short
 
-MOST_COMPARED = 12  # methods in one panel: of more, names and pairs could not be read
+MOST_COMPARED = 12  # methods whose curves are in one panel: of more, none could be told from another
+MOST_NAMED = 8  # methods whose names, or pairs, stand beside their marks
 
 
 @dataclass(frozen=True)
