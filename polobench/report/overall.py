@@ -14,7 +14,7 @@ from polobench.analysis.frame import table_of
 from polobench.analysis.overall import Comparable, Overall, comparables, overall
 from polobench.analysis.statistics import CONCLUSIVE_SEEDS
 from polobench.report.tables import TextTable
-from polobench.report.text import escape, number, share
+from polobench.report.text import escape, number, sentence, share
 
 NOTE = (
     "Scores (0 = floor, 1 = target) of the final evaluations, failed runs at the floor; n runs on each task. Mean and "
@@ -72,8 +72,8 @@ def overall_section(groups: Groups) -> str:
 
 def _coverage(n: int) -> str:
     """How often the intervals of two of the statistics held in simulations of so few runs."""
-    notes = [coverage_note(n, statistic) for statistic in (MEAN_OF_TASKS, IQM)]
-    return " ".join(f"{note[0].upper()}{note[1:]}." for note in notes if note)
+    notes = [sentence(coverage_note(n, statistic)) for statistic in (MEAN_OF_TASKS, IQM)]
+    return " ".join(note for note in notes if note)
 
 
 def _table(items: Sequence[Overall]) -> TextTable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from polobench.analysis.statistics import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import ArmSummary, comparisons
 from polobench.report.answers import answer, arm_name, is_smoke
 from polobench.report.tables import TextTable, arm_columns, comparison_text_table
-from polobench.report.text import NOTHING, decimals_for, ends, escape, number
+from polobench.report.text import NOTHING, decimals_for, ends, escape, number, p_value, sentence
 
 HOW_TO_READ = f"""\
 - Arms are ranked within one task and budget only, by the mean final return: the held-out evaluation at the end.
@@ -45,16 +44,10 @@ def _task_section(collection: Collection, task: str, budget: str, group: list[Ar
     parts = [f"### {escape(task)}, {escape(budget)}", answer(group), _reference(group[0])]
     parts.append(comparison_text_table(group).markdown())
     if not is_smoke(group):
-        parts += [_coverage(min(item.n for item in group)), _without_failed(collection, group)]
+        parts += [sentence(coverage_note(min(item.n for item in group))), _without_failed(collection, group)]
         contrasts = task_contrasts(collection, group)
         parts.append(_contrast_table(contrasts, group).markdown() if contrasts else "")
     return [part for part in parts if part]
-
-
-def _coverage(n: int) -> str:
-    """How often intervals of so few runs held, as a sentence."""
-    note = coverage_note(n)
-    return f"{note[0].upper()}{note[1:]}." if note else ""
 
 
 def _reference(summary: ArmSummary) -> str:
@@ -92,11 +85,10 @@ def _contrast_table(contrasts: Sequence[Contrast], group: Sequence[ArmSummary]) 
 
 def _contrast_row(item: Contrast, arms: Sequence[Arm], decimals: int) -> list[str]:
     found = item.compared
-    p = NOTHING if math.isnan(item.p) else "< 0.001" if item.p < 0.001 else number(item.p, 3)
     return [
         arm_name(item.other, arms),
         f"{number(found.difference, decimals)} {ends(found.interval, decimals)}".strip(),
-        p,
+        p_value(item.p),
         number(found.detectable, decimals),
         escape(item.reason) or NOTHING,
     ]

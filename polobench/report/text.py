@@ -68,6 +68,16 @@ def share(count: int | None, n: int, interval: Interval | None) -> str:
     return f"{count}/{n} [{100 * interval.low:.0f} %, {100 * interval.high:.0f} %]"
 
 
+def p_value(p: float) -> str:
+    """Three decimals; a dash where there was no test."""
+    return NOTHING if math.isnan(p) else "< 0.001" if p < 0.001 else number(p, 3)
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop; nothing of nothing."""
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
 def runs_of(seeds: Sequence[int]) -> str:
     """`0-4, 7`: integers as ranges."""
     parts: list[list[int]] = []

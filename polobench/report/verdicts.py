@@ -27,7 +27,7 @@ from polobench.analysis.verdicts import (
     column_verdict,
 )
 from polobench.report.tables import TextTable
-from polobench.report.text import NOTHING, escape, number, significant
+from polobench.report.text import NOTHING, escape, number, p_value, significant
 
 TABLE_NOTE = (
     "The article's words beside what was measured at the cells that all of a column's methods share: the mean over "
@@ -166,16 +166,12 @@ def _pair_row(pair: PairVerdict, measure: Measure) -> list[str]:
     return [
         *named,
         f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}",
-        _p(pair.p),
+        p_value(pair.p),
         _shown(found.detectable, measure),
         str(found.n),
         str(len(pair.places)),
         escape(pair.reason),
     ]
-
-
-def _p(p: float) -> str:
-    return NOTHING if math.isnan(p) else "< 0.001" if p < 0.001 else number(p, 3)
 
 
 def _also_table(item: ColumnVerdict) -> TextTable:
@@ -213,7 +209,7 @@ def _measured(item: ClaimVerdict) -> str:
     parts = [f"{escape(label)} {_level(level, measure)}" for label, level in (item.levels or {}).items()]
     parts += [
         f"{escape(pair.more)} {'over' if measure.is_ratio else 'less'} {escape(pair.less)} "
-        f"{_shown(pair.compared.difference, measure)} {_ends(pair.compared.interval, measure)}, p = {_p(pair.p)}, "
+        f"{_shown(pair.compared.difference, measure)} {_ends(pair.compared.interval, measure)}, p = {p_value(pair.p)}, "
         f"n = {pair.compared.n} x {len(pair.places)}"
         for pair in item.pairs
         if pair.compared
