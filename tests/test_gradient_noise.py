@@ -285,11 +285,11 @@ def test_batches_reach_their_samples_and_end_there() -> None:
 
 
 def test_updates_that_are_too_large_leave_fewer_batches_and_say_so(folder: Path, tmp_path: Path) -> None:
-    result = run_cell(cell_of("grpo", "probe-bandit", folder, NoisePlan("initial", 12, 5), n_groups=3))
+    result = run_cell(cell_of("grpo", "probe-bandit", folder, NoisePlan("initial", 12, 5), n_groups=32))
     assert (result.status, result.gradient_noise["batches"]) == ("ok", 11)
     assert result.reason == "the budget held 11 of 12 batches"
     assert result.ledger.samples <= result.budget["samples"]
-    none = run_cell(cell_of("grpo", "probe-bandit", folder, NoisePlan("initial", 5, 5), n_groups=10))
+    none = run_cell(cell_of("grpo", "probe-bandit", folder, NoisePlan("initial", 5, 5), n_groups=50))
     assert none.status == "failed"
     assert "of 5 batches" in none.reason
     assert gradient_noises(collect(save_all(tmp_path, result, none)))[0].batches == 11
@@ -396,7 +396,7 @@ def test_a_study_asks_for_a_cell_a_method_task_and_policy() -> None:
     plans = [cell.noise for cell in cells if cell.noise]
     assert plans[:2] == [NoisePlan(policy, 8, 64) for policy in ("initial", "trained")]
     assert {plan.folder for plan in plans} == {"here"}
-    assert cells[4].budget == Budget(samples=2 * (4 + 8) * 64)
+    assert cells[4].budget == Budget(samples=20 * (4 + 8) * 64)
     assert str(cells[5]) == "ppo · probe-bandit · gradient noise, trained policy · cpu"
 
 

@@ -56,9 +56,10 @@ class _Held(Policy):
             parameter.grad = None  # which optimizers pass over
 
     def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
+        """None to follow: a method that would turn it into a step (by a Fisher matrix, say) need not."""
         gradient = super().actor_gradient(objective, rows)
         self.hear(gradient, rows)
-        return gradient
+        return torch.zeros_like(gradient)
 
     def set_actor_vector(self, vector: Tensor) -> None: ...
 

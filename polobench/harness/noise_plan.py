@@ -9,6 +9,7 @@ from polobench.core.budget import Budget
 FIXED_POLICIES = ("initial", "trained")
 WARMUP_BATCHES = 4
 LEAST_BATCHES = 5
+LONGEST_UPDATE = 20
 
 
 @dataclass(frozen=True)
@@ -33,5 +34,5 @@ class NoisePlan:
 
     @property
     def budget(self) -> Budget:
-        """Twice what is planned: a batch ends with an update, which may go on beyond it by nearly another batch."""
-        return Budget(samples=2 * self.planned_samples)
+        """Room for updates of up to `LONGEST_UPDATE` batches; a measurement ends when it has its batches."""
+        return Budget(samples=LONGEST_UPDATE * self.planned_samples)
