@@ -391,11 +391,11 @@ def noise_grid(**changes: Any) -> dict[str, Any]:
 def test_a_study_asks_for_a_cell_a_method_task_and_policy() -> None:
     grid = noise_grid(methods=["ppo", "grpo"], throughput_rounds=2, seeds=2)
     grid["gradient_noise"] = {"batches": 8, "samples": 64}
-    cells = parse_study("s", {"grid": [grid]}, policies="here").cells
+    cells = parse_study("s", {"grid": [grid]}, folder="here").cells
     assert [cell.kind for cell in cells] == ["learning"] * 4 + ["gradient_noise"] * 4 + ["throughput"] * 2
     plans = [cell.noise for cell in cells if cell.noise]
     assert plans[:2] == [NoisePlan(policy, 8, 64) for policy in ("initial", "trained")]
-    assert {plan.folder for plan in plans} == {"here"}
+    assert {plan.folder for plan in plans} == {"here/policies"}
     assert cells[4].budget == Budget(samples=20 * (4 + 8) * 64)
     assert str(cells[5]) == "ppo · probe-bandit · gradient noise, trained policy · cpu"
 

@@ -16,19 +16,20 @@ DRAWN_CURVES = (
     "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_greedy_return",
 )  # fmt: skip
 DRAWN_METRICS = ("loss", "kl", "episode_return")
-KINDS = ("learning", "throughput", "gradient_noise")
+KINDS = ("learning", "throughput", "gradient_noise", "fixed_batch")
 ROUND_SECONDS = ("iteration_seconds", "rollout_seconds", "update_seconds")
 TIMES = ("samples", "wall_seconds", "cpu_seconds")
 _TEXTS = ("kind", "method", "label", "task", "device", "status", "reason", "unit", "started_at", "cell_id")
 _OBJECTS = (
-    "budget", "hyperparameters", "loss_convergence", "time_to_target", "throughput", "gradient_noise", "provenance",
-    "snapshots",
+    "budget", "hyperparameters", "loss_convergence", "time_to_target", "throughput", "gradient_noise", "fixed_batch",
+    "provenance", "snapshots",
 )  # fmt: skip
 _SHALLOW = ("hyperparameters", "provenance", "snapshots")
 _ROUNDS = ("rounds", "warmup_rounds")
 _RATES = ("samples_per_second", "updates_per_second", "rollout_samples_per_second", "update_samples_per_second")
 BATCH_COLUMNS = ("batch_samples", "squared_norms", "products")
 _NOISE_MEASURES = ("signal", "trace", "snr", "noise_scale", "mean_cosine")
+COUNTS = ("batch_counts", "rollout_counts")
 PAIR_LOG_PROBS = ("chosen_log_prob", "rejected_log_prob")
 PAIR_SETS = ("heldout", "train")
 _PAIR_COUNTS = ("prompt", "chosen_tokens", "rejected_tokens")
@@ -62,6 +63,8 @@ def _problems(result: RunResult) -> Iterator[str]:
         yield from _throughput(result.throughput)
     if result.gradient_noise:
         yield from _gradient_noise(result.gradient_noise)
+    if result.fixed_batch:
+        yield from _fixed_batch(result.fixed_batch)
     if result.snapshots:
         yield from _snapshots(result.snapshots)
 
@@ -128,6 +131,18 @@ def _gradient_noise(noise: Mapping[str, Any]) -> Iterator[str]:
         yield f"{section}batches is not the length, from 3, of {', '.join(BATCH_COLUMNS)}"
     if not all(samples > 0 for samples in noise["batch_samples"]):
         yield f"{section}batch_samples is not a list of positive numbers"
+
+
+def _fixed_batch(found: Mapping[str, Any]) -> Iterator[str]:
+    section = "fixed_batch."
+    yield from _wrong(found, ("batch_sha256",), "a text", lambda value: isinstance(value, str), section)
+    parts = ("metrics", "changes", *COUNTS)
+    yield from _wrong(found, parts, "an object", lambda value: isinstance(value, Mapping), section)
+    yield from _wrong(found["metrics"], found["metrics"], "a number", _is_number, f"{section}metrics.")
+    numbers = _is_list_of(_is_number)
+    yield from _wrong(found["changes"], found["changes"], "a list of numbers", numbers, f"{section}changes.")
+    for name in COUNTS:
+        yield from _wrong(found[name], found[name], "a count", _is_count, f"{section}{name}.")
 
 
 def _snapshots(snapshots: Mapping[str, Any]) -> Iterator[str]:

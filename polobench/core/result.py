@@ -31,7 +31,8 @@ class RunResult:
     """One cell's outcome, whether it went well or not.
 
     Attributes:
-        kind: "learning" (a whole run), "throughput" (timed iterations) or "gradient_noise" (batches at a fixed policy).
+        kind: "learning" (a whole run), "throughput" (timed iterations), "gradient_noise" (batches at a fixed policy) or
+            "fixed_batch" (one update on a stored batch).
         method, label: the method, and the name of its variant (the method's own name if it has none).
         status: one of `STATUSES`; `reason` says why it is not "ok", or what ended the run.
         final_return: the last held-out evaluation in the task's unit; the task's floor if the run did not end ok.
@@ -44,6 +45,7 @@ class RunResult:
         ran_beside_others: other cells ran on the machine at the same time, so that wall seconds say little.
         throughput: of a throughput cell: iteration, rollout and update seconds a round and what follows from them.
         gradient_noise: of such a cell: which policy, and how the gradients of equal batches differ there.
+        fixed_batch: of such a cell: the update's metrics, how each tensor moved, and what was counted.
         snapshots: of a language task: what the policy answers, and how likely it finds preference pairs, "before" and
             "after" training; the latter is missing where the run failed.
         policy: the trained policy, in the process that ran it; never stored.
@@ -75,6 +77,7 @@ class RunResult:
     peak_memory_mib: float = math.nan
     throughput: dict[str, Any] = field(default_factory=dict)
     gradient_noise: dict[str, Any] = field(default_factory=dict)
+    fixed_batch: dict[str, Any] = field(default_factory=dict)
     snapshots: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
     trail: list[str] = field(default_factory=list)
@@ -96,12 +99,12 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> RunResult:
-        """The inverse of `to_dict`; a file without `snapshots` or `gradient_noise` has none.
+        """The inverse of `to_dict`; a file without `snapshots`, `gradient_noise` or `fixed_batch` has none.
 
         Raises:
             KeyError, TypeError, ValueError: the data are not a result.
         """
-        plain = {"snapshots": {}, "gradient_noise": {}} | plain
+        plain = {"snapshots": {}, "gradient_noise": {}, "fixed_batch": {}} | plain
         kept = [item for item in fields(cls) if item.name != "policy"]
         data = {item.name: plain[item.name] if item.type == "str" else _decode(plain[item.name]) for item in kept}
         data["ledger"] = LedgerTotals(**data["ledger"])

@@ -178,6 +178,8 @@ def outcome(result: RunResult) -> str:
         return f"{result.status}: {result.reason}"
     if result.kind == "throughput":
         return f"{result.throughput['samples_per_second'] or math.nan:,.0f} samples/s"
+    if result.kind == "fixed_batch":
+        return f"an update on {result.fixed_batch['batch_counts']['samples_generated']:,} stored samples"
     if result.kind == "gradient_noise":
         noise = result.gradient_noise
         return f"signal-to-noise {noise['snr']:.3g} over {noise['batches']} batches"

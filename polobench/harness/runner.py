@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from polobench.core.budget import Ledger, RunTimeout, Stopwatch
 from polobench.core.device import PeakMemory
@@ -18,7 +19,8 @@ from polobench.core.provenance import code_hash
 from polobench.core.recorder import Diverged, Progress
 from polobench.core.registry import find_task, make
 from polobench.core.result import SCHEMA_VERSION, RunResult, utc_now
-from polobench.harness import gradient_noise
+from polobench.harness import fixed_update, gradient_noise
+from polobench.harness.fixed_batches import FixedBatch, find_batch
 from polobench.harness.fixed_policies import FixedPolicy, find_policy
 from polobench.harness.store import ID_DIGITS
 from polobench.harness.study import WARMUP_ROUNDS, Cell
@@ -29,44 +31,53 @@ from polobench.harness.throughput import ThroughputProbe
 class PreparedCell:
     """A cell that is known to be possible, with its id; or, where it is not available here, the reason.
 
-    A gradient-noise cell has its `fixed` policy.
+    A gradient-noise cell has its `fixed` policy, a fixed-batch cell that and its `batch`.
     """
 
     cell: Cell
     cell_id: str
     method: Method | None
-    unavailable: str = ""
     fixed: FixedPolicy | None = None
+    batch: FixedBatch | None = None
+    unavailable: str = ""
 
 
 def prepare(cell: Cell) -> PreparedCell:
     """Resolve names and hyper-parameters.
 
     Raises:
-        UsageError: the cell cannot exist: an unknown name, an impossible value or a fixed policy that is not there.
+        UsageError: the cell cannot exist: an unknown name, an impossible value, or a fixed policy or batch that is not
+            there.
     """
-    fixed, overrides = None, dict(cell.overrides)
+    fixed, batch, overrides = None, None, dict(cell.overrides)
     try:
         task = find_task(cell.task)
         if cell.noise:
             fixed = find_policy(cell.noise.folder, task, cell.noise.policy)
+        elif cell.batches:
+            fixed = find_policy(Path(cell.batches).with_name("policies"), task, "initial")
+            batch = find_batch(cell.batches, cell.task)
+        if fixed:
             overrides |= fixed.network  # so that every method measures the same policy
         method = make(
             cell.method, task, cell.device, label=cell.label, threads=cell.threads, tuned=cell.tuned, **overrides
         )
     except Unavailable as error:
-        return PreparedCell(cell, _identify(cell, dict(cell.overrides)), None, str(error))
+        return PreparedCell(cell, _identify(cell, dict(cell.overrides)), None, unavailable=str(error))
     origin = method.provenance()
     known = {name: origin[name] for name in ("code_hash", "platform_fingerprint")}
     try:
         identity = method.task.identity()
     except Unavailable as error:
-        return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), None, str(error))
+        return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), None, unavailable=str(error))
     known |= {"floor": str(method.task.floor), "target": method.task.target} | identity
     if cell.noise and fixed:
         plan = {"policy": fixed.name, "sha256": fixed.sha256, "batches": cell.noise.batches}
         known |= {"gradient_noise": plan | {"samples": cell.noise.samples, "code": code_hash(gradient_noise.__name__)}}
-    return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), method, fixed=fixed)
+    if batch and fixed:
+        plan = {"policy": fixed.sha256, "batch": batch.sha256}
+        known |= {"fixed_batch": plan | {"code": code_hash(fixed_update.__name__)}}
+    return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), method, fixed, batch)
 
 
 def _identify(cell: Cell, hyperparameters: dict[str, object], **known: object) -> str:
@@ -118,9 +129,8 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
 
 def _of_study(result: RunResult, cell: Cell) -> RunResult:
     """The result, with what its study says of it."""
-    result.provenance["study"] = cell.study
-    if cell.smoke:
-        result.provenance["smoke"] = True
+    result.provenance |= {"study": cell.study, "overrides": dict(cell.overrides)}
+    result.provenance |= {name: True for name in ("probe", "smoke") if getattr(cell, name)}
     return result
 
 
@@ -138,6 +148,8 @@ def run_cell(
         return run_throughput(prepared, lambda probe: _rounds(probe, prepared.cell.rounds), beside_others)
     if prepared.cell.noise:
         return run_gradient_noise(prepared, on_progress, beside_others)
+    if prepared.batch:
+        return run_fixed_batch(prepared)
     cell = prepared.cell
     result = prepared.method.run(
         cell.seed, cell.budget, clock=clock, on_progress=on_progress, timeout_seconds=cell.timeout_seconds
@@ -186,6 +198,17 @@ def run_gradient_noise(
         if found["batches"] < cell.noise.batches:
             result.reason = f"the budget held {found['batches']} of {cell.noise.batches} batches"
     result.ledger, result.peak_memory_mib = ledger.totals(), memory.mib
+    return result
+
+
+def run_fixed_batch(prepared: PreparedCell) -> RunResult:
+    """A fixed-batch cell; it is timed by nobody."""
+    result = blank_result(prepared, "ok", "the update was made")
+    assert prepared.method is not None
+    assert prepared.fixed is not None
+    assert prepared.batch is not None
+    with _failing_into(result):
+        result.fixed_batch = fixed_update.measure(prepared.method, prepared.fixed, prepared.batch, prepared.cell.seed)
     return result
 
 

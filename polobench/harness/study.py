@@ -15,6 +15,10 @@ throughput_rounds = 20            # optional; adds one throughput cell a method,
 # optional; adds one gradient-noise cell a method, task, device and policy, of so many batches of about so many samples;
 # the policies lie beside the study in policies/TASK-POLICY.safetensors; what is left out is as here, batches at least 5
 gradient_noise = {policies = ["initial", "trained"], batches = 32, samples = 4096}
+fixed_batch = true                # optional; adds one cell a method, task and device: an update on the task's stored
+                                  # batch (batches/TASK.safetensors beside the study), from its initial policy
+learning = false                  # optional; no learning cells, so that it needs no budget
+probe = true                      # optional; the task has a known answer: the gate asks every run to reach the target
 smoke = true                      # optional; the report says that nothing is concluded from these runs
 """
 
@@ -34,7 +38,10 @@ from polobench.harness.noise_plan import FIXED_POLICIES, LEAST_BATCHES, NoisePla
 
 STUDY_KEYS = ("title", "devices", "threads", "tuned", "timeout_seconds", "grid")
 MOST_SEEDS = 10_000
-GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "throughput_rounds", "gradient_noise", "smoke")
+GRID_KEYS = (
+    "methods", "tasks", "seeds", "budget", "devices", "throughput_rounds", "gradient_noise", "fixed_batch", "learning",
+    "probe", "smoke",
+)  # fmt: skip
 WARMUP_ROUNDS = 3
 
 
@@ -44,10 +51,10 @@ class Cell:
 
     The others are the task's tuned values (`methods/tuned.toml`) or, unless `tuned`, the method's defaults.
 
-    The study's name, and whether it calls the run a smoke run, go along for the record and define nothing.
+    The study's name, and whether it calls the run a probe or a smoke run, go along for the record and define nothing.
 
-    A learning cell has `rounds = 0` and no `noise`; a throughput cell times that many iterations, a gradient-noise cell
-    has that plan.
+    A learning cell has `rounds = 0` and no `noise` or `batches`; a throughput cell times that many iterations, a
+    gradient-noise cell has that plan, and a fixed-batch cell the folder of the stored `batches`.
     """
 
     method: str
@@ -61,17 +68,26 @@ class Cell:
     timeout_seconds: float | None = None
     rounds: int = 0
     noise: NoisePlan | None = None
+    batches: str = ""
     tuned: bool = True
     study: str = field(default="", compare=False)
+    probe: bool = field(default=False, compare=False)
     smoke: bool = field(default=False, compare=False)
 
     @property
     def kind(self) -> str:
-        return "throughput" if self.rounds else "gradient_noise" if self.noise else "learning"
+        if self.rounds:
+            return "throughput"
+        return "gradient_noise" if self.noise else "fixed_batch" if self.batches else "learning"
+
+    @property
+    def part(self) -> str:
+        """The kind, where learning cells with a known answer are "probe"."""
+        return "probe" if self.probe and self.kind == "learning" else self.kind
 
     def __str__(self) -> str:
         noise = f"gradient noise, {self.noise.policy} policy" if self.noise else ""
-        which = "throughput" if self.rounds else noise or f"seed {self.seed}"
+        which = "throughput" if self.rounds else "fixed batch" if self.batches else noise or f"seed {self.seed}"
         return f"{self.label} · {self.task} · {which} · {self.device}"
 
 
@@ -134,7 +150,7 @@ def load_study(path: Path | str, present_devices: Sequence[str] = ()) -> Study:
         path = Path("studies") / f"{path}.toml"
     text = read_toml(path, "study")
     try:
-        return parse_study(path.stem, text, present_devices, path.parent / "policies")
+        return parse_study(path.stem, text, present_devices, path.parent)
     except UsageError as error:
         raise UsageError(f"study {str(path)!r}: {error}") from error
 
@@ -153,9 +169,9 @@ def parse_study(
     name: str,
     text: Mapping[str, Any],
     present_devices: Sequence[str] = (),
-    policies: Path | str = NoisePlan.folder,
+    folder: Path | str = "studies",
 ) -> Study:
-    """A study from parsed TOML, whose fixed policies lie in the folder `policies`; raises as `load_study`."""
+    """A study from parsed TOML, in whose `folder` lie `policies/` and `batches/`; raises as `load_study`."""
     _check_keys("key", text, STUDY_KEYS)
     grids = text.get("grid")
     if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
@@ -167,30 +183,38 @@ def parse_study(
         "timeout_seconds": _positive_or_none("timeout_seconds", text.get("timeout_seconds")),
     }
     devices = text.get("devices", list(present_devices) or ["cpu"])
-    cells = [cell for grid in grids for cell in _grid_cells(grid, devices, common, str(policies))]
+    cells = [cell for grid in grids for cell in _grid_cells(grid, devices, common, Path(folder))]
     _check_unique(cells)
     return Study(name, sorted(cells, key=lambda cell: cell.rounds > 0), str(text.get("title", "")))
 
 
-def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, Any], folder: str) -> list[Cell]:
+def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, Any], folder: Path) -> list[Cell]:
     _check_keys("grid key", grid, GRID_KEYS)
-    for key in ("methods", "tasks", "seeds", "budget"):
+    learns = _truth("learning", grid.get("learning", True))
+    needed = ("methods", "tasks", "seeds", *(["budget"] if learns else []))
+    for key in needed:
         if key not in grid:
-            raise UsageError(f"a [[grid]] has no {key!r} (needed: methods, tasks, seeds, budget)")
+            raise UsageError(f"a [[grid]] has no {key!r} (needed: {', '.join(needed)})")
     variants = [_variant(item) for item in _list("methods", grid["methods"])]
     tasks = [_text("tasks", item) for item in _list("tasks", grid["tasks"])]
     where = [_text("devices", item) for item in _list("devices", grid.get("devices", devices))]
-    seeds, budget = parse_seeds(grid["seeds"]), Budget.of(grid["budget"])
-    common = {**common, "smoke": _truth("smoke", grid.get("smoke", False))}
+    seeds, budget = parse_seeds(grid["seeds"]), Budget.of(grid.get("budget", 1))
+    common = {**common, **{key: _truth(key, grid.get(key, False)) for key in ("probe", "smoke")}}
     arms = list(product(variants, tasks, where))
     cells = [
         Cell(v.method, v.label, task, seed, device, budget, v.overrides, **common)
-        for (v, task, device), seed in product(arms, seeds)
+        for (v, task, device), seed in product(arms, seeds if learns else [])
     ]
     if "gradient_noise" in grid:
         cells += [
             Cell(v.method, v.label, task, seeds[0], device, plan.budget, v.overrides, noise=plan, **common)
-            for (v, task, device), plan in product(arms, _noise_plans(grid["gradient_noise"], folder))
+            for (v, task, device), plan in product(arms, _noise_plans(grid["gradient_noise"], str(folder / "policies")))
+        ]
+    if _truth("fixed_batch", grid.get("fixed_batch", False)):
+        one, batches = Budget(updates=1), str(folder / "batches")
+        cells += [
+            Cell(v.method, v.label, task, seeds[0], device, one, v.overrides, batches=batches, **common)
+            for v, task, device in arms
         ]
     if "throughput_rounds" in grid:
         count = _positive_int("throughput_rounds", grid["throughput_rounds"])

@@ -133,8 +133,8 @@ class GRPO(Method):
 
 def _tied_groups(advantages: Tensor, groups: Tensor) -> float:
     """The share of groups whose returns are all equal, from which nothing is learned."""
-    informative = torch.zeros(int(groups.max()) + 1, device=groups.device).index_add(0, groups, advantages.abs()) > 0
-    return 1 - float(informative.float().mean())
+    sums = advantages.new_zeros(int(groups.max()) + 1).index_add(0, groups, advantages.abs())
+    return 1 - float((sums > 0).float().mean())
 
 
 def token_weights(mask: Tensor, normalization: str, horizon: int) -> Tensor:

@@ -1,0 +1,105 @@
+"""Pools of real runs of studies/ci.toml, sound or with a planted fault, from which the gate's error rates are drawn.
+
+    python -m benchmarks.gate_runs --seeds 0-59 --jobs 2                     # sound runs, into results/gate/sound
+    python -m benchmarks.gate_runs --faults --seeds 60-99 --jobs 2           # every fault, into results/gate/FAULT
+    python -m benchmarks.gate_rates                                          # what follows from them
+
+A run that is in its store already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.gate_faults import FAULTS
+from polobench.harness.runner import prepare, run_cell
+from polobench.harness.store import Store
+from polobench.harness.study import Cell, load_study, parse_seeds
+
+STUDY = Path("studies/ci.toml")
+FOLDER = Path("results/gate")
+SOUND = "sound"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: of which pool, and which cell."""
+
+    pool: str
+    cell: Cell
+
+
+def folder_of(pool: str) -> Path:
+    """The store of a pool: `SOUND`, or a key of `FAULTS`."""
+    return FOLDER / re.sub(r"[^a-z0-9]+", "-", pool.lower()).strip("-")
+
+
+def jobs_of(pool: str, seeds: Sequence[int], kinds: Sequence[str]) -> Iterator[Job]:
+    """The study's arms of these kinds over other seeds; of a fault its own arm alone."""
+    fault = FAULTS.get(pool)
+    arms = {(cell.label, cell.task, cell.kind, str(cell.budget)): cell for cell in load_study(STUDY).cells}
+    for cell in arms.values():
+        wanted = fault is None or (cell.label, cell.task) == (fault.label, fault.task)
+        if wanted and cell.kind in kinds:
+            yield from (Job(pool, replace(cell, seed=seed)) for seed in seeds)
+
+
+def make_run(job: Job) -> str:
+    """Run a job and keep its result; gives how it ended."""
+    store, fault = Store(folder_of(job.pool)), FAULTS.get(job.pool)
+    store.prepare()
+    prepared = prepare(job.cell)
+    if store.path(prepared.cell_id).exists():
+        return "there already"
+    if fault is None:
+        result = run_cell(prepared)
+    else:
+        assert prepared.method is not None
+        fault.change(prepared.method)
+        with fault.plant():
+            result = run_cell(prepared)
+    store.save(result)
+    return result.status
+
+
+def main() -> None:
+    """The command of the module's first lines."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0-59")
+    parser.add_argument("--faults", action="store_true", help="every fault instead of the sound runs")
+    parser.add_argument("--jobs", type=int, default=1)
+    asked = parser.parse_args()
+    pools = list(FAULTS) if asked.faults else [SOUND]
+    jobs = [
+        job
+        for pool in pools
+        for job in jobs_of(pool, parse_seeds(asked.seeds), _kinds(pool))
+    ]  # fmt: skip
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(asked.jobs, context) as executor:
+        running = [executor.submit(make_run, job) for job in jobs]
+        ended = [
+            done.result() for done in track(as_completed(running), "runs", len(jobs), console=Console(stderr=True))
+        ]
+    for status in sorted(set(ended)):
+        print(f"{status}: {ended.count(status)} of {len(jobs)}")
+
+
+def _kinds(pool: str) -> tuple[str, ...]:
+    """Sound runs are of every kind that has a seed; a fault is looked for where its layer looks."""
+    if pool not in FAULTS:
+        return ("learning", "fixed_batch")
+    return ("learning",) if FAULTS[pool].layer == "learning" else ("fixed_batch",)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The gate over two stores: every layer's findings, arm by arm, and one exit code.
+
+A finding that `is_regression` fails the gate; the others are told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from polobench.core.result import RunResult
+from polobench.gate.exact import (
+    Bits,
+    bits_of,
+    differences,
+    growths,
+    ledger_growths,
+    lost_answers,
+)
+from polobench.gate.learning import MEASURES, Row, compare_learning
+from polobench.gate.matching import Cells, Key, Pair, pairs_of
+from polobench.gate.reading import read_whole
+
+OK, REGRESSION, BAD_INPUT, INCOMPARABLE = 0, 1, 2, 3
+LAYERS = {
+    "cells": "cells that vanished, failed or are new",
+    "probe": "known answers",
+    "fixed batch": "one update on a stored batch",
+    "learning": "learning, loss and KL",
+    "cost": "counts without noise",
+    "speed": "speed",
+}
+_MOST_SHOWN = 3
+_MOST_SEEDS = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that changed.
+
+    Attributes:
+        layer: a key of `LAYERS`.
+        arm: whose, in words.
+        what: in words, with the numbers of both sides.
+        is_regression: it fails the gate.
+    """
+
+    layer: str
+    arm: str
+    what: str
+    is_regression: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the gate found between two stores.
+
+    Attributes:
+        base, head: the stores' folders.
+        findings: in the order of the layers.
+        rows: every test of the learning layer, those that were refused too.
+        bits: of each arm that has digests on both sides.
+        notes: what a reader must know of the comparison itself.
+    """
+
+    base: str
+    head: str
+    pairs: Sequence[Pair]
+    findings: Sequence[Finding]
+    rows: Sequence[Row]
+    bits: Sequence[tuple[Pair, Bits]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def regressions(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.is_regression]
+
+    @property
+    def exit_code(self) -> int:
+        return REGRESSION if self.regressions else OK
+
+
+def compare_stores(base: Path, head: Path) -> Comparison:
+    """Compare two stores.
+
+    Raises:
+        UsageError: a store is missing, empty, damaged or of another schema.
+        Incomparable: they answer different questions.
+    """
+    return compare_results(read_whole(base), read_whole(head), str(base), str(head))
+
+
+def compare_results(
+    base: Sequence[RunResult], head: Sequence[RunResult], base_name: str = "base", head_name: str = "head",
+    *, by_bits: bool = True,
+) -> Comparison:  # fmt: skip
+    """Compare results already read; without `by_bits` equal digests are tested like all others (for simulations)."""
+    pairs = pairs_of(base, head)
+    bits = [(pair, found) for pair in pairs if pair.common and (found := bits_of(pair)).compared]
+    same = {pair.arm for pair, found in bits if by_bits and found.all_identical}
+    open_pairs = [pair for pair in pairs if pair.arm not in same]
+    rows = compare_learning([pair for pair in open_pairs if pair.arm.kind == "learning" and not pair.is_probe])
+    findings = [
+        *_cell_findings(pairs),
+        *_probe_findings(open_pairs),
+        *_fixed_findings(pairs),
+        *map(_learning_finding, [row for row in rows if row.is_regression or row.is_gain]),
+        *_cost_findings(pairs, open_pairs),
+        *_speed_findings(pairs),
+    ]
+    return Comparison(base_name, head_name, pairs, findings, rows, bits, _notes(base, head))
+
+
+def arm_text(pair: Pair) -> str:
+    """`ppo on CartPole-v1, 20,000 samples`."""
+    return f"{pair.arm.label} on {pair.arm.task}, {pair.arm.budget}" + (
+        "" if pair.arm.device == "cpu" else f", {pair.arm.device}"
+    )
+
+
+def _cell_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
+    for pair in pairs:
+        bad = [{key for key, result in side.items() if _is_bad(result)} for side in (pair.base, pair.head)]
+        yield from _cells(pair, pair.base, sorted(pair.base.keys() - pair.head.keys()), "vanished", True)
+        yield from _cells(pair, pair.head, sorted(pair.head.keys() - pair.base.keys()), "new", False)
+        yield from _cells(pair, pair.head, sorted((bad[1] & pair.base.keys()) - bad[0]), "newly failing", True)
+        yield from _cells(pair, pair.head, sorted(bad[0] & bad[1]), "failing as before", False)
+
+
+def _cells(pair: Pair, side: Cells, keys: Sequence[Key], what: str, is_regression: bool) -> Iterator[Finding]:
+    if keys:
+        name = f"{arm_text(pair)} ({pair.arm.kind.replace('_', ' ')})"
+        reasons = sorted({f"{side[key].status}: {side[key].reason}" for key in keys if _is_bad(side[key])})
+        said = f"; {'; '.join(reasons[:_MOST_SHOWN])}" if reasons else ""
+        seeds = ", ".join(str(key[0]) for key in keys[:_MOST_SEEDS])
+        yield Finding("cells", name, f"{len(keys)} cells {what} (seeds {seeds}){said}", is_regression)
+
+
+def _is_bad(result: RunResult) -> bool:
+    return result.status != "ok"
+
+
+def _probe_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
+    for pair in pairs:
+        lost = lost_answers(pair) if pair.is_probe and pair.arm.kind == "learning" else []
+        if lost:
+            seen = ", ".join(f"seed {key[0]}: {pair.head[key].final_return:.4g}" for key in lost[:_MOST_SHOWN])
+            target = pair.head[lost[0]].target
+            yield Finding("probe", arm_text(pair), f"the known answer {target:g} is no longer reached ({seen})", True)
+
+
+def _both_ok(pairs: Sequence[Pair], kind: str) -> Iterator[tuple[Pair, RunResult, RunResult]]:
+    for pair in pairs:
+        for key in pair.common if pair.arm.kind == kind else ():
+            if not _is_bad(pair.base[key]) and not _is_bad(pair.head[key]):
+                yield pair, pair.base[key], pair.head[key]
+
+
+def _fixed_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
+    for pair, base, head in _both_ok(pairs, "fixed_batch"):
+        found = differences(base, head)
+        if found:
+            shown = "; ".join(f"{item.what} {item.base:.8g} -> {item.head:.8g}" for item in found[:_MOST_SHOWN])
+            yield Finding("fixed batch", arm_text(pair), f"{len(found)} numbers differ: {shown}", True)
+
+
+def _learning_finding(row: Row) -> Finding:
+    assert row.shift is not None
+    head = row.base_mean + row.shift.difference
+    numbers = f"{MEASURES[row.measure].title} {row.base_mean:.4g} -> {head:.4g}"
+    sure = f"p = {row.adjusted_p:.2g} by Holm over all tests, n = {row.shift.n[0]} and {row.shift.n[1]}"
+    arm = Pair(row.arm, {}, {})
+    return Finding("learning", arm_text(arm), f"{numbers} ({sure})", row.is_regression)
+
+
+def _cost_findings(pairs: Sequence[Pair], open_pairs: Sequence[Pair]) -> Iterator[Finding]:
+    for pair, base, head in _both_ok(pairs, "fixed_batch"):
+        for item in growths(base, head):
+            yield Finding("cost", arm_text(pair), _grown(item.what, item.base, item.head), item.is_regression)
+    for pair in open_pairs:
+        if pair.arm.kind == "learning" and pair.common and not pair.is_probe:
+            for item in ledger_growths(list(pair.base.values()), list(pair.head.values())):
+                yield Finding("cost", arm_text(pair), _grown(item.what, item.base, item.head) + " (advice)", False)
+
+
+def _grown(what: str, base: float, head: float) -> str:
+    share = f"{(head - base) / base:+.1%}" if base else "from nothing"
+    return f"{what.replace('_', ' ')}: {base:,.4g} -> {head:,.4g} ({share})"
+
+
+def _speed_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
+    """Between stores of different runs speed is advice: the machine may have had other work, or be another one."""
+    for pair, base, head in _both_ok(pairs, "throughput"):
+        if base.ran_beside_others or head.ran_beside_others or _machine(base) != _machine(head):
+            continue
+        seconds = [float(np.median(side.throughput["iteration_seconds"])) for side in (base, head)]
+        if min(seconds) > 0 and abs(math.log(seconds[1] / seconds[0])) > math.log(1.1):
+            said = f"an iteration takes {seconds[0]:.3g} s -> {seconds[1]:.3g} s, {seconds[1] / seconds[0]:.2f} times"
+            yield Finding("speed", arm_text(pair), f"{said} (advice; `polobench ab` measures it)", False)
+
+
+def _machine(result: RunResult) -> tuple[object, object]:
+    return result.provenance.get("cpu_model"), result.provenance.get("device_name")
+
+
+def _notes(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[str]:
+    sides = [{_machine(result) for result in side} for side in (base, head)]
+    prints = [{result.provenance.get("platform_fingerprint") for result in side} for side in (base, head)]
+    notes = []
+    if sides[0] != sides[1]:
+        notes.append("The sides ran on different hardware: speed is not compared.")
+    if prints[0] != prints[1]:
+        notes.append("The sides have different platform fingerprints: bits may differ without any change of the code.")
+    return notes

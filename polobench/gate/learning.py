@@ -1,0 +1,214 @@
+"""Layer 3: did learning change? Tests of every measure of every arm whose cells are not the same bits on both sides.
+
+Holm's procedure over all tests of all arms keeps the chance of any false alarm below `LEVEL`. A test whose smallest
+reachable p is above `LEVEL` over the number of tests can decide nothing and is refused, with the runs that it needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from polobench.analysis.collection import Arm
+from polobench.analysis.curves import return_curve
+from polobench.analysis.hypothesis import holm
+from polobench.analysis.statistics import Array
+from polobench.core.result import RunResult
+from polobench.gate.matching import Cells, Pair
+from polobench.gate.permutation import Shift, runs_needed, shifts, smallest_p
+
+LEVEL = 0.002
+LEAST_RUNS = 2
+END_SHARE = 0.25
+_GRID_POINTS = 101
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a run, and which change of it is harm.
+
+    Attributes:
+        title: in words.
+        of: a run's number; NaN where it has none.
+        harm: a key of `permutation.HARM`.
+        smallest: the smallest change that matters: of the score, or as a share of the base's mean size.
+        relative: which of the two.
+    """
+
+    title: str
+    of: Callable[[RunResult], float]
+    harm: str
+    smallest: float
+    relative: bool
+
+    def smallest_change(self, base: Array) -> float:
+        """The smallest change that matters, in the measure's own unit."""
+        return self.smallest * float(np.abs(base).mean()) if self.relative else self.smallest
+
+
+def _final_score(run: RunResult) -> float:
+    """0, the floor, for a run that did not end ok."""
+    if run.target is None:
+        return math.nan
+    return 0.0 if run.status != "ok" or run.final_score is None else run.final_score
+
+
+def _area(run: RunResult) -> float:
+    """The mean score over the budget's samples; the floor from where a run failed."""
+    end = run.budget.get("samples") or run.ledger.samples
+    if run.target is None or not end:
+        return math.nan
+    returns = return_curve(run, "samples", np.linspace(0.0, float(end), _GRID_POINTS))
+    return float((returns.mean() - run.floor) / (run.target - run.floor))
+
+
+def _at_the_end(column: str) -> Callable[[RunResult], float]:
+    """The mean over the last quarter of the updates."""
+
+    def last(run: RunResult) -> float:
+        if run.status != "ok" or column not in run.updates:
+            return math.nan
+        values = run.updates[column].to_numpy(np.float64)
+        values = values[-max(1, math.ceil(END_SHARE * len(values))) :]
+        values = values[np.isfinite(values)]
+        return float(values.mean()) if len(values) else math.nan
+
+    return last
+
+
+def _last_evaluated(column: str) -> Callable[[RunResult], float]:
+    def last(run: RunResult) -> float:
+        known = run.status == "ok" and column in run.curve and len(run.curve)
+        return float(run.curve[column].iloc[-1]) if known else math.nan
+
+    return last
+
+
+MEASURES: Mapping[str, Measure] = {
+    "final_score": Measure("final score", _final_score, "lower", 0.05, relative=False),
+    "area": Measure("area under the learning curve", _area, "lower", 0.05, relative=False),
+    "loss": Measure("loss at the end", _at_the_end("loss"), "both", 0.2, relative=True),
+    "kl": Measure("KL(old || new) of an update at the end", _at_the_end("kl"), "both", 0.2, relative=True),
+    "heldout_kl": Measure("held-out KL to the reference", _last_evaluated("heldout_kl"), "both", 0.2, relative=True),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test, or why there was none.
+
+    Attributes:
+        arm, measure: what was compared; `measure` is a key of `MEASURES`.
+        base_mean: of the base's runs.
+        shift: None where there were too few runs.
+        smallest_change: the smallest d that matters, in the measure's own unit.
+        adjusted_p: by Holm over all tests; NaN for one that was refused.
+        detectable: the smallest |d| that this comparison finds with a power of 80 %.
+        refused: why nothing can be decided; else empty.
+    """
+
+    arm: Arm
+    measure: str
+    base_mean: float
+    shift: Shift | None
+    smallest_change: float
+    adjusted_p: float
+    detectable: float
+    refused: str = ""
+
+    @property
+    def is_regression(self) -> bool:
+        """Surely worse, and by enough to matter."""
+        return self._is_sure and (self.shift.harm == "both" or self._harmful > 0)  # type: ignore[union-attr]
+
+    @property
+    def is_gain(self) -> bool:
+        """Beyond what matters towards the better, where a measure has a better side: told, not tested."""
+        return (
+            self.shift is not None
+            and self.shift.harm != "both"
+            and self._harmful < -max(self.smallest_change, self.detectable)
+        )
+
+    @property
+    def _is_sure(self) -> bool:
+        matters = self.shift is not None and abs(self.shift.difference) >= self.smallest_change
+        return matters and self.adjusted_p <= LEVEL
+
+    @property
+    def _harmful(self) -> float:
+        assert self.shift is not None
+        return self.shift.difference if self.shift.harm == "higher" else -self.shift.difference
+
+
+Name = tuple[Arm, str]  # an arm and a key of `MEASURES`
+Columns = Mapping[Name, tuple[Array, Array]]
+
+
+def compare_learning(pairs: Sequence[Pair]) -> list[Row]:
+    """A row a measure of every arm; arms whose runs are all the same bits are left out by the caller."""
+    return judge(columns_of(pairs))
+
+
+def columns_of(pairs: Sequence[Pair]) -> dict[Name, tuple[Array, Array]]:
+    """The finite values of base and head `[n]`, `[m]`, of every measure that both sides have."""
+    found = {
+        (pair.arm, name): (_values(pair.base, measure), _values(pair.head, measure))
+        for pair in pairs
+        for name, measure in MEASURES.items()
+    }
+    return {name: values for name, values in found.items() if min(map(len, values)) > 0}
+
+
+def judge(columns: Columns) -> list[Row]:
+    """A row a column, tested together."""
+    enough = {name: values for name, values in columns.items() if min(map(len, values)) >= LEAST_RUNS}
+    possible = _possible(enough)
+    found = shifts(enough, {name: MEASURES[name[1]].harm for name in enough})
+    adjusted = dict(zip(possible, holm([found[name].p for name in possible]), strict=True))
+    level = LEVEL / max(1, len(possible))
+    rows = []
+    for name, values in columns.items():
+        shift = found.get(name)
+        if shift is None or name not in adjusted:
+            rows.append(_refused(name, values, shift, LEVEL / len(columns)))
+        else:
+            rows.append(_tested(name, values, shift, adjusted[name], level))
+    return rows
+
+
+def _possible(columns: Columns) -> list[Name]:
+    """The tests that can reach `LEVEL` over their number; that number falls with each that cannot."""
+    names = sorted(columns, key=lambda key: _smallest(columns[key], key[1]))
+    while names and _smallest(columns[names[-1]], names[-1][1]) > LEVEL / len(names):
+        names.pop()
+    kept = set(names)
+    return [name for name in columns if name in kept]
+
+
+def _smallest(values: tuple[Array, Array], measure: str) -> float:
+    return smallest_p(len(values[0]), len(values[1]), MEASURES[measure].harm)
+
+
+def _tested(name: Name, values: tuple[Array, Array], shift: Shift, adjusted_p: float, level: float) -> Row:
+    smallest = MEASURES[name[1]].smallest_change(values[0])
+    detectable = shift.detectable(level, smallest)
+    return Row(*name, float(values[0].mean()), shift, smallest, adjusted_p, detectable)
+
+
+def _refused(name: Name, values: tuple[Array, Array], shift: Shift | None, level: float) -> Row:
+    measure = MEASURES[name[1]]
+    needed = max(LEAST_RUNS, runs_needed(level, measure.harm))
+    said = f"{min(map(len, values))} runs a side cannot reach p = {level:.2g} (needed: {needed})"
+    smallest = measure.smallest_change(values[0])
+    return Row(*name, float(values[0].mean()), shift, smallest, math.nan, math.nan, said)
+
+
+def _values(cells: Cells, measure: Measure) -> Array:
+    """The finite values of the cells that ran, ordered by seed; a failed run is at the floor where it has one."""
+    runs = [cells[key] for key in sorted(cells) if cells[key].status != "skipped"]
+    values = np.array([measure.of(run) for run in runs], dtype=np.float64)
+    return np.asarray(values[np.isfinite(values)])

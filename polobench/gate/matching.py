@@ -1,0 +1,115 @@
+"""Cells of two stores, matched by what their study asks for, never by id: an id holds the hash of the code.
+
+An arm is a method variant on a task, device and budget; its cells differ by seed (and, of gradient noise, by policy).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from polobench.analysis.collection import Arm, budget_text
+from polobench.core.errors import PoloError
+from polobench.core.result import RunResult
+
+Key = tuple[int, str]  # seed and fixed policy
+Cells = Mapping[Key, RunResult]
+
+# what a study fixes beside its arms' names; a difference in one of them makes two stores incomparable
+FIELDS: Mapping[str, Callable[[RunResult], object]] = {
+    "method": lambda result: result.method,
+    "budget": lambda result: budget_text(result.budget),
+    "device": lambda result: result.device,
+    "hyper-parameters set by the study": lambda result: result.provenance.get("overrides"),
+    "threads": lambda result: result.provenance.get("threads"),
+    "floor": lambda result: result.floor,
+    "target": lambda result: result.target,
+    "timed rounds": lambda result: result.throughput.get("rounds"),
+    "stored batch": lambda result: result.fixed_batch.get("batch_sha256"),
+    "stored policy": lambda result: result.gradient_noise.get("policy_sha256"),
+    "samples a gradient batch": lambda result: result.gradient_noise.get("samples"),
+    "probe": lambda result: bool(result.provenance.get("probe")),
+}
+# a cell that failed or was skipped has not come so far as to know these
+_MEASURED = ("floor", "target", "timed rounds", "stored batch", "stored policy", "samples a gradient batch")
+
+
+class Incomparable(PoloError):
+    """The two stores answer different questions; the text names the fields that differ."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One arm on both sides; a side that lacks it is empty."""
+
+    arm: Arm
+    base: Cells
+    head: Cells
+
+    @property
+    def common(self) -> list[Key]:
+        """Keys of cells that both sides have, whatever their status, in order."""
+        return sorted(self.base.keys() & self.head.keys())
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the arm's task has a known answer."""
+        return any(bool(result.provenance.get("probe")) for result in (*self.base.values(), *self.head.values()))
+
+
+def pairs_of(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[Pair]:
+    """The arms of both sides, in a fixed order; of a cell that is there twice the newest.
+
+    Raises:
+        Incomparable: the sides come from different studies, or an arm that both have was asked for in different ways.
+    """
+    differences = _study_differences(base, head)
+    if differences:
+        raise Incomparable(f"the stores cannot be compared: {'; '.join(differences)}")
+    sides = [_arms(base), _arms(head)]
+    return [
+        Pair(arm, sides[0].get(arm, {}), sides[1].get(arm, {})) for arm in sorted(sides[0].keys() | sides[1].keys())
+    ]
+
+
+def _arms(results: Iterable[RunResult]) -> dict[Arm, dict[Key, RunResult]]:
+    found: dict[Arm, dict[Key, RunResult]] = {}
+    for result in sorted(results, key=lambda item: (item.status != "skipped", item.started_at, item.cell_id)):
+        key = result.seed, str(result.gradient_noise.get("policy", ""))
+        found.setdefault(Arm.of(result), {})[key] = result
+    return found
+
+
+def _study_differences(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[str]:
+    names = [sorted({str(result.provenance.get("study", "")) for result in side}) for side in (base, head)]
+    if names[0] != names[1]:
+        return [f"study {', '.join(names[0])!r} against {', '.join(names[1])!r}"]
+    sides = [_asked(base), _asked(head)]
+    return [
+        f"{kind} cells of {label} on {task}: {field} {_shown(one[field])} against {_shown(other[field])}"
+        for kind, label, task in sorted(sides[0].keys() & sides[1].keys())
+        for one, other in [[side[kind, label, task] for side in sides]]
+        for field in FIELDS
+        if _differ(one[field], other[field])
+    ]
+
+
+def _asked(results: Iterable[RunResult]) -> dict[tuple[str, str, str], dict[str, set[str]]]:
+    """The values of each field, as text, by kind, label and task."""
+    found: dict[tuple[str, str, str], dict[str, set[str]]] = {}
+    for result in results:
+        of_arm = found.setdefault((result.kind, result.label, result.task), {name: set() for name in FIELDS})
+        for name, value in FIELDS.items():
+            if result.status == "ok" or name not in _MEASURED:
+                of_arm[name].add(json.dumps(value(result), sort_keys=True, default=str))
+    return found
+
+
+def _differ(one: set[str], other: set[str]) -> bool:
+    """A side on which nobody knows the value says nothing."""
+    return bool(one - {"null"}) and bool(other - {"null"}) and one != other
+
+
+def _shown(values: set[str]) -> str:
+    return " and ".join(sorted(value.strip('"') for value in values))

@@ -1,0 +1,50 @@
+"""A store that is to be trusted whole: one damaged file and nothing of it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from polobench.core.errors import UsageError
+from polobench.core.result import RunResult
+from polobench.harness.store import Store
+
+
+def read_whole(folder: Path) -> list[RunResult]:
+    """Every cell of a store, with its trail, ordered by file name.
+
+    Raises:
+        UsageError: there is no such folder, it holds no cell, or one of its files is damaged or of another schema.
+    """
+    results, damaged = Store(folder).read()
+    if damaged:
+        more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+        raise UsageError(f"store {str(folder)!r}: {damaged[0].path.name} is damaged: {damaged[0].reason}{more}")
+    if not results:
+        raise UsageError(f"store {str(folder)!r} is empty; `polobench run STUDY --store {folder}` fills it")
+    return results
+
+
+def commits_of(results: Sequence[RunResult]) -> list[str]:
+    """The commits that the cells come from, in order of their first cell.
+
+    There is more than one where a cell of an earlier commit was not run again, since the code that it reaches is the
+    same.
+
+    Raises:
+        UsageError: a cell comes from a tree with uncommitted changes, so that no commit has its code.
+    """
+    for result in results:
+        if result.provenance.get("dirty") is True:
+            raise UsageError(
+                f"cell {result.cell_id} comes from a dirty tree: commit the changes and run the study again"
+            )
+    ordered = sorted(results, key=lambda result: (result.started_at, result.cell_id))
+    return list(
+        dict.fromkeys(str(result.provenance["commit"]) for result in ordered if result.provenance.get("commit"))
+    )
+
+
+def studies_of(results: Sequence[RunResult]) -> list[str]:
+    """The names of the studies that asked for the cells, sorted; a cell that no study asked for names none."""
+    return sorted({str(result.provenance.get("study") or "") for result in results} - {""})

@@ -1,0 +1,146 @@
+"""The gate's report: what changed between base and head, by how much, how sure, and what could not have been seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polobench.gate.compare import LAYERS, Comparison, Finding, arm_text
+from polobench.gate.exact import LARGEST_GROWTH, TOLERANCE, Bits
+from polobench.gate.learning import LEVEL, MEASURES, Row
+from polobench.gate.matching import Pair
+from polobench.report.tables import TextTable
+from polobench.report.text import escape, number, p_value, significant
+
+_SEEDS_SHOWN = 3
+
+
+def gate_markdown(found: Comparison) -> str:
+    """The whole page."""
+    parts = [
+        f"# Gate: `{escape(found.head)}` against `{escape(found.base)}`",
+        answer(found),
+        *(f"- {escape(note)}" for note in found.notes),
+        "## What changed",
+        _findings(found.findings),
+        "## Same bits",
+        _bits(found.bits),
+        "## Tests of learning, loss and KL",
+        _tests(found.rows),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def answer(found: Comparison) -> str:
+    """The verdict in one sentence, plain enough for a terminal."""
+    cells = sum(len(pair.common) for pair in found.pairs)
+    identical = sum(bits.identical for _, bits in found.bits)
+    compared = f"{cells} cells compared, {identical} of them the same bits"
+    bad = found.regressions
+    if not bad:
+        return f"No regression: {compared}."
+    layers = [name for name in LAYERS if any(finding.layer == name for finding in bad)]
+    where = ", ".join(LAYERS[name] for name in layers)
+    return f"{len(bad)} regression{'s' if len(bad) > 1 else ''} ({where}): {compared}."
+
+
+def finding_line(finding: Finding) -> str:
+    """For a terminal."""
+    word = "REGRESSION" if finding.is_regression else "note"
+    return f"{word}: {LAYERS[finding.layer]}: {finding.arm}: {finding.what}"
+
+
+def _findings(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return "Nothing that the gate looks at."
+    ordered = sorted(findings, key=lambda finding: not finding.is_regression)
+    rows = [
+        ["**regression**" if item.is_regression else "note", LAYERS[item.layer], escape(item.arm), escape(item.what)]
+        for item in ordered
+    ]
+    return TextTable(["", "layer", "arm", "what"], rows, "llll").markdown()
+
+
+def _bits(bits: Sequence[tuple[Pair, Bits]]) -> str:
+    if not bits:
+        return "No cell of both sides has a digest."
+    rows = [
+        [escape(arm_text(pair)), f"{found.identical} of {found.compared}", _first(found)]
+        for pair, found in bits
+    ]  # fmt: skip
+    table = TextTable(["arm", "the same bits", "first update that differs, by seed"], rows, "lrl").markdown()
+    return f"{table}\n\nArms whose runs are all the same bits need no test: there is nothing that could differ."
+
+
+def _first(found: Bits) -> str:
+    shown = list(found.first_differences.items())
+    texts = [f"{seed}: {'unknown' if update is None else f'{update:,}'}" for seed, update in shown[:_SEEDS_SHOWN]]
+    more = f" and {len(shown) - _SEEDS_SHOWN} more" if len(shown) > _SEEDS_SHOWN else ""
+    return ", ".join(texts) + more
+
+
+def _tests(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "None: every arm is the same bits, or there is no arm that learns."
+    table = TextTable(
+        ["arm", "measure", "n", "base", "head", "change", "p (Holm)", "matters from", "80 % power from"],
+        [_test(row) for row in rows],
+        "llrrrrrrr",
+    ).markdown()
+    tested = sum(not row.refused for row in rows)
+    said = (
+        f"{tested} unpaired permutation tests at {LEVEL:g} over all of them (Holm); scores one-sided, loss and KL "
+        "two-sided. A regression is a change that is sure and that matters. **What this comparison could not see:** a "
+        "change smaller than the last column is found in fewer than four of five comparisons. On stored batches a "
+        f"number may differ by {TOLERANCE:g} of its size and a count may grow by {LARGEST_GROWTH:.0%}."
+    )
+    refused = sorted({f"{MEASURES[row.measure].title}: {row.refused}" for row in rows if row.refused})
+    return "\n\n".join([table, said, *(f"Not tested: {escape(text)}." for text in refused)])
+
+
+def _test(row: Row) -> list[str]:
+    arm = escape(arm_text(Pair(row.arm, {}, {})))
+    title = MEASURES[row.measure].title
+    if row.shift is None:
+        return [arm, title, "", significant(row.base_mean), "", "", "not tested", significant(row.smallest_change), ""]
+    head = row.base_mean + row.shift.difference
+    sure = "not tested" if math.isnan(row.adjusted_p) else p_value(row.adjusted_p)
+    return [
+        arm, title, f"{row.shift.n[0]}, {row.shift.n[1]}", significant(row.base_mean), significant(head),
+        significant(row.shift.difference), f"**{sure}**" if row.is_regression else sure,
+        significant(row.smallest_change), number(None) if math.isnan(row.detectable) else significant(row.detectable),
+    ]  # fmt: skip
+
+
+def gate_json(found: Comparison) -> Mapping[str, Any]:
+    """The same as data; NaN and infinity as null."""
+    return {
+        "base": found.base,
+        "head": found.head,
+        "exit_code": found.exit_code,
+        "answer": answer(found),
+        "notes": list(found.notes),
+        "findings": [vars(finding) for finding in found.findings],
+        "same_bits": [
+            {"arm": arm_text(pair), "identical": bits.identical, "compared": bits.compared,
+             "same_platform": bits.same_platform,
+             "first_differences": {str(seed): update for seed, update in bits.first_differences.items()}}
+            for pair, bits in found.bits
+        ],
+        "tests": [_test_json(row) for row in found.rows],
+    }  # fmt: skip
+
+
+def _test_json(row: Row) -> dict[str, Any]:
+    numbers: dict[str, float | None] = {
+        "base_mean": row.base_mean,
+        "difference": row.shift.difference if row.shift else None,
+        "p": row.shift.p if row.shift else None,
+        "adjusted_p": row.adjusted_p,
+        "smallest_change_that_matters": row.smallest_change,
+        "smallest_detectable_change": row.detectable,
+    }
+    finite = {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
+    about = {"arm": arm_text(Pair(row.arm, {}, {})), "measure": row.measure, "is_regression": row.is_regression}
+    return about | finite | {"n": list(row.shift.n) if row.shift else None, "refused": row.refused}
