@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polobench import gate_cli
 from polobench.core.errors import PoloError, UsageError
 
 if TYPE_CHECKING:
     from polobench.harness.runner import PreparedCell
     from polobench.harness.store import Store
+    from polobench.harness.study import Cell
 
 app = typer.Typer(
     help="Which policy-optimization method should I use, at what cost, and how sure are we?",
@@ -33,6 +36,16 @@ class Kind(StrEnum):
     tasks = "tasks"
     devices = "devices"
     studies = "studies"
+
+
+class Part(StrEnum):
+    """What `polobench run --only` can choose."""
+
+    learning = "learning"
+    probe = "probe"
+    fixed_batch = "fixed_batch"
+    gradient_noise = "gradient_noise"
+    throughput = "throughput"
 
 
 @app.command("list")
@@ -62,6 +75,9 @@ def run(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Learning cells side by side; throughput cells run alone.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and the minutes; run nothing.")] = False,
+    only: Annotated[
+        list[Part] | None, typer.Option(help="Only these cells of the study; may be given twice.", show_default=False)
+    ] = None,
 ) -> None:
     """Run a study's cells; those that the store already holds are skipped, so an interrupted sweep goes on.
 
@@ -76,7 +92,10 @@ def run(
 
     plan = load_study(study, present_devices())
     folder = Store(store or Path("results") / plan.name)
-    cells = [prepare(cell) for cell in plan.cells]
+    wanted = [cell for cell in plan.cells if not only or cell.part in only]
+    if not wanted:
+        raise UsageError(f"study {plan.name!r} has no cells of {', '.join(only or [])} (it has: {_parts(plan.cells)})")
+    cells = [prepare(cell) for cell in wanted]
     if dry_run:
         _print_plan(cells, folder, jobs)
         return
@@ -93,6 +112,10 @@ def run(
     typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
     if sweep.not_ok:
         raise PoloError(f"{len(sweep.not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why")
+
+
+def _parts(cells: Sequence[Cell]) -> str:
+    return ", ".join(sorted({cell.part for cell in cells}))
 
 
 def _print_plan(cells: list[PreparedCell], store: Store, jobs: int) -> None:
@@ -159,6 +182,10 @@ def report(
         Path | None,
         typer.Option(help="Claims to judge; polobench/analysis/claims.toml by default.", show_default=False),
     ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="A history, as `polobench history` writes it: adds the trend.", show_default=False),
+    ] = None,
 ) -> None:
     """Write the comparison report of a store: report.md, its figures, and its tables as CSV.
 
@@ -169,9 +196,11 @@ def report(
 
     from polobench.analysis.claims import load_claims
     from polobench.analysis.collection import collect
+    from polobench.gate.history import history_table
     from polobench.report.markdown import comparison_text, write_report
 
     rules = load_claims(claims)
+    trend = None if history is None else history_table(history)
     with Progress(console=Console(stderr=True), transient=True) as bars:
         tasks = {what: bars.add_task(what, total=None) for what in ("reading", "drawing")}
 
@@ -179,9 +208,16 @@ def report(
             bars.update(tasks[what], completed=done, total=total)
 
         collection = collect(stores[0], show, *stores[1:])
-        path = write_report(collection, output or Path("reports") / stores[0].resolve().name, show, rules)
+        path = write_report(collection, output or Path("reports") / stores[0].resolve().name, show, rules, trend)
     typer.echo(comparison_text(collection))
     typer.echo(f"report: {path}")
+
+
+app.command()(gate_cli.compare)
+app.command()(gate_cli.verify)
+app.command()(gate_cli.ab)
+app.command()(gate_cli.history)
+app.add_typer(gate_cli.baseline_app, name="baseline")
 
 
 class Interrupted(PoloError):

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "article": {"core", "objectives", "policies"},
     "harness": {"core", "objectives", "policies", "tasks", "methods", "harness"},
     "analysis": {"core", "harness", "analysis"},
-    "report": {"core", "harness", "analysis", "report"},
+    "report": {"core", "harness", "analysis", "gate", "report"},
     "gate": {"core", "harness", "analysis", "gate"},
     "testing": {"core", "harness", "testing"},
 }

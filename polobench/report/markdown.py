@@ -41,6 +41,7 @@ from polobench.report.tables import (
 )
 from polobench.report.tasks import contrast_frame, task_sections
 from polobench.report.text import escape, plain
+from polobench.report.trend import TREND_CAPTION, draw_trend, trend_section
 from polobench.report.tuning import tuning_frame, tuning_section
 from polobench.report.verdicts import (
     TABLE_NOTE,
@@ -75,6 +76,7 @@ def write_report(
     folder: Path | str,
     on_progress: OnProgress | None = None,
     claims: Claims | None = None,
+    history: pd.DataFrame | None = None,
 ) -> Path:
     """Write report.md, figures/*.png and tables/*.csv.
 
@@ -83,6 +85,7 @@ def write_report(
         folder: where the report goes; made if it is not there.
         on_progress: hears `("reading" or "drawing", done, total)`.
         claims: that get a verdict; by default the source article's.
+        history: whose trend the report shows, as `polobench.gate.history.history_table` gives it.
 
     Returns:
         The path of report.md.
@@ -96,9 +99,11 @@ def write_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn = draw_all(collection, folder / "figures", on_progress)
+        if history is not None:
+            drawn += draw_trend(history, collection.labels, folder / "figures")
         _write_tables(collection, findings, folder / "tables")
         path = folder / "report.md"
-        path.write_text(markdown(collection, drawn, findings), encoding="utf-8", newline="\n")
+        path.write_text(markdown(collection, drawn, findings, history), encoding="utf-8", newline="\n")
     except OSError as error:
         raise UsageError(f"report folder {str(folder)!r} cannot be written to: {error.strerror}") from error
     return path
@@ -122,7 +127,12 @@ def comparison_text(store: Collection | Path | str) -> str:
     return "\n\n".join([*(parts or ["No learning cell has run."]), "\n".join(notes)]) + "\n"
 
 
-def markdown(collection: Collection, drawn: Sequence[Drawn], findings: Findings | None = None) -> str:
+def markdown(
+    collection: Collection,
+    drawn: Sequence[Drawn],
+    findings: Findings | None = None,
+    history: pd.DataFrame | None = None,
+) -> str:
     """The text of the report, figures linked under figures/: a first page, then figures, then details."""
     findings = findings or Findings.of(collection)
     groups, verdicts = findings.groups, findings.verdicts
@@ -132,6 +142,10 @@ def markdown(collection: Collection, drawn: Sequence[Drawn], findings: Findings 
         ("Method comparison", _method_comparison(groups, verdicts)),
         ("Before you read on", "\n".join(f"- {note}" for note in caveats(collection))),
         *_figure_sections(collection, drawn),
+        (
+            "Trend over commits",
+            "" if history is None else trend_section(history, _figures(drawn, "trend", TREND_CAPTION)),
+        ),
         *_language(collection, drawn),
         ("Task by task", task_sections(collection)),
         ("The article's claims one by one", claims_section(verdicts) if verdicts.is_about_something else ""),

@@ -21,7 +21,7 @@ class Drawn:
     Attributes:
         path: of the PNG.
         section: of the report: "article", "returns", "profiles", "improvement", "time_to_target", "cost", "updates",
-            "noise", "throughput", "preferences", "policy" or "losses".
+            "noise", "throughput", "trend", "preferences", "policy" or "losses".
         subject: what it shows, in a few words; not escaped.
     """
 
