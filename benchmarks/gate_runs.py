@@ -43,14 +43,20 @@ def folder_of(pool: str) -> Path:
     return FOLDER / re.sub(r"[^a-z0-9]+", "-", pool.lower()).strip("-")
 
 
-def jobs_of(pool: str, seeds: Sequence[int], kinds: Sequence[str]) -> Iterator[Job]:
-    """The study's arms of these kinds over other seeds; of a fault its own arm alone."""
+def jobs_of(pool: str, seeds: Sequence[int], kind: str) -> Iterator[Job]:
+    """The study's arms of this kind over other seeds; of a fault its own arm alone."""
     fault = FAULTS.get(pool)
-    arms = {(cell.label, cell.task, cell.kind, str(cell.budget)): cell for cell in load_study(STUDY).cells}
+    arms = {(cell.label, cell.task, str(cell.budget)): cell for cell in load_study(STUDY).cells if cell.kind == kind}
     for cell in arms.values():
-        wanted = fault is None or (cell.label, cell.task) == (fault.label, fault.task)
-        if wanted and cell.kind in kinds:
+        if fault is None or (cell.label, cell.task) == (fault.label, fault.task):
             yield from (Job(pool, replace(cell, seed=seed)) for seed in seeds)
+
+
+def _fault_jobs(seeds: Sequence[int]) -> Iterator[Job]:
+    """Every fault where its layer looks: over whole runs, or on stored batches, with the sound ones beside them."""
+    yield from jobs_of(SOUND, seeds, "fixed_batch")
+    for name, fault in FAULTS.items():
+        yield from jobs_of(name, seeds, "learning" if fault.layer == "learning" else "fixed_batch")
 
 
 def make_run(job: Job) -> str:
@@ -78,12 +84,8 @@ def main() -> None:
     parser.add_argument("--faults", action="store_true", help="every fault instead of the sound runs")
     parser.add_argument("--jobs", type=int, default=1)
     asked = parser.parse_args()
-    pools = list(FAULTS) if asked.faults else [SOUND]
-    jobs = [
-        job
-        for pool in pools
-        for job in jobs_of(pool, parse_seeds(asked.seeds), _kinds(pool))
-    ]  # fmt: skip
+    seeds = parse_seeds(asked.seeds)
+    jobs = list(_fault_jobs(seeds) if asked.faults else jobs_of(SOUND, seeds, "learning"))
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(asked.jobs, context) as executor:
         running = [executor.submit(make_run, job) for job in jobs]
@@ -92,13 +94,6 @@ def main() -> None:
         ]
     for status in sorted(set(ended)):
         print(f"{status}: {ended.count(status)} of {len(jobs)}")
-
-
-def _kinds(pool: str) -> tuple[str, ...]:
-    """Sound runs are of every kind that has a seed; a fault is looked for where its layer looks."""
-    if pool not in FAULTS:
-        return ("learning", "fixed_batch")
-    return ("learning",) if FAULTS[pool].layer == "learning" else ("fixed_batch",)
 
 
 if __name__ == "__main__":
