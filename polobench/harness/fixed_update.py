@@ -3,8 +3,8 @@
 - The method's own `learn` runs up to its first update, from the fixed policy, on a task whose verbs hand out the stored
   rollouts whatever size is asked for. All of it computes in float64, so that what platforms round differently stays
   below any tolerance. Kept are the update's metrics, a sketch of how each tensor moved, and what the ledger counted.
-- The same first update on the task itself counts what the method's first rollout takes: environment calls, tokens and
-  rows through the policy.
+- On the task itself, what the method's first rollout takes is counted: environment calls, tokens and rows through the
+  policy.
 
 A sketch of a tensor's change d: its norm, and `PROJECTIONS` sums of d with random signs. Two changes that differ by e
 differ in each such sum by |e| in the mean square, so that a wrong one does not pass; and it needs five numbers, not n.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -81,16 +81,21 @@ def _on_batch(method: Method, fixed: FixedPolicy, batch: FixedBatch, seed: int) 
 
 
 def _on_task(method: Method, fixed: FixedPolicy, seed: int) -> dict[str, Any]:
-    """What the first rollout of the method took, on the task itself."""
+    """What the first rollout of the method takes, on the task itself; its update is not made."""
     taken: dict[str, int] = {}
 
     def begin(task: Task) -> None:
         _begin_with(task, fixed.load_into)
         for verb in VERBS:
-            setattr(task, verb, _first_counted(task, getattr(task, verb), taken))
+            setattr(task, verb, _counted(task, getattr(task, verb), taken))
 
-    _first_update(method, seed, begin, lambda policy: None)
+    with suppress(_Enough):
+        _first_update(method, seed, begin, lambda policy: None)
     return {"rollout_counts": taken}
+
+
+class _Enough(Exception):
+    """The rollout was made and counted."""
 
 
 def _first_update(
@@ -136,15 +141,14 @@ def _replay(task: Task, rollout: Rollout) -> Verb:
     return replayed
 
 
-def _first_counted(task: Task, verb: Verb, taken: dict[str, int]) -> Verb:
-    """The verb, whose first call leaves in `taken` what the ledger counted meanwhile."""
+def _counted(task: Task, verb: Verb, taken: dict[str, int]) -> Verb:
+    """The verb, whose call leaves in `taken` what the ledger counted meanwhile and ends the run."""
 
     def counted(*asked: Any) -> Rollout:
         before = _counts(task.ledger)
-        rollout = verb(*asked)
-        if not taken:
-            taken.update({name: count - before[name] for name, count in _counts(task.ledger).items()})
-        return rollout
+        verb(*asked)
+        taken.update({name: count - before[name] for name, count in _counts(task.ledger).items()})
+        raise _Enough
 
     return counted
 

@@ -1,0 +1,160 @@
+"""The history of a project: a line a commit and study, with every learning arm's score and every arm's speed.
+
+A line has `commit`, `date` (UTC, of the newest cell), `study`, `scores` and `speeds`. An item of either names its arm
+by `label`, `method`, `task`, `budget` and `device`. A score has `score` (mean over the runs, failed ones at 0; null
+without a target), `low` and `high` (Student's t, 95 %; null below two runs) and `n` runs; a speed has
+`samples_per_second` (null where no cell ran alone) and `n` cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from polobench.analysis.collection import Arm, collect
+from polobench.analysis.frame import table_of
+from polobench.analysis.statistics import mean_interval
+from polobench.analysis.summary import throughputs
+from polobench.core.errors import UsageError
+from polobench.core.result import RunResult
+from polobench.gate.journal import Entry, append_entry, read_journal
+from polobench.gate.reading import commits_of, read_whole, studies_of
+
+ARM_KEYS = ("label", "method", "task", "budget", "device")
+_LARGEST = 1e100  # below it neither a sum nor the axis of a figure overflows
+_NUMBERS = {"scores": ("score", "low", "high"), "speeds": ("samples_per_second",)}
+COLUMNS = ("number", "commit", "date", "study", "kind", *ARM_KEYS, "n", "score", "low", "high", "samples_per_second")
+
+
+def entry_of(folder: Path) -> Entry:
+    """The line of a store; its commit is that of the newest cell.
+
+    Raises:
+        UsageError: the store is empty, damaged or of a dirty tree, its cells come from no commit, or not from exactly
+            one study.
+    """
+    results = read_whole(folder)
+    commits, studies = commits_of(results), studies_of(results)
+    if not commits:
+        raise UsageError(f"store {str(folder)!r}: its cells name no commit; run polobench from a checkout")
+    if len(studies) != 1:
+        named = ", ".join(studies) or "none"
+        raise UsageError(f"store {str(folder)!r}: its cells come from the studies {named} (needed: exactly one)")
+    collection = collect(folder)
+    newest = max(results, key=lambda result: (result.started_at, result.cell_id))
+    return {
+        "commit": str(newest.provenance.get("commit") or commits[-1]),
+        "date": newest.started_at,
+        "study": studies[0],
+        "scores": [_score(arm, runs) for arm, runs in sorted(collection.of_kind("learning").items())],
+        "speeds": [
+            _names(item.arm) | {"samples_per_second": _or_null(item.samples_per_second), "n": item.n}
+            for item in throughputs(collection)
+        ],
+    }
+
+
+def _score(arm: Arm, runs: Sequence[RunResult]) -> dict[str, Any]:
+    scores = [math.nan if result.final_score is None else result.final_score for result in runs]
+    found = mean_interval(scores)
+    numbers = {"score": sum(scores) / len(scores), "low": found.low, "high": found.high}
+    return _names(arm) | {name: _or_null(value) for name, value in numbers.items()} | {"n": len(runs)}
+
+
+def _names(arm: Arm) -> dict[str, Any]:
+    return {name: getattr(arm, name) for name in ARM_KEYS}
+
+
+def _or_null(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def record(folder: Path, file: Path) -> tuple[Entry, bool]:
+    """Append the store's line to the history.
+
+    Returns:
+        The line, and whether it is new; it is not where the history has an equal one (but for its date) already.
+
+    Raises:
+        UsageError: what `entry_of` and `read_history` raise, another line of the same commit and study, or a file that
+            cannot be written to. The history is as before.
+    """
+    entry = entry_of(folder)
+    for number, line in enumerate(read_history(file), 1):
+        if (line["commit"], line["study"]) == (entry["commit"], entry["study"]):
+            differing = [name for name in ("scores", "speeds") if line[name] != entry[name]]
+            if differing:
+                raise UsageError(
+                    f"line {number} of {str(file)!r} has commit {entry['commit'][:12]} and study {entry['study']!r} "
+                    f"already, with other {' and '.join(differing)}; remove that line to replace it"
+                )
+            return line, False
+    try:
+        append_entry(file, entry)
+    except OSError as error:
+        raise UsageError(f"history {str(file)!r} cannot be written to: {error.strerror or error}") from error
+    return entry, True
+
+
+def read_history(file: Path) -> list[Entry]:
+    """The lines of a history in order; none where there is no such file.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is damaged; the text has its number.
+    """
+    return read_journal(file, _problem)
+
+
+def history_table(file: Path) -> pd.DataFrame:
+    """The history as one table: a row an arm and line.
+
+    Columns, besides those of the lines: `number` (of the line, from 1) and `kind` ("learning" or "throughput"); what a
+    kind does not have is NaN, as what is null.
+
+    Raises:
+        UsageError: there is no such file, or what `read_history` raises.
+    """
+    if not file.exists():
+        raise UsageError(f"no history at {str(file)!r}; `polobench history STORE --file {file}` begins one")
+    kinds = {"scores": "learning", "speeds": "throughput"}
+    rows = [
+        {name: line[name] for name in ("commit", "date", "study")} | {"number": number, "kind": kind} | item
+        for number, line in enumerate(read_history(file), 1)
+        for section, kind in kinds.items()
+        for item in line[section]
+    ]
+    numbers = [name for names in _NUMBERS.values() for name in names]
+    return table_of(rows, COLUMNS).astype(dict.fromkeys(numbers, "float64"))
+
+
+def _problem(entry: Entry) -> str:
+    for name in ("commit", "date", "study"):
+        if not isinstance(entry.get(name), str):
+            return f"{name} is not a text"
+    for section, names in _NUMBERS.items():
+        if not isinstance(entry.get(section), list):
+            return f"{section} is not a list"
+        for item in entry[section]:
+            wrong = _wrong_item(item, names)
+            if wrong:
+                return f"{section}: {wrong}"
+    return ""
+
+
+def _wrong_item(item: object, names: Sequence[str]) -> str:
+    if not isinstance(item, dict):
+        return "an item is no object"
+    for name in ARM_KEYS:
+        if not isinstance(item.get(name), str):
+            return f"{name} is not a text"
+    if type(item.get("n")) is not int:
+        return "n is not an integer"
+    for name in names:
+        value = item.get(name)
+        if value is not None and (type(value) not in (int, float) or not abs(value) < _LARGEST):
+            return f"{name} is not a finite number or null"
+    return ""

@@ -1,0 +1,73 @@
+"""Files of JSON lines that only grow: the log of a baseline, and the history of a project.
+
+Every line is an object with `schema_version` and the keys of its kind. A line is appended by writing the whole file
+anew under a temporary name and renaming it, so that a full disk or a kill leaves the old file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from polobench.core.errors import UsageError, first_line
+
+SCHEMA_VERSION = 1
+Entry = dict[str, Any]
+
+
+def read_journal(path: Path, problem: Callable[[Entry], str]) -> list[Entry]:
+    """The lines of the file in order; none where there is no such file.
+
+    Args:
+        problem: what is wrong with a line's object, in words; empty if nothing is.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is damaged or of another schema; the text has its number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{str(path)!r} cannot be read: {first_line(error)}") from error
+    entries = []
+    for number, line in enumerate(lines, 1):
+        entry, wrong = _parse(line, problem)
+        if wrong:
+            raise UsageError(f"line {number} of {str(path)!r} is damaged: {wrong}")
+        entries.append(entry)
+    return entries
+
+
+def _parse(line: str, problem: Callable[[Entry], str]) -> tuple[Entry, str]:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {}, first_line(error)
+    if not isinstance(entry, dict):
+        return {}, "it is no object"
+    version = entry.get("schema_version")
+    if version != SCHEMA_VERSION:
+        return {}, f"schema version {version!r:.40}; this polobench reads {SCHEMA_VERSION}"
+    return entry, problem(entry)
+
+
+def append_entry(path: Path, entry: Entry) -> None:
+    """Append the entry as a line; makes the folder and the file if they are not there.
+
+    Raises:
+        OSError: the disk is full, say; what stood there before still does.
+    """
+    line = json.dumps({"schema_version": SCHEMA_VERSION} | entry, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    temporary = path.parent / f".writing-{path.name}-{os.getpid()}.tmp"
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(before + ("\n" if before and not before.endswith("\n") else "") + line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,82 @@
+"""How `polobench ab` takes turns, by a fake clock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from polobench.core.budget import Budget
+from polobench.gate import speed
+from polobench.harness.ab import BLOCKS, LEAST_PAIRS, WARMUP_PAIRS, Measured, Timing, measure_cell
+from polobench.harness.study import Cell
+
+CELL = Cell("ppo", "ppo", "CartPole-v1", 0, "cpu", Budget(updates=8), rounds=5)
+
+
+class Machine:
+    """A clock that moves by what workers do; `drift` multiplies the seconds that everything takes, a second."""
+
+    def __init__(self, costs: tuple[float, float], start: float = 0.5, drift: float = 0.0) -> None:
+        self.now, self.costs, self.start, self.drift = 0.0, costs, start, drift
+        self.turns: list[int] = []
+        self.closed = 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def take(self, seconds: float) -> float:
+        spent = seconds * (1 + self.drift * self.now)
+        self.now += spent
+        return spent
+
+    def open_both(self, order: np.random.Generator) -> tuple[FakeWorker, FakeWorker]:
+        return FakeWorker(self, 0), FakeWorker(self, 1)
+
+    def measure(self, seconds: float) -> Measured:
+        order = np.random.default_rng(0)
+        return measure_cell(CELL, self.open_both, seconds, order, lambda share: None, self.clock)
+
+
+class FakeWorker:
+    def __init__(self, machine: Machine, side: int) -> None:
+        self._machine, self._side = machine, side
+
+    def ready(self) -> None:
+        self._machine.take(self._machine.start)
+
+    def begin(self) -> None:
+        self._machine.turns.append(self._side)
+
+    def timing(self) -> Timing:
+        return Timing(self._machine.take(self._machine.costs[self._side]), 0.0)
+
+    def close(self) -> None:
+        self._machine.closed += 1
+
+
+def test_both_take_turns_in_an_order_drawn_anew_and_the_first_pair_of_a_block_is_left_out() -> None:
+    machine = Machine((0.1, 0.1))
+    found = machine.measure(20)
+    pairs = [tuple(machine.turns[at : at + 2]) for at in range(0, len(machine.turns), 2)]
+    assert set(pairs) == {(0, 1), (1, 0)}
+    assert len(found.blocks) == BLOCKS
+    assert len(pairs) == sum(map(len, found.blocks)) + BLOCKS * WARMUP_PAIRS
+    assert machine.closed == 2 * BLOCKS
+
+
+@pytest.mark.parametrize(("start", "blocks"), [(0.1, BLOCKS), (4.0, 2), (30.0, 1)])
+def test_the_start_of_the_processes_counts_and_a_block_that_does_not_fit_is_left_out(start: float, blocks: int) -> None:
+    machine = Machine((0.5, 0.5), start)
+    found = machine.measure(25)
+    assert len(found.blocks) == blocks
+    assert min(map(len, found.blocks)) >= LEAST_PAIRS
+    assert machine.now <= max(25 + 1.0, 2 * start + 3.0)
+
+
+def test_a_machine_that_slows_down_slows_both() -> None:
+    machine = Machine((0.1, 0.115), drift=0.2)
+    found = speed.ratio(machine.measure(25).seconds("iteration"))
+    assert found.value == pytest.approx(1.15, rel=0.02)
+    one_after_the_other = Machine((0.1, 0.1), drift=0.2)
+    base, head = ([one_after_the_other.take(0.1) for _ in range(40)] for _ in range(2))
+    assert speed.ratio([list(zip(base, head, strict=True))] * 2).verdict == speed.SLOWER
