@@ -54,7 +54,10 @@ def jobs_of(pool: str, seeds: Sequence[int], kind: str) -> Iterator[Job]:
 
 def _fault_jobs(seeds: Sequence[int]) -> Iterator[Job]:
     """Every fault where its layer looks: over whole runs, or on stored batches, with the sound ones beside them."""
-    yield from jobs_of(SOUND, seeds, "fixed_batch")
+    looked_at = {(fault.label, fault.task) for fault in FAULTS.values() if fault.layer != "learning"}
+    for job in jobs_of(SOUND, seeds, "fixed_batch"):
+        if (job.cell.label, job.cell.task) in looked_at:
+            yield job
     for name, fault in FAULTS.items():
         yield from jobs_of(name, seeds, "learning" if fault.layer == "learning" else "fixed_batch")
 
