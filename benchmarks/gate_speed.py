@@ -71,8 +71,8 @@ class Trial:
 
 def main(
     trials: Annotated[int, typer.Option(min=1, help="Of each kind.")] = 40,
-    seconds: Annotated[float, typer.Option(min=1, help="A trial.")] = 25,
-    study: Annotated[Path, typer.Option(help="It has the cell.")] = Path("studies/ci.toml"),
+    seconds: Annotated[float, typer.Option(min=1, help="A trial.")] = 27,
+    study: Annotated[Path, typer.Option(help="It has the cell.")] = Path("studies/speed.toml"),
     slowdown: Annotated[float, typer.Option(min=0, help="Of PPO's update, as a share.")] = 0.15,
     as_json: Annotated[bool, typer.Option("--json", help="Print every trial as JSON.")] = False,
 ) -> None:
@@ -116,6 +116,10 @@ def run_trial(kind: str, sides: Sequence[Side], cells: Sequence[Cell], seconds: 
     found = judge(str(measured.cell), measured.clock, parts, *measured.problems)
     if found.reason:
         raise SystemExit(f"a {kind} trial could not run: {found.reason}")
+    update = found.parts["update"]
+    typer.echo(
+        f"{kind} {seed}: {found.verdict}, update {update.value:.3f} [{update.low:.3f}, {update.high:.3f}]", err=True
+    )
     return Trial(kind, seed, took, found)
 
 

@@ -19,7 +19,7 @@ baseline_app = typer.Typer(
     rich_markup_mode=None,
 )
 BASELINE = Path("results/baseline")
-CI_STUDY = Path("studies/ci.toml")
+SPEED_STUDY = Path("studies/speed.toml")
 HISTORY = Path("results/history.jsonl")
 
 
@@ -105,7 +105,7 @@ def history(
 def ab(
     base: Annotated[str, typer.Argument(metavar="BASE_REF", help="A branch, tag or commit of this checkout.")],
     head: Annotated[str, typer.Argument(metavar="HEAD_REF", help="The one that may be slower.")],
-    study: Annotated[Path, typer.Option(help="Its throughput cells are timed, as they are in HEAD_REF.")] = CI_STUDY,
+    study: Annotated[Path, typer.Option(help="Its throughput cells are timed, as they are in HEAD_REF.")] = SPEED_STUDY,
     seconds: Annotated[float, typer.Option(min=1, help="To time a cell, the start of its processes included.")] = 30,
     methods: Annotated[str, typer.Option(help="Only these, as in ppo,trpo.", show_default=False)] = "",
     tasks: Annotated[str, typer.Option(help="Only these, as in CartPole-v1.", show_default=False)] = "",

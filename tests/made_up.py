@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-INIT = """
+REGISTRY = """
 from importlib.metadata import entry_points
 
 def make(method, task, device, label, threads, tuned, **overrides):
@@ -57,7 +57,8 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.git("init", "-q", str(folder), inside=False)
-        self.write("polobench/__init__.py", INIT)
+        self.write("polobench/__init__.py", "")
+        self.write("polobench/core/registry.py", REGISTRY)
         self.write("polobench/core/budget.py", STOPWATCH)
         self.commit()
 
@@ -82,7 +83,7 @@ class Checkout:
             f'[project.entry-points."polobench.methods"]\n{entries}',
         )
         self.write("polobench/harness/throughput.py", PROBE.replace("{step}", step))
-        self.write("studies/ci.toml", STUDY.replace("{methods}", ", ".join(map(repr, methods))))
+        self.write("studies/speed.toml", STUDY.replace("{methods}", ", ".join(map(repr, methods))))
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", "step")
         return self.git("rev-parse", "HEAD")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from made_up import INIT, STUBS, STUDY, Checkout
+from made_up import REGISTRY, STUBS, STUDY, Checkout
 
 import polobench
 from polobench.cli import main
@@ -96,6 +96,17 @@ def test_a_speed_up_is_called_one(checkout: Checkout, command: Command) -> None:
     code, printed, _ = command("HEAD~", "HEAD")
     assert code == 0
     assert speed.FASTER in printed
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to a core here")
+def test_both_sides_share_one_core(checkout: Checkout, command: Command, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    line = "f'{os.getpid()} {min(os.sched_getaffinity(0))} {len(os.sched_getaffinity(0))}\\n'"
+    checkout.commit(f"with Path({str(mark)!r}).open('a') as seen: seen.write({line})")
+    assert command("HEAD", "HEAD")[0] == 0
+    seen = list(dict.fromkeys(tuple(map(int, found.split())) for found in mark.read_text().splitlines()))
+    assert [count for _, _, count in seen] == [1] * 2 * BLOCKS
+    assert all(first[1] == second[1] for first, second in zip(seen[::2], seen[1::2], strict=True))
 
 
 def test_each_side_has_the_entry_points_of_its_commit(checkout: Checkout, command: Command) -> None:
@@ -187,7 +198,7 @@ def test_a_dirty_tree_is_refused_and_a_file_that_git_does_not_know_is_not_dirt(
 ) -> None:
     checkout.write("notes.txt", "not in git")
     assert command("HEAD", "HEAD")[0] == 0
-    checkout.write("polobench/__init__.py", INIT + "# changed")
+    checkout.write("polobench/core/registry.py", REGISTRY + "# changed")
     code, _, said = command("HEAD", "HEAD")
     assert (code, said.count("\n")) == (2, 1)
     assert "changes that are in no commit" in said

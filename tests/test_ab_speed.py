@@ -11,7 +11,7 @@ from polobench.gate import speed
 
 
 def blocks_of(
-    ratio: float, rng: np.random.Generator, pairs: int = 5, blocks: int = 4, noise: float = 0.03, spread: float = 0.01
+    ratio: float, rng: np.random.Generator, pairs: int = 8, blocks: int = 3, noise: float = 0.03, spread: float = 0.01
 ) -> list[list[list[float]]]:
     """Seconds around 0.5: each side's log has the deviation `noise`, each block's log ratio `spread`."""
     shift = np.log(ratio) + spread * rng.normal(size=(blocks, 1))
@@ -27,7 +27,7 @@ def test_a_planted_ratio_is_found(planted: float, verdict: str) -> None:
     assert found.value == pytest.approx(planted, rel=0.02)
     assert found.low < planted < found.high
     assert found.verdict == verdict
-    assert (found.pairs, found.blocks) == (100, 4)
+    assert (found.pairs, found.blocks) == (75, 3)
 
 
 def test_bursts_on_single_iterations_move_nothing() -> None:
@@ -70,7 +70,7 @@ def test_fifteen_percent_are_found() -> None:
 def test_what_could_have_been_found_is_found_as_often_as_it_says() -> None:
     rng = np.random.default_rng(4)
     named = float(np.median([speed.ratio(blocks_of(1.0, rng)).detectable for _ in range(200)]))
-    assert 0.8 <= rate(named, is_slower) <= 0.99
+    assert 0.8 <= rate(named, is_slower) <= 0.95
 
 
 @pytest.mark.parametrize("blocks", [[[[1.0, 2.0]]], [[[1.0, 2.0]] * 9], [[[1.0, 2.0]] * 9, []]])

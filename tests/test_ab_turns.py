@@ -1,12 +1,15 @@
-"""How `polobench ab` takes turns, by a fake clock."""
+"""In which order `polobench ab` takes iterations, and for how long, by a fake clock."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from polobench.core.budget import Budget
 from polobench.gate import speed
+from polobench.harness import ab
 from polobench.harness.ab import BLOCKS, LEAST_PAIRS, WARMUP_PAIRS, Measured, Timing, measure_cell
 from polobench.harness.study import Cell
 
@@ -19,6 +22,7 @@ class Machine:
     def __init__(self, costs: tuple[float, float], start: float = 0.5, drift: float = 0.0) -> None:
         self.now, self.costs, self.start, self.drift = 0.0, costs, start, drift
         self.turns: list[int] = []
+        self.events: list[str] = []
         self.closed = 0
 
     def clock(self) -> float:
@@ -32,9 +36,11 @@ class Machine:
     def open_both(self, order: np.random.Generator) -> tuple[FakeWorker, FakeWorker]:
         return FakeWorker(self, 0), FakeWorker(self, 1)
 
-    def measure(self, seconds: float) -> Measured:
+    def measure(self, seconds: float, device: str = "cpu") -> Measured:
         order = np.random.default_rng(0)
-        return measure_cell(CELL, self.open_both, seconds, order, lambda share: None, self.clock)
+        return measure_cell(
+            replace(CELL, device=device), self.open_both, seconds, order, lambda share: None, self.clock
+        )
 
 
 class FakeWorker:
@@ -46,8 +52,10 @@ class FakeWorker:
 
     def begin(self) -> None:
         self._machine.turns.append(self._side)
+        self._machine.events.append("begin")
 
     def timing(self) -> Timing:
+        self._machine.events.append("end")
         return Timing(self._machine.take(self._machine.costs[self._side]), 0.0)
 
     def close(self) -> None:
@@ -64,13 +72,30 @@ def test_both_take_turns_in_an_order_drawn_anew_and_the_first_pair_of_a_block_is
     assert machine.closed == 2 * BLOCKS
 
 
-@pytest.mark.parametrize(("start", "blocks"), [(0.1, BLOCKS), (4.0, 2), (30.0, 1)])
+@pytest.mark.parametrize(
+    ("device", "bound", "at_once"), [("cpu", True, True), ("cpu", False, False), ("cuda", True, False)]
+)
+def test_a_pair_shares_a_core_or_takes_turns(
+    device: str, bound: bool, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ab, "cores_for", lambda cell: [0] if bound and cell.device == "cpu" else [])
+    machine = Machine((0.1, 0.1))
+    machine.measure(5, device)
+    expected = ["begin", "begin", "end", "end"] if at_once else ["begin", "end"] * 2
+    assert machine.events == expected * (len(machine.events) // 4)
+
+
+def test_another_device_has_no_core_of_its_own() -> None:
+    assert ab.cores_for(replace(CELL, device="cuda")) == []
+
+
+@pytest.mark.parametrize(("start", "blocks"), [(0.1, BLOCKS), (4.0, 2), (30.0, 2)])
 def test_the_start_of_the_processes_counts_and_a_block_that_does_not_fit_is_left_out(start: float, blocks: int) -> None:
     machine = Machine((0.5, 0.5), start)
     found = machine.measure(25)
     assert len(found.blocks) == blocks
     assert min(map(len, found.blocks)) >= LEAST_PAIRS
-    assert machine.now <= max(25 + 1.0, 2 * start + 3.0)
+    assert machine.now <= max(25 + 1, 2 * (2 * start + 3))  # two blocks are measured in any case: one decides nothing
 
 
 def test_a_machine_that_slows_down_slows_both() -> None:

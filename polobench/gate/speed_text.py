@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from polobench.gate.speed import CONFIDENCE, POWER, SLOWER, SMALLEST_SLOWDOWN, CellSpeed, Ratio
+from polobench.gate.speed import CONFIDENCE, SLOWER, SMALLEST_SLOWDOWN, CellSpeed, Ratio
 
 _COLUMNS = ("cell", "part", "seconds, base", "seconds, head", f"head / base [{CONFIDENCE:.1%}]", "seen from", "verdict")
 _NOTHING = "–"
@@ -40,8 +40,8 @@ def page(base: Named, head: Named, cells: Sequence[CellSpeed]) -> str:
     rows = [row for cell in cells for row in _rows(cell)]
     notes = (
         f"Medians of single iterations, taken in turn. Slower is a part whose whole interval lies above "
-        f"{1 + SMALLEST_SLOWDOWN:g}; from the ratio under *seen from* on this would have been found {POWER:.0%} of the "
-        f"time. CPU seconds count no waiting, neither for a core nor for a disk or a network."
+        f"{1 + SMALLEST_SLOWDOWN:g}; from the ratio under *seen from* on, this would have been found at least 8 times "
+        "in 10. CPU seconds count no waiting, neither for a core nor for a disk or a network."
     )
     lines = ["# Speed", "", f"Base {_plain(str(base))}, head {_plain(str(head))}.", "", f"**{headline(cells)}**", ""]
     return "\n".join([*lines, tabulate(rows, _COLUMNS, "pipe", disable_numparse=True), "", notes, ""])

@@ -33,7 +33,7 @@ from polobench.core.errors import PoloError, UsageError, unknown
 from polobench.harness.ab_sides import Side
 from polobench.harness.study import Cell, load_study
 
-BLOCKS = 4
+BLOCKS = 3
 LEAST_PAIRS, MOST_PAIRS = 2, 100  # a block
 WARMUP_PAIRS = 1
 ANSWER_SECONDS = 600.0  # a worker that is silent for so long has failed

@@ -2,9 +2,9 @@
 
     python -P ab_worker.py FD
 
-It loads what commits share (torch, gymnasium, pandas) and then forks a child for every order that comes over the Unix socket
-FD. An order is one JSON object with the child's own socket beside it; the child puts the commit's folders first on its
-path, makes the method by `polobench.make` and answers one line of JSON a request:
+It loads what commits share (torch, gymnasium, pandas) and then forks a child for every order that comes over the Unix
+socket FD. An order is one JSON object with the child's own socket beside it; the child puts the commit's folders first
+on its path, makes the method by its name and answers one line of JSON a request:
 
     {"ready": true}                            once the cell is open
     {"iteration": 0.31, "rollout": 0.12}       [seconds] after each line that it reads
@@ -87,11 +87,11 @@ def iterations(order: dict[str, Any], requests: Iterable[str]) -> Iterator[dict[
     """
     sys.path[:0] = order["paths"]
     importlib.invalidate_caches()
-    import polobench
+    from polobench.core import registry
 
-    found = Path(str(polobench.__file__)).resolve()
+    found = Path(registry.__file__).resolve()
     if not found.is_relative_to(order["home"]):
-        raise ImportError(f"polobench comes from {found.parent}, not from {order['home']}")
+        raise ImportError(f"polobench comes from {found.parents[1]}, not from {order['home']}")
     with _probe(order) as probe:
         yield {"ready": True}
         for number, _ in enumerate(requests):
@@ -102,12 +102,12 @@ def iterations(order: dict[str, Any], requests: Iterable[str]) -> Iterator[dict[
 
 
 def _probe(order: dict[str, Any]) -> Any:
-    import polobench
     from polobench.core.budget import Stopwatch
+    from polobench.core.registry import make
     from polobench.harness.throughput import ThroughputProbe
 
     names = ("method", "task", "device", "label", "threads", "tuned")
-    method = polobench.make(**{name: order[name] for name in names}, **order["overrides"])
+    method = make(**{name: order[name] for name in names}, **order["overrides"])
     clock = time.process_time if order["device"] == "cpu" else time.perf_counter
     probe = ThroughputProbe(method, order["seed"], MOST_ITERATIONS, clock=clock)
     probe.ledger.clock = Stopwatch(wall=clock)  # rollout seconds come from the ledger
