@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from polobench.gate.compare import compare_results
 from polobench.gate.exact import differences, growths
 from polobench.gate.learning import LEVEL, MEASURES, Name, columns_of, judge
 from polobench.gate.matching import pairs_of
-from polobench.gate.permutation import HARM, shifts
+from polobench.gate.permutation import HARM, shift_of
 from polobench.harness.store import Store
 
 RUNS = 10
@@ -121,20 +122,17 @@ def detectable_agreement(values: Mapping[Name, Array], rng: np.random.Generator)
     """Of each measure of each arm what the gate prints, and the power at 2/3 and at 4/3 of it."""
     splits = [_split(values, rng) for _ in range(RESAMPLED)]
     printed = {name: [] for name in values}
-    for columns in track(splits[:50], "detectable", console=Console(stderr=True)):
+    for columns in track(splits, "detectable", console=Console(stderr=True)):
         for row in judge(columns):
             printed[row.arm, row.measure].append(row.detectable)
     median = {name: float(np.median(found)) for name, found in printed.items()}
     level = LEVEL / len(values)
     power = {factor: dict.fromkeys(values, 0) for factor in (1 - WITHIN, 1.0, 1 + WITHIN)}
     for columns in track(splits, "power", console=Console(stderr=True)):
-        for factor, found in power.items():
-            moved = {
-                name: (base, head + factor * median[name] * _harmful(name)) for name, (base, head) in columns.items()
-            }
-            for name, shift in shifts(moved, {name: MEASURES[name[1]].harm for name in moved}).items():
-                smallest = MEASURES[name[1]].smallest_change(moved[name][0])
-                found[name] += shift.p <= level and abs(shift.difference) >= smallest
+        for (name, (base, head)), (factor, found) in product(columns.items(), power.items()):
+            measure = MEASURES[name[1]]
+            shift = shift_of(base, head + factor * median[name] * _harmful(name), measure.harm)
+            found[name] += shift.p <= level and abs(shift.difference) >= measure.smallest_change(base)
     return [
         {"arm": f"{arm.label} on {arm.task}", "measure": measure, "printed": median[arm, measure]}
         | {f"power at {factor:.2f}": found[arm, measure] / RESAMPLED for factor, found in power.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from polobench.gate.permutation import runs_needed, shifts, smallest_p
+from polobench.gate.permutation import runs_needed, shift_of, smallest_p
 
 
 def difference(head: np.ndarray, base: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -20,7 +21,7 @@ def difference(head: np.ndarray, base: np.ndarray, axis: int = -1) -> np.ndarray
 def test_p_is_scipys(harm: str, alternative: str, n: int, m: int) -> None:
     rng = np.random.default_rng(n)
     base, head = rng.normal(size=n), rng.normal(size=m)
-    found = shifts({"x": (base, head)}, {"x": harm})["x"]
+    found = shift_of(base, head, harm)
     expected = permutation_test(
         (head, base), difference, permutation_type="independent", alternative=alternative, n_resamples=math.inf
     )
@@ -29,31 +30,40 @@ def test_p_is_scipys(harm: str, alternative: str, n: int, m: int) -> None:
 
 
 def test_two_sided_p_counts_both_tails_of_the_absolute_difference() -> None:
-    found = shifts({"x": (np.zeros(3), np.ones(3))}, {"x": "both"})["x"]
+    found = shift_of(np.zeros(3), np.ones(3), "both")
     assert found.p == pytest.approx(2 / 20)
     assert found.smallest_p == pytest.approx(2 / 20)
 
 
 def test_equal_values_are_no_difference() -> None:
-    found = shifts({"x": (np.ones(5), np.ones(5))}, {"x": "lower"})["x"]
+    found = shift_of(np.ones(5), np.ones(5), "lower")
     assert (found.p, found.spread) == (1.0, 0.0)
     assert found.detectable(0.001, 0.05) == 0.05
 
 
-def test_many_measures_share_a_pass_and_stay_apart() -> None:
+@pytest.mark.parametrize("harm", ["lower", "higher", "both"])
+def test_counted_ways_are_the_listed_ones(harm: str) -> None:
+    """With ties, and of both sizes' parity."""
     rng = np.random.default_rng(1)
-    columns = {k: (rng.normal(size=5), rng.normal(size=5 + k % 2)) for k in range(6)}
-    together = shifts(columns, dict.fromkeys(columns, "lower"))
-    assert list(together) == list(columns)
-    for k, values in columns.items():
-        assert together[k] == shifts({k: values}, {k: "lower"})[k]
+    for n, m in ((3, 4), (5, 5), (2, 6)):
+        base, head = (rng.integers(0, 4, size).astype(float) for size in (n, m))
+        pooled = np.concatenate((base, head))
+        listed = []
+        for chosen in itertools.combinations(range(n + m), n):
+            rest = [index for index in range(n + m) if index not in chosen]
+            listed.append(pooled[rest].mean() - pooled[list(chosen)].mean())
+        seen, found = head.mean() - base.mean(), np.array(listed)
+        extreme = {
+            "lower": found <= seen + 1e-9,
+            "higher": found >= seen - 1e-9,
+            "both": abs(found) >= abs(seen) - 1e-9,
+        }
+        assert shift_of(base, head, harm).p == pytest.approx(extreme[harm].mean())
 
 
 def test_null_rate_is_the_level() -> None:
     rng = np.random.default_rng(0)
-    columns = {k: tuple(rng.exponential(size=(2, 6))) for k in range(2_000)}
-    found = shifts(columns, dict.fromkeys(columns, "lower"))
-    rate = np.mean([shift.p <= 0.05 for shift in found.values()])
+    rate = np.mean([shift_of(*rng.exponential(size=(2, 6)), "lower").p <= 0.05 for _ in range(2_000)])
     assert 0.05 - 4 * math.sqrt(0.05 * 0.95 / 2_000) < rate <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 2_000)
 
 
@@ -61,11 +71,10 @@ def test_the_detectable_difference_is_found_four_times_in_five() -> None:
     rng = np.random.default_rng(2)
     level, n = 0.001, 10
     base = rng.normal(size=(400, n))
-    shift = shifts({"x": (base[0], rng.normal(size=n))}, {"x": "lower"})["x"]
+    shift = shift_of(base[0], rng.normal(size=n), "lower")
     true = shift.detectable(level, 0.0) / shift.spread  # at the true spread, 1
-    columns = {k: (base[k], rng.normal(size=n) - true) for k in range(400)}
-    found = shifts(columns, dict.fromkeys(columns, "lower"))
-    assert 0.7 < np.mean([item.p <= level for item in found.values()]) < 0.9
+    found = [shift_of(values, rng.normal(size=n) - true, "lower").p <= level for values in base]
+    assert 0.7 < np.mean(found) < 0.9
 
 
 def test_smallest_p_and_the_runs_that_a_level_needs() -> None:
@@ -78,5 +87,5 @@ def test_smallest_p_and_the_runs_that_a_level_needs() -> None:
 
 def test_many_runs_are_drawn_and_never_reach_zero() -> None:
     rng = np.random.default_rng(3)
-    found = shifts({"x": (rng.normal(size=30), rng.normal(size=30) - 9)}, {"x": "lower"})["x"]
+    found = shift_of(rng.normal(size=30), rng.normal(size=30) - 9, "lower")
     assert 0 < found.p < 1e-5

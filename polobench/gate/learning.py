@@ -18,7 +18,7 @@ from polobench.analysis.hypothesis import holm
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
 from polobench.gate.matching import Cells, Pair
-from polobench.gate.permutation import Shift, runs_needed, shifts, smallest_p
+from polobench.gate.permutation import Shift, runs_needed, shift_of, smallest_p
 
 LEVEL = 0.002
 LEAST_RUNS = 2
@@ -167,7 +167,7 @@ def judge(columns: Columns) -> list[Row]:
     """A row a column, tested together."""
     enough = {name: values for name, values in columns.items() if min(map(len, values)) >= LEAST_RUNS}
     possible = _possible(enough)
-    found = shifts(enough, {name: MEASURES[name[1]].harm for name in enough})
+    found = {name: shift_of(*values, MEASURES[name[1]].harm) for name, values in enough.items()}
     adjusted = dict(zip(possible, holm([found[name].p for name in possible]), strict=True))
     level = LEVEL / max(1, len(possible))
     rows = []
