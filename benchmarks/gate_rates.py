@@ -149,7 +149,7 @@ def _harmful(name: Name) -> float:
     return HARM[MEASURES[name[1]].harm] or 1.0
 
 
-def on_stored_batches(seeds: Sequence[int], sound: Sequence[RunResult]) -> dict[str, tuple[int, int]]:
+def on_stored_batches(sound: Sequence[RunResult]) -> dict[str, tuple[int, int]]:
     """Of each fault that a stored batch shows how often it did, and of how many seeds."""
     by_arm = {(run.label, run.task, run.seed): run for run in sound if run.kind == "fixed_batch"}
     found = {}
@@ -157,8 +157,8 @@ def on_stored_batches(seeds: Sequence[int], sound: Sequence[RunResult]) -> dict[
         if fault.layer == "learning":
             continue
         seen: Callable[[RunResult, RunResult], object] = differences if fault.layer == "fixed batch" else _grown
-        runs = _read(name)
-        pairs = [(by_arm[run.label, run.task, run.seed], run) for run in runs]
+        runs = {run.seed: run for run in _read(name)}  # of a seed that was run twice the later file
+        pairs = [(by_arm[run.label, run.task, run.seed], run) for run in runs.values()]
         found[name] = sum(bool(seen(*pair)) for pair in pairs), len(pairs)
     return found
 
@@ -189,7 +189,7 @@ def measure_all() -> dict[str, Any]:
             found = [detected(values, faulty, rng[2]) for _ in track(range(RESAMPLED), name, console=console)]
             seen_by = {measure: sum(measure in each for each in found) for measure in MEASURES}
             learning[name] = rate(sum(map(bool, found)), RESAMPLED) | {"by": seen_by, "failed": _failed(runs)}
-    batches = on_stored_batches(range(60, 100), _read(SOUND))
+    batches = on_stored_batches(_read(SOUND))
     return {
         "runs an arm": {f"{arm.label} on {arm.task}": len(runs) for arm, runs in pool.items()},
         "tests": len(values),

@@ -9,7 +9,7 @@ All ways are counted without listing them: d grows with the sum of the head's ru
 runs, sorted by their sum, say how many whole ones lie below a limit (Horowitz and Sahni 1974, "Computing Partitions
 with Applications to the Knapsack Problem"). Ten runs a side have 184,756 ways and 2 x 1,024 subsets.
 
-Cohen 1988, "Statistical Power Analysis", section 2.4, is the smallest detectable difference: (t_(1 - alpha) + t_power)
+Cohen 1988, "Statistical Power Analysis", section 2.4, is the smallest detectable difference: t_(1 - alpha) + t_power
 standard errors, with the freedom of n + m - 2; the permutation test of a mean is near the t-test of Student.
 """
 
@@ -61,7 +61,10 @@ class Shift:
         tail = level if self.harm != "both" else level / 2
         power = float(student.ppf(POWER, freedom))
         error = self.spread * math.sqrt(sum(1 / n for n in self.n))
-        return max((float(student.ppf(1 - tail, freedom)) + power) * error, smallest_change + power * error)
+        limit = float(student.ppf(1 - tail, freedom))
+        # the spread that the next comparison measures has chance in it, too: by the delta method
+        chance = power * math.sqrt(1 + limit**2 / (2 * freedom))
+        return max((limit + chance) * error, smallest_change + power * error)
 
 
 def shift_of(base: Array, head: Array, harm: str) -> Shift:
