@@ -19,7 +19,7 @@ from polobench.core.result import RunResult
 from polobench.report import aggregate_figures, cost_figures
 from polobench.report import arrivals as arrivals_module
 from polobench.report.aggregate_figures import compared, draw_improvements, draw_profiles, improvements
-from polobench.report.arrivals import arrival_frame, arrival_table, arrivals, draw_arrivals, has_reached
+from polobench.report.arrivals import arrival_frame, arrival_table, arrivals, arrivals_of, draw_arrivals, has_reached
 from polobench.report.cost_figures import costs, draw_costs, has_costs
 from polobench.report.panels import MOST_COMPARED, Panel, panels
 from polobench.report.placing import Spot, place_labels
@@ -198,13 +198,13 @@ def test_who_never_got_there_counts_as_the_whole_budget(tmp_path: Path) -> None:
     for run, samples in zip(runs, (10_000.0, 20_000.0, None, 30_000.0), strict=True):
         run.time_to_target = {"samples": samples}
     runs[3].status = "failed"  # it had been there before
-    every = panels(collect(save_all(tmp_path, *runs)))
-    (row,) = arrival_frame(every).to_dict("records")
+    found = arrivals_of(panels(collect(save_all(tmp_path, *runs))))
+    (row,) = arrival_frame(found).to_dict("records")
     assert (row["n"], row["reached"]) == (4, 2)
     assert row["restricted_mean_samples"] == pytest.approx((10_000 + 20_000 + 50_000 + 50_000) / 4)
     assert row["low"] < row["restricted_mean_samples"] < row["high"] <= 50_000
-    assert " 2/4 |" in arrival_table(every)
-    assert "32,500 [" in arrival_table(every)
+    assert " 2/4 |" in arrival_table(found)
+    assert "32,500 [" in arrival_table(found)
 
 
 def test_a_built_in_method_looks_the_same_whoever_else_is_there() -> None:

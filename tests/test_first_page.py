@@ -13,6 +13,7 @@ from polobench.analysis.claims import load_claims
 from polobench.analysis.collection import Collection, collect
 from polobench.analysis.contrasts import against_best
 from polobench.analysis.overall import comparables, overall
+from polobench.analysis.summary import comparisons
 from polobench.cli import app
 from polobench.report.markdown import markdown
 from polobench.report.overall import groups_of, overall_answer
@@ -108,14 +109,15 @@ def test_against_the_best(collection: Collection) -> None:
     assert found[0].p == pytest.approx(2 / 252), "all of ppo's runs are better"
     few = against_best([(arm, runs[:3]) for arm, runs in arms])
     assert few[0].reason == "3 seeds cannot reach p = 0.025; 5 are needed"
-    assert "detectable_difference" in contrast_frame(collection)
+    assert "detectable_difference" in contrast_frame(collection, comparisons(collection))
 
 
 def test_what_dropping_failed_runs_would_change_is_said(tmp_path: Path) -> None:
     runs = [make_result(seed=seed) for seed in range(5)]
     kept = sum(run.final_return for run in runs[1:]) / 4
     failed(runs[0])
-    text = task_sections(collect(save_all(tmp_path, *runs)))
+    found = collect(save_all(tmp_path, *runs))
+    text = task_sections(found, comparisons(found))
     assert f"Without the runs that failed the means would be: ppo {kept:.1f} instead of " in text
     assert "(n = 4)." in text
 

@@ -10,6 +10,7 @@ import pytest
 from synthetic import failed, make_result
 
 from polobench.analysis import reliability
+from polobench.analysis.reliability import scores as scores_of
 from polobench.core.result import RunResult
 
 
@@ -23,39 +24,39 @@ def run_of(*scores: float, status: str = "ok", **changes: object) -> RunResult:
 
 
 def test_area_is_the_mean_height_of_the_line() -> None:
-    assert reliability.area_under_curve(run_of(0, 1, 1)) == pytest.approx(0.75)
-    assert reliability.area_under_curve(run_of(0.3, 0.3)) == pytest.approx(0.3)
+    assert reliability.area_under_curve(scores_of(run_of(0, 1, 1))) == pytest.approx(0.75)
+    assert reliability.area_under_curve(scores_of(run_of(0.3, 0.3))) == pytest.approx(0.3)
 
 
 def test_area_of_a_run_that_failed_is_zero_from_its_end() -> None:
     result = run_of(1, 1, 1, status="diverged")
     result.ledger.samples = 500
     result.curve = result.curve[result.curve["samples"] <= 500]
-    assert reliability.area_under_curve(result) == pytest.approx(0.5)
+    assert reliability.area_under_curve(scores_of(result)) == pytest.approx(0.5)
 
 
 def test_a_run_without_an_evaluation_is_at_the_floor() -> None:
     result = run_of(0, 1, status="failed")
     result.curve = pd.DataFrame()
-    assert reliability.area_under_curve(result) == 0
-    assert reliability.largest_drawdown(result) == 0
+    assert reliability.area_under_curve(scores_of(result)) == 0
+    assert reliability.largest_drawdown(scores_of(result)) == 0
 
 
 def test_drawdown_is_the_deepest_fall_below_the_best_so_far() -> None:
-    assert reliability.largest_drawdown(run_of(0, 0.8, 0.5, 1.0, 0.9)) == pytest.approx(0.3)
-    assert reliability.largest_drawdown(run_of(0, 0.2, 0.2, 1.0)) == 0
+    assert reliability.largest_drawdown(scores_of(run_of(0, 0.8, 0.5, 1.0, 0.9))) == pytest.approx(0.3)
+    assert reliability.largest_drawdown(scores_of(run_of(0, 0.2, 0.2, 1.0))) == 0
     late = run_of(0, 1.0, 0.9)
-    assert reliability.largest_drawdown(failed(late, at=0.6)) == pytest.approx(1.0), "the failed run ends at the floor"
+    assert reliability.largest_drawdown(scores_of(failed(late, at=0.6))) == pytest.approx(1.0), "at the floor"
 
 
 def test_short_term_risk_is_the_worst_quarter_of_changes() -> None:
-    assert reliability.short_term_risk(run_of(0, 1, 0.4, 0.9, 0.8)) == pytest.approx(0.6)  # of 4 changes the worst 1
-    assert reliability.short_term_risk(run_of(0, 0.5, 1.0)) == pytest.approx(-0.5)
+    assert reliability.short_term_risk(scores_of(run_of(0, 1, 0.4, 0.9, 0.8))) == pytest.approx(0.6)  # the worst of 4
+    assert reliability.short_term_risk(scores_of(run_of(0, 0.5, 1.0))) == pytest.approx(-0.5)
 
 
 def test_dispersion_is_the_quartile_distance_of_changes() -> None:
-    assert reliability.dispersion_over_time(run_of(0, 0.1, 0.3, 0.6, 1.0)) == pytest.approx(0.15)
-    assert reliability.dispersion_over_time(run_of(0, 0.2, 0.4)) == pytest.approx(0)
+    assert reliability.dispersion_over_time(scores_of(run_of(0, 0.1, 0.3, 0.6, 1.0))) == pytest.approx(0.15)
+    assert reliability.dispersion_over_time(scores_of(run_of(0, 0.2, 0.4))) == pytest.approx(0)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +71,13 @@ def test_dispersion_is_the_quartile_distance_of_changes() -> None:
 )
 def test_what_becomes_of_a_solved_task(scores: tuple[float, ...], collapsed: int, sustained: int, share: float) -> None:
     result = run_of(*scores)
-    assert reliability.collapsed(result) == collapsed
-    assert reliability.sustained(result) == sustained
-    assert reliability.share_above_target(result) == pytest.approx(share)
+    assert reliability.collapsed(scores_of(result)) == collapsed
+    assert reliability.sustained(scores_of(result)) == sustained
+    assert reliability.share_above_target(scores_of(result)) == pytest.approx(share)
 
 
 def test_who_never_solved_cannot_collapse() -> None:
-    assert math.isnan(reliability.collapsed(run_of(0, 0.9, 0.1)))
+    assert math.isnan(reliability.collapsed(scores_of(run_of(0, 0.9, 0.1))))
 
 
 def test_without_a_target_nothing_is_known() -> None:
@@ -91,7 +92,7 @@ def test_without_a_target_nothing_is_known() -> None:
         reliability.sustained,
         reliability.share_above_target,
     )
-    assert all(math.isnan(measure(result)) for measure in measures)
+    assert all(math.isnan(measure(scores_of(result))) for measure in measures)
 
 
 def test_the_tail_is_the_mean_of_the_worst_quarter() -> None:

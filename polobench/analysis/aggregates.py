@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,9 +95,21 @@ def aggregate(
     Returns:
         The estimate; ends are NaN where a task has one run, or a score is not finite.
     """
+    return aggregates(scores, [statistic], confidence=confidence, resamples=resamples, seed=seed)[0]
+
+
+def aggregates(
+    scores: Scores,
+    statistics: Sequence[Callable[[Scores], Any]],
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = BAND_RESAMPLES,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Several statistics as `aggregate` gives them, of the same resamples."""
     rng = np.random.default_rng(seed)
     drawn = [task[rng.integers(0, len(task), (resamples, len(task)))] for task in scores]
-    return Estimate(float(statistic(scores)), _interval(statistic(drawn), [scores], confidence))
+    return [Estimate(float(of(scores)), _interval(of(drawn), [scores], confidence)) for of in statistics]
 
 
 def performance_profile(
@@ -142,19 +155,32 @@ def probability_of_improvement(
     Args:
         x, y: of the same tasks in the same order; the numbers of runs may differ.
     """
-    rng = np.random.default_rng(seed)
     wins = [_wins(mine, theirs) for mine, theirs in zip(x, y, strict=True)]
-    found = [
-        ((_weights(len(task), resamples, rng) @ task) * _weights(task.shape[1], resamples, rng)).sum(axis=1)
-        for task in wins
-    ]
-    value = float(np.mean([task.mean() for task in wins]))
-    return Estimate(value, _interval(np.mean(found, axis=0), [x, y], confidence))
+    shares = _shares_of_two(tuple(task.shape for task in wins), resamples, seed)
+    found = [((mine @ task) * theirs).sum(axis=1) for task, (mine, theirs) in zip(wins, shares, strict=True)]
+    return Estimate(_mean_wins(wins), _interval(np.mean(found, axis=0), [x, y], confidence))
+
+
+def is_ahead(x: Scores, y: Scores) -> bool:
+    """Whether a run of X is the likelier one to score above one of Y; where neither is, whether X's mean is as high."""
+    value = _mean_wins([_wins(mine, theirs) for mine, theirs in zip(x, y, strict=True)])
+    return value > 0.5 or (value == 0.5 and bool(mean_score(x) >= mean_score(y)))
+
+
+def _mean_wins(wins: Sequence[Array]) -> float:
+    return float(np.mean([task.mean() for task in wins]))
 
 
 def _wins(mine: Array, theirs: Array) -> Array:
     """`[n, m]` 1 where a run of mine is better, 1/2 at a tie, NaN against an unknown score."""
     return (np.sign(mine[:, None] - theirs) + 1) / 2
+
+
+@lru_cache(maxsize=1)
+def _shares_of_two(sizes: tuple[tuple[int, ...], ...], resamples: int, seed: int) -> list[tuple[Array, Array]]:
+    """Of each task the weights of n runs and of m others, only to be read: pairs of as many runs have the same."""
+    rng = np.random.default_rng(seed)
+    return [(_weights(n, resamples, rng), _weights(m, resamples, rng)) for n, m in sizes]
 
 
 def _weights(n: int, resamples: int, rng: np.random.Generator) -> Array:

@@ -12,6 +12,7 @@ from importlib import resources
 import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.columns import column
 from polobench.analysis.preferences import has_after, pairs_of
 from polobench.analysis.statistics import Array
 from polobench.analysis.summary import ArmSummary, summarize
@@ -157,7 +158,7 @@ def _episode_returns(run: RunResult) -> Array:
     """`[episodes]`; of a run of more updates than a store keeps, each is the mean over its stretch."""
     if EPISODE_RETURN not in run.updates:
         return np.empty(0)
-    kept = run.updates[EPISODE_RETURN].to_numpy(dtype=np.float64)
+    kept = column(run.updates, EPISODE_RETURN)
     return np.asarray(kept[np.arange(run.ledger.updates) * len(kept) // max(1, run.ledger.updates)])
 
 
@@ -208,7 +209,7 @@ def loss_shapes(collection: Collection) -> dict[str, list[LossShape]]:
 
 
 def _loss_shape(arm: Arm, runs: Sequence[RunResult], epochs: int) -> LossShape:
-    losses = [run.updates["loss"].to_numpy(dtype=np.float64) for run in runs if len(run.updates) >= epochs]
+    losses = [column(run.updates, "loss") for run in runs if len(run.updates) >= epochs]
     by_epoch = np.array([[part.mean() for part in np.array_split(values, epochs)] for values in losses])
     fallen = [_start_third_end(values) for values in by_epoch if values[0] > values[-1]]
     trained = [pairs for run in runs if has_after(run, "train") and (pairs := pairs_of(run, "train")) is not None]

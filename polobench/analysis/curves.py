@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polobench.analysis.columns import column
 from polobench.analysis.statistics import Array, bootstrap_band
 from polobench.core.result import RunResult
 
@@ -43,11 +44,11 @@ def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
     return values
 
 
-def _points(result: RunResult, axis: str, column: str) -> tuple[Array, Array]:
+def _points(result: RunResult, axis: str, name: str) -> tuple[Array, Array]:
     """Where the column is known, and what it is there; the last of what is known of one place."""
     if result.curve.empty:
         return np.empty(0), np.empty(0)
-    x, y = (result.curve[name].to_numpy(np.float64) for name in (axis, column))
+    x, y = column(result.curve, axis), column(result.curve, name)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
     last = np.ones(len(x), dtype=bool)
@@ -67,7 +68,7 @@ def mean_curve(runs: Sequence[RunResult], axis: str) -> MeanCurve:
     return MeanCurve(grid, curves.mean(axis=0), low, high, len(runs))
 
 
-def metric_curve(runs: Sequence[RunResult], column: str) -> MeanCurve | None:
+def metric_curve(runs: Sequence[RunResult], name: str) -> MeanCurve | None:
     """The mean over samples of another column of the curve; None if no run has a value there.
 
     Runs without a value have no part; one that failed is as it began from where it ended.
@@ -75,7 +76,7 @@ def metric_curve(runs: Sequence[RunResult], column: str) -> MeanCurve | None:
     grid = np.linspace(0.0, _end(runs, "samples"), GRID_POINTS)
     curves = []
     for result in runs:
-        x, y = _points(result, "samples", column) if column in result.curve else (np.empty(0), np.empty(0))
+        x, y = _points(result, "samples", name) if name in result.curve else (np.empty(0), np.empty(0))
         if len(x):
             values = np.interp(grid, x, y)
             if result.status != "ok":

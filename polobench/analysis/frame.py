@@ -89,9 +89,11 @@ def frame(collection: Collection) -> pd.DataFrame:
 
 def table_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
     """A table from its rows; text that UTF-8 cannot hold becomes "?", as neither a file nor pyarrow would take it."""
-    names = None if columns is None else [_encodable(name) for name in columns]
+    found = list(rows)
+    names = dict.fromkeys(name for row in found for name in row) if columns is None else columns
     return pd.DataFrame(
-        [{_encodable(name): _encodable(value) for name, value in row.items()} for row in rows], columns=names
+        {_encodable(name): [_encodable(row.get(name, math.nan)) for row in found] for name in names},
+        columns=[_encodable(name) for name in names],
     )
 
 

@@ -17,8 +17,10 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as student
 
@@ -71,7 +73,7 @@ def permutation_test(strata: Strata, *, draws: int = DRAWS, seed: int = 0) -> Pe
         p = float(2 * norm.sf(abs(observed) / spread)) if (spread := _arranged_deviation(strata)) > 0 else 1.0
         return Permutation(observed, p, smallest_p(strata, draws=draws), exact=False)
     exact = _arrangements(strata) <= LARGEST_ENUMERATION
-    found = _enumerated(strata) if exact else _drawn(strata, draws, np.random.default_rng(seed))
+    found = _enumerated(strata) if exact else _drawn(strata, draws, seed)
     extreme = int((np.abs(found) >= abs(observed) - tolerance).sum())
     p = extreme / len(found) if exact else (1 + extreme) / (1 + draws)
     return Permutation(observed, p, smallest_p(strata, draws=draws), exact)
@@ -127,14 +129,21 @@ def _differences(x: Array, y: Array) -> Array:
     return np.asarray(sums / len(x) - (pooled.sum() - sums) / len(y))
 
 
-def _drawn(strata: Strata, draws: int, rng: np.random.Generator) -> Array:
+def _drawn(strata: Strata, draws: int, seed: int) -> Array:
     total = np.zeros(draws)
-    for x, y in strata:
+    chosen = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), draws, seed)
+    for (x, y), places in zip(strata, chosen, strict=True):
         pooled = np.concatenate((x, y))
-        order = rng.random((draws, len(pooled))).argsort(axis=1)
-        sums = pooled[order[:, : len(x)]].sum(axis=1)
+        sums = pooled[places].sum(axis=1)
         total += sums / len(x) - (pooled.sum() - sums) / len(y)
     return total / len(strata)
+
+
+@lru_cache(maxsize=2)
+def _drawn_ways(sizes: tuple[tuple[int, int], ...], draws: int, seed: int) -> list[NDArray[np.int32]]:
+    """`[draws, n]` for each task, which observations become x: the same for all tests of these sizes."""
+    rng = np.random.default_rng(seed)
+    return [rng.random((draws, n + m)).argsort(axis=1)[:, :n].astype(np.int32) for n, m in sizes]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

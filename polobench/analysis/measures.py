@@ -12,16 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from polobench.analysis.collection import Collection
+from polobench.analysis.columns import column
 from polobench.analysis.reliability import (
+    Scores,
     area_under_curve,
     collapsed,
     dispersion_over_time,
     largest_drawdown,
+    scores,
     share_above_target,
     short_term_risk,
     sustained,
@@ -32,7 +36,21 @@ from polobench.core.result import RunResult
 
 STRETCHES = 10
 Place = tuple[str, str, str, str]  # task, budget, device, and the fixed policy of gradient noise
-Values = Callable[[Sequence[RunResult]], Array]
+
+
+class Cells:
+    """The cells of one place, with what several measures read of them made once."""
+
+    def __init__(self, runs: Sequence[RunResult]) -> None:
+        self.runs = runs
+
+    @cached_property
+    def scores(self) -> list[Scores]:
+        """Of each run."""
+        return [scores(run) for run in self.runs]
+
+
+Numbers = Callable[[Cells], Array]
 
 
 @dataclass(frozen=True)
@@ -42,7 +60,7 @@ class Measure:
     Attributes:
         title: in a few words; `unit` of its numbers.
         kind: of the cells that it reads.
-        values: the numbers of cells of one place, finite ones alone.
+        numbers: of the cells of one place, finite ones alone.
         observation: what one number belongs to, in the plural.
         is_ratio: numbers are logarithms, and differences are shown as ratios.
         is_share: numbers are 0 or 1.
@@ -51,10 +69,14 @@ class Measure:
     title: str
     unit: str
     kind: str
-    values: Values
+    numbers: Numbers
     observation: str = "seeds"
     is_ratio: bool = False
     is_share: bool = False
+
+    def values(self, runs: Sequence[RunResult]) -> Array:
+        """The numbers of cells of one place."""
+        return self.numbers(Cells(runs))
 
 
 class Observations:
@@ -62,44 +84,57 @@ class Observations:
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
+        self._cells: dict[tuple[str, str], dict[Place, Cells]] = {}
         self._known: dict[tuple[str, str], dict[Place, Array]] = {}
 
     def of(self, label: str, name: str) -> dict[Place, Array]:
         """The numbers of one label at each place where it has any, of the measure of that name."""
         if (label, name) not in self._known:
-            self._known[label, name] = observations(self._collection, label, MEASURES[name])
+            kind = MEASURES[name].kind
+            if (label, kind) not in self._cells:
+                self._cells[label, kind] = _cells(self._collection, label, kind)
+            self._known[label, name] = _numbers(self._cells[label, kind], MEASURES[name])
         return self._known[label, name]
 
 
 def observations(collection: Collection, label: str, measure: Measure) -> dict[Place, Array]:
     """The numbers of one label at each place where it has any; nothing is concluded from smoke runs."""
+    return _numbers(_cells(collection, label, measure.kind), measure)
+
+
+def _numbers(cells: Mapping[Place, Cells], measure: Measure) -> dict[Place, Array]:
+    values = {place: measure.numbers(found) for place, found in cells.items()}
+    return {place: numbers for place, numbers in values.items() if len(numbers)}
+
+
+def _cells(collection: Collection, label: str, kind: str) -> dict[Place, Cells]:
+    """The cells of one label and kind by place, in the order of the places."""
     found: dict[Place, list[RunResult]] = {}
-    for arm, runs in collection.of_kind(measure.kind).items():
+    for arm, runs in collection.of_kind(kind).items():
         if arm.label == label and not any(run.provenance.get("smoke") is True for run in runs):
             for run in runs:
                 policy = str(run.gradient_noise.get("policy", ""))
                 found.setdefault((arm.task, arm.budget, arm.device, policy), []).append(run)
-    values = {place: measure.values(runs) for place, runs in found.items()}
-    return {place: numbers for place, numbers in sorted(values.items()) if len(numbers)}
+    return {place: Cells(runs) for place, runs in sorted(found.items())}
 
 
-def _each(function: Callable[[RunResult], float]) -> Values:
+def _each(function: Callable[[RunResult], float]) -> Numbers:
     """One number a run; a run without one has no part."""
+    return lambda cells: _finite([function(run) for run in cells.runs])
 
-    def values(runs: Sequence[RunResult]) -> Array:
-        found = np.array([function(run) for run in runs], dtype=np.float64)
-        return found[np.isfinite(found)]
 
-    return values
+def _finite(values: Sequence[float]) -> Array:
+    found = np.array(values, dtype=np.float64)
+    return found[np.isfinite(found)]
 
 
 def _final_score(run: RunResult) -> float:
     return math.nan if run.final_score is None else run.final_score
 
 
-def _spread(runs: Sequence[RunResult]) -> Array:
+def _spread(cells: Cells) -> Array:
     """The distance of each run's final score from the arm's median."""
-    found = _each(_final_score)(runs)
+    found = _each(_final_score)(cells)
     return np.abs(found - np.median(found)) if len(found) else found
 
 
@@ -124,21 +159,21 @@ def _batches(runs: Sequence[RunResult]) -> Batches | None:
     return Batches(norms, products, taken, noise["samples"])
 
 
-def _noise(of: Callable[[Any], Any]) -> Values:
+def _noise(of: Callable[[Any], Any]) -> Numbers:
     """Jackknife pseudo-values of a function of the signal-to-noise, one a batch (Efron and Tibshirani 1993, ch. 11).
 
     Their mean is the estimate less its bias of order 1 / n, and they behave like independent observations of it.
     """
 
-    def values(runs: Sequence[RunResult]) -> Array:
-        batches = _batches(runs)
+    def numbers(cells: Cells) -> Array:
+        batches = _batches(cells.runs)
         if batches is None:
             return np.empty(0)
         n = len(batches.taken)
         found = n * of(batches.snr) - (n - 1) * of(batches.snr_without_each)
         return np.asarray(found[np.isfinite(found)])
 
-    return values
+    return numbers
 
 
 def _noise_share(snr: Any) -> Any:
@@ -146,7 +181,7 @@ def _noise_share(snr: Any) -> Any:
     return 1 / (1 + np.asarray(snr))
 
 
-def _log_per_1000_samples(amount: Callable[[RunResult], float]) -> Values:
+def _log_per_1000_samples(amount: Callable[[RunResult], float]) -> Numbers:
     def one(run: RunResult) -> float:
         value, samples = amount(run), run.ledger.samples
         return math.log(1000 * value / samples) if samples and value > 0 else math.nan
@@ -154,10 +189,10 @@ def _log_per_1000_samples(amount: Callable[[RunResult], float]) -> Values:
     return _each(one)
 
 
-def _log_update_seconds(runs: Sequence[RunResult]) -> Array:
+def _log_update_seconds(cells: Cells) -> Array:
     """Of an update a timed round, for 1,000 samples of its rollout; rounds of cells that ran alone."""
     found: list[float] = []
-    for run in runs:
+    for run in cells.runs:
         timed, speed = run.throughput, run.throughput.get("samples_per_second")
         if run.status == "ok" and speed and not run.ran_beside_others:
             samples = speed * float(np.mean(timed["iteration_seconds"]))
@@ -166,12 +201,13 @@ def _log_update_seconds(runs: Sequence[RunResult]) -> Array:
     return np.asarray(values[np.isfinite(values)])
 
 
-def _last(run: RunResult, column: str) -> float:
+def _last(run: RunResult, name: str) -> float:
     """The last known number of a column of the curve."""
-    if column not in run.curve:
+    if name not in run.curve:
         return math.nan
-    known = run.curve[column].dropna()
-    return float(known.iloc[-1]) if len(known) else math.nan
+    values = column(run.curve, name)
+    known = values[~np.isnan(values)]
+    return float(known[-1]) if len(known) else math.nan
 
 
 def _generalisation_gap(run: RunResult) -> float:
@@ -185,16 +221,16 @@ def _early_fall(run: RunResult) -> float:
     """The share of the loss's fall, from the first tenth of the updates to the last, done a third of the way."""
     if "loss" not in run.updates or len(run.updates) < STRETCHES:
         return math.nan
-    parts = [part.mean() for part in np.array_split(run.updates["loss"].to_numpy(dtype=np.float64), STRETCHES)]
+    parts = [part.mean() for part in np.array_split(column(run.updates, "loss"), STRETCHES)]
     third = float(np.interp((STRETCHES - 1) / 3, np.arange(STRETCHES), parts))
     return (parts[0] - third) / (parts[0] - parts[-1]) if parts[0] > parts[-1] else math.nan
 
 
-def _rose(column: str) -> Callable[[RunResult], float]:
+def _rose(name: str) -> Callable[[RunResult], float]:
     """1 if the last number of a column is above 0, else 0; a run that failed counts as 0."""
 
     def one(run: RunResult) -> float:
-        value = _last(run, column)
+        value = _last(run, name)
         return math.nan if math.isnan(value) and run.status == "ok" else float(run.status == "ok" and value > 0)
 
     return one
@@ -202,6 +238,10 @@ def _rose(column: str) -> Callable[[RunResult], float]:
 
 def _learning(title: str, unit: str, function: Callable[[RunResult], float], **more: Any) -> Measure:
     return Measure(title, unit, "learning", _each(function), **more)
+
+
+def _of_scores(title: str, unit: str, function: Callable[[Scores], float], **more: Any) -> Measure:
+    return Measure(title, unit, "learning", lambda cells: _finite([function(found) for found in cells.scores]), **more)
 
 
 def _cost(title: str, unit: str, amount: Callable[[RunResult], float]) -> Measure:
@@ -220,15 +260,15 @@ MEASURES: Mapping[str, Measure] = {
         "spread of final scores over seeds", "mean distance from the median", "learning", _spread
     ),
     # stability (Chan et al. 2020, section 4)
-    "largest_drawdown": _learning("largest drawdown", "score", largest_drawdown),
-    "short_term_risk": _learning("worst quarter of changes between evaluations", "score lost", short_term_risk),
-    "dispersion_over_time": _learning("spread of changes between evaluations", "score", dispersion_over_time),
-    "collapse_after_solving": _learning("collapses after solving", "share of runs", collapsed, is_share=True),
-    "sustained_solve": _learning("solves and stays there", "share of runs", sustained, is_share=True),
+    "largest_drawdown": _of_scores("largest drawdown", "score", largest_drawdown),
+    "short_term_risk": _of_scores("worst quarter of changes between evaluations", "score lost", short_term_risk),
+    "dispersion_over_time": _of_scores("spread of changes between evaluations", "score", dispersion_over_time),
+    "collapse_after_solving": _of_scores("collapses after solving", "share of runs", collapsed, is_share=True),
+    "sustained_solve": _of_scores("solves and stays there", "share of runs", sustained, is_share=True),
     # sample efficiency
-    "area_under_curve": _learning("area under the learning curve", "mean score", area_under_curve),
+    "area_under_curve": _of_scores("area under the learning curve", "mean score", area_under_curve),
     "samples_to_target": _learning("samples to target", "share of the budget", _samples_to_target),
-    "share_above_target": _learning("evaluations at or above target", "share", share_above_target),
+    "share_above_target": _of_scores("evaluations at or above target", "share", share_above_target),
     "final_score": _learning("final score", "0 = floor, 1 = target", _final_score),
     # cost
     "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),

@@ -9,7 +9,7 @@ import numpy as np
 
 from polobench.analysis.aggregates import (
     Estimate,
-    aggregate,
+    aggregates,
     iqm,
     mean_score,
     median_score,
@@ -98,15 +98,16 @@ def _overall(group: Comparable, label: str) -> Overall:
     scores = group.scores(label)
     runs = [run for place in group.runs[label] for run in place]
     n_solved = sum(bool(solved(run)) for run in runs)
+    mean, median, middle, gap, tail = aggregates(scores, (mean_score, median_score, iqm, optimality_gap, tail_score))
     return Overall(
         label=label,
         n=min(map(len, scores)),
         runs=len(runs),
-        mean=aggregate(scores, mean_score),
-        median=aggregate(scores, median_score),
-        iqm=aggregate(scores, iqm),
-        optimality_gap=aggregate(scores, optimality_gap),
-        tail=aggregate(scores, tail_score),
+        mean=mean,
+        median=median,
+        iqm=middle,
+        optimality_gap=gap,
+        tail=tail,
         solved=n_solved,
         solved_interval=wilson_interval(n_solved, len(runs)),
     )

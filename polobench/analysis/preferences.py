@@ -156,6 +156,8 @@ def has_after(run: RunResult, pair_set: str) -> bool:
 def _log_probs(run: RunResult, moment: str, pair_set: str) -> tuple[Array, Array] | None:
     """Chosen and rejected, `[N]` each; None if there are none or one is no finite number, as after divergence."""
     columns = snapshot(run, moment).get("pairs", {}).get(pair_set, {})
+    if not columns:
+        return None
     chosen, rejected = (np.asarray(columns.get(name, ()), dtype=np.float64) for name in PAIR_LOG_PROBS)
     usable = len(chosen) and all((np.abs(values) < LARGEST).all() for values in (chosen, rejected))
     return (chosen, rejected) if usable else None

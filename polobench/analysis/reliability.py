@@ -12,11 +12,12 @@ training curves of many points in sliding windows; we have about twenty held-out
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.integrate import trapezoid
 
+from polobench.analysis.columns import column
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
 
@@ -24,72 +25,76 @@ TAIL = 0.25
 COLLAPSED_BELOW = 0.5
 
 
-def scores(result: RunResult) -> tuple[Array, Array]:
-    """Where a learning run was evaluated and its scores there, `[E]` each, from 0 to 1 of its budget of samples.
+class Scores(NamedTuple):
+    """Where a learning run was evaluated, from 0 to 1 of its budget of samples, and its scores there, `[E]` each."""
 
-    Empty without a target or a budget of samples.
-    """
+    at: Array
+    found: Array
+
+
+def scores(result: RunResult) -> Scores:
+    """The scores of a run; empty without a target or a budget of samples."""
     budget = result.budget.get("samples")
     if result.target is None or not budget:
-        return np.empty(0), np.empty(0)
+        return Scores(np.empty(0), np.empty(0))
     if result.curve.empty:
-        return np.array([0.0, 1.0]), np.zeros(2)
-    at = result.curve["samples"].to_numpy(dtype=np.float64) / budget
-    found = (result.curve["return_mean"].to_numpy(dtype=np.float64) - result.floor) / (result.target - result.floor)
+        return Scores(np.array([0.0, 1.0]), np.zeros(2))
+    at = column(result.curve, "samples") / budget
+    found = (column(result.curve, "return_mean") - result.floor) / (result.target - result.floor)
     known = np.isfinite(found)
     at, found = at[known], found[known]
     if result.status != "ok":
         at, found = np.append(at, result.ledger.samples / budget), np.append(found, 0.0)
-    return at, found
+    return Scores(at, found)
 
 
-def area_under_curve(result: RunResult) -> float:
+def area_under_curve(run: Scores) -> float:
     """The mean score over the budget of samples: the area under the linearly interpolated curve. NaN without scores."""
-    at, found = scores(result)
+    at, found = run
     if not len(at):
         return math.nan
     grid = np.append(at, 1.0)
     return float(trapezoid(np.append(found, found[-1]), grid))
 
 
-def largest_drawdown(result: RunResult) -> float:
+def largest_drawdown(run: Scores) -> float:
     """The most that the score is ever below its best so far; 0 of a run that never falls. NaN without scores."""
-    _, found = scores(result)
+    found = run.found
     return float((np.maximum.accumulate(found) - found).max()) if len(found) else math.nan
 
 
-def short_term_risk(result: RunResult) -> float:
+def short_term_risk(run: Scores) -> float:
     """The mean of the worst quarter of changes from one evaluation to the next, as a fall (positive is worse)."""
-    _, found = scores(result)
+    found = run.found
     changes = np.sort(np.diff(found))
     return float(-changes[: max(1, math.ceil(TAIL * len(changes)))].mean()) if len(changes) else math.nan
 
 
-def dispersion_over_time(result: RunResult) -> float:
+def dispersion_over_time(run: Scores) -> float:
     """The interquartile range of the changes from one evaluation to the next."""
-    _, found = scores(result)
+    found = run.found
     if len(found) < 2:
         return math.nan
     low, high = np.quantile(np.diff(found), (0.25, 0.75))
     return float(high - low)
 
 
-def collapsed(result: RunResult) -> float:
+def collapsed(run: Scores) -> float:
     """1 if the score fell below half after it had been at the target, 0 if not; NaN of a run that never was there."""
-    _, found = scores(result)
+    found = run.found
     there = np.flatnonzero(found >= 1)
     return float((found[there[0] :] < COLLAPSED_BELOW).any()) if len(there) else math.nan
 
 
-def share_above_target(result: RunResult) -> float:
+def share_above_target(run: Scores) -> float:
     """The share of evaluations after the first whose score is at least 1."""
-    _, found = scores(result)
+    found = run.found
     return float((found[1:] >= 1).mean()) if len(found) > 1 else math.nan
 
 
-def sustained(result: RunResult) -> float:
+def sustained(run: Scores) -> float:
     """1 if the target was reached for two evaluations in a row and never lost again, else 0; NaN without scores."""
-    _, found = scores(result)
+    found = run.found
     if not len(found):
         return math.nan
     above = found >= 1

@@ -129,11 +129,17 @@ def bootstrap_band(
     return low, high
 
 
+@lru_cache(maxsize=2)
 def resample_counts(n: int, resamples: int, seed: int) -> Array:
-    """`[R, n]` how often each of n runs is in each resample; these are all there are, or R drawn ones."""
+    """`[R, n]` how often each of n runs is in each resample, only to be read; all that there are, or R drawn ones.
+
+    Arms of as many seeds share them: at 500 they take longer to count than to be multiplied with.
+    """
     indices = _resample_indices(n, resamples, seed)
     places = indices + n * np.arange(len(indices))[:, None]
-    return np.bincount(places.ravel(), minlength=indices.size).reshape(indices.shape).astype(np.float64)
+    counts = np.bincount(places.ravel(), minlength=indices.size).reshape(indices.shape).astype(np.float64)
+    counts.flags.writeable = False
+    return counts
 
 
 @lru_cache(maxsize=8)

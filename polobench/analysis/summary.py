@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def ledger_means(runs: Sequence[RunResult]) -> dict[str, float]:
 
     Wall seconds of a run that ran beside others say little and have no part.
     """
-    ledgers = [asdict(result.ledger) for result in runs]
+    ledgers = [dict(vars(result.ledger)) for result in runs]
     for ledger, result in zip(ledgers, runs, strict=True):
         if result.ran_beside_others:
             ledger["wall_seconds"] = ledger["rollout_seconds"] = None

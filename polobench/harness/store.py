@@ -101,7 +101,7 @@ class Store:
             UsageError: there is no such folder.
         """
         self.require()
-        paths = sorted(self.folder.glob("*.json"))
+        paths = sorted(self.folder.glob("*.json"), key=lambda path: path.name)
         for done, path in enumerate(paths, 1):
             yield read_result(path, trim)
             if on_file:

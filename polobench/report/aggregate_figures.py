@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from polobench.analysis.aggregates import Estimate, performance_profile, probability_of_improvement
+from polobench.analysis.aggregates import Estimate, is_ahead, performance_profile, probability_of_improvement
 from polobench.analysis.overall import Comparable
 from polobench.analysis.statistics import Array
 from polobench.report.panels import MOST_COMPARED, MOST_NAMED, Drawn
@@ -104,12 +104,8 @@ def improvements(group: Comparable) -> list[Pair]:
 
 
 def _pair(scores: Mapping[str, Sequence[Array]], one: str, two: str) -> Pair:
-    means = {label: float(np.mean([task.mean() for task in scores[label]])) for label in (one, two)}
-    found = probability_of_improvement(scores[one], scores[two])
-    ahead = found.value > 0.5 or (found.value == 0.5 and means[one] >= means[two])
-    if ahead:
-        return Pair(one, two, found)
-    return Pair(two, one, probability_of_improvement(scores[two], scores[one]))
+    better, other = (one, two) if is_ahead(scores[one], scores[two]) else (two, one)
+    return Pair(better, other, probability_of_improvement(scores[better], scores[other]))
 
 
 def draw_improvements(group: Comparable, number: int, look: Mapping[str, Look], folder: Path) -> Drawn:

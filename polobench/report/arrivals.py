@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from polobench.analysis.collection import Arm
 from polobench.analysis.frame import reached, table_of
 from polobench.analysis.statistics import Interval
 from polobench.analysis.survival import TimeToTarget, restricted_mean, restricted_mean_interval, time_to_target
@@ -43,13 +45,13 @@ def has_reached(panel: Panel) -> bool:
 
 def arrivals(panel: Panel) -> dict[str, TimeToTarget]:
     """By label, the share of runs that have reached the target over samples."""
-    return {arm.label: time_to_target(*_times(panel, runs)) for arm, runs in panel.arms}
-
-
-def _times(panel: Panel, runs: Sequence[RunResult]) -> tuple[list[float], list[bool]]:
-    """When each run was there, or where it is censored; and whether it was there."""
-    there = [bool(reached(run)) for run in runs]
     end = _last_sample(panel)
+    return {arm.label: time_to_target(*_times(runs, end)) for arm, runs in panel.arms}
+
+
+def _times(runs: Sequence[RunResult], end: float) -> tuple[list[float], list[bool]]:
+    """When each run was there, or where it is censored, at the end; and whether it was there."""
+    there = [bool(reached(run)) for run in runs]
     samples = [float(run.time_to_target.get("samples") or 0.0) for run in runs]
     return [value if known else end for value, known in zip(samples, there, strict=True)], there
 
@@ -94,37 +96,53 @@ def _draw_steps(ax: Axes, curve: TimeToTarget, end: float, look: Look, beside: i
     ax.fill_between(times[some], low[some], high[some], step="post", color=look.colour, alpha=ink, linewidth=0)
 
 
-def arrival_frame(every: Sequence[Panel]) -> pd.DataFrame:
-    """A row an arm of the tasks whose target a run reached: how many did, and the restricted mean with its ends."""
-    return table_of(
-        arm_columns(arm)
-        | {"n": len(runs), "reached": sum(there), "restricted_mean_samples": mean}
-        | {"low": interval.low, "high": interval.high, "interval": f"95 % {interval.method}"}
+@dataclass(frozen=True)
+class Arrival:
+    """How many of an arm's runs reached the target, and the restricted mean of the samples to it with its interval."""
+
+    arm: Arm
+    n: int
+    reached: int
+    mean: float
+    interval: Interval
+
+
+def arrivals_of(every: Sequence[Panel]) -> list[Arrival]:
+    """Of each arm of the tasks whose target a run reached."""
+    return [
+        _arrival(arm, runs, end)
         for panel in every
         if has_reached(panel)
+        for end in [_last_sample(panel)]
         for arm, runs in panel.arms
-        for there, mean, interval in [_restricted(panel, runs)]
+    ]
+
+
+def _arrival(arm: Arm, runs: Sequence[RunResult], end: float) -> Arrival:
+    times, there = _times(runs, end)
+    mean = restricted_mean(times, there, end)
+    return Arrival(arm, len(runs), sum(there), mean, restricted_mean_interval(times, there, end))
+
+
+def arrival_frame(items: Sequence[Arrival]) -> pd.DataFrame:
+    """A row an arm."""
+    return table_of(
+        arm_columns(item.arm)
+        | {"n": item.n, "reached": item.reached, "restricted_mean_samples": item.mean}
+        | {"low": item.interval.low, "high": item.interval.high, "interval": f"95 % {item.interval.method}"}
+        for item in items
     )
 
 
-def _restricted(panel: Panel, runs: Sequence[RunResult]) -> tuple[list[bool], float, Interval]:
-    times, there = _times(panel, runs)
-    end = _last_sample(panel)
-    return there, restricted_mean(times, there, end), restricted_mean_interval(times, there, end)
-
-
-def arrival_table(every: Sequence[Panel]) -> str:
+def arrival_table(items: Sequence[Arrival]) -> str:
     """The same as text; empty where no run of any task reached its target."""
     rows = [
         [
-            *(escape(text) for text in (arm.task, arm.budget, arm.label, arm.device)),
-            f"{sum(there)}/{len(runs)}",
-            f"{number(mean)} {ends(interval, 0)}".strip(),
+            *(escape(text) for text in (item.arm.task, item.arm.budget, item.arm.label, item.arm.device)),
+            f"{item.reached}/{item.n}",
+            f"{number(item.mean)} {ends(item.interval, 0)}".strip(),
         ]
-        for panel in every
-        if has_reached(panel)
-        for arm, runs in panel.arms
-        for there, mean, interval in [_restricted(panel, runs)]
+        for item in items
     ]
     headers = ["task", "budget", "method", "device", "reached", "samples to target, restricted mean [95 %]"]
     return f"{TextTable(headers, rows, 'llllrr').markdown()}\n\n{MEAN_NOTE}" if rows else ""

@@ -6,18 +6,24 @@ from dataclasses import dataclass
 
 from polobench.analysis.claims import Claims, load_claims
 from polobench.analysis.collection import Collection
+from polobench.analysis.summary import ArmSummary, comparisons
+from polobench.report.arrivals import Arrival, arrivals_of
 from polobench.report.overall import Groups, groups_of
+from polobench.report.panels import panels
 from polobench.report.verdicts import Verdicts
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Scores over tasks, and the verdicts on claims."""
+    """Scores over tasks, the verdicts on claims, the arms of each task and budget, and when they were at the target."""
 
     groups: Groups
     verdicts: Verdicts
+    comparisons: dict[tuple[str, str], list[ArmSummary]]
+    arrivals: list[Arrival]
 
     @classmethod
     def of(cls, collection: Collection, claims: Claims | None = None) -> Findings:
         """By default with verdicts on the source article's claims."""
-        return cls(groups_of(collection), Verdicts(collection, claims or load_claims()))
+        verdicts = Verdicts(collection, claims or load_claims())
+        return cls(groups_of(collection), verdicts, comparisons(collection), arrivals_of(panels(collection)))

@@ -27,7 +27,7 @@ from polobench.report.origins import (
     what_was_run,
 )
 from polobench.report.overall import Groups, overall_answer, overall_frame, overall_section
-from polobench.report.panels import Drawn, panels
+from polobench.report.panels import Drawn
 from polobench.report.tables import (
     comparison_frame,
     comparison_text_table,
@@ -141,13 +141,13 @@ def markdown(
         ("The answer", _answer(groups, verdicts)),
         ("Method comparison", _method_comparison(groups, verdicts)),
         ("Before you read on", "\n".join(f"- {note}" for note in caveats(collection))),
-        *_figure_sections(collection, drawn),
+        *_figure_sections(collection, drawn, findings),
         (
             "Trend over commits",
             "" if history is None else trend_section(history, _figures(drawn, "trend", TREND_CAPTION)),
         ),
         *_language(collection, drawn),
-        ("Task by task", task_sections(collection)),
+        ("Task by task", task_sections(collection, findings.comparisons)),
         ("The article's claims one by one", claims_section(verdicts) if verdicts.is_about_something else ""),
         ("The article", article.article_section(collection, _figures(drawn, "article", article.FIGURE_CAPTION))),
         *_details(collection),
@@ -170,12 +170,12 @@ def _method_comparison(groups: Groups, verdicts: Verdicts) -> str:
     return "\n\n".join([*table, *filter(None, [overall_section(groups)])])
 
 
-def _figure_sections(collection: Collection, drawn: Sequence[Drawn]) -> tuple[tuple[str, str], ...]:
+def _figure_sections(collection: Collection, drawn: Sequence[Drawn], findings: Findings) -> tuple[tuple[str, str], ...]:
     return (
         ("Learning curves", _figures(drawn, "returns", RETURN_CAPTION)),
         ("Performance profiles", _figures(drawn, "profiles", PROFILE_CAPTION)),
         ("Probability of improvement", _figures(drawn, "improvement", IMPROVEMENT_CAPTION)),
-        ("Time to target", _arrivals(collection, drawn)),
+        ("Time to target", _arrivals(drawn, findings)),
         ("Loss and KL", _updates(collection, drawn)),
         ("Cost against score", _figures(drawn, "cost", COST_CAPTION)),
         ("Throughput", _throughput(collection, drawn)),
@@ -202,9 +202,9 @@ def _figures(drawn: Sequence[Drawn], section: str, caption: str) -> str:
     return "\n\n".join([*links, caption]) if links else ""
 
 
-def _arrivals(collection: Collection, drawn: Sequence[Drawn]) -> str:
+def _arrivals(drawn: Sequence[Drawn], findings: Findings) -> str:
     figures = _figures(drawn, "time_to_target", TIME_CAPTION)
-    return "\n\n".join(part for part in (figures, arrival_table(panels(collection))) if part)
+    return "\n\n".join(part for part in (figures, arrival_table(findings.arrivals)) if part)
 
 
 def _updates(collection: Collection, drawn: Sequence[Drawn]) -> str:
@@ -268,10 +268,10 @@ def _write_tables(collection: Collection, findings: Findings, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     tables: dict[str, pd.DataFrame] = {
         "cells": frame(collection),
-        "comparison": comparison_frame(comparisons(collection)),
-        "against_best": contrast_frame(collection),
+        "comparison": comparison_frame(findings.comparisons),
+        "against_best": contrast_frame(collection, findings.comparisons),
         "overall": overall_frame(findings.groups),
-        "time_to_target": arrival_frame(panels(collection)),
+        "time_to_target": arrival_frame(findings.arrivals),
         "throughput": throughput_frame(throughputs(collection)),
         "gradient_noise": noise_frame(collection),
         "failures": failures_frame(collection),

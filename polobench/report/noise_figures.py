@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from polobench.analysis.gradient_noise import NoiseSummary
 from polobench.report.panels import Drawn
@@ -82,4 +82,4 @@ def _scale(ax: Axes, drawn: Sequence[NoiseSummary]) -> None:
         ax.set_xscale("symlog", linthresh=max(_NOTHING, 10 ** math.floor(math.log10(smallest))))
         ax.axvline(0, color=GREY, linewidth=1, linestyle=":", zorder=1)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())

@@ -22,9 +22,10 @@ def hyperparameter_tables(collection: Collection) -> dict[str, tuple[str, TextTa
     """For each method: the values that all its arms share, as text, and a table of those that differ."""
     variants: dict[str, dict[tuple[str, str, str], dict[str, str]]] = {}
     for arm, runs in collection.arms.items():
-        for run in runs:
-            values = {name: _value(value) for name, value in run.hyperparameters.items()}
-            rows = variants.setdefault(arm.method, {})
+        rows = variants.setdefault(arm.method, {})
+        different = {json.dumps(run.hyperparameters, default=str): run.hyperparameters for run in runs}
+        for found in different.values():
+            values = {name: _value(value) for name, value in found.items()}
             rows.setdefault((arm.label, arm.task, json.dumps(values, sort_keys=True)), values)
     return {method: _hyperparameters(variants[method]) for method in sorted(variants)}
 

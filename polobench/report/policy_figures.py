@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from polobench.analysis.collection import Arm
 from polobench.analysis.curves import MeanCurve, metric_curve
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import GREY, Look, drawable, grid_of_axes, label_first_column, legend, save, thousands
+from polobench.report.style import GREY, Look, draw_mean, grid_of_axes, label_first_column, legend, save, thousands
 
 _COLUMNS = 3
 _ACCURACIES = {
@@ -61,7 +60,7 @@ def _draw(panel: Panel, found: dict[str, Lines], look: Mapping[str, Look], path:
     figure, axes = grid_of_axes(len(found), _COLUMNS, (4.4, 3.1))
     for ax, (name, lines) in zip(axes, found.items(), strict=True):
         for arm, curve in lines:
-            _draw_line(ax, curve, look[arm.label], len(lines))
+            draw_mean(ax, curve, look[arm.label], len(lines))
         if accuracy:
             ax.axhline(0.5, color=GREY, linewidth=0.9, zorder=1)
         _finish(ax, name, max(float(curve.x[-1]) for _, curve in lines))
@@ -70,14 +69,6 @@ def _draw(panel: Panel, found: dict[str, Lines], look: Mapping[str, Look], path:
     figure.suptitle(panel.title)
     legend(figure, sorted({arm.label for lines in found.values() for arm, _ in lines}), look)
     return save(figure, path)
-
-
-def _draw_line(ax: Axes, curve: MeanCurve, look: Look, beside: int) -> None:
-    seaborn.lineplot(
-        x=curve.x, y=drawable(curve.mean), ax=ax, color=look.colour, linestyle=look.dashes, linewidth=2, legend=False
-    )
-    low, high = drawable(curve.low), drawable(curve.high)
-    ax.fill_between(curve.x, low, high, color=look.colour, alpha=min(0.18, 0.8 / beside), linewidth=0)
 
 
 def _finish(ax: Axes, name: str, end: float) -> None:

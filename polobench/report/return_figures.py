@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from polobench.analysis.curves import mean_curve
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import GREY, LARGEST_DRAWN, Look, drawable, grid_of_axes, legend, save, thousands
+from polobench.report.style import GREY, LARGEST_DRAWN, Look, draw_mean, grid_of_axes, legend, save, thousands
 from polobench.report.text import decimals_for, number, plain
 
 _AXES = {"samples": "samples", "wall_seconds": "wall seconds of training", "cpu_seconds": "CPU seconds of training"}
@@ -27,23 +26,7 @@ def draw_returns(
         axis = panel.seconds if over_seconds else "samples"
         curves = [(look[arm.label], mean_curve(runs, axis)) for arm, runs in panel.arms]
         for drawn, curve in curves:
-            seaborn.lineplot(
-                x=curve.x,
-                y=drawable(curve.mean),
-                ax=ax,
-                color=drawn.colour,
-                linestyle=drawn.dashes,
-                linewidth=2,
-                legend=False,
-            )
-            ax.fill_between(
-                curve.x,
-                drawable(curve.low),
-                drawable(curve.high),
-                color=drawn.colour,
-                alpha=min(0.18, 0.8 / len(curves)),
-                linewidth=0,
-            )
+            draw_mean(ax, curve, drawn, len(curves))
         _draw_references(ax, panel)
         _finish(ax, panel, axis, max(float(curve.x[-1]) for _, curve in curves))
     labels = sorted({arm.label for panel in page for arm, _ in panel.arms})

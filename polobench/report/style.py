@@ -5,7 +5,6 @@ Figures are made without pyplot, so that no global state or display is needed.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +15,15 @@ import matplotlib
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
+from polobench.analysis.curves import MeanCurve
 from polobench.analysis.statistics import Array
+from polobench.report.layout import arrange
 from polobench.report.text import plain
 
 DPI = 120
@@ -74,8 +76,17 @@ def grid_of_axes(count: int, columns: int, size: tuple[float, float], **options:
     """A figure with exactly `count` axes, row by row; `size` of each in inches."""
     rows = -(-count // columns)
     columns = -(-count // rows)  # four panels stand two by two, not three and one
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), dpi=DPI)
     return figure, [figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)]
+
+
+def draw_mean(ax: Axes, curve: MeanCurve, look: Look, beside: int) -> None:
+    """A mean curve with its band, which is fainter the more curves are drawn beside it."""
+    mean = drawable(curve.mean)
+    known = np.isfinite(mean)
+    ax.plot(curve.x[known], mean[known], color=look.colour, linestyle=look.dashes, linewidth=2)
+    low, high = drawable(curve.low), drawable(curve.high)
+    ax.fill_between(curve.x, low, high, color=look.colour, alpha=min(0.18, 0.8 / beside), linewidth=0)
 
 
 def label_first_column(ax: Axes, name: str) -> None:
@@ -136,11 +147,16 @@ def _thousands(value: float) -> str:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as PNG with a palette, which takes a third of the room and looks the same."""
+    """Write the figure as PNG with a palette, which takes a third of the room and looks the same.
+
+    It is drawn once; `Figure.savefig` would go through all of it twice.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI)
-    image = Image.open(drawn).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
+    canvas: Any = FigureCanvasAgg(figure)  # untyped
+    arrange(figure, canvas.get_renderer())
+    canvas.draw()
+    drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+    image = drawn.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
     image.save(path, format="png", dpi=(DPI, DPI))
     return path
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,12 @@ from polobench.analysis.contrasts import Contrast, against_best
 from polobench.analysis.coverage import coverage_note
 from polobench.analysis.frame import table_of
 from polobench.analysis.statistics import CONCLUSIVE_SEEDS
-from polobench.analysis.summary import ArmSummary, comparisons
+from polobench.analysis.summary import ArmSummary
 from polobench.report.answers import answer, arm_name, is_smoke
 from polobench.report.tables import TextTable, arm_columns, comparison_text_table
 from polobench.report.text import NOTHING, decimals_for, ends, escape, number, p_value, sentence
 
+Compared = Mapping[tuple[str, str], list[ArmSummary]]  # by task and budget, as `comparisons` gives them
 HOW_TO_READ = f"""\
 - Arms are ranked within one task and budget only, by the mean final return: the held-out evaluation at the end.
 - A run that failed stays in every average, at the task's floor; `status` counts how the runs ended.
@@ -33,9 +34,8 @@ HOW_TO_READ = f"""\
 - Below {CONCLUSIVE_SEEDS} seeds nothing can be concluded. – means not known, or not defined for this task."""
 
 
-def task_sections(collection: Collection) -> str:
+def task_sections(collection: Collection, groups: Compared) -> str:
     """Every task and budget, one after the other; empty without a learning cell."""
-    groups = comparisons(collection)
     parts = [part for key, group in groups.items() for part in _task_section(collection, *key, group)]
     return "\n\n".join([*parts, "How to read the tables:", HOW_TO_READ]) if parts else ""
 
@@ -94,7 +94,7 @@ def _contrast_row(item: Contrast, arms: Sequence[Arm], decimals: int) -> list[st
     ]
 
 
-def contrast_frame(collection: Collection) -> pd.DataFrame:
+def contrast_frame(collection: Collection, groups: Compared) -> pd.DataFrame:
     """Every number of the tables against the best."""
     return table_of(
         arm_columns(item.other)
@@ -102,7 +102,7 @@ def contrast_frame(collection: Collection) -> pd.DataFrame:
         | {"low": item.compared.interval.low, "high": item.compared.interval.high}
         | {"interval": f"95 % {item.compared.interval.method}", "p_holm": item.p}
         | {"detectable_difference": item.compared.detectable, "refused": item.reason}
-        for group in comparisons(collection).values()
+        for group in groups.values()
         if not is_smoke(group)
         for item in task_contrasts(collection, group)
     )

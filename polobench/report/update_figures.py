@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from polobench.analysis.columns import column
 from polobench.analysis.curves import GRID_POINTS
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
@@ -51,7 +52,7 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
     found: Lines = []
     for run in runs:
         if metric in run.updates:
-            samples, values = (drawable(run.updates[name].to_numpy(np.float64)) for name in ("samples", metric))
+            samples, values = (drawable(column(run.updates, name)) for name in ("samples", metric))
             known = np.isfinite(samples) & np.isfinite(values)
             if known.sum() > 1:
                 found.append((run, samples[known], values[known]))
@@ -78,8 +79,11 @@ def _draw_runs(ax: Axes, lines: Lines, look: Look, logarithmic: bool) -> None:
 
 def _middle(grid: Array, curves: Array) -> tuple[Array, Array]:
     """The median over the runs that have a value, where at least half of them do: of one or two it would jump."""
-    known = np.isfinite(curves).mean(axis=0) >= 0.5
-    return grid[known], np.nanmedian(curves[:, known], axis=0)
+    ordered = np.sort(curves, axis=0)  # NaN last
+    counts = len(curves) - np.isnan(ordered).sum(axis=0)
+    known = np.flatnonzero(counts >= 0.5 * len(curves))
+    low, high = (ordered[(counts[known] - shift) // 2, known] for shift in (1, 0))
+    return grid[known], (low + high) / 2
 
 
 def _finish(ax: Axes, title: str, y_name: str) -> None:
@@ -101,7 +105,7 @@ def _share_scale(axes: Sequence[Axes], every: Sequence[Array], logarithmic: bool
             ax.set_ylim(low / 1.5, high * 1.5)
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
+            ax.yaxis.set_minor_locator(NullLocator())
         else:
             margin = 0.05 * (high - low)
             ax.set_ylim(low - margin, high + margin)
