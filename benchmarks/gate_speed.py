@@ -2,8 +2,8 @@
 
 A scratch clone of this checkout's HEAD gets a commit that slows PPO's update down, by a busy wait of 15 % of the CPU
 time that it took. The worktrees of HEAD, of HEAD again and of the slow commit are made once. Then null trials (HEAD
-against itself) and slow ones take turns, so that what else the machine does meets both. Each trial starts processes of
-its own.
+against itself) and slow ones take turns, so that what else the machine does meets both. The trials share the process
+that has the libraries loaded; each forks processes of its own from it, in every block.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from tabulate import tabulate
 
 from polobench.gate.speed import CellSpeed, judge
 from polobench.harness.ab import PARTS, load_cells, measure
-from polobench.harness.ab_sides import Side, checked_out
+from polobench.harness.ab_processes import OpenBoth, servers
+from polobench.harness.ab_sides import checked_out
 from polobench.harness.study import Cell
 
 WHERE = "polobench/methods/ppo.py"
@@ -80,9 +81,12 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         refs = slowed_clone(clone, slowdown)
-        with checked_out(clone, refs, lambda line: typer.echo(line, err=True)) as (base, same, slow):
+        with (
+            checked_out(clone, refs, lambda line: typer.echo(line, err=True)) as (base, same, slow),
+            servers(base, same, slow) as between,
+        ):
             cells = load_cells(study.resolve(), base, ["ppo"], ["CartPole-v1"])
-            kinds = {"null": (base, same), "slow": (base, slow)}
+            kinds = {"null": between(base, same), "slow": between(base, slow)}
             plan = [(kind, seed) for seed in range(trials) for kind in kinds]
             shown = track(plan, "trials", console=Console(stderr=True))
             found = [run_trial(kind, kinds[kind], cells[:1], seconds, seed) for kind, seed in shown]
@@ -108,9 +112,9 @@ def slowed_clone(clone: Path, share: float) -> tuple[str, str, str]:
     return head, head, git(*inside, "rev-parse", "HEAD")
 
 
-def run_trial(kind: str, sides: Sequence[Side], cells: Sequence[Cell], seconds: float, seed: int) -> Trial:
+def run_trial(kind: str, open_both: OpenBoth, cells: Sequence[Cell], seconds: float, seed: int) -> Trial:
     began = time.monotonic()
-    measured = measure(sides, cells, seconds, seed, lambda share: None)[0]
+    measured = measure(open_both, cells, seconds, seed, lambda share: None)[0]
     took = time.monotonic() - began
     parts = {part: measured.seconds(part) for part in PARTS}
     found = judge(str(measured.cell), measured.clock, parts, *measured.problems)

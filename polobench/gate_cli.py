@@ -117,6 +117,8 @@ def ab(
 ) -> None:
     """Time two commits against each other, iteration by iteration, in worktrees that are gone afterwards.
 
+    The seconds do not hold what is done once: making the environments and loading the libraries in them.
+
     Exits with 1 if a cell is slower or does not run any more, 2 on a mistake, with nothing changed.
     """
     from rich.console import Console
@@ -124,15 +126,16 @@ def ab(
 
     from polobench.gate import speed, speed_text
     from polobench.harness.ab import PARTS, load_cells, measure
+    from polobench.harness.ab_processes import servers
     from polobench.harness.ab_sides import checked_out
 
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"report {str(output)!r} has no folder to stand in")
     with checked_out(Path.cwd(), (base, head), lambda line: typer.echo(_one_line(line), err=True)) as sides:
         cells = load_cells(study, sides[1], _names(methods), _names(tasks))
-        with Progress(console=Console(stderr=True), transient=True) as bars:
+        with servers(*sides) as between, Progress(console=Console(stderr=True), transient=True) as bars:
             bar = bars.add_task(f"timing {len(cells)} cells", total=1.0)
-            found = measure(sides, cells, seconds, seed, lambda share: bars.update(bar, completed=share))
+            found = measure(between(*sides), cells, seconds, seed, lambda share: bars.update(bar, completed=share))
     times = [{part: cell.seconds(part) for part in PARTS} for cell in found]
     judged = [
         speed.judge(str(cell.cell), cell.clock, parts, *cell.problems) for cell, parts in zip(found, times, strict=True)

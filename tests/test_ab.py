@@ -19,14 +19,16 @@ import numpy as np
 import psutil
 import pytest
 from made_up import REGISTRY, STUBS, STUDY, Checkout
+from test_sweep import hear_interrupts
 
 import polobench
 from polobench.cli import main
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError
 from polobench.gate import speed
-from polobench.harness import ab, ab_sides
+from polobench.harness import ab, ab_processes, ab_sides
 from polobench.harness.ab import BLOCKS
+from polobench.harness.ab_processes import servers
 from polobench.harness.ab_sides import Side, can_share, checked_out, write_metadata
 from polobench.harness.study import Cell
 
@@ -147,7 +149,7 @@ def test_what_a_method_prints_disturbs_nothing(checkout: Checkout, command: Comm
 def test_a_worker_that_is_silent_has_failed(
     checkout: Checkout, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ab, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(ab_processes, "ANSWER_SECONDS", 1.0)
     checkout.commit("time.sleep(3600)")
     assert "no answer for 1 s" in "".join(map(str, command("HEAD", "HEAD")))
 
@@ -155,7 +157,8 @@ def test_a_worker_that_is_silent_has_failed(
 def test_a_worker_whose_polobench_comes_from_elsewhere_is_refused(checkout: Checkout) -> None:
     with checked_out(checkout.folder, ("HEAD", "HEAD"), print) as sides:
         wrong = [Side(**{**vars(side), "home": side.root.parent.parent / "elsewhere"}) for side in sides]
-        found = ab.measure(wrong, [CELL], 1, 0, lambda share: None)
+        with servers(*wrong) as between:
+            found = ab.measure(between(*wrong), [CELL], 1, 0, lambda share: None)
     assert all("ImportError: polobench comes from" in problem for problem in found[0].problems)
 
 
@@ -166,12 +169,13 @@ def test_nothing_is_left_behind_by_a_run_that_is_stopped(checkout: Checkout, tmp
     running = subprocess.Popen(
         [sys.executable, "-P", "-m", "polobench", "ab", "HEAD", "HEAD"],
         env=os.environ | {"TMPDIR": str(tmp_path / "temporary")}, stderr=subprocess.PIPE, text=True,
+        preexec_fn=hear_interrupts,
     )  # fmt: skip
     while not (mark.exists() and mark.read_text()):
         assert running.poll() is None, running.communicate()[1]
         time.sleep(0.05)
     running.send_signal(ending)
-    _, said = running.communicate()
+    _, said = running.communicate(timeout=60)
     assert (running.returncode, "interrupted" in said) == (130, True)
     assert left_behind(checkout) == []
     worker = int(mark.read_text())
@@ -288,7 +292,7 @@ def test_the_real_package_takes_part(checkout: Checkout, monkeypatch: pytest.Mon
     checkout.git("commit", "-q", "-m", "the real one")
     monkeypatch.delenv("PYTHONPATH")
     cell = Cell("random", "random", "probe-bandit", 0, "cpu", Budget(updates=8), rounds=5)
-    with checked_out(checkout.folder, ("HEAD", "HEAD"), print) as sides:
-        found = ab.measure(sides, [cell], 1, 0, lambda share: None)[0]
+    with checked_out(checkout.folder, ("HEAD", "HEAD"), print) as sides, servers(*sides) as between:
+        found = ab.measure(between(*sides), [cell], 1, 0, lambda share: None)[0]
     assert found.problems == ["", ""]
     assert all(0 < t.rollout < t.iteration for block in found.blocks for pair in block for t in pair)

@@ -10,7 +10,8 @@ import pytest
 from polobench.core.budget import Budget
 from polobench.gate import speed
 from polobench.harness import ab
-from polobench.harness.ab import BLOCKS, LEAST_PAIRS, WARMUP_PAIRS, Measured, Timing, measure_cell
+from polobench.harness.ab import BLOCKS, LEAST_PAIRS, WARMUP_PAIRS, Measured, measure_cell
+from polobench.harness.ab_processes import Timing
 from polobench.harness.study import Cell
 
 CELL = Cell("ppo", "ppo", "CartPole-v1", 0, "cpu", Budget(updates=8), rounds=5)
@@ -23,7 +24,7 @@ class Machine:
         self.now, self.costs, self.start, self.drift = 0.0, costs, start, drift
         self.turns: list[int] = []
         self.events: list[str] = []
-        self.closed = 0
+        self.opened = self.closed = 0
 
     def clock(self) -> float:
         return self.now
@@ -34,6 +35,7 @@ class Machine:
         return spent
 
     def open_both(self, order: np.random.Generator) -> tuple[FakeWorker, FakeWorker]:
+        self.opened += 2
         return FakeWorker(self, 0), FakeWorker(self, 1)
 
     def measure(self, seconds: float, device: str = "cpu") -> Measured:
@@ -45,7 +47,7 @@ class Machine:
 
 class FakeWorker:
     def __init__(self, machine: Machine, side: int) -> None:
-        self._machine, self._side = machine, side
+        self._machine, self._side, self._open = machine, side, True
 
     def ready(self) -> None:
         self._machine.take(self._machine.start)
@@ -59,7 +61,8 @@ class FakeWorker:
         return Timing(self._machine.take(self._machine.costs[self._side]), 0.0)
 
     def close(self) -> None:
-        self._machine.closed += 1
+        self._machine.closed += self._open
+        self._open = False
 
 
 def test_both_take_turns_in_an_order_drawn_anew_and_the_first_pair_of_a_block_is_left_out() -> None:
@@ -69,7 +72,7 @@ def test_both_take_turns_in_an_order_drawn_anew_and_the_first_pair_of_a_block_is
     assert set(pairs) == {(0, 1), (1, 0)}
     assert len(found.blocks) == BLOCKS
     assert len(pairs) == sum(map(len, found.blocks)) + BLOCKS * WARMUP_PAIRS
-    assert machine.closed == 2 * BLOCKS
+    assert machine.opened == machine.closed == 2 * BLOCKS
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,7 @@ def test_the_start_of_the_processes_counts_and_a_block_that_does_not_fit_is_left
     found = machine.measure(25)
     assert len(found.blocks) == blocks
     assert min(map(len, found.blocks)) >= LEAST_PAIRS
+    assert machine.opened == machine.closed
     assert machine.now <= max(25 + 1, 2 * (2 * start + 3))  # two blocks are measured in any case: one decides nothing
 
 

@@ -3,8 +3,8 @@
 Every pair of iterations, one of the base and one of the head, gives a log ratio. Their trimmed mean is the estimate
 (10 % are cut off at each end, since a neighbour's burst of work hits single iterations); its error is Tukey and
 McLaughlin's. Pairs of one block share their two processes, which differ a little even where the code is the same: the
-variance of that, `PROCESS_SPREAD` squared over the number of blocks, is added, and the error is never less than what
-the blocks' means show. The interval is Student's at 99.9 %.
+variance of that, `PROCESS_SPREAD` squared over the number of blocks, is added, and where the blocks' means differ more
+than that explains, the least variance that they prove at 99 % takes its place. The interval is Student's at 99.9 %.
 
 A part is slower, a regression, where the whole interval lies above `1 + SMALLEST_SLOWDOWN`.
 
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 from scipy.stats import t as student
 
 Array = NDArray[np.float64]
@@ -28,6 +29,7 @@ Blocks = Sequence[Sequence[Sequence[float]]]  # [blocks][pairs][2] seconds of ba
 CONFIDENCE = 0.999
 SMALLEST_SLOWDOWN = 0.05
 PROCESS_SPREAD = 0.01
+PROOF = 0.99
 CUT = 0.1  # of the pairs, at each end
 POWER = 0.9  # as planned; in simulations 0.82 to 0.87, since blocks that differ by chance widen the interval
 SHORTEST_SECONDS = 1e-4  # a part that is shorter on both sides is not judged
@@ -149,7 +151,8 @@ def estimate(logs: Sequence[Array]) -> tuple[float, float, int]:
     winsorized = np.clip(pooled, kept[0], kept[-1])
     within = float(winsorized.var(ddof=1)) * len(pooled) / len(kept) ** 2
     between = float(np.var([trimmed(block).mean() for block in logs], ddof=1)) / len(logs)
-    variance = max(within + PROCESS_SPREAD**2 / len(logs), between)
+    proven = between * (len(logs) - 1) / float(chi2.ppf(PROOF, len(logs) - 1))
+    variance = max(within + PROCESS_SPREAD**2 / len(logs), proven)
     return float(kept.mean()), math.sqrt(variance), len(kept) - 1
 
 

@@ -46,10 +46,11 @@ def preload() -> None:
 
 
 def serve(control: socket.socket) -> None:
-    """Fork a child an order, until the other end closes."""
+    """Send a byte, then fork a child an order and send a byte for each, until the other end closes."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page that it shares
+    control.send(b".")
     while True:
         message, files, *_ = socket.recv_fds(control, MOST_BYTES, 1)
         if not message:
@@ -61,6 +62,7 @@ def serve(control: socket.socket) -> None:
                 answer_all(json.loads(message), lines)
             os._exit(0)
         os.close(files[0])
+        control.send(b".")
 
 
 def answer_all(order: dict[str, Any], lines: TextIO) -> None:
