@@ -87,6 +87,9 @@ def test_a_store_against_itself_is_the_same_bits_and_no_test_is_made() -> None:
     found = compare_results(side(), side())
     assert (found.exit_code, list(found.findings), found.rows) == (0, [], [])
     assert "the same bits" in gate_markdown(found)
+    assert "1 updates on stored batches were compared, number by number and count by count: all agree" in gate_markdown(
+        found
+    )
 
 
 def test_other_bits_of_the_same_runs_are_tested_and_pass() -> None:
@@ -155,6 +158,7 @@ def test_a_number_of_the_stored_batch() -> None:
     assert compare_results(side(), side(change=moved(1e-9))).exit_code == 0
     found = compare_results(side(), side(change=moved(1e-4)))
     assert [finding.layer for finding in found.regressions] == ["fixed batch"]
+    assert "count by count: 1 differ" in gate_markdown(found)
     assert "projection 2" in found.regressions[0].what
 
 

@@ -142,7 +142,7 @@ def resample_counts(n: int, resamples: int, seed: int) -> Array:
     return counts
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _resample_indices(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
     """`[R, n]` positions: every resample once if there are few enough, else R drawn ones."""
     if n**n <= resamples:

@@ -24,6 +24,7 @@ def gate_markdown(found: Comparison) -> str:
         *(f"- {escape(note)}" for note in found.notes),
         "## What changed",
         _findings(found.findings),
+        _batches(found),
         "## Same bits",
         _bits(found.bits),
         "## Tests of learning, loss and KL",
@@ -60,6 +61,17 @@ def _findings(findings: Sequence[Finding]) -> str:
         for item in ordered
     ]
     return TextTable(["", "layer", "arm", "what"], rows, "llll").markdown()
+
+
+def _batches(found: Comparison) -> str:
+    """How many updates on stored batches were compared, and how many of them differ."""
+    pairs = [pair for pair in found.pairs if pair.arm.kind == "fixed_batch" and pair.common]
+    if not pairs:
+        return ""
+    findings = [item for item in found.findings if item.is_regression and item.layer in ("fixed batch", "cost")]
+    differing = len({item.arm for item in findings} & {arm_text(pair) for pair in pairs})
+    agree = "all agree" if not differing else f"{differing} differ"
+    return f"{len(pairs)} updates on stored batches were compared, number by number and count by count: {agree}."
 
 
 def _bits(bits: Sequence[tuple[Pair, Bits]]) -> str:
