@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polobench import gate_cli
-from polobench.core.errors import PoloError, UsageError
+from polobench.core.errors import PoloError, UsageError, ending_in_one_line
 
 if TYPE_CHECKING:
     from polobench.harness.runner import PreparedCell
@@ -223,15 +223,15 @@ app.add_typer(gate_cli.baseline_app, name="baseline")
 class Interrupted(PoloError):
     """Ctrl-C, with what was kept."""
 
+    exit_code = 130
+
 
 def main() -> None:
-    """Run the command; what went wrong becomes one line and an exit code: 2 for a mistake, 130 for Ctrl-C, else 1."""
-    try:
-        app()
-    except PoloError as error:
-        print(f"polobench: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 130 if isinstance(error, Interrupted) else 1)
-    except SystemExit as ended:
-        if ended.code == 130:  # typer swallows Ctrl-C and says nothing
-            print("polobench: interrupted", file=sys.stderr)
-        raise
+    """Run the command; what went wrong becomes one line and an exit code: 2 for a mistake, 130 for Ctrl-C."""
+    with ending_in_one_line():
+        try:
+            app()
+        except SystemExit as ended:
+            if ended.code == Interrupted.exit_code:  # typer swallows Ctrl-C and says nothing
+                print("polobench: interrupted", file=sys.stderr)
+            raise

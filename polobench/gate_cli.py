@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from polobench.core.errors import PoloError, UsageError
+from polobench.core.text import printable
 
 baseline_app = typer.Typer(
     help="The baseline: the results in the repository that later ones are compared with.",
@@ -44,7 +45,7 @@ def verify(
         typer.echo(json.dumps([item.as_dict() for item in found], indent=2))
     else:
         for item in found:
-            typer.echo(_one_line(f"{item.stored.cell_id}  {item.name}  {item.sentence}"))
+            typer.echo(printable(f"{item.stored.cell_id}  {item.name}  {item.sentence}"))
     typer.echo(summary(found), err=True)
     if complaint(found):
         raise PoloError(complaint(found))
@@ -76,10 +77,10 @@ def baseline_show(
     from polobench.report.origins import provenance_table
 
     for entry in read_log(into)[-lines:]:
-        typer.echo(_one_line(f"{entry['date']}  {entry['cells']} cells  {entry['why']}"))
+        typer.echo(printable(f"{entry['date']}  {entry['cells']} cells  {entry['why']}"))
         for change, arms in entry["changes"].items():
             for arm, seeds in arms.items():
-                typer.echo(_one_line(f"  {change}: {arm}, seeds {', '.join(map(str, seeds))}"))
+                typer.echo(printable(f"  {change}: {arm}, seeds {', '.join(map(str, seeds))}"))
     typer.echo(provenance_table(collect(into)).terminal())
 
 
@@ -99,7 +100,7 @@ def history(
         typer.echo(json.dumps(entry, indent=2))
     did = "appended to" if is_new else "unchanged, since this line is there already:"
     arms = f"{len(entry['scores'])} learning arms, {len(entry['speeds'])} throughput arms"
-    typer.echo(_one_line(f"commit {entry['commit'][:12]}, {entry['study']}, {arms}: {did} {file}"), err=as_json)
+    typer.echo(printable(f"commit {entry['commit'][:12]}, {entry['study']}, {arms}: {did} {file}"), err=as_json)
 
 
 def ab(
@@ -131,7 +132,7 @@ def ab(
 
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"report {str(output)!r} has no folder to stand in")
-    with checked_out(Path.cwd(), (base, head), lambda line: typer.echo(_one_line(line), err=True)) as sides:
+    with checked_out(Path.cwd(), (base, head), lambda line: typer.echo(printable(line), err=True)) as sides:
         cells = load_cells(study, sides[1], _names(methods), _names(tasks))
         with servers(*sides) as between, Progress(console=Console(stderr=True), transient=True) as bars:
             bar = bars.add_task(f"timing {len(cells)} cells", total=1.0)
@@ -143,7 +144,7 @@ def ab(
     named = [speed_text.Named(side.ref, side.commit) for side in sides]
     text = speed_text.page(named[0], named[1], judged)
     if output is not None:
-        output.write_text(text, encoding="utf-8")
+        _write(output, text)
     typer.echo(json.dumps(speed_text.as_json(named[0], named[1], judged, times), indent=2) if as_json else text)
     if all(cell.verdict == speed.ABSENT for cell in judged):
         raise UsageError(f"no cell runs on either side: {judged[0].reason}")
@@ -153,11 +154,6 @@ def ab(
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _one_line(text: str) -> str:
-    """Without control characters: names and reasons come from plug-ins."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def compare(
@@ -173,24 +169,19 @@ def compare(
     Exits with 0 if nothing did, 1 on a regression, 2 on a mistake, 3 if the stores cannot be compared. Of two JSON
     files of pytest-benchmark a vanished benchmark is a regression, and seconds are advice.
     """
-    from polobench.gate.compare import INCOMPARABLE, compare_stores
-    from polobench.gate.matching import Incomparable
+    from polobench.gate.compare import compare_stores
     from polobench.report.gate import answer, finding_line, gate_json, gate_markdown
 
     if base.is_file() and head.is_file():
         raise typer.Exit(_compare_timings(base, head, output, as_json))
-    try:
-        found = compare_stores(base, head)
-    except Incomparable as error:
-        typer.echo(f"polobench: {_one_line(str(error))}", err=True)
-        raise typer.Exit(INCOMPARABLE) from None
+    found = compare_stores(base, head)
     if output:
-        write_text(output, gate_markdown(found))
+        _write(output, gate_markdown(found))
     if as_json:
         typer.echo(json.dumps(gate_json(found), indent=2, allow_nan=False))
     else:
         for finding in found.findings:
-            typer.echo(_one_line(finding_line(finding)))
+            typer.echo(printable(finding_line(finding)))
         typer.echo(answer(found))
         if output:
             typer.echo(f"report: {output}")
@@ -202,16 +193,16 @@ def _compare_timings(base: Path, head: Path, output: Path | None, as_json: bool)
 
     found = compare_timings(read_timings(base), read_timings(head))
     if output:
-        write_text(output, "\n".join(f"- {_one_line(line)}" for line in found.lines()) + "\n")
+        _write(output, "\n".join(f"- {printable(line)}" for line in found.lines()) + "\n")
     if as_json:
         typer.echo(json.dumps(vars(found) | {"exit_code": found.exit_code}, indent=2))
     else:
         for line in found.lines():
-            typer.echo(_one_line(line))
+            typer.echo(printable(line))
     return found.exit_code
 
 
-def write_text(path: Path, text: str) -> None:
+def _write(path: Path, text: str) -> None:
     """Write a report; raises `UsageError` if the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

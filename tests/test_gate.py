@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import failed, make_result, make_throughput, save_all, with_id
-from typer.testing import CliRunner
+from synthetic import failed, make_result, make_throughput, with_id
 
-from polobench.cli import app, main
 from polobench.core.result import RunResult
 from polobench.gate.compare import compare_results
 from polobench.gate.exact import differences, growths
@@ -258,16 +254,6 @@ def test_another_question_is_incomparable_and_named(field: str, change: Change) 
         compare_results(side(change=lambda result: result.provenance.update(overrides={})), side(change=changed))
 
 
-def test_another_study_is_incomparable(tmp_path: Path) -> None:
-    def quick(result: RunResult) -> None:
-        result.provenance["study"] = "quick"
-
-    base, head = save_all(tmp_path / "a", *side()), save_all(tmp_path / "b", *side(change=quick))
-    ended = CliRunner().invoke(app, ["compare", str(base), str(head)])
-    assert ended.exit_code == 3
-    assert "study 'ci' against 'quick'" in ended.output
-
-
 def test_few_runs_are_refused_with_the_number_that_is_needed() -> None:
     few = [result for result in side() if result.seed < 4]
     found = compare_results(few, [result for result in side(shift=-0.5, digests="x") if result.seed < 4])
@@ -289,67 +275,8 @@ def test_holm_counts_every_test() -> None:
     assert smallest.adjusted_p == pytest.approx(min(1.0, 30 * smallest.shift.p))
 
 
-def run_command(*words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    monkeypatch.setattr("sys.argv", ["polobench", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0), capsys.readouterr().err
-
-
-@pytest.mark.parametrize("damage", ["{", '{"schema_version": 1}', '{"schema_version": 99}', ""])
-def test_bad_stores_are_one_line_and_exit_2(
-    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good, bad = save_all(tmp_path / "a", *side()), save_all(tmp_path / "b", *side())
-    (bad / "broken.json").write_text(damage)
-    code, said = run_command("compare", str(good), str(bad), monkeypatch=monkeypatch, capsys=capsys)
-    assert (code, said.count("\n")) == (2, 1)
-    assert "broken.json" in said
-
-
-def test_an_empty_store_and_a_missing_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good = save_all(tmp_path / "a", *side())
-    (tmp_path / "empty").mkdir()
-    for name, words in (("empty", "is empty"), ("nowhere", "does not exist")):
-        code, said = run_command("compare", str(good), str(tmp_path / name), monkeypatch=monkeypatch, capsys=capsys)
-        assert (code, said.count("\n")) == (2, 1)
-        assert words in said
-
-
-def test_the_command_writes_its_report_and_json(tmp_path: Path) -> None:
-    base = save_all(tmp_path / "a", *side())
-    head = save_all(tmp_path / "b", *side(shift=-0.2, digests="x"))
-    ended = CliRunner().invoke(
-        app, ["compare", str(base), str(head), "-o", str(tmp_path / "deep" / "gate.md"), "--json"]
-    )
-    assert ended.exit_code == 1
-    plain = json.loads(ended.output)
-    assert plain["exit_code"] == 1
-    assert any(test["is_regression"] for test in plain["tests"])
-    text = (tmp_path / "deep" / "gate.md").read_text()
-    assert text.startswith("# Gate:")
-    assert "What this comparison could not see" in text
-
-
 def test_hostile_names_break_no_report() -> None:
     base = [learner("<script>|`x`\n# y", seed) for seed in SEEDS]
     text = gate_markdown(compare_results(base, [dataclasses.replace(result, digest="x") for result in base]))
     assert "<script>" not in text
     assert "\n# y" not in text
-
-
-def test_timings_of_pytest_benchmark(tmp_path: Path) -> None:
-    for name, medians in (("base", {"a": 1.0, "b": 2.0}), ("head", {"a": 1.5, "c": 1.0})):
-        benchmarks = [{"fullname": key, "stats": {"median": value}} for key, value in medians.items()]
-        (tmp_path / f"{name}.json").write_text(json.dumps({"benchmarks": benchmarks}))
-    base, head = str(tmp_path / "base.json"), str(tmp_path / "head.json")
-    ended = CliRunner().invoke(app, ["compare", base, head])
-    assert ended.exit_code == 1
-    assert "a: 1.50 times" in ended.output
-    assert "b: vanished" in ended.output
-    assert CliRunner().invoke(app, ["compare", base, base]).exit_code == 0
-    (tmp_path / "bad.json").write_text('{"benchmarks": [{"fullname": "a", "stats": {"median": "x"}}]}')
-    ended = CliRunner().invoke(app, ["compare", base, str(tmp_path / "bad.json")])
-    assert "no JSON of pytest-benchmark" in str(ended.exception)

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class PoloError(Exception):
-    """Base of every error that polobench raises on purpose; its text is one line."""
+    """Base of every error that polobench raises on purpose; its text is one line, and a command ends with its code."""
+
+    exit_code = 1
 
 
 class UsageError(PoloError, ValueError):
     """A bad name, option, budget, study or store."""
 
+    exit_code = 2
+
 
 class Unavailable(PoloError):
     """Something known that cannot be used here, such as an absent device; the text is the reason."""
+
+
+@contextmanager
+def ending_in_one_line() -> Iterator[None]:
+    """What polobench raises on purpose ends the command: its text on stderr, and its exit code."""
+    try:
+        yield
+    except PoloError as error:
+        print(f"polobench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def unknown(

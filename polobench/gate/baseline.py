@@ -17,6 +17,7 @@ from polobench.analysis.collection import Arm
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult, utc_now
 from polobench.gate.journal import Entry, append_entry, read_journal
+from polobench.gate.matching import cells_by_arm
 from polobench.gate.reading import commits_of, read_whole, studies_of
 from polobench.harness.store import Store
 
@@ -102,9 +103,7 @@ def _check_folders(folder: Path, into: Path) -> None:
 
 
 def _named(results: Iterable[RunResult]) -> dict[_Name, RunResult]:
-    """The newest cell of each name: what a study asks for, never the id, which the code's hash is part of."""
-    ordered = sorted(results, key=lambda result: (result.started_at, result.cell_id))
-    return {(Arm.of(item), item.seed, str(item.gradient_noise.get("policy", ""))): item for item in ordered}
+    return {(arm, *key): result for arm, cells in cells_by_arm(results).items() for key, result in cells.items()}
 
 
 def _changes(before: Sequence[RunResult], after: Sequence[RunResult]) -> dict[str, dict[str, list[int]]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from polobench.analysis.collection import Arm
 from polobench.core.result import RunResult
 from polobench.gate.exact import (
     Bits,
@@ -25,7 +26,7 @@ from polobench.gate.learning import MEASURES, Row, compare_learning
 from polobench.gate.matching import Cells, Key, Pair, pairs_of
 from polobench.gate.reading import read_whole
 
-OK, REGRESSION, BAD_INPUT, INCOMPARABLE = 0, 1, 2, 3
+NOTICEABLE_RATIO = 1.1  # of seconds between different runs, which are told and not judged
 LAYERS = {
     "cells": "cells that vanished, failed or are new",
     "probe": "known answers",
@@ -81,7 +82,7 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        return REGRESSION if self.regressions else OK
+        return 1 if self.regressions else 0
 
 
 def compare_stores(base: Path, head: Path) -> Comparison:
@@ -115,11 +116,10 @@ def compare_results(
     return Comparison(base_name, head_name, pairs, findings, rows, bits, _notes(base, head))
 
 
-def arm_text(pair: Pair) -> str:
+def arm_text(arm: Arm) -> str:
     """`ppo on CartPole-v1, 20,000 samples`."""
-    return f"{pair.arm.label} on {pair.arm.task}, {pair.arm.budget}" + (
-        "" if pair.arm.device == "cpu" else f", {pair.arm.device}"
-    )
+    device = "" if arm.device == "cpu" else f", {arm.device}"
+    return f"{arm.label} on {arm.task}, {arm.budget}{device}"
 
 
 def _cell_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
@@ -133,7 +133,7 @@ def _cell_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 def _cells(pair: Pair, side: Cells, keys: Sequence[Key], what: str, is_regression: bool) -> Iterator[Finding]:
     if keys:
-        name = f"{arm_text(pair)} ({pair.arm.kind.replace('_', ' ')})"
+        name = f"{arm_text(pair.arm)} ({pair.arm.kind.replace('_', ' ')})"
         reasons = sorted({f"{side[key].status}: {side[key].reason}" for key in keys if _is_bad(side[key])})
         said = f"; {'; '.join(reasons[:_MOST_SHOWN])}" if reasons else ""
         seeds = ", ".join(str(key[0]) for key in keys[:_MOST_SEEDS])
@@ -150,7 +150,9 @@ def _probe_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
         if lost:
             seen = ", ".join(f"seed {key[0]}: {pair.head[key].final_return:.4g}" for key in lost[:_MOST_SHOWN])
             target = pair.head[lost[0]].target
-            yield Finding("probe", arm_text(pair), f"the known answer {target:g} is no longer reached ({seen})", True)
+            yield Finding(
+                "probe", arm_text(pair.arm), f"the known answer {target:g} is no longer reached ({seen})", True
+            )
 
 
 def _both_ok(pairs: Sequence[Pair], kind: str) -> Iterator[tuple[Pair, RunResult, RunResult]]:
@@ -165,7 +167,7 @@ def _fixed_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
         found = differences(base, head)
         if found:
             shown = "; ".join(f"{item.what} {item.base:.8g} -> {item.head:.8g}" for item in found[:_MOST_SHOWN])
-            yield Finding("fixed batch", arm_text(pair), f"{len(found)} numbers differ: {shown}", True)
+            yield Finding("fixed batch", arm_text(pair.arm), f"{len(found)} numbers differ: {shown}", True)
 
 
 def _learning_finding(row: Row) -> Finding:
@@ -173,18 +175,17 @@ def _learning_finding(row: Row) -> Finding:
     head = row.base_mean + row.shift.difference
     numbers = f"{MEASURES[row.measure].title} {row.base_mean:.4g} -> {head:.4g}"
     sure = f"p = {row.adjusted_p:.2g} by Holm over all tests, n = {row.shift.n[0]} and {row.shift.n[1]}"
-    arm = Pair(row.arm, {}, {})
-    return Finding("learning", arm_text(arm), f"{numbers} ({sure})", row.is_regression)
+    return Finding("learning", arm_text(row.arm), f"{numbers} ({sure})", row.is_regression)
 
 
 def _cost_findings(pairs: Sequence[Pair], open_pairs: Sequence[Pair]) -> Iterator[Finding]:
     for pair, base, head in _both_ok(pairs, "fixed_batch"):
         for item in growths(base, head):
-            yield Finding("cost", arm_text(pair), _grown(item.what, item.base, item.head), item.is_regression)
+            yield Finding("cost", arm_text(pair.arm), _grown(item.what, item.base, item.head), item.is_regression)
     for pair in open_pairs:
         if pair.arm.kind == "learning" and pair.common and not pair.is_probe:
             for item in ledger_growths(list(pair.base.values()), list(pair.head.values())):
-                yield Finding("cost", arm_text(pair), _grown(item.what, item.base, item.head) + " (advice)", False)
+                yield Finding("cost", arm_text(pair.arm), _grown(item.what, item.base, item.head) + " (advice)", False)
 
 
 def _grown(what: str, base: float, head: float) -> str:
@@ -198,9 +199,9 @@ def _speed_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
         if base.ran_beside_others or head.ran_beside_others or _machine(base) != _machine(head):
             continue
         seconds = [float(np.median(side.throughput["iteration_seconds"])) for side in (base, head)]
-        if min(seconds) > 0 and abs(math.log(seconds[1] / seconds[0])) > math.log(1.1):
+        if min(seconds) > 0 and abs(math.log(seconds[1] / seconds[0])) > math.log(NOTICEABLE_RATIO):
             said = f"an iteration takes {seconds[0]:.3g} s -> {seconds[1]:.3g} s, {seconds[1] / seconds[0]:.2f} times"
-            yield Finding("speed", arm_text(pair), f"{said} (advice; `polobench ab` measures it)", False)
+            yield Finding("speed", arm_text(pair.arm), f"{said} (advice; `polobench ab` measures it)", False)
 
 
 def _machine(result: RunResult) -> tuple[object, object]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from polobench.analysis.collection import Arm
-from polobench.analysis.curves import return_curve
 from polobench.analysis.hypothesis import holm
+from polobench.analysis.reliability import area_under_curve, scores
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
 from polobench.gate.matching import Cells, Pair
@@ -23,7 +23,6 @@ from polobench.gate.permutation import Shift, runs_needed, shift_of, smallest_p
 LEVEL = 0.002
 LEAST_RUNS = 2
 END_SHARE = 0.25
-_GRID_POINTS = 101
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,6 @@ def _final_score(run: RunResult) -> float:
     return 0.0 if run.status != "ok" or run.final_score is None else run.final_score
 
 
-def _area(run: RunResult) -> float:
-    """The mean score over the budget's samples; the floor from where a run failed."""
-    end = run.budget.get("samples") or run.ledger.samples
-    if run.target is None or not end:
-        return math.nan
-    returns = return_curve(run, "samples", np.linspace(0.0, float(end), _GRID_POINTS))
-    return float((returns.mean() - run.floor) / (run.target - run.floor))
-
-
 def _at_the_end(column: str) -> Callable[[RunResult], float]:
     """The mean over the last quarter of the updates."""
 
@@ -89,7 +79,9 @@ def _last_evaluated(column: str) -> Callable[[RunResult], float]:
 
 MEASURES: Mapping[str, Measure] = {
     "final_score": Measure("final score", _final_score, "lower", 0.05, relative=False),
-    "area": Measure("area under the learning curve", _area, "lower", 0.05, relative=False),
+    "area": Measure(
+        "area under the learning curve", lambda run: area_under_curve(scores(run)), "lower", 0.05, relative=False
+    ),
     "loss": Measure("loss at the end", _at_the_end("loss"), "both", 0.2, relative=True),
     "kl": Measure("KL(old || new) of an update at the end", _at_the_end("kl"), "both", 0.2, relative=True),
     "heldout_kl": Measure("held-out KL to the reference", _last_evaluated("heldout_kl"), "both", 0.2, relative=True),
@@ -121,27 +113,13 @@ class Row:
 
     @property
     def is_regression(self) -> bool:
-        """Surely worse, and by enough to matter."""
-        return self._is_sure and (self.shift.harm == "both" or self._harmful > 0)  # type: ignore[union-attr]
+        """Surely worse, and by enough to matter; a test that was refused is never sure."""
+        return self.shift is not None and self.adjusted_p <= LEVEL and self.shift.harmful >= self.smallest_change
 
     @property
     def is_gain(self) -> bool:
-        """Beyond what matters towards the better, where a measure has a better side: told, not tested."""
-        return (
-            self.shift is not None
-            and self.shift.harm != "both"
-            and self._harmful < -max(self.smallest_change, self.detectable)
-        )
-
-    @property
-    def _is_sure(self) -> bool:
-        matters = self.shift is not None and abs(self.shift.difference) >= self.smallest_change
-        return matters and self.adjusted_p <= LEVEL
-
-    @property
-    def _harmful(self) -> float:
-        assert self.shift is not None
-        return self.shift.difference if self.shift.harm == "higher" else -self.shift.difference
+        """Towards the better, by what would be found were it harm: told, not tested."""
+        return self.shift is not None and -self.shift.harmful > max(self.smallest_change, self.detectable)
 
 
 Name = tuple[Arm, str]  # an arm and a key of `MEASURES`

@@ -38,6 +38,8 @@ _MEASURED = ("floor", "target", "timed rounds", "stored batch", "stored policy",
 class Incomparable(PoloError):
     """The two stores answer different questions; the text names the fields that differ."""
 
+    exit_code = 3
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -67,13 +69,14 @@ def pairs_of(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[Pair]
     differences = _study_differences(base, head)
     if differences:
         raise Incomparable(f"the stores cannot be compared: {'; '.join(differences)}")
-    sides = [_arms(base), _arms(head)]
+    sides = [cells_by_arm(base), cells_by_arm(head)]
     return [
         Pair(arm, sides[0].get(arm, {}), sides[1].get(arm, {})) for arm in sorted(sides[0].keys() | sides[1].keys())
     ]
 
 
-def _arms(results: Iterable[RunResult]) -> dict[Arm, dict[Key, RunResult]]:
+def cells_by_arm(results: Iterable[RunResult]) -> dict[Arm, dict[Key, RunResult]]:
+    """The newest cell of each key of each arm; one that ran counts as newer than one that was skipped."""
     found: dict[Arm, dict[Key, RunResult]] = {}
     for result in sorted(results, key=lambda item: (item.status != "skipped", item.started_at, item.cell_id)):
         key = result.seed, str(result.gradient_noise.get("policy", ""))

@@ -52,6 +52,11 @@ class Shift:
     spread: float
     n: tuple[int, int]
 
+    @property
+    def harmful(self) -> float:
+        """d towards harm, negative where it is towards the better; either way is harm of a measure without a better."""
+        return HARM[self.harm] * self.difference if HARM[self.harm] else abs(self.difference)
+
     def detectable(self, level: float, smallest_change: float) -> float:
         """The smallest |d| found with a power of 80 %, were the spread the one seen.
 
@@ -96,11 +101,10 @@ def _p(pooled: Array, m: int, difference: float, slack: float, harm: str) -> flo
     """The share of ways to choose the head's m runs whose d is at least as harmful."""
     if harm == "both" and abs(difference) <= slack:
         return 1.0
-    sign = HARM[harm] or 1.0
-    outward = sign * pooled  # so that a large d is the harmful one
-    size = abs(difference) if harm == "both" else sign * difference
-    p = _share_from(outward, m, size - slack)
-    return p + _share_from(-outward, m, size - slack) if harm == "both" else p
+    if harm == "both":
+        return sum(_share_from(sign * pooled, m, abs(difference) - slack) for sign in (1.0, -1.0))
+    sign = HARM[harm]  # so that a large d is the harmful one
+    return _share_from(sign * pooled, m, sign * difference - slack)
 
 
 def _share_from(values: Array, m: int, least: float) -> float:

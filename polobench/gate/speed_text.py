@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from polobench.core.text import printable
 from polobench.gate.speed import CONFIDENCE, SLOWER, SMALLEST_SLOWDOWN, CellSpeed, Ratio
 
 _COLUMNS = ("cell", "part", "seconds, base", "seconds, head", f"head / base [{CONFIDENCE:.1%}]", "seen from", "verdict")
@@ -98,4 +99,4 @@ def _finite(value: float) -> float | None:
 
 def _plain(text: str) -> str:
     """One line that no table breaks on: names come from studies, reasons from plug-ins."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).replace("|", "&#124;").split())
+    return " ".join(printable(text).replace("|", "&#124;").split())

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,12 +23,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from polobench.core.budget import Budget, Ledger
-from polobench.core.errors import PoloError, Unavailable, UsageError, first_line
+from polobench.core.errors import UsageError, first_line
 from polobench.core.policy import Policy
 from polobench.core.registry import find_task, make
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
+from polobench.harness.fixed_policies import file_name, make_files
 from polobench.tasks.control import ControlTask
 
 COMMAND = "python -m polobench.harness.fixed_batches"
@@ -53,7 +52,7 @@ class FixedBatch:
 
 def path_of(folder: Path | str, task: str) -> Path:
     """Where the batch of this task lies."""
-    return Path(folder) / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', task)}.safetensors"
+    return Path(folder) / f"{file_name(task)}.safetensors"
 
 
 def find_batch(folder: Path | str, task: str) -> FixedBatch:
@@ -143,18 +142,5 @@ def _tensors(rollouts: Mapping[str, Rollout]) -> dict[str, Tensor]:
     }
 
 
-def main(arguments: Sequence[str]) -> None:
-    """The command of the module's first lines."""
-    if len(arguments) < 2:
-        raise UsageError(f"usage: {COMMAND} FOLDER TASK...")
-    folder, *tasks = arguments
-    for task in tasks:
-        path = make_batch(task, Path(folder))
-        print(f"{path}: {path.stat().st_size:,} bytes")
-
-
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (PoloError, Unavailable) as error:
-        sys.exit(f"polobench: {error}")
+    make_files(COMMAND, lambda task, folder: [make_batch(task, folder)])

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -27,7 +27,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from polobench.core.budget import Budget, BudgetExhausted, Ledger
-from polobench.core.errors import PoloError, Unavailable, UsageError, first_line
+from polobench.core.errors import UsageError, ending_in_one_line, first_line
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.method import Method
 from polobench.core.policy import Policy
@@ -96,9 +96,26 @@ def _critic_names(policy: Policy) -> set[str]:
     return {name for name, parameter in policy.named_parameters() if id(parameter) in of_critic}
 
 
+def on_policies(task: Task, change: Callable[[Policy], object]) -> None:
+    """Let this bound task, and no other, change every policy that it builds."""
+    build = task.build_policy
+
+    def changed(hyperparameters: Hyperparameters, *, critic: bool) -> Policy:
+        policy = build(hyperparameters, critic=critic)
+        change(policy)
+        return policy
+
+    task.build_policy = changed  # type: ignore[method-assign]
+
+
+def file_name(task: str) -> str:
+    """A task's name as that of a file."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", task)
+
+
 def path_of(folder: Path | str, task: str, name: str) -> Path:
     """Where the policy of this task and name lies."""
-    return Path(folder) / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', task)}-{name}.safetensors"
+    return Path(folder) / f"{file_name(task)}-{name}.safetensors"
 
 
 def find_policy(folder: Path | str, task: Task, name: str) -> FixedPolicy:
@@ -205,18 +222,15 @@ def _write(folder: Path, method: Method, snapshot: _Snapshot) -> Path:
     return path
 
 
-def main(arguments: Sequence[str]) -> None:
-    """The command of the module's first lines."""
-    if len(arguments) < 2:
-        raise UsageError(f"usage: {COMMAND} FOLDER TASK...")
-    folder, *tasks = arguments
-    for task in tasks:
-        for path in make_policies(task, Path(folder)):
-            print(f"{path}: {path.stat().st_size:,} bytes")
+def make_files(command: str, make: Callable[[str, Path], Sequence[Path]]) -> None:
+    """The command that makes files into a folder, those of each named task by `make`."""
+    with ending_in_one_line():
+        if len(sys.argv) < 3:
+            raise UsageError(f"usage: {command} FOLDER TASK...")
+        for task in sys.argv[2:]:
+            for path in make(task, Path(sys.argv[1])):
+                print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (PoloError, Unavailable) as error:
-        sys.exit(f"polobench: {error}")
+    make_files(COMMAND, make_policies)

@@ -24,7 +24,6 @@ from torch import Tensor
 from polobench.core.budget import Budget, Counts, Ledger
 from polobench.core.device import warm_up
 from polobench.core.errors import PoloError, Unavailable
-from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.policy import Policy
 from polobench.core.recorder import Update
@@ -32,7 +31,7 @@ from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
 from polobench.harness.fixed_batches import VERBS, FixedBatch
-from polobench.harness.fixed_policies import FixedPolicy, tensors_of
+from polobench.harness.fixed_policies import FixedPolicy, on_policies, tensors_of
 
 PROJECTIONS = 4
 COUNTED = tuple(item.name for item in fields(Counts) if item.name not in ("updates", "rollout_seconds"))
@@ -60,7 +59,7 @@ def _on_batch(method: Method, fixed: FixedPolicy, batch: FixedBatch, seed: int) 
         policy.double()
 
     def begin(task: Task) -> None:
-        _begin_with(task, load)
+        on_policies(task, load)
         for verb in VERBS:
             setattr(task, verb, _replay(task, batch.rollouts[verb]))
 
@@ -85,7 +84,7 @@ def _on_task(method: Method, fixed: FixedPolicy, seed: int) -> dict[str, Any]:
     taken: dict[str, int] = {}
 
     def begin(task: Task) -> None:
-        _begin_with(task, fixed.load_into)
+        on_policies(task, fixed.load_into)
         for verb in VERBS:
             setattr(task, verb, _counted(task, getattr(task, verb), taken))
 
@@ -110,18 +109,6 @@ def _first_update(
     if update is None:
         raise PoloError(f"method {method.name!r} ended without an update")
     return update, ledger
-
-
-def _begin_with(task: Task, change: Callable[[Policy], object]) -> None:
-    """Let this bound task, and no other, change every policy that it builds."""
-    build = task.build_policy
-
-    def changed(hyperparameters: Hyperparameters, *, critic: bool) -> Policy:
-        policy = build(hyperparameters, critic=critic)
-        change(policy)
-        return policy
-
-    task.build_policy = changed  # type: ignore[method-assign]
 
 
 def _replay(task: Task, rollout: Rollout) -> Verb:

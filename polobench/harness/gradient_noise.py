@@ -29,13 +29,12 @@ from polobench.core.budget import BudgetExhausted, Ledger
 from polobench.core.device import PeakMemory, warm_up
 from polobench.core.errors import PoloError, Unavailable
 from polobench.core.gradient_noise import Batches
-from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.policy import Policy
 from polobench.core.recorder import Diverged, Progress
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
-from polobench.harness.fixed_policies import FixedPolicy
+from polobench.harness.fixed_policies import FixedPolicy, on_policies
 from polobench.harness.noise_plan import LEAST_BATCHES, WARMUP_BATCHES, NoisePlan
 
 Hear = Callable[[Tensor, int], None]
@@ -127,7 +126,7 @@ def measure(
     with isolated(rng, method.threads):
         warm_up(method.device)
         with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
-            _begin_with(fixed, task)
+            on_policies(task, fixed.load_into)
             ledger.clock.start()
             updates = _updates(method, task, rng, ear, memory)
             batches = _batches(_shown(updates, ledger, plan, on_progress), plan.samples)
@@ -143,18 +142,6 @@ def measure(
 
 def _fixed_tensors(policy: Policy) -> list[Tensor]:
     return [*(parameter.detach() for parameter in policy.actor_parameters), *policy.buffers()]
-
-
-def _begin_with(fixed: FixedPolicy, task: Task) -> None:
-    """Let this bound task, and no other, build the fixed policy."""
-    build = task.build_policy
-
-    def build_fixed(hyperparameters: Hyperparameters, *, critic: bool) -> Policy:
-        policy = build(hyperparameters, critic=critic)
-        fixed.load_into(policy)
-        return policy
-
-    task.build_policy = build_fixed  # type: ignore[method-assign]
 
 
 def _updates(method: Method, task: Task, rng: SeedAxes, ear: _Ear, memory: PeakMemory) -> Iterator[tuple[Tensor, int]]:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
+from polobench.core.text import printable
 from polobench.harness.study import Cell
 
 REFRESH_SECONDS = 0.1
@@ -103,7 +104,7 @@ class Display:
     def finished(self, cell: Cell, result: RunResult) -> None:
         del self._running[cell]
         self._ended[result.status] += 1
-        line = _printable(f"[{self._ended.total()}/{self._total}] {cell}: {outcome(result)}")
+        line = printable(f"[{self._ended.total()}/{self._total}] {cell}: {outcome(result)}")
         with self._visible():
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         self._refresh()
@@ -151,7 +152,7 @@ def _cells(running: list[tuple[Cell, _Running]]) -> Table:
         returned = state.latest[1].latest_return if state.latest else None
         rate, left = state.samples_per_second, state.seconds_left
         table.add_row(
-            Text(_printable(str(cell))),
+            Text(printable(cell)),
             status,
             _NOTHING if math.isnan(rate) else f"{rate:,.0f}",
             _NOTHING if returned is None else f"{returned:.4g}",
@@ -165,11 +166,6 @@ def clock_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _printable(text: str) -> str:
-    """One line without control characters: names and reasons come from plug-ins."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def outcome(result: RunResult) -> str:

@@ -69,7 +69,7 @@ def _batches(found: Comparison) -> str:
     if not pairs:
         return ""
     findings = [item for item in found.findings if item.is_regression and item.layer in ("fixed batch", "cost")]
-    differing = len({item.arm for item in findings} & {arm_text(pair) for pair in pairs})
+    differing = len({item.arm for item in findings} & {arm_text(pair.arm) for pair in pairs})
     agree = "all agree" if not differing else f"{differing} differ"
     return f"{len(pairs)} updates on stored batches were compared, number by number and count by count: {agree}."
 
@@ -78,7 +78,7 @@ def _bits(bits: Sequence[tuple[Pair, Bits]]) -> str:
     if not bits:
         return "No cell of both sides has a digest."
     rows = [
-        [escape(arm_text(pair)), f"{found.identical} of {found.compared}", _first(found)]
+        [escape(arm_text(pair.arm)), f"{found.identical} of {found.compared}", _first(found)]
         for pair, found in bits
     ]  # fmt: skip
     table = TextTable(["arm", "the same bits", "first update that differs, by seed"], rows, "lrl").markdown()
@@ -112,7 +112,7 @@ def _tests(rows: Sequence[Row]) -> str:
 
 
 def _test(row: Row) -> list[str]:
-    arm = escape(arm_text(Pair(row.arm, {}, {})))
+    arm = escape(arm_text(row.arm))
     title = MEASURES[row.measure].title
     if row.shift is None:
         return [arm, title, "", significant(row.base_mean), "", "", "not tested", significant(row.smallest_change), ""]
@@ -135,7 +135,7 @@ def gate_json(found: Comparison) -> Mapping[str, Any]:
         "notes": list(found.notes),
         "findings": [vars(finding) for finding in found.findings],
         "same_bits": [
-            {"arm": arm_text(pair), "identical": bits.identical, "compared": bits.compared,
+            {"arm": arm_text(pair.arm), "identical": bits.identical, "compared": bits.compared,
              "same_platform": bits.same_platform,
              "first_differences": {str(seed): update for seed, update in bits.first_differences.items()}}
             for pair, bits in found.bits
@@ -154,5 +154,5 @@ def _test_json(row: Row) -> dict[str, Any]:
         "smallest_detectable_change": row.detectable,
     }
     finite = {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
-    about = {"arm": arm_text(Pair(row.arm, {}, {})), "measure": row.measure, "is_regression": row.is_regression}
+    about = {"arm": arm_text(row.arm), "measure": row.measure, "is_regression": row.is_regression}
     return about | finite | {"n": list(row.shift.n) if row.shift else None, "refused": row.refused}

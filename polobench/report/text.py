@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from polobench.analysis.statistics import Interval
+from polobench.core.text import printable
 
 NOTHING = "–"
 Clean = Callable[[object], str]
@@ -21,8 +22,7 @@ _LONGEST = 300
 
 def plain(text: object) -> str:
     """One line without control characters, for a terminal or a figure."""
-    kept = "".join(sign if sign.isprintable() else " " for sign in str(text))
-    line = " ".join(kept.split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 

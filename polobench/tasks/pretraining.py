@@ -19,7 +19,7 @@ from rich.progress import track
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from polobench.core.errors import PoloError, UsageError, unknown
+from polobench.core.errors import UsageError, ending_in_one_line, unknown
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.tasks.article import MODEL, builtin_split
 from polobench.tasks.digits import ADD, CHARACTERS, SORT, Problem
@@ -121,7 +121,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with ending_in_one_line():
         main(sys.argv[1:])
-    except PoloError as error:
-        sys.exit(f"polobench: {error}")

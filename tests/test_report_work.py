@@ -1,0 +1,241 @@
+"""What a report of many cells must not do twice, and that each shortcut says what the long way says.
+
+Nothing here measures time: calls are counted, and shortcuts are compared with what they stand for.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from synthetic import SKILLS, WORLDS, make_result, save_all
+
+from polobench.analysis import collection as collection_module
+from polobench.analysis import measures, summary
+from polobench.analysis.aggregates import (
+    aggregate,
+    aggregates,
+    iqm,
+    is_ahead,
+    mean_score,
+    optimality_gap,
+    probability_of_improvement,
+)
+from polobench.analysis.collection import Arm, Collection, collect
+from polobench.analysis.columns import column
+from polobench.analysis.hypothesis import DRAWS, difference, permutation_test
+from polobench.analysis.statistics import resample_counts
+from polobench.harness.store import Store
+from polobench.report import arrivals, update_figures
+from polobench.report.layout import arrange
+from polobench.report.markdown import write_report
+from polobench.report.style import DPI, grid_of_axes, legend, looks, save, styled
+
+LONG = "a label that is much longer than its panel would like"
+
+
+class Counter:
+    """Counts the calls of a function that it passes on."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        return self.function(*arguments, **named)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    runs = [make_result(method, task, seed) for method in SKILLS for task in WORLDS for seed in range(3)]
+    return collect(save_all(tmp_path_factory.mktemp("work") / "store", *runs))
+
+
+@pytest.fixture
+def collecting() -> Iterator[None]:
+    """Whatever a test does, cycles are collected again after it."""
+    yield
+    gc.enable()
+
+
+def test_numbers_of_a_run_are_made_once_a_report(
+    monkeypatch: pytest.MonkeyPatch, found: Collection, tmp_path: Path
+) -> None:
+    scores = Counter(measures.scores)
+    interval = Counter(arrivals.restricted_mean_interval)
+    summarized = Counter(summary.summarize)
+    monkeypatch.setattr(measures, "scores", scores)
+    monkeypatch.setattr(arrivals, "restricted_mean_interval", interval)
+    monkeypatch.setattr(summary, "summarize", summarized)
+    write_report(found, tmp_path)
+    judged = [run for run in found.cells if run.label != "random"]  # no claim is about it
+    assert scores.calls == len(judged)
+    assert interval.calls == summarized.calls == len(found.arms)
+
+
+def test_a_figure_is_drawn_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counted = Counter(Figure.draw)
+    monkeypatch.setattr(Figure, "draw", lambda *arguments: counted(*arguments))
+    with styled():
+        figure, _ = grid_of_axes(2, 2, (3.0, 2.0))
+        save(figure, tmp_path / "figure.png")
+    assert counted.calls == 1
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pd.DataFrame({"samples": [1.0, 2.0], "loss": [0.5, np.nan]}),
+        pd.DataFrame({"samples": [1, 2], "loss": [0.5, np.inf]}),
+        pd.DataFrame({"samples": [1, 2], "loss": [3, 4]}),
+        pd.DataFrame({"samples": ["a", "b"], "loss": [0.5, None]}),
+    ],
+)
+def test_a_column_is_that_of_pandas(table: pd.DataFrame) -> None:
+    np.testing.assert_array_equal(column(table, "loss"), table["loss"].to_numpy(np.float64))
+    with pytest.raises(KeyError):
+        column(table, "kl")
+
+
+@pytest.mark.usefixtures("collecting")
+def test_cycles_are_looked_for_again_after_reading(found: Collection, tmp_path: Path) -> None:
+    seen = []
+    store = Store(save_all(tmp_path, *found.cells[:2]))
+    collect(store, lambda *_: seen.append(gc.isenabled()))
+    assert seen == [False, False]
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError):
+        collect(store, lambda *_: 1 / 0)
+    assert gc.isenabled()
+    gc.disable()
+    collect(store)
+    assert not gc.isenabled(), "whoever had it off finds it off"
+
+
+def test_trimming_leaves_the_table_that_is_reported(found: Collection) -> None:
+    run = make_result()
+    plain = run.to_dict()
+    collection_module._trim(plain)
+    assert plain["curve"] == run.to_dict()["curve"]
+    assert list(plain["updates"]) == ["samples", "loss", "kl"]
+
+
+def test_shared_arrangements_are_those_drawn_alone() -> None:
+    rng = np.random.default_rng(5)
+    strata = [(rng.normal(0.4, 1, 12), rng.normal(0, 1, 15)), (rng.normal(0.4, 1, 14), rng.normal(0, 1, 12))]
+    others = [(y, x) for x, y in strata]
+    first = permutation_test(strata)
+    permutation_test(others)
+    permutation_test(strata[:1])
+    assert permutation_test(strata) == first
+    alone, total = np.random.default_rng(0), np.zeros(DRAWS)
+    for x, y in strata:
+        pooled = np.concatenate((x, y))
+        chosen = alone.random((DRAWS, len(pooled))).argsort(axis=1)[:, : len(x)]
+        sums = pooled[chosen].sum(axis=1)
+        total += (sums / len(x) - (pooled.sum() - sums) / len(y)) / len(strata)
+    count = int((np.abs(total) >= abs(difference(strata)) - 1e-12).sum())
+    assert not first.exact
+    assert first.p == (1 + count) / (1 + DRAWS)
+
+
+def test_order_of_cells_is_that_of_their_arms(tmp_path: Path) -> None:
+    """With an older run of the same arm and seed, whose cell id comes later."""
+    runs = [make_result(method, task, seed) for seed in (10, 9) for task in WORLDS for method in ("trpo", "ppo")]
+    older = make_result("ppo", seed=9, hyperparameters={"gamma": 0.5}, started_at="2024-01-01T00:00:00+00:00")
+    older.cell_id = "f" * 20
+    found = collect(save_all(tmp_path, *runs, older))
+    keys = [(Arm.of(run), run.seed, run.cell_id) for run in found.cells]
+    assert keys == sorted(keys)
+    assert (len(found.cells), found.older_settings) == (13, 1)
+    kept = [run for runs in found.arms.values() for run in runs]
+    assert [run.cell_id for run in kept] == [run.cell_id for run in found.cells if run.cell_id != older.cell_id]
+    assert list(found.arms) == sorted(found.arms)
+
+
+def test_shared_resamples_cannot_be_written_to() -> None:
+    counts = resample_counts(7, 50, 0)
+    assert (counts.sum(axis=1) == 7).all()
+    with pytest.raises(ValueError, match="read-only"):
+        counts[0, 0] = 1
+
+
+def test_statistics_of_shared_resamples_are_those_of_their_own() -> None:
+    rng = np.random.default_rng(3)
+    scores = [rng.uniform(0, 1.2, 6), rng.uniform(0, 1.2, 9)]
+    several = (mean_score, iqm, optimality_gap)
+    assert aggregates(scores, several) == [aggregate(scores, statistic) for statistic in several]
+
+
+def test_who_is_ahead_has_the_larger_probability() -> None:
+    rng = np.random.default_rng(4)
+    x, y = ([rng.normal(shift, 1, n) for n in (5, 8)] for shift in (0.7, 0.0))
+    there, back = probability_of_improvement(x, y), probability_of_improvement(y, x)
+    assert there.value == pytest.approx(1 - back.value)
+    assert is_ahead(x, y)
+    assert not is_ahead(y, x)
+    tied, higher = [np.array([0.0, 1.0, 2.0])], [np.array([-5.0, 1.0, 9.0])]
+    assert probability_of_improvement(tied, higher).value == 0.5
+    assert is_ahead(higher, tied)
+    assert not is_ahead(tied, higher)
+
+
+def test_the_median_is_of_the_runs_still_going() -> None:
+    nan = np.nan
+    curves = np.array([[1.0, nan, 3.0, nan], [2.0, 5.0, nan, nan], [9.0, nan, 4.0, 7.0], [4.0, 6.0, 8.0, nan]])
+    grid, middle = update_figures._middle(np.arange(4.0), curves)
+    assert grid.tolist() == [0.0, 1.0, 2.0], "one of four is no half"
+    assert middle.tolist() == np.nanmedian(curves[:, :3], axis=0).tolist() == [3.0, 5.5, 4.0]
+
+
+def labelled(panels: int, columns: int) -> tuple[Figure, Any]:
+    """A figure with much to write beside, above and below its panels."""
+    figure, axes = grid_of_axes(panels, columns, (4.0, 2.6))
+    for index, ax in enumerate(axes):
+        ax.plot([0, 1e6], [1e-7 * index, 3e8 if index == 1 else 2e-7])
+        ax.set_title(f"panel {index}")
+        ax.set_xlabel("samples")
+        ax.set_ylabel("held-out return")
+        ax.annotate("beside", (1.01, 0.5), xycoords="axes fraction", annotation_clip=False)
+    axes[0].set_yticks([0.0, 1e-7], ["a long name of a method", "another"])
+    figure.suptitle("a task\nand a second line")
+    legend(figure, [LONG, "ppo"], looks([LONG, "ppo"]))
+    return figure, FigureCanvasAgg(figure).get_renderer()
+
+
+def covered(figure: Figure, renderer: Any) -> bool:
+    """Whether something is cut off, or lies on something else."""
+    boxes = [ax.get_tightbbox(renderer, for_layout_only=True) for ax in figure.axes]
+    boxes += [item.get_window_extent(renderer) for item in (*figure.legends, *figure.texts)]
+    width, height = figure.bbox.width, figure.bbox.height
+    inside = all(box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1 for box in boxes)
+    pairs = [(one, two) for index, one in enumerate(boxes) for two in boxes[index + 1 :]]
+    return not inside or any(min(one.x1, two.x1) - max(one.x0, two.x0) > 1
+                             and min(one.y1, two.y1) - max(one.y0, two.y0) > 1 for one, two in pairs)  # fmt: skip
+
+
+@pytest.mark.parametrize(("panels", "columns"), [(1, 1), (2, 2), (5, 3), (7, 4)])
+def test_panels_stand_clear_of_each_other_and_are_alike(panels: int, columns: int) -> None:
+    with styled():
+        figure, renderer = labelled(max(2, panels), columns)
+        assert covered(figure, renderer), "the fault: where matplotlib puts them without a layout"
+        arrange(figure, renderer)
+        assert not covered(figure, renderer)
+    sizes = np.array([ax.get_position().size for ax in figure.axes])
+    assert np.ptp(sizes, axis=0) == pytest.approx([0, 0], abs=1e-12)
+    assert (sizes * figure.bbox.size > 0.5 * DPI).all()
+
+
+def test_panels_are_left_where_labels_take_all_the_room() -> None:
+    with styled():
+        figure, (ax,) = grid_of_axes(1, 1, (2.0, 1.5))
+        ax.set_yticks([0.0, 1.0], [LONG, LONG])
+        arrange(figure, FigureCanvasAgg(figure).get_renderer())
+    assert (ax.get_position().size * figure.bbox.size >= 0.19 * DPI).all()
