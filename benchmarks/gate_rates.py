@@ -37,7 +37,7 @@ from polobench.gate.permutation import HARM, shift_of
 from polobench.harness.store import Store
 
 RUNS = 10
-SPLITS, SIMULATED, RESAMPLED = 200, 1_000, 200
+SPLITS, SIMULATED, RESAMPLED, SHIFTED = 200, 1_000, 200, 1_000
 WITHIN = 1 / 3
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Pool = Mapping[Arm, Sequence[RunResult]]
@@ -120,7 +120,7 @@ def detected(values: Mapping[Name, Array], faulty: Mapping[Name, Array], rng: np
 
 def detectable_agreement(values: Mapping[Name, Array], rng: np.random.Generator) -> list[dict[str, Any]]:
     """Of each measure of each arm what the gate prints, and the power at 2/3 and at 4/3 of it."""
-    splits = [_split(values, rng) for _ in range(RESAMPLED)]
+    splits = [_split(values, rng) for _ in range(SHIFTED)]
     printed = {name: [] for name in values}
     for columns in track(splits, "detectable", console=Console(stderr=True)):
         for row in judge(columns):
@@ -135,7 +135,7 @@ def detectable_agreement(values: Mapping[Name, Array], rng: np.random.Generator)
             found[name] += shift.p <= level and abs(shift.difference) >= measure.smallest_change(base)
     return [
         {"arm": f"{arm.label} on {arm.task}", "measure": measure, "printed": median[arm, measure]}
-        | {f"power at {factor:.2f}": found[arm, measure] / RESAMPLED for factor, found in power.items()}
+        | {f"power at {factor:.2f}": found[arm, measure] / SHIFTED for factor, found in power.items()}
         for arm, measure in values
     ]
 

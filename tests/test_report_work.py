@@ -36,7 +36,9 @@ from polobench.harness.store import Store
 from polobench.report import arrivals, update_figures
 from polobench.report.layout import arrange
 from polobench.report.markdown import write_report
+from polobench.report.panels import panels
 from polobench.report.style import DPI, grid_of_axes, legend, looks, save, styled
+from polobench.report.update_figures import draw_updates
 
 LONG = "a label that is much longer than its panel would like"
 
@@ -187,12 +189,32 @@ def test_who_is_ahead_has_the_larger_probability() -> None:
     assert not is_ahead(tied, higher)
 
 
-def test_the_median_is_of_the_runs_still_going() -> None:
+def test_quantiles_are_of_the_runs_still_going() -> None:
     nan = np.nan
     curves = np.array([[1.0, nan, 3.0, nan], [2.0, 5.0, nan, nan], [9.0, nan, 4.0, 7.0], [4.0, 6.0, 8.0, nan]])
-    grid, middle = update_figures._middle(np.arange(4.0), curves)
+    levels = [0.05, 0.5, 0.95]
+    grid, found = update_figures._quantiles(np.arange(4.0), curves, levels)
     assert grid.tolist() == [0.0, 1.0, 2.0], "one of four is no half"
-    assert middle.tolist() == np.nanmedian(curves[:, :3], axis=0).tolist() == [3.0, 5.5, 4.0]
+    assert found == pytest.approx(np.nanquantile(curves[:, :3], levels, axis=0))
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(40, "a run"), (41, "nine in ten of the runs still going")])
+@pytest.mark.parametrize("metric", ["loss", "kl"])
+def test_of_more_runs_than_can_be_followed_a_band_is_drawn(
+    metric: str, seeds: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(update_figures, "save", lambda figure, path: drawn.append(figure) or path)
+    runs = [make_result(seed=seed) for seed in range(seeds)]
+    (panel,) = panels(collect(save_all(tmp_path, *runs)))
+    draw_updates(panel, "1", metric, looks(["ppo"]), tmp_path)
+    (figure,) = drawn
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [said, "median of the runs still going"]
+    (marks,) = figure.axes[0].collections
+    assert len(marks.get_paths()) == (40 if said == "a run" else 1)
+    bottom, top = figure.axes[0].get_ylim()
+    middle = np.median([run.updates[metric].median() for run in runs])
+    assert bottom < middle < top
 
 
 def labelled(panels: int, columns: int) -> tuple[Figure, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polobench.analysis.columns import column
+from polobench.analysis.columns import columns
 from polobench.analysis.statistics import Array, bootstrap_band
 from polobench.core.result import RunResult
 
@@ -48,7 +48,7 @@ def _points(result: RunResult, axis: str, name: str) -> tuple[Array, Array]:
     """Where the column is known, and what it is there; the last of what is known of one place."""
     if result.curve.empty:
         return np.empty(0), np.empty(0)
-    x, y = column(result.curve, axis), column(result.curve, name)
+    x, y = columns(result.curve, axis, name)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
     last = np.ones(len(x), dtype=bool)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.integrate import trapezoid
 
-from polobench.analysis.columns import column
+from polobench.analysis.columns import columns
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
 
@@ -39,8 +39,8 @@ def scores(result: RunResult) -> Scores:
         return Scores(np.empty(0), np.empty(0))
     if result.curve.empty:
         return Scores(np.array([0.0, 1.0]), np.zeros(2))
-    at = column(result.curve, "samples") / budget
-    found = (column(result.curve, "return_mean") - result.floor) / (result.target - result.floor)
+    samples, returns = columns(result.curve, "samples", "return_mean")
+    at, found = samples / budget, (returns - result.floor) / (result.target - result.floor)
     known = np.isfinite(found)
     at, found = at[known], found[known]
     if result.status != "ok":
@@ -72,10 +72,11 @@ def short_term_risk(run: Scores) -> float:
 
 def dispersion_over_time(run: Scores) -> float:
     """The interquartile range of the changes from one evaluation to the next."""
-    found = run.found
-    if len(found) < 2:
+    changes = np.sort(np.diff(run.found))
+    if not len(changes):
         return math.nan
-    low, high = np.quantile(np.diff(found), (0.25, 0.75))
+    places = np.array([0.25, 0.75]) * (len(changes) - 1)
+    low, high = np.interp(places, np.arange(len(changes)), changes)  # np.quantile's, at a tenth of its time
     return float(high - low)
 
 

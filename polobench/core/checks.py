@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def problem(result: RunResult) -> str:
 def _problems(result: RunResult) -> Iterator[str]:
     """One by one: a later check may rely on the earlier ones."""
     yield from _wrong(result, _TEXTS, "a text", lambda value: isinstance(value, str))
-    yield from _wrong(result, _OBJECTS, "an object", lambda value: isinstance(value, Mapping))
+    yield from _wrong(result, _OBJECTS, "an object", lambda value: isinstance(value, dict))
     yield from _wrong(result, _SHALLOW, "a shallow object", _is_shallow)
     yield from _wrong(result, ("kind",), " or ".join(KINDS), lambda value: value in KINDS)
     yield from _wrong(result, ("seed",), "an integer", lambda value: isinstance(value, int) and _is_finite(value))
@@ -137,7 +138,7 @@ def _fixed_batch(found: Mapping[str, Any]) -> Iterator[str]:
     section = "fixed_batch."
     yield from _wrong(found, ("batch_sha256",), "a text", lambda value: isinstance(value, str), section)
     parts = ("metrics", "changes", *COUNTS)
-    yield from _wrong(found, parts, "an object", lambda value: isinstance(value, Mapping), section)
+    yield from _wrong(found, parts, "an object", lambda value: isinstance(value, dict), section)
     yield from _wrong(found["metrics"], found["metrics"], "a number", _is_number, f"{section}metrics.")
     numbers = _is_list_of(_is_number)
     yield from _wrong(found["changes"], found["changes"], "a list of numbers", numbers, f"{section}changes.")
@@ -148,7 +149,7 @@ def _fixed_batch(found: Mapping[str, Any]) -> Iterator[str]:
 def _snapshots(snapshots: Mapping[str, Any]) -> Iterator[str]:
     """What the policy said before and after; the pairs of both have to be the same ones in the same order."""
     found = [name for name in _SNAPSHOTS if name == "before" or name in snapshots]
-    yield from _wrong(snapshots, found, "an object", lambda value: isinstance(value, Mapping), "snapshots.")
+    yield from _wrong(snapshots, found, "an object", lambda value: isinstance(value, dict), "snapshots.")
     for name in found:
         yield from _snapshot(snapshots[name], f"snapshots.{name}.")
     before, after = (snapshots.get(name, {}).get("pairs", {}) for name in _SNAPSHOTS)
@@ -162,7 +163,7 @@ def _snapshot(snapshot: Mapping[str, Any], section: str) -> Iterator[str]:
     if not isinstance(completions, list) or not all(map(_is_completion, completions)):
         yield f"{section}completions is not a list of prompt and completion, texts, and reward, a number or null"
     parts = {"measures": snapshot.get("measures", {}), "notes": snapshot.get("notes", {}), "pairs": pairs}
-    yield from _wrong(parts, parts, "an object", lambda value: isinstance(value, Mapping), section)
+    yield from _wrong(parts, parts, "an object", lambda value: isinstance(value, dict), section)
     yield from _wrong(parts["measures"], parts["measures"], "a number", _is_number, f"{section}measures.")
     yield from _wrong(parts["notes"], parts["notes"], "an amount", _is_amount, f"{section}notes.")
     for name in pairs:
@@ -172,7 +173,7 @@ def _snapshot(snapshot: Mapping[str, Any], section: str) -> Iterator[str]:
 
 
 def _pairs(columns: Any, section: str) -> Iterator[str]:
-    if not isinstance(columns, Mapping):
+    if not isinstance(columns, dict):
         yield f"{section} is not an object"
     yield from _wrong(columns, _PAIR_COUNTS, "a list of counts", _is_list_of(_is_count), f"{section}.")
     yield from _wrong(columns, PAIR_LOG_PROBS, "a list of numbers", _is_list_of(_is_number), f"{section}.")
@@ -181,16 +182,16 @@ def _pairs(columns: Any, section: str) -> Iterator[str]:
 
 
 def _is_completion(value: Any) -> bool:
-    if not isinstance(value, Mapping) or not _or_null(_is_number)(value.get("reward")):
+    if not isinstance(value, dict) or not _or_null(_is_number)(value.get("reward")):
         return False
     return all(isinstance(value.get(name), str) for name in ("prompt", "completion"))
 
 
 def _wrong(values: object, names: Any, kind: str, test: Test, section: str = "") -> Iterator[str]:
     """A sentence for each of these keys, or attributes, whose value fails the test; an absent key counts as null."""
+    value_of = values.get if isinstance(values, dict) else partial(getattr, values)
     for name in names:
-        value = values.get(name) if isinstance(values, Mapping) else getattr(values, name)
-        if not test(value):
+        if not test(value_of(name)):
             yield f"{section}{name} is not {kind}"
 
 
@@ -222,7 +223,7 @@ def _is_list_of(test: Test) -> Test:
 
 def _is_shallow(value: Any, depth: int = 0) -> bool:
     """What is nested for ever would break whatever walks over it."""
-    if not isinstance(value, (Mapping, list)):
+    if not isinstance(value, (dict, list)):
         return True
-    items = value.values() if isinstance(value, Mapping) else value
+    items = value.values() if isinstance(value, dict) else value
     return depth < _DEEPEST and all(_is_shallow(item, depth + 1) for item in items)

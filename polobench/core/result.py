@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed", "diverged", "timeout", "out_of_memory", "skipped")
 _TABLES = ("curve", "updates")
 _ANSWER = {"prompt", "completion"}
+_KEPT = frozenset((float, int, bool, type(None)))  # what JSON decodes to itself; most of a file is
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -157,7 +158,10 @@ def _decode(value: Any) -> Any:
     """The inverse of `_encode`; what was asked and answered stays text, be it "NaN"."""
     if isinstance(value, dict):
         texts = _ANSWER if value.keys() >= _ANSWER else ()
-        return {key: item if key in texts and isinstance(item, str) else _decode(item) for key, item in value.items()}
+        return {
+            key: item if type(item) in _KEPT or (key in texts and isinstance(item, str)) else _decode(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [item if type(item) is float else _decode(item) for item in value]
+        return [item if type(item) in _KEPT else _decode(item) for item in value]
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value

@@ -98,7 +98,7 @@ class Row:
         shift: None where there were too few runs.
         smallest_change: the smallest d that matters, in the measure's own unit.
         adjusted_p: by Holm over all tests; NaN for one that was refused.
-        detectable: the smallest |d| that this comparison finds with a power of 80 %.
+        detectable: the smallest |d| that a comparison like this one finds 4 times in 5.
         refused: why nothing can be decided; else empty.
     """
 

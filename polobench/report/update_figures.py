@@ -1,6 +1,7 @@
-"""What happened inside the updates: loss and KL of every run, a panel a method.
+"""What happened inside the updates: loss and KL of the runs, a panel a method.
 
-Losses of different methods mean different things, so each has its own axis; KL shares one, in nats.
+Losses of different methods mean different things, so each has its own axis; KL shares one, in nats. Each run is a line;
+of more than `_MOST_LINES` none could be followed, and a band holds the middle 90 % of the runs still going.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from polobench.analysis.columns import column
+from polobench.analysis.columns import columns
 from polobench.analysis.curves import GRID_POINTS
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
@@ -25,6 +28,8 @@ from polobench.report.style import Look, drawable, grid_of_axes, save, short, th
 _COLUMNS = 4
 _NAMES = {"loss": "loss", "kl": "KL(old, new) [nats]"}
 _INK = 8  # thin lines that may lie on each other before they are drawn fainter
+_MOST_LINES = 40
+_LEVELS = (0.05, 0.5, 0.95)
 Lines = list[tuple[RunResult, Array, Array]]  # a run, its samples and its metric
 
 
@@ -42,7 +47,7 @@ def draw_updates(panel: Panel, number: str, metric: str, look: Mapping[str, Look
     if metric == "kl":
         _share_scale(axes, every, logarithmic)
     figure.suptitle(panel.title)
-    _explain(figure, any(run.status != "ok" for _, lines in found for run, *_ in lines))
+    _explain(figure, [lines for _, lines in found])
     path = save(figure, folder / f"{metric}_{number}_{panel.file_part}.png")
     return Drawn(path, "updates", f"{'Loss' if metric == 'loss' else 'KL'} over samples on {panel.task}")
 
@@ -52,7 +57,7 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
     found: Lines = []
     for run in runs:
         if metric in run.updates:
-            samples, values = (drawable(column(run.updates, name)) for name in ("samples", metric))
+            samples, values = map(drawable, columns(run.updates, "samples", metric))
             known = np.isfinite(samples) & np.isfinite(values)
             if known.sum() > 1:
                 found.append((run, samples[known], values[known]))
@@ -61,29 +66,44 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
 
 
 def _draw_runs(ax: Axes, lines: Lines, look: Look, logarithmic: bool) -> None:
-    """A thin line a run, a cross where one failed, and the median of the runs still going."""
-    shown = [(run, x[y > 0], y[y > 0]) for run, x, y in lines] if logarithmic else lines
-    ink = float(np.clip(_INK / len(lines), 0.05, 0.4))
-    thin = [np.column_stack(line) for _, *line in shown]
-    ax.add_collection(LineCollection(thin, colors=[look.colour], linewidths=0.9, alpha=ink))
-    ax.autoscale_view()
-    for run, samples, values in shown:
-        if run.status != "ok" and len(values):
+    """Each run or their band, a cross where one failed, and the median of the runs still going."""
+    if len(lines) <= _MOST_LINES:
+        _draw_lines(ax, lines, look, logarithmic)
+    for run, samples, values in lines:
+        if run.status != "ok" and (values[-1] > 0 or not logarithmic):
             ax.plot(samples[-1], values[-1], marker="X", color="black", markersize=7, linestyle="none", zorder=5)
     if len(lines) > 2:
-        grid = np.linspace(0, max(samples.max() for _, samples, _ in lines), GRID_POINTS)
-        going = [np.interp(grid, samples, values, np.nan, np.nan) for _, samples, values in lines]
-        grid, middle = _middle(grid, np.stack(going))
+        grid, (low, middle, high) = _quantiles(*_going(lines), _LEVELS)
+        if len(lines) > _MOST_LINES:
+            ax.fill_between(grid, low, high, color=look.colour, alpha=0.25, linewidth=0)
         ax.plot(grid, np.where(middle > 0, middle, np.nan) if logarithmic else middle, color=look.colour, linewidth=2.2)
 
 
-def _middle(grid: Array, curves: Array) -> tuple[Array, Array]:
-    """The median over the runs that have a value, where at least half of them do: of one or two it would jump."""
+def _draw_lines(ax: Axes, lines: Lines, look: Look, logarithmic: bool) -> None:
+    thin = [np.column_stack((x[y > 0], y[y > 0]) if logarithmic else (x, y)) for _, x, y in lines]
+    ink = float(np.clip(_INK / len(lines), 0.05, 0.4))
+    ax.add_collection(LineCollection(thin, colors=[look.colour], linewidths=0.9, alpha=ink))
+    ax.autoscale_view()
+
+
+def _going(lines: Lines) -> tuple[Array, Array]:
+    """A grid of samples `[G]` and the runs on it `[n, G]`, each NaN where it has not begun or has ended."""
+    grid = np.linspace(0, max(samples.max() for _, samples, _ in lines), GRID_POINTS)
+    return grid, np.stack([np.interp(grid, samples, values, np.nan, np.nan) for _, samples, values in lines])
+
+
+def _quantiles(grid: Array, curves: Array, levels: Sequence[float]) -> tuple[Array, Array]:
+    """Quantiles over the runs that have a value, where at least half of them do: of one or two they would jump.
+
+    Returns:
+        The places that are left, `[K]`, and each level there, `[levels, K]`.
+    """
     ordered = np.sort(curves, axis=0)  # NaN last
     counts = len(curves) - np.isnan(ordered).sum(axis=0)
     known = np.flatnonzero(counts >= 0.5 * len(curves))
-    low, high = (ordered[(counts[known] - shift) // 2, known] for shift in (1, 0))
-    return grid[known], (low + high) / 2
+    places = np.outer(levels, counts[known] - 1)
+    low, high = (ordered[np.asarray(end(places), dtype=np.intp), known] for end in (np.floor, np.ceil))
+    return grid[known], low + (places - np.floor(places)) * (high - low)
 
 
 def _finish(ax: Axes, title: str, y_name: str) -> None:
@@ -112,12 +132,16 @@ def _share_scale(axes: Sequence[Axes], every: Sequence[Array], logarithmic: bool
         ax.tick_params(labelleft=index % _COLUMNS == 0)
 
 
-def _explain(figure: Figure, failed: bool) -> None:
-    lines = [
-        Line2D([], [], color="black", linewidth=0.9, alpha=0.5, label="a run"),
-        Line2D([], [], color="black", linewidth=2.2, label="median of the runs still going"),
-    ]
-    if failed:
-        lines.append(Line2D([], [], color="black", marker="X", markersize=7, linestyle="none", label="the run failed"))
+def _explain(figure: Figure, panels: Sequence[Lines]) -> None:
+    """A legend of what was drawn."""
+    sizes = [len(lines) for lines in panels]
+    marks: list[Artist] = []
+    if min(sizes) <= _MOST_LINES:
+        marks.append(Line2D([], [], color="black", linewidth=0.9, alpha=0.5, label="a run"))
+    if max(sizes) > _MOST_LINES:
+        marks.append(Patch(color="black", alpha=0.25, linewidth=0, label="nine in ten of the runs still going"))
+    marks.append(Line2D([], [], color="black", linewidth=2.2, label="median of the runs still going"))
+    if any(run.status != "ok" for lines in panels for run, *_ in lines):
+        marks.append(Line2D([], [], color="black", marker="X", markersize=7, linestyle="none", label="the run failed"))
     width = max(1, int(figure.get_figwidth() // 2.6))
-    figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), width), frameon=False)
+    figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), width), frameon=False)
