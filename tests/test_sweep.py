@@ -16,7 +16,7 @@ import pytest
 import polobench
 from polobench.cli import main
 from polobench.core.errors import UsageError
-from polobench.harness.executor import SweepStopped, pending, run_sweep
+from polobench.harness.executor import SweepStopped, pending, preloaded, run_sweep
 from polobench.harness.progress import Display
 from polobench.harness.runner import blank_result, prepare, run_cell
 from polobench.harness.store import Store
@@ -204,6 +204,18 @@ def test_a_worker_whose_sources_differ_from_the_parents_stops_the_sweep(tmp_path
     with pytest.raises(SweepStopped, match="sources changed"), Display(1) as display:
         run_sweep([prepared], store, 1, display)
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_workers_have_loaded_what_their_cells_need_and_no_more() -> None:
+    def found(*tasks: str) -> set[str]:
+        grid = _grid("cpu") | {"methods": ["reinforce"], "tasks": list(tasks)}
+        return set(preloaded([prepare(cell) for cell in parse_study("s", {"grid": [grid]}).cells]))
+
+    control, both = found("probe-bandit"), found("probe-bandit", "sort-digits")
+    assert both - control == {"transformers.models.gpt2.modeling_gpt2"}
+    loaded = "; ".join(f"import {name}" for name in sorted(control))
+    seen = f"{loaded}; import sys; print('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_the_id_covers_what_defines_a_cell_and_nothing_else() -> None:

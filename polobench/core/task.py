@@ -51,6 +51,7 @@ class Task(ABC):
         evaluation_episodes, final_episodes: episodes of an evaluation on the way, and of the last one.
         horizon: the most steps that an episode can have.
         has_preferences: it has a data set for `preferences`.
+        libraries: modules that its runs import late, since they take long; a sweep loads them once for all.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Task(ABC):
     final_episodes = 100
     horizon: int
     has_preferences = False
+    libraries: tuple[str, ...] = ()
 
     rng: SeedAxes
     ledger: Ledger

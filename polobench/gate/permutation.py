@@ -9,11 +9,11 @@ All ways are counted without listing them: d grows with the sum of the head's ru
 runs, sorted by their sum, say how many whole ones lie below a limit (Horowitz and Sahni 1974, "Computing Partitions
 with Applications to the Knapsack Problem"). Ten runs a side have 184,756 ways and 2 x 1,024 subsets.
 
-The smallest detectable difference is what the next comparison as large finds with a power of 80 %, where the true spread
-is known from these runs alone (O'Hagan, Stevens and Campbell 2005, "Assurance in Clinical Trial Design"). With normal
-runs of spread sigma and e = sqrt(1 / n + 1 / m), this comparison sees the spread s sigma and the next one s' sigma, both
-s^2 chi-squared over their freedom n + m - 2, and d / (sigma e) + z. The permutation test of a mean is near Student's, so
-the next one rejects where
+The smallest detectable difference is what the next comparison as large finds with a power of 80 %, where the true
+spread is known from these runs alone (O'Hagan, Stevens and Campbell 2005, "Assurance in Clinical Trial Design"). With
+normal runs of spread sigma and e = sqrt(1 / n + 1 / m), this comparison sees the spread s sigma and the next one
+s' sigma, both s^2 chi-squared over their freedom n + m - 2, and d / (sigma e) + z. The permutation test of a mean is
+near Student's, so the next one rejects where
 
     z + d / (sigma e) >= t s',   so   d / (s sigma e) = the 80 % quantile of (t s' - z) / s
 """

@@ -99,7 +99,7 @@ def _skip(item: PreparedCell, store: Store, display: Display, sweep: Sweep) -> N
 def _run_batch(
     cells: Sequence[PreparedCell], store: Store, jobs: int, beside_others: bool, display: Display, sweep: Sweep
 ) -> None:
-    context = _context()
+    context = _context(cells)
     waiting, workers = list(cells), list[_Worker]()
     try:
         while waiting or workers:
@@ -121,14 +121,24 @@ def _run_batch(
             worker.process.join()
 
 
-def _context() -> BaseContext:
-    """Workers forked from a clean server that has torch loaded, where the platform can; else started anew."""
+def _context(cells: Sequence[PreparedCell]) -> BaseContext:
+    """Workers forked from a clean server that has loaded what they need, where the platform can; else started anew.
+
+    A process has one such server: what the first sweep of it asked for stays.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    # the second is what torch itself loads at a first optimizer step, in a second
-    context.set_forkserver_preload(["polobench.harness.executor", "torch._dynamo"])
+    context.set_forkserver_preload(preloaded(cells))
     return context
+
+
+def preloaded(cells: Sequence[PreparedCell]) -> list[str]:
+    """What workers need that takes a second or more to load: torch and, for a first optimizer step, its compiler; the
+    libraries of the cells' tasks.
+    """
+    libraries = {name for item in cells if item.method is not None for name in item.method.task.libraries}
+    return ["polobench.harness.executor", "torch._dynamo", *sorted(libraries)]
 
 
 def _start(context: BaseContext, prepared: PreparedCell, store: Store, beside_others: bool) -> _Worker:

@@ -73,10 +73,10 @@ class Reinforce(Method):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=hp.baseline == "value")
-        actor_optimizer = torch.optim.Adam(policy.actor_parameters, lr=hp.learning_rate)
+        actor_optimizer = torch.optim.Adam(policy.actor_parameters, lr=hp.learning_rate, fused=True)
         critic_optimizer = None
         if policy.critic_parameters:
-            critic_optimizer = torch.optim.Adam(policy.critic_parameters, lr=hp.critic_learning_rate)
+            critic_optimizer = torch.optim.Adam(policy.critic_parameters, lr=hp.critic_learning_rate, fused=True)
         scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
         shuffle = rng.numpy("minibatches")
         size = hp.group_size if hp.baseline == "leave_one_out" else 1

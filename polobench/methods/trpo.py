@@ -74,7 +74,7 @@ class TRPO(Method):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=True)
-        optimizer = torch.optim.Adam(policy.critic_parameters, lr=hp.critic_learning_rate)
+        optimizer = torch.optim.Adam(policy.critic_parameters, lr=hp.critic_learning_rate, fused=True)
         scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
         shuffle = rng.numpy("minibatches")
         while True:

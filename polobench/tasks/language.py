@@ -50,6 +50,7 @@ class LanguageTask(Task):
 
     final_episodes = 500
     evaluation_episodes = 200
+    libraries = ("transformers.models.gpt2.modeling_gpt2",)
 
     def __init__(
         self,
