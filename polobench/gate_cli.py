@@ -32,11 +32,11 @@ def verify(
 ) -> None:
     """Run random learning cells of a store again and say which digests hold on this platform.
 
-    Exits with 1 if one differs although the platform is the same, 2 on a mistake.
+    Exits with 1 if one differs although the platform is the same, 2 on a mistake or where none of them can run.
     """
     from polobench.gate.reading import read_whole
     from polobench.harness.progress import Display
-    from polobench.harness.verify import complaint, draw, reruns, summary
+    from polobench.harness.verify import UNAVAILABLE, complaint, draw, reruns, summary
 
     drawn = draw(read_whole(store), cells, seed)
     with Display(len(drawn)) as display:
@@ -47,6 +47,8 @@ def verify(
         for item in found:
             typer.echo(printable(f"{item.stored.cell_id}  {item.name}  {item.sentence}"))
     typer.echo(summary(found), err=True)
+    if all(item.verdict == UNAVAILABLE for item in found):
+        raise UsageError("none of the drawn cells can run here, so nothing is verified")
     if complaint(found):
         raise PoloError(complaint(found))
 

@@ -171,6 +171,9 @@ def test_what_cannot_run_here_is_unavailable(
     assert summary(unavailable) == "0 of 2 digests hold on this platform, 2 unavailable"
     assert exit_code(monkeypatch, "verify", store, "--cells", 4) == 0
     assert "2 of 4 digests hold" in capsys.readouterr().err
+    changed(store, "random", method="of-a-plug-in")
+    assert exit_code(monkeypatch, "verify", store, "--cells", 4) == 2
+    assert "nothing is verified" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_hyper_parameter_that_is_no_more(store: Path) -> None:
