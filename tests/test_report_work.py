@@ -217,6 +217,22 @@ def test_of_more_runs_than_can_be_followed_a_band_is_drawn(
     assert bottom < middle < top
 
 
+@pytest.mark.parametrize("metric", ["loss", "kl"])
+def test_the_first_panel_of_each_row_names_the_axis(
+    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five panels stand three and two, though four would fit beside each other."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(update_figures, "save", lambda figure, path: drawn.append(figure) or path)
+    methods = ["dpo", "grpo", "ppo", "reinforce", "trpo"]
+    (panel,) = panels(collect(save_all(tmp_path, *map(make_result, methods))))
+    draw_updates(panel, "1", metric, looks(methods), tmp_path)
+    named = [bool(ax.get_ylabel()) for ax in drawn[0].axes]
+    assert named == [True, False, False, True, False]
+    if metric == "kl":
+        assert [ax.yaxis.get_tick_params()["labelleft"] for ax in drawn[0].axes] == named
+
+
 def labelled(panels: int, columns: int) -> tuple[Figure, Any]:
     """A figure with much to write beside, above and below its panels."""
     figure, axes = grid_of_axes(panels, columns, (4.0, 2.6))

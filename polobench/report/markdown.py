@@ -60,9 +60,10 @@ RETURN_CAPTION = (
     "seconds a line ends at the median end of its runs; panels say whether these are wall or CPU seconds."
 )
 UPDATE_CAPTION = (
-    "A thin line a run, a thick one the median while at least half are going, a cross where a run failed. Losses of "
-    "different methods measure different things and are not to be compared. KL is of one update and shares its scale; "
-    "an update whose KL is exactly 0 has no place on a logarithmic scale. Panels without such numbers are left out."
+    "A thin line a run, or a band of nine in ten where they are many; a thick line the median; band and median while "
+    "at least half of the runs are going; a cross where a run failed. Losses of different methods measure different "
+    "things and are not to be compared. KL is of one update and shares its scale; an update whose KL is exactly 0 "
+    "has no place on a logarithmic scale. Panels without such numbers are left out."
 )
 LOSS_NOTE = (
     "The smoothed loss: means at its start and end over the n runs, failed ones included. Near its end: the samples "

@@ -89,10 +89,15 @@ def draw_mean(ax: Axes, curve: MeanCurve, look: Look, beside: int) -> None:
     ax.fill_between(curve.x, low, high, color=look.colour, alpha=min(0.18, 0.8 / beside), linewidth=0)
 
 
+def is_first_column(ax: Axes) -> bool:
+    """Whether no panel stands on its left."""
+    subplot = ax.get_subplotspec()
+    return subplot is None or subplot.is_first_col()
+
+
 def label_first_column(ax: Axes, name: str) -> None:
     """Name the y axis, where no neighbour on the left has the same one."""
-    subplot = ax.get_subplotspec()
-    ax.set_ylabel(name if subplot is None or subplot.is_first_col() else "")
+    ax.set_ylabel(name if is_first_column(ax) else "")
 
 
 def legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Look]) -> None:

@@ -23,7 +23,16 @@ from polobench.analysis.curves import GRID_POINTS
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import Look, drawable, grid_of_axes, save, short, thousands
+from polobench.report.style import (
+    Look,
+    drawable,
+    grid_of_axes,
+    is_first_column,
+    label_first_column,
+    save,
+    short,
+    thousands,
+)
 
 _COLUMNS = 4
 _NAMES = {"loss": "loss", "kl": "KL(old, new) [nats]"}
@@ -41,9 +50,10 @@ def draw_updates(panel: Panel, number: str, metric: str, look: Mapping[str, Look
     every = [values for _, lines in found for _, _, values in lines]
     logarithmic = metric == "kl" and min(values.min() for values in every) >= 0
     figure, axes = grid_of_axes(len(found), _COLUMNS, (3.7, 2.9))
-    for index, (ax, (arm, lines)) in enumerate(zip(axes, found, strict=True)):
+    for ax, (arm, lines) in zip(axes, found, strict=True):
         _draw_runs(ax, lines, look[arm.label], logarithmic)
-        _finish(ax, short(arm.label), _NAMES[metric] if index % _COLUMNS == 0 else "")
+        _finish(ax, short(arm.label))
+        label_first_column(ax, _NAMES[metric])
     if metric == "kl":
         _share_scale(axes, every, logarithmic)
     figure.suptitle(panel.title)
@@ -106,11 +116,10 @@ def _quantiles(grid: Array, curves: Array, levels: Sequence[float]) -> tuple[Arr
     return grid[known], low + (places - np.floor(places)) * (high - low)
 
 
-def _finish(ax: Axes, title: str, y_name: str) -> None:
+def _finish(ax: Axes, title: str) -> None:
     ax.set_title(title)
     ax.set_xlim(left=0)
     ax.set_xlabel("samples")
-    ax.set_ylabel(y_name)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     thousands(ax.xaxis)
 
@@ -119,7 +128,7 @@ def _share_scale(axes: Sequence[Axes], every: Sequence[Array], logarithmic: bool
     """One scale for all KL panels of a task, so that steps of different methods can be compared."""
     drawn = np.concatenate([values[values > 0] if logarithmic else values for values in every])
     low, high = float(drawn.min()), float(drawn.max())
-    for index, ax in enumerate(axes):
+    for ax in axes:
         if logarithmic:
             ax.set_yscale("log")
             ax.set_ylim(low / 1.5, high * 1.5)
@@ -129,7 +138,7 @@ def _share_scale(axes: Sequence[Axes], every: Sequence[Array], logarithmic: bool
         else:
             margin = 0.05 * (high - low)
             ax.set_ylim(low - margin, high + margin)
-        ax.tick_params(labelleft=index % _COLUMNS == 0)
+        ax.tick_params(labelleft=is_first_column(ax))
 
 
 def _explain(figure: Figure, panels: Sequence[Lines]) -> None:
