@@ -275,6 +275,15 @@ def test_holm_counts_every_test() -> None:
     assert smallest.adjusted_p == pytest.approx(min(1.0, 30 * smallest.shift.p))
 
 
+def test_every_row_of_a_table_has_its_columns() -> None:
+    """A bar in a measure's name would begin a cell of its own."""
+    text = gate_markdown(compare_results(side(), side(shift=-0.2, digests="x")))
+    assert "KL(old" in text
+    for block in text.split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({row.replace(r"\|", "").count("|") for row in rows}) <= 1, block
+
+
 def test_hostile_names_break_no_report() -> None:
     base = [learner("<script>|`x`\n# y", seed) for seed in SEEDS]
     text = gate_markdown(compare_results(base, [dataclasses.replace(result, digest="x") for result in base]))

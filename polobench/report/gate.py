@@ -19,7 +19,7 @@ _SEEDS_SHOWN = 3
 def gate_markdown(found: Comparison) -> str:
     """The whole page."""
     parts = [
-        f"# Gate: `{escape(found.head)}` against `{escape(found.base)}`",
+        f"# Gate: {escape(found.head)} against {escape(found.base)}",
         answer(found),
         *(f"- {escape(note)}" for note in found.notes),
         "## What changed",
@@ -113,7 +113,7 @@ def _tests(rows: Sequence[Row]) -> str:
 
 def _test(row: Row) -> list[str]:
     arm = escape(arm_text(row.arm))
-    title = MEASURES[row.measure].title
+    title = escape(MEASURES[row.measure].title)
     if row.shift is None:
         return [arm, title, "", significant(row.base_mean), "", "", "not tested", significant(row.smallest_change), ""]
     head = row.base_mean + row.shift.difference
