@@ -217,6 +217,18 @@ def test_of_more_runs_than_can_be_followed_a_band_is_drawn(
     assert bottom < middle < top
 
 
+def test_a_failed_run_is_marked_where_its_last_kl_above_0_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(update_figures, "save", lambda figure, path: drawn.append(figure) or path)
+    runs = [make_result(seed=seed) for seed in range(3)]
+    runs[0].status = "failed"
+    runs[0].updates.loc[runs[0].updates.index[-1], "kl"] = 0.0
+    (panel,) = panels(collect(save_all(tmp_path, *runs)))
+    draw_updates(panel, "1", "kl", looks(["ppo"]), tmp_path)
+    (cross,) = (line for line in drawn[0].axes[0].lines if line.get_marker() == "X")
+    assert cross.get_ydata() == [runs[0].updates["kl"].iloc[-2]]
+
+
 @pytest.mark.parametrize("metric", ["loss", "kl"])
 def test_the_first_panel_of_each_row_names_the_axis(
     metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

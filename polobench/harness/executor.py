@@ -83,8 +83,9 @@ def run_sweep(cells: Sequence[PreparedCell], store: Store, jobs: int, display: D
     learning = [item for item in cells if not item.cell.rounds]
     timed = [item for item in cells if item.cell.rounds]
     beside_others = jobs > 1 and len(learning) > 1
-    _run_batch(learning, store, jobs, beside_others, display, sweep)
-    _run_batch(timed, store, 1, False, display, sweep)
+    context = _context(cells)
+    _run_batch(context, learning, store, jobs, beside_others, display, sweep)
+    _run_batch(context, timed, store, 1, False, display, sweep)
     return sweep
 
 
@@ -97,9 +98,14 @@ def _skip(item: PreparedCell, store: Store, display: Display, sweep: Sweep) -> N
 
 
 def _run_batch(
-    cells: Sequence[PreparedCell], store: Store, jobs: int, beside_others: bool, display: Display, sweep: Sweep
+    context: BaseContext,
+    cells: Sequence[PreparedCell],
+    store: Store,
+    jobs: int,
+    beside_others: bool,
+    display: Display,
+    sweep: Sweep,
 ) -> None:
-    context = _context(cells)
     waiting, workers = list(cells), list[_Worker]()
     try:
         while waiting or workers:

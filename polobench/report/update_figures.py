@@ -77,23 +77,20 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
 
 def _draw_runs(ax: Axes, lines: Lines, look: Look, logarithmic: bool) -> None:
     """Each run or their band, a cross where one failed, and the median of the runs still going."""
+    shown = [(run, x[y > 0], y[y > 0]) for run, x, y in lines] if logarithmic else lines
     if len(lines) <= _MOST_LINES:
-        _draw_lines(ax, lines, look, logarithmic)
-    for run, samples, values in lines:
-        if run.status != "ok" and (values[-1] > 0 or not logarithmic):
+        ink = float(np.clip(_INK / len(lines), 0.05, 0.4))
+        thin = [np.column_stack(line) for _, *line in shown]
+        ax.add_collection(LineCollection(thin, colors=[look.colour], linewidths=0.9, alpha=ink))
+        ax.autoscale_view()
+    for run, samples, values in shown:
+        if run.status != "ok" and len(values):
             ax.plot(samples[-1], values[-1], marker="X", color="black", markersize=7, linestyle="none", zorder=5)
     if len(lines) > 2:
         grid, (low, middle, high) = _quantiles(*_going(lines), _LEVELS)
         if len(lines) > _MOST_LINES:
             ax.fill_between(grid, low, high, color=look.colour, alpha=0.25, linewidth=0)
         ax.plot(grid, np.where(middle > 0, middle, np.nan) if logarithmic else middle, color=look.colour, linewidth=2.2)
-
-
-def _draw_lines(ax: Axes, lines: Lines, look: Look, logarithmic: bool) -> None:
-    thin = [np.column_stack((x[y > 0], y[y > 0]) if logarithmic else (x, y)) for _, x, y in lines]
-    ink = float(np.clip(_INK / len(lines), 0.05, 0.4))
-    ax.add_collection(LineCollection(thin, colors=[look.colour], linewidths=0.9, alpha=ink))
-    ax.autoscale_view()
 
 
 def _going(lines: Lines) -> tuple[Array, Array]:
