@@ -127,6 +127,25 @@ def test_interrupting_keeps_what_is_finished(tmp_path: Path) -> None:
     assert len(polobench.load(store)) == 2
 
 
+@pytest.mark.parametrize("seconds", [0.3, 1.5, 8.0])
+def test_interrupting_says_one_line_whatever_the_workers_are_loading(seconds: float, tmp_path: Path) -> None:
+    """While their server imports, while they start, and in the middle of a run that holds a library's locks."""
+    study = write_study(tmp_path, ENDLESS.replace("random", "reinforce").replace("probe-bandit", "sort-digits"))
+    whole = [sys.executable, "-m", "polobench", "run", str(study)]
+    process = subprocess.Popen(
+        whole, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_interrupts
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("cells:")
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    said = [line for line in errors.splitlines() if not line.startswith("[")]  # less the cells that ended
+    assert len(said) == 1, errors
+    assert said[0].startswith("polobench: interrupted")
+
+
 def test_a_worker_that_is_killed_fails_its_own_cell_alone(tmp_path: Path) -> None:
     (tmp_path / "killer.py").write_text(
         textwrap.dedent("""

@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -134,9 +136,26 @@ def _context(cells: Sequence[PreparedCell]) -> BaseContext:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preloaded(cells))
+    with _deaf_to_interrupts():
+        forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started inside does not hear Ctrl-C: a server in the middle of its imports would print where it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def preloaded(cells: Sequence[PreparedCell]) -> list[str]:
@@ -191,6 +210,9 @@ def _save(store: Store, result: RunResult) -> None:
 def _work(cell: Cell, cell_id: str, folder: str, beside_others: bool, messages: Connection) -> None:
     """A worker's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and decides
+    if "fork" in multiprocessing.get_all_start_methods():
+        # a library's lock then has no name in the system that would be left, with a warning, when the worker is killed
+        multiprocessing.set_start_method("fork", force=True)
     prepared = prepare(cell)
     if prepared.cell_id != cell_id:
         messages.send("the sources changed while the sweep ran; run it again")
