@@ -210,7 +210,7 @@ def estimated_gradient(method: str, policy: MLPPolicy, trajectory: Rollout, **hy
     batch = trajectory.attach(advantages=advantages, old_log_probs=log_probs, value_targets=advantages)
     steps = trajectory.mask.shape[1]  # these two average over the steps
     if method == "trpo":
-        return steps * learner.surrogate_gradient(policy, batch, log_probs)
+        return steps * learner.surrogate_gradient(policy, batch)[0]
     loss, _ = learner.loss(policy, batch, 0.2)
     return -steps * parameters_to_vector(torch.autograd.grad(loss, policy.actor_parameters))
 

@@ -161,6 +161,19 @@ def test_one_pass_for_actor_and_critic_gives_what_two_give(family):
     assert all(parameter.grad is None for parameter in policy.actor_parameters)
 
 
+@FAMILIES
+def test_one_pass_before_an_update_gives_what_two_give(family):
+    policy, rollout = tiny(family, critic=True, generator=torch.Generator().manual_seed(0)), every_length()
+    checks.perturb(policy.critic_parameters, torch.Generator().manual_seed(2))
+    before = policy.ledger.forward_rows
+    outputs, values = policy.outputs_and_all_values(rollout)
+    both = policy.ledger.forward_rows - before
+    assert not outputs.requires_grad
+    assert torch.equal(values, policy.values(rollout))
+    assert both == policy.ledger.forward_rows - before - both, "the model was read more than once"
+    checks.close(outputs, policy.outputs(rollout), 1e-5)
+
+
 def test_a_fit_of_the_critic_reads_the_model_once():
     rollout = every_length()
     targets = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)

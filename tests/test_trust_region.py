@@ -29,17 +29,26 @@ def test_conjugate_gradient_solves_n_equations_in_n_steps():
         return matrix @ vector
 
     target = matrix @ solution
-    checks.close(conjugate_gradient(product, target, steps=8, tolerance=0.0), solution, atol=1e-11)
+    checks.close(conjugate_gradient(product, target, steps=8, tolerance=0.0)[0], solution, atol=1e-11)
     assert len(products) == 8
-    assert (conjugate_gradient(product, target, steps=7, tolerance=0.0) - solution).norm() > 1e-6
+    assert (conjugate_gradient(product, target, steps=7, tolerance=0.0)[0] - solution).norm() > 1e-6
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 8])
+def test_conjugate_gradient_knows_the_curvature_of_what_it_found_wherever_it_stops(steps):
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(8, 8, generator=generator, dtype=torch.float64)
+    matrix, target = root @ root.T + torch.eye(8), torch.randn(8, generator=generator, dtype=torch.float64)
+    found, curvature = conjugate_gradient(lambda vector: matrix @ vector, target, steps=steps, tolerance=0.0)
+    torch.testing.assert_close(curvature, found @ matrix @ found, rtol=1e-10, atol=0.0)
 
 
 def test_conjugate_gradient_needs_a_step_for_each_distinct_eigenvalue_and_none_for_zero():
     matrix = torch.tensor([2.0, 2.0, 5.0, 5.0], dtype=torch.float64)
     target = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
-    checks.close(conjugate_gradient(lambda v: matrix * v, target, steps=2, tolerance=0.0), target / matrix)
+    checks.close(conjugate_gradient(lambda v: matrix * v, target, steps=2, tolerance=0.0)[0], target / matrix)
     zero = torch.zeros(4)
-    assert torch.equal(conjugate_gradient(lambda v: matrix * v, zero, steps=5, tolerance=1e-10), zero)
+    assert torch.equal(conjugate_gradient(lambda v: matrix * v, zero, steps=5, tolerance=1e-10)[0], zero)
 
 
 def search(gain, kl, start, step, backtracks=10):

@@ -86,9 +86,10 @@ class ArticleTRPO(Method):
             image = policy.distribution.fisher(fixed, jvp(vector)) * weight
             return vjp(image) + damping * vector
 
-        direction = conjugate_gradient(fisher, parameters_to_vector(pieces), self.hp.cg_steps, CG_TOLERANCE)
-        curvature = (direction @ fisher(direction)).clamp(min=1e-12)  # an episode of one step has no gradient
-        return torch.sqrt(2 * self.hp.max_kl / curvature) * direction
+        gradient = parameters_to_vector(pieces)
+        direction, curvature = conjugate_gradient(fisher, gradient, self.hp.cg_steps, CG_TOLERANCE)
+        # an episode of one step has no gradient
+        return torch.sqrt(2 * self.hp.max_kl / curvature.clamp(min=1e-12)) * direction
 
     def surrogate(
         self, policy: Policy, episode: Rollout, advantages: Tensor, old_outputs: Tensor, outputs: Tensor

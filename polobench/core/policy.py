@@ -86,6 +86,11 @@ class Policy(nn.Module, ABC):
         """`outputs` and `state_values`, in one pass where actor and critic share their layers."""
         return self.outputs(rollout), self.state_values(rollout)
 
+    def outputs_and_all_values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """`outputs` and `values`, `[B, T, P]` and `[B, T + 1]`, without gradients, and in one pass as above."""
+        with torch.no_grad():
+            return self.outputs(rollout), self.values(rollout)
+
     def with_critic_inputs(self, rollout: Rollout) -> Rollout:
         """The rollout with what the critic reads beside it, where that is dear; it holds while the actor stays."""
         return rollout

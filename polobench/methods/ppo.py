@@ -89,10 +89,9 @@ class PPO(Method):
 
     def with_targets(self, policy: Policy, rollout: Rollout, rewards: Tensor) -> Rollout:
         """Attach advantages, value targets and the sampling policy's log-probabilities, `[B, T]` each."""
-        with torch.no_grad():
-            values = policy.values(rollout)
-            advantages = generalized_advantages(rollout, values, self.hp.gamma, self.hp.gae_lambda, rewards)
-            old_log_probs = policy.distribution.log_prob(policy.outputs(rollout), rollout.actions)
+        outputs, values = policy.outputs_and_all_values(rollout)
+        advantages = generalized_advantages(rollout, values, self.hp.gamma, self.hp.gae_lambda, rewards)
+        old_log_probs = policy.distribution.log_prob(outputs, rollout.actions)
         targets = advantages + values[:, :-1]
         return rollout.attach(advantages=advantages, value_targets=targets, old_log_probs=old_log_probs)
 

@@ -100,13 +100,10 @@ class TRPO(Method):
         hp, distribution = self.hp, policy.distribution
         assert rows.advantages is not None
         advantages = rows.advantages
-        with torch.no_grad():
-            old_outputs = policy.outputs(rows)
-            old_log_probs = distribution.log_prob(old_outputs, rows.actions)
-        gradient = self.surrogate_gradient(policy, rows, old_log_probs)
+        gradient, old_outputs = self.surrogate_gradient(policy, rows)
+        old_log_probs = distribution.log_prob(old_outputs, rows.actions)
         fisher = self.fisher_product(policy, rows, shuffle)
-        direction = conjugate_gradient(fisher, gradient, hp.cg_steps, hp.cg_tolerance)
-        curvature = direction @ fisher(direction)
+        direction, curvature = conjugate_gradient(fisher, gradient, hp.cg_steps, hp.cg_tolerance)
         step = direction * torch.sqrt(2 * hp.max_kl / curvature.clamp(min=1e-12))
 
         def move(parameters: Tensor) -> tuple[float, float]:
@@ -127,12 +124,15 @@ class TRPO(Method):
         metrics = {"kl": found.kl, "entropy": float(entropy), "gradient_norm": float(gradient.norm())}
         return found, metrics | {"step_fraction": found.fraction, "step_accepted": float(found.accepted)}
 
-    def surrogate_gradient(self, policy: Policy, rows: Rollout, old_log_probs: Tensor) -> Tensor:
-        """The gradient `[n]` of the surrogate in the actor's parameters, at the old policy."""
-        log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
+    def surrogate_gradient(self, policy: Policy, rows: Rollout) -> tuple[Tensor, Tensor]:
+        """The gradient `[n]` of the surrogate in the actor's parameters at the old policy, and that policy's outputs
+        `[B, T, P]`, detached: one pass gives both.
+        """
         assert rows.advantages is not None
-        objective = importance_objective(log_probs, old_log_probs, rows.advantages, rows.mask)
-        return policy.actor_gradient(objective, rows.mask.numel())
+        outputs = policy.outputs(rows)
+        log_probs = policy.distribution.log_prob(outputs, rows.actions)
+        objective = importance_objective(log_probs, log_probs.detach(), rows.advantages, rows.mask)
+        return policy.actor_gradient(objective, rows.mask.numel()), outputs.detach()
 
     def fisher_product(self, policy: Policy, rows: Rollout, shuffle: np.random.Generator) -> Callable[[Tensor], Tensor]:
         """v -> (F + damping I) v on `[n]`; F is the mean Fisher matrix of the rows."""

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 
-def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, steps: int, tolerance: float) -> Tensor:
+def conjugate_gradient(
+    product: Callable[[Tensor], Tensor], target: Tensor, steps: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
     """Solve A x = target for a symmetric positive definite A, given as `product(v) = A v`.
 
     Args:
@@ -21,7 +23,9 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, step
         tolerance: stop when the squared residual is below it.
 
     Returns:
-        x `[n]`. Source: Hestenes and Stiefel 1952.
+        x `[n]`, and the scalar x'A x, for which the residual r = target - A x saves a product: x'(target - r).
+
+    Source: Hestenes and Stiefel 1952.
     """
     solution, residual, direction = torch.zeros_like(target), target.clone(), target.clone()
     squared = residual @ residual
@@ -34,7 +38,7 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, step
         residual -= length * image
         squared, before = residual @ residual, squared
         direction = residual + squared / before * direction
-    return solution
+    return solution, solution @ (target - residual)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,11 @@ class CausalLM(Policy):
         hidden = self._hidden(rollout, rollout.mask.shape[1])
         return self.logits(hidden), self._values(hidden.detach())
 
+    def outputs_and_all_values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            hidden = self._hidden(rollout, rollout.mask.shape[1] + 1)
+            return self.logits(hidden[:, :-1]), self._values(hidden)
+
     def with_critic_inputs(self, rollout: Rollout) -> Rollout:
         if rollout.critic_inputs is not None:
             return rollout
