@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from polobench.core.errors import UsageError
 
 Say = Callable[[str], object]
@@ -102,8 +104,6 @@ def can_share(dependencies: Sequence[Sequence[str]]) -> bool:
 
 
 def _is_here(dependency: str) -> bool:
-    from packaging.requirements import Requirement  # pytest brings it
-
     wanted = Requirement(dependency)
     if wanted.marker is not None and not wanted.marker.evaluate():
         return True
