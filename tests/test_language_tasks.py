@@ -18,6 +18,7 @@ from polobench.core.errors import Unavailable, UsageError
 from polobench.core.registry import find_task, make
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.pretrained import Pretrained
+from polobench.tasks.pairs import Columns, PairSet, accuracies
 from polobench.tasks.preference import PreferenceTask
 from polobench.tasks.preference_data import read_preferences
 from polobench.tasks.reward import RewardTask
@@ -79,6 +80,29 @@ def test_preferences_are_learned_and_stored(method: str, tmp_path: Path) -> None
     assert len(before["prompt"]) == 3 * len(set(before["prompt"]))
     assert result.snapshots["before"]["measures"]["kl_to_reference"] == pytest.approx(0, abs=1e-6)
     assert result.snapshots["after"]["measures"]["kl_to_reference"] > 0
+
+
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_stored_pairs_are_those_of_the_first_and_the_last_evaluation_and_are_read_once(
+    compute_dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = PreferenceTask("letters", read_preferences(data(tmp_path)), small_model, max_new_tokens=4)
+    read: list[PairSet] = []
+    columns = PairSet.columns
+
+    def counted(self: PairSet, *of: Any) -> Columns:
+        read.append(self)
+        return columns(self, *of)
+
+    monkeypatch.setattr(PairSet, "columns", counted)
+    result = make("dpo", task, learning_rate=1e-3, compute_dtype=compute_dtype).run(0, Budget(updates=20))
+    for row, when in ((0, "before"), (-1, "after")):
+        for name in ("heldout", "train"):
+            stored = accuracies(result.snapshots[when]["pairs"][name])
+            measured = [result.curve[f"{name}_accuracy{kind}"].iloc[row] for kind in ("", "_normalised")]
+            assert list(stored) == measured
+    # two sets at each evaluation and once for the run's reference; one of them for the floor
+    assert len(read) == 2 * len(result.curve) + 2 + 1
 
 
 def test_data_are_charged_each_time_and_never_overspent(tmp_path: Path) -> None:

@@ -83,8 +83,7 @@ class Recorder:
         if self.policy is None:
             self.policy = policy
             with self._ledger.clock.paused():
-                self._evaluate(self.task.evaluation_episodes, progress=0.0)
-                self._take_snapshot("before")
+                self._take_snapshot("before", self._evaluate(self.task.evaluation_episodes, progress=0.0))
 
     def __call__(self, update: Update) -> None:
         synchronize(self._device)
@@ -170,15 +169,17 @@ class Recorder:
             return None
         with self._ledger.clock.paused():
             self._take_returns()
-            self._take_snapshot("after")
-            return self._evaluate(self.task.final_episodes, progress=1.0)
+            evaluation = self._evaluate(self.task.final_episodes, progress=1.0)
+            self._take_snapshot("after", evaluation)
+            return evaluation
 
-    def _take_snapshot(self, when: str) -> None:
+    def _take_snapshot(self, when: str, evaluation: Evaluation) -> None:
+        """What the policy says and prefers; its pairs were read for the evaluation just before."""
         assert self.policy is not None
         with torch.no_grad(), unmetered(self.policy):
             snapshot = self.task.snapshot(self.policy)
         if snapshot:
-            self.snapshots[when] = snapshot
+            self.snapshots[when] = {"pairs": dict(evaluation.pairs)} | snapshot
 
     def digest(self) -> str | None:
         """SHA-256 over what was recorded, times excluded; None if the seconds decided where it ended."""

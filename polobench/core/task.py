@@ -29,13 +29,15 @@ UNRANKED_BATCHES = 1000
 class Evaluation:
     """A held-out evaluation: mean and sample standard deviation over `episodes`, in the task's own unit.
 
-    `measures` are further numbers by name, such as `heldout_kl` [nats]; each becomes a column of the curve.
+    `measures` are further numbers by name, such as `heldout_kl` [nats]; each becomes a column of the curve. `pairs` are
+    fixed preference pairs under the policy, by the name of their set; docs/results-format.md, `snapshots`, has columns.
     """
 
     mean: float
     std: float
     episodes: int
     measures: Mapping[str, float] = field(default_factory=dict)
+    pairs: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -190,7 +192,7 @@ class Task(ABC):
         raise UsageError(f"task {self.name!r}: {UNRANKED_BATCHES} batches in a row had equal returns in every group")
 
     def snapshot(self, policy: Policy) -> dict[str, Any]:
-        """What the policy says and how likely it finds fixed pairs, for the store; nothing in control."""
+        """What the policy says, for the store, which adds the evaluation's pairs; nothing in control."""
         return {}
 
     @abstractmethod

@@ -168,8 +168,10 @@ def _finish(ax: Axes, arm: Arm, runs: int, x_name: str, y_name: str) -> None:
     ax.set_title(f"{short(arm.label, 24)} ({runs} run{'s' if runs != 1 else ''})")
     ax.set_xlabel(x_name)
     label_first_column(ax, y_name)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    steps = [1, 2, 2.5, 5, 10]
+    # a label at an end of x would touch the next panel's
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=steps, prune="both"))
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=steps))
 
 
 def _explain(figure: Figure, handles: Sequence[Line2D]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from polobench.core.task import Task
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions, complete
 from polobench.policies.pretrained import ModelSource, Pretrained, load, locate
-from polobench.tasks.pairs import PairSet, accuracies, margin
+from polobench.tasks.pairs import Columns, PairSet, accuracies, margin
 from polobench.tasks.preference_formats import Prompt
 from polobench.tasks.text import TextCodec, as_rollout, shown
 
@@ -170,15 +170,16 @@ class LanguageTask(Task):
         means = {name: value / sampled.n_samples for name, value in sums.items()}
         return means | {"completion_length": sampled.mean_length}
 
-    def _measures_of_pairs(self, policy: CausalLM, names: Sequence[str]) -> dict[str, float]:
-        """Accuracies and margin on these of the fixed pairs."""
+    def _pair_columns(self, policy: CausalLM) -> dict[str, Columns]:
+        return {name: pairs.columns(policy, policy.generation_batch) for name, pairs in self.pairs.items()}
+
+    def _measures_of_pairs(self, found: Mapping[str, Columns]) -> dict[str, float]:
+        """Accuracies and margin on the fixed pairs."""
         measures: dict[str, float] = {}
-        for name in names:
-            columns = self.pairs[name].columns(policy, policy.generation_batch)
-            first = self._columns_of_checkpoint(name)
+        for name, columns in found.items():
             summed, normalised = accuracies(columns)
             measures |= {f"{name}_accuracy": summed, f"{name}_accuracy_normalised": normalised}
-            measures[f"{name}_margin"] = margin(columns, first)
+            measures[f"{name}_margin"] = margin(columns, self._columns_of_checkpoint(name))
         return measures
 
     def _columns_of_checkpoint(self, name: str) -> dict[str, list[float]]:
@@ -188,16 +189,13 @@ class LanguageTask(Task):
                 self._first_columns[name] = self.pairs[name].columns(reference, reference.generation_batch)
         return self._first_columns[name]
 
-    def _pair_columns(self, policy: CausalLM) -> dict[str, Any]:
-        return {name: pairs.columns(policy, policy.generation_batch) for name, pairs in self.pairs.items()}
-
     def _snapshot(
         self, policy: CausalLM, prompts: Sequence[Prompt], tokens: Sequence[Tokens], rewards: Callable[..., Any]
     ) -> dict[str, Any]:
-        """The greedy answers to the first prompts, the fixed pairs, and measures of sampled answers."""
+        """The greedy answers to the first prompts, and measures of sampled answers."""
         few = list(tokens[:SHOWN_PROMPTS])
         if not few:
-            return {"pairs": self._pair_columns(policy), "notes": dict(self.notes)}
+            return {"notes": dict(self.notes)}
         texts = self._texts(self._complete(policy, few, None))
         said = zip(prompts, texts, rewards([shown(prompt) for prompt in prompts[: len(few)]], texts))
         uniforms = SeedAxes(PROBE_SEED).numpy("snapshot").random((len(few), self.horizon))
@@ -205,7 +203,6 @@ class LanguageTask(Task):
         measures = self._measures_of_samples(policy, drawn)
         return {
             "completions": [{"prompt": shown(p), "completion": text, "reward": reward} for p, text, reward in said],
-            "pairs": self._pair_columns(policy),
             "measures": {"kl_to_reference": measures.pop("kl")} | measures,
             "notes": dict(self.notes),
         }

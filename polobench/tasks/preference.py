@@ -136,8 +136,9 @@ class PreferenceTask(LanguageTask):
         raise UsageError(f"task {self.name!r} has preference data and no reward (allowed methods: dpo, ranking)")
 
     def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
-        measures = self._measures_of_pairs(language_policy(policy), ["heldout", "train"])
-        return Evaluation(measures["heldout_accuracy"], math.nan, len(self.pairs["heldout"].better), measures)
+        pairs = self._pair_columns(language_policy(policy))
+        measures = self._measures_of_pairs(pairs)
+        return Evaluation(measures["heldout_accuracy"], math.nan, len(self.pairs["heldout"].better), measures, pairs)
 
     def floor_of(self, checkpoint: CausalLM) -> float:
         summed, _ = accuracies(self.pairs["heldout"].columns(checkpoint, checkpoint.generation_batch))

@@ -144,8 +144,10 @@ class RewardTask(LanguageTask):
         greedy = self._rewards(self._heldout_reward, [self._heldout_texts[index] for index in few], texts)
         measures = {"greedy_return": sum(greedy) / len(greedy)} | self._measures_of_samples(language, sampled)
         measures = {f"heldout_{name}": value for name, value in measures.items()}
-        measures |= self._measures_of_pairs(language, list(self.pairs))
-        return Evaluation(float(returns.mean()), float(returns.std()) if episodes > 1 else 0.0, episodes, measures)
+        pairs = self._pair_columns(language)
+        measures |= self._measures_of_pairs(pairs)
+        spread = float(returns.std()) if episodes > 1 else 0.0
+        return Evaluation(float(returns.mean()), spread, episodes, measures, pairs)
 
     def _sampled(self, policy: CausalLM, rng: SeedAxes, call: int, rows: Sequence[tuple[int, int]]) -> Rollout:
         """Completions of held-out prompts; each of `rows` is a prompt's number and a sample's."""

@@ -86,7 +86,7 @@ class Use:
             for step in (self._evaluate, self._sample) if evaluates_first else (self._sample, self._evaluate):
                 step(task)
             with torch.no_grad(), unmetered(self.policy):
-                self.snapshot = task.snapshot(self.policy)
+                self.snapshot = {"pairs": dict(self.evaluations[-1].pairs)} | task.snapshot(self.policy)
             self._close(task)
         after = _attributes(description)
         self.description_changes = sorted(name for name in before | after if before.get(name) != after.get(name))
