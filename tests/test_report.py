@@ -21,7 +21,7 @@ from polobench.report.answers import answer
 from polobench.report.figures import draw_all
 from polobench.report.markdown import comparison_text, markdown, write_report
 from polobench.report.panels import panels
-from polobench.report.style import looks, styled
+from polobench.report.style import grid_of_axes, looks, name_figure, styled
 from polobench.report.tables import comparison_text_table
 from polobench.report.text import escape, number, plain, runs_of, significant
 
@@ -389,3 +389,17 @@ def test_updates_per_second_are_shown(tmp_path: Path) -> None:
     cell.throughput["updates_per_second"] = 12.345
     rows = [[part.strip() for part in row] for row in _rows(_section(_text(cell, folder=tmp_path), "Throughput"))]
     assert dict(zip(rows[0], rows[2]))["updates/s"] == "12.3"
+
+
+@pytest.mark.parametrize(
+    "title", ["article-groups@smollm2 (30 updates, cpu)", "x (1,000,000 samples, cpu)", "no brackets"]
+)
+def test_the_title_of_a_narrow_figure_is_not_cut(title: str) -> None:
+    with styled():
+        figure, _ = grid_of_axes(1, 3, (3.7, 2.9))
+        name_figure(figure, title)
+        figure.draw_without_rendering()
+    (drawn,) = (text for text in figure.texts if text.get_text())
+    assert drawn.get_text().split() == title.split()
+    box = drawn.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width

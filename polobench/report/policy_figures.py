@@ -12,7 +12,17 @@ from matplotlib.ticker import MaxNLocator
 from polobench.analysis.collection import Arm
 from polobench.analysis.curves import MeanCurve, metric_curve
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import GREY, Look, draw_mean, grid_of_axes, label_first_column, legend, save, thousands
+from polobench.report.style import (
+    GREY,
+    Look,
+    draw_mean,
+    grid_of_axes,
+    label_first_column,
+    legend,
+    name_figure,
+    save,
+    thousands,
+)
 
 _COLUMNS = 3
 _ACCURACIES = {
@@ -66,7 +76,7 @@ def _draw(panel: Panel, found: dict[str, Lines], look: Mapping[str, Look], path:
         _finish(ax, name, max(float(curve.x[-1]) for _, curve in lines))
     if accuracy:
         _share_scale(axes)
-    figure.suptitle(panel.title)
+    name_figure(figure, panel.title)
     legend(figure, sorted({arm.label for lines in found.values() for arm, _ in lines}), look)
     return save(figure, path)
 

@@ -19,7 +19,17 @@ from polobench.analysis.preferences import Pairs, has_after, pooled_pairs
 from polobench.analysis.statistics import Array
 from polobench.core.result import RunResult
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import GREY, Look, drawable, grid_of_axes, label_first_column, save, short, typical_range
+from polobench.report.style import (
+    GREY,
+    Look,
+    drawable,
+    grid_of_axes,
+    label_first_column,
+    name_figure,
+    save,
+    short,
+    typical_range,
+)
 
 PAIR_SET = "heldout"
 _COLUMNS = 4
@@ -42,7 +52,7 @@ def draw_shift(panel: Panel, number: str, folder: Path) -> Drawn | None:
     for ax, (arm, runs, pairs) in zip(axes, found, strict=True):
         _draw_points(ax, pairs)
         _finish(ax, arm, runs, "log-probability before [nats]", "after [nats]")
-    figure.suptitle(panel.title)
+    name_figure(figure, panel.title)
     handles = [
         Line2D([], [], color=_colour(place), marker=marker, markersize=7, linestyle="none", label=name)
         for name, marker, place in _KINDS
@@ -62,7 +72,7 @@ def draw_distributions(panel: Panel, number: str, folder: Path) -> Drawn | None:
     for ax, (arm, runs, pairs) in zip(axes, found, strict=True):
         _draw_spread(ax, pairs)
         _finish(ax, arm, runs, "log-probability [nats]", "density of the pairs")
-    figure.suptitle(panel.title)
+    name_figure(figure, panel.title)
     handles = [
         Line2D([], [], color=_colour(place), linestyle=dashes, linewidth=2, label=f"{name} {when}")
         for name, _, place in _KINDS
@@ -84,7 +94,7 @@ def draw_losses(panel: Panel, number: str, look: Mapping[str, Look], folder: Pat
         ax.stairs(_shares(losses, edges), edges, fill=True, color=look[arm.label].colour, alpha=0.55, edgecolor="white")
         _finish(ax, arm, runs, "loss", "share of the updates")
         ax.set_ylim(bottom=0)
-    figure.suptitle(panel.title)
+    name_figure(figure, panel.title)
     path = save(figure, folder / f"losses_{number}_{panel.file_part}.png")
     return Drawn(path, "losses", f"How the losses of the updates are spread on {panel.task}")
 

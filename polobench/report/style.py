@@ -100,6 +100,13 @@ def label_first_column(ax: Axes, name: str) -> None:
     ax.set_ylabel(name if is_first_column(ax) else "")
 
 
+def name_figure(figure: Figure, title: str) -> None:
+    """The title above all axes; what its last brackets hold goes below where the figure is too narrow for both."""
+    start = title.rfind(" (")
+    fits = figure.get_figwidth() >= 0.1 * len(title)  # inches a letter
+    figure.suptitle(title if fits or start < 0 else f"{title[:start]}\n{title[start + 1 :]}")
+
+
 def legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Look]) -> None:
     """A legend below all axes, where it can cover nothing; the figure grows by its rows."""
     lines = [Line2D([], [], color=look[label].colour, linestyle=look[label].dashes, linewidth=2) for label in labels]

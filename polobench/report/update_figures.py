@@ -29,6 +29,7 @@ from polobench.report.style import (
     grid_of_axes,
     is_first_column,
     label_first_column,
+    name_figure,
     save,
     short,
     thousands,
@@ -56,7 +57,7 @@ def draw_updates(panel: Panel, number: str, metric: str, look: Mapping[str, Look
         label_first_column(ax, _NAMES[metric])
     if metric == "kl":
         _share_scale(axes, every, logarithmic)
-    figure.suptitle(panel.title)
+    name_figure(figure, panel.title)
     _explain(figure, [lines for _, lines in found])
     path = save(figure, folder / f"{metric}_{number}_{panel.file_part}.png")
     return Drawn(path, "updates", f"{'Loss' if metric == 'loss' else 'KL'} over samples on {panel.task}")
