@@ -10,11 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import checks
 import pytest
 import torch
 
 from polobench.core.budget import Budget
 from polobench.core.errors import Unavailable, UsageError
+from polobench.core.hyperparameters import Hyperparameters
+from polobench.core.policy import unmetered
 from polobench.core.registry import find_task, make
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.pretrained import Pretrained
@@ -23,6 +26,7 @@ from polobench.tasks.preference import PreferenceTask
 from polobench.tasks.preference_data import read_preferences
 from polobench.tasks.reward import RewardTask
 from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
+from polobench.testing.use import bound
 
 LETTERS = "abcdefgh ?:usr"
 REACHED = {
@@ -101,8 +105,21 @@ def test_stored_pairs_are_those_of_the_first_and_the_last_evaluation_and_are_rea
             stored = accuracies(result.snapshots[when]["pairs"][name])
             measured = [result.curve[f"{name}_accuracy{kind}"].iloc[row] for kind in ("", "_normalised")]
             assert list(stored) == measured
-    # two sets at each evaluation and once for the run's reference; one of them for the floor
-    assert len(read) == 2 * len(result.curve) + 2 + 1
+    assert len(read) == 2 * len(result.curve) + 1, "two sets at each evaluation, and one of them for the floor"
+
+
+def test_margins_of_a_policy_that_has_moved_are_against_the_checkpoint(tmp_path: Path) -> None:
+    task = PreferenceTask("letters", read_preferences(data(tmp_path)), small_model, max_new_tokens=4)
+    margins = []
+    for start_is_evaluated in (True, False):
+        with bound(task, 100) as run:
+            policy = run.make_policy(Hyperparameters(), critic=False)
+            with torch.no_grad(), unmetered(policy):
+                if start_is_evaluated:
+                    assert run.evaluate(policy, 0, 1).measures["heldout_margin"] == 0
+                checks.perturb(policy.actor_parameters, torch.Generator().manual_seed(0))
+                margins.append(run.evaluate(policy, 0, 1).measures["heldout_margin"])
+    assert margins[0] == margins[1] != 0
 
 
 def test_data_are_charged_each_time_and_never_overspent(tmp_path: Path) -> None:

@@ -149,6 +149,13 @@ class CausalLM(Policy):
         frozen = copy.deepcopy(self, {id(self.ledger): self.ledger, id(self.masters): None})
         return frozen.requires_grad_(False)
 
+    def equals(self, other: CausalLM) -> bool:
+        """Whether both give the same numbers: the same weights bit by bit, temperature and batch of a pass."""
+        if (self.temperature, self.generation_batch) != (other.temperature, other.generation_batch):
+            return False
+        pairs = zip(self.model.parameters(), other.model.parameters(), strict=True)
+        return all(one.dtype == two.dtype and torch.equal(one, two) for one, two in pairs)
+
     def _parameters_changed(self) -> None:
         if self.masters is not None:
             with torch.no_grad():

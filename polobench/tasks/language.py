@@ -173,21 +173,23 @@ class LanguageTask(Task):
     def _pair_columns(self, policy: CausalLM) -> dict[str, Columns]:
         return {name: pairs.columns(policy, policy.generation_batch) for name, pairs in self.pairs.items()}
 
-    def _measures_of_pairs(self, found: Mapping[str, Columns]) -> dict[str, float]:
-        """Accuracies and margin on the fixed pairs."""
+    def _measures_of_pairs(self, policy: CausalLM, found: Mapping[str, Columns]) -> dict[str, float]:
+        """Accuracies and margin on the fixed pairs, of which the policy's columns were `found`."""
+        first = self._first_columns = self._first_columns or self._columns_of_checkpoint(policy, found)
         measures: dict[str, float] = {}
         for name, columns in found.items():
             summed, normalised = accuracies(columns)
             measures |= {f"{name}_accuracy": summed, f"{name}_accuracy_normalised": normalised}
-            measures[f"{name}_margin"] = margin(columns, self._columns_of_checkpoint(name))
+            measures[f"{name}_margin"] = margin(columns, first[name])
         return measures
 
-    def _columns_of_checkpoint(self, name: str) -> dict[str, list[float]]:
-        if name not in self._first_columns:
-            reference = language_policy(self.reference_policy())
-            with unmetered(reference):
-                self._first_columns[name] = self.pairs[name].columns(reference, reference.generation_batch)
-        return self._first_columns[name]
+    def _columns_of_checkpoint(self, policy: CausalLM, found: Mapping[str, Columns]) -> dict[str, Columns]:
+        """Those of the policy, where it still is the checkpoint: to read all pairs again is dear with a large model."""
+        reference = language_policy(self.reference_policy())
+        if reference.equals(policy):
+            return dict(found)
+        with unmetered(reference):
+            return self._pair_columns(reference)
 
     def _snapshot(
         self, policy: CausalLM, prompts: Sequence[Prompt], tokens: Sequence[Tokens], rewards: Callable[..., Any]

@@ -137,7 +137,7 @@ class PreferenceTask(LanguageTask):
 
     def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
         pairs = self._pair_columns(language_policy(policy))
-        measures = self._measures_of_pairs(pairs)
+        measures = self._measures_of_pairs(language_policy(policy), pairs)
         return Evaluation(measures["heldout_accuracy"], math.nan, len(self.pairs["heldout"].better), measures, pairs)
 
     def floor_of(self, checkpoint: CausalLM) -> float:

@@ -145,7 +145,7 @@ class RewardTask(LanguageTask):
         measures = {"greedy_return": sum(greedy) / len(greedy)} | self._measures_of_samples(language, sampled)
         measures = {f"heldout_{name}": value for name, value in measures.items()}
         pairs = self._pair_columns(language)
-        measures |= self._measures_of_pairs(pairs)
+        measures |= self._measures_of_pairs(language, pairs)
         spread = float(returns.std()) if episodes > 1 else 0.0
         return Evaluation(float(returns.mean()), spread, episodes, measures, pairs)
 
