@@ -179,8 +179,8 @@ def _finish(ax: Axes, arm: Arm, runs: int, x_name: str, y_name: str) -> None:
     ax.set_xlabel(x_name)
     label_first_column(ax, y_name)
     steps = [1, 2, 2.5, 5, 10]
-    # a label at an end of x would touch the next panel's
-    ax.xaxis.set_major_locator(MaxNLocator(5, steps=steps, prune="both"))
+    # few labels, for they may be long, and none at an end of x, where it would touch the next panel's
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=steps, prune="both"))
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=steps))
 
 
