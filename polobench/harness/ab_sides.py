@@ -12,7 +12,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from polobench.core.errors import UsageError
+from polobench.harness.signals import handled
 
 Say = Callable[[str], object]
 
@@ -61,7 +61,9 @@ def checked_out(repository: Path, refs: Sequence[str], say: Say) -> Iterator[lis
     commits = [resolve(top, ref) for ref in refs]
     if _git(top, "status", "--porcelain", "--untracked-files=no"):
         raise UsageError(f"the working tree {str(top)!r} has changes that are in no commit (commit or undo them)")
-    with _ended_by_terminate(), tempfile.TemporaryDirectory(prefix="polobench-ab-") as name:
+    # a polite kill ends it as Ctrl-C does, so that it cleans up
+    terminate = handled(signal.SIGTERM, signal.default_int_handler)
+    with terminate, tempfile.TemporaryDirectory(prefix="polobench-ab-") as name:
         folder = Path(name).resolve()
         roots = [folder / f"side{number}" / "tree" for number in range(len(refs))]  # equally long: same memory layout
         try:
@@ -146,19 +148,6 @@ def _installed(ref: str, commit: str, root: Path) -> Side:
         if done.returncode:
             raise UsageError(f"{ref!r} cannot be installed: {_last_line(done.stderr)}")
     return Side(ref, commit, root, home, python)
-
-
-@contextmanager
-def _ended_by_terminate() -> Iterator[None]:
-    """A polite kill ends it as Ctrl-C does, so that it cleans up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _git(repository: Path, *arguments: str, wrong: str = "") -> str:

@@ -10,10 +10,8 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -24,6 +22,7 @@ from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
 from polobench.harness.progress import Display
 from polobench.harness.runner import PreparedCell, blank_result, prepare, run_cell
+from polobench.harness.signals import handled
 from polobench.harness.store import Store
 from polobench.harness.study import Cell
 
@@ -140,22 +139,10 @@ def _context(cells: Sequence[PreparedCell]) -> BaseContext:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preloaded(cells))
-    with _deaf_to_interrupts():
+    # the server would print where it was, were it interrupted in the middle of its imports
+    with handled(signal.SIGINT, signal.SIG_IGN):
         forkserver.ensure_running()
     return context
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """What is started inside does not hear Ctrl-C: a server in the middle of its imports would print where it was."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def preloaded(cells: Sequence[PreparedCell]) -> list[str]:

@@ -175,12 +175,13 @@ class LanguageTask(Task):
 
     def _measures_of_pairs(self, policy: CausalLM, found: Mapping[str, Columns]) -> dict[str, float]:
         """Accuracies and margin on the fixed pairs, of which the policy's columns were `found`."""
-        first = self._first_columns = self._first_columns or self._columns_of_checkpoint(policy, found)
+        if not self._first_columns:
+            self._first_columns = self._columns_of_checkpoint(policy, found)
         measures: dict[str, float] = {}
         for name, columns in found.items():
             summed, normalised = accuracies(columns)
             measures |= {f"{name}_accuracy": summed, f"{name}_accuracy_normalised": normalised}
-            measures[f"{name}_margin"] = margin(columns, first[name])
+            measures[f"{name}_margin"] = margin(columns, self._first_columns[name])
         return measures
 
     def _columns_of_checkpoint(self, policy: CausalLM, found: Mapping[str, Columns]) -> dict[str, Columns]:
