@@ -97,6 +97,21 @@ def test_pairs_are_sorted_and_the_better_stands_first(tmp_path: Path, saved: Sav
     assert [text.get_text() for text in ax.texts][2] == "0.50 [0.00, 1.00]"
 
 
+def test_pairs_of_variants_are_told_apart(tmp_path: Path, saved: Saved) -> None:
+    variants = ("ppo, a long name of a variant, 1", "ppo, a long name of a variant, 2", "ppo")
+    runs = [
+        run("ppo", 0.2 + 0.3 * place + 0.1 * seed, seed, label=label)
+        for place, label in enumerate(variants)
+        for seed in range(2)
+    ]
+    found = collect(save_all(tmp_path, *runs))
+    draw_improvements(only_group(found), 1, looks(found.labels), tmp_path)
+    names = [text.get_text() for text in saved.axes[0].get_yticklabels()]
+    assert len(set(names)) == 3
+    assert f"{variants[1]}\nover {variants[0]}" in names
+    assert f"ppo over {variants[0]}" in names
+
+
 def test_share_at_the_target_over_samples(tmp_path: Path, saved: Saved) -> None:
     runs = [run("ppo", 1.0, 0, 10_000.0), run("ppo", 1.0, 1, 20_000.0), run("ppo", 0.5, 2), run("ppo", 1.0, 3, 5_000.0)]
     failed(runs[3])  # it had been there, but ended badly: never, and at risk until the budget's end
@@ -127,6 +142,19 @@ def test_cost_is_of_a_thousand_samples(tmp_path: Path, saved: Saved) -> None:
     middle = saved.axes[0].lines[-1]
     assert np.asarray(middle.get_xdata())[0] == pytest.approx(0.4)
     assert np.asarray(middle.get_ydata())[0] == pytest.approx(1.6 / 3)  # the failed run counts
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3.3, 4.9, 7.0, 9.9])
+def test_the_axis_of_costs_has_two_round_ticks_at_least(tmp_path: Path, saved: Saved, seconds: float) -> None:
+    result = run("ppo", 1.0, 0)
+    result.ledger = LedgerTotals(samples=1000, wall_seconds=99.0, cpu_seconds=seconds)
+    found = collect(save_all(tmp_path, result))
+    draw_costs([only_panel(found)], 1, looks(found.labels), tmp_path)
+    axis = saved.axes[0].xaxis
+    low, high = saved.axes[0].get_xlim()
+    shown = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+    assert 2 <= len(shown) <= 4
+    assert {float(f"{tick:e}"[0]) for tick in shown} <= {1.0, 2.0, 5.0}
 
 
 def test_an_accelerators_cost_is_no_cpu_time(tmp_path: Path) -> None:

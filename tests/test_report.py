@@ -21,9 +21,9 @@ from polobench.report.answers import answer
 from polobench.report.figures import draw_all
 from polobench.report.markdown import comparison_text, markdown, write_report
 from polobench.report.panels import panels
-from polobench.report.style import grid_of_axes, looks, name_figure, styled
+from polobench.report.style import grid_of_axes, looks, name_figure, name_panel, styled
 from polobench.report.tables import comparison_text_table
-from polobench.report.text import escape, number, plain, runs_of, significant
+from polobench.report.text import NOTHING, escape, number, plain, runs_of, significant
 
 GROUP = ("CartPole-v1", "50,000 samples")
 
@@ -278,6 +278,17 @@ def test_clock_that_saw_no_time_pass(tmp_path: Path) -> None:
     assert "## Throughput" in markdown(found, [])
 
 
+def test_timed_rounds_without_new_samples(tmp_path: Path) -> None:
+    cell = make_throughput("dpo")
+    none = dict.fromkeys(("samples_per_second", "rollout_samples_per_second", "update_samples_per_second"))
+    cell.throughput |= none
+    found = collect(save_all(tmp_path, cell, make_throughput()))
+    row = next(row for row in _rows(_section(markdown(found, []), "Throughput")) if "dpo" in row[1])
+    assert row[5].strip() == NOTHING
+    assert row[-1].strip() == "ok 1, no new samples 1"
+    assert [item.without_samples for item in throughputs(found)] == [1, 0]
+
+
 def test_study_where_recorded(tmp_path: Path) -> None:
     run = make_result()
     run.provenance["study"] = "quick"
@@ -403,3 +414,15 @@ def test_the_title_of_a_narrow_figure_is_not_cut(title: str) -> None:
     assert drawn.get_text().split() == title.split()
     box = drawn.get_window_extent()
     assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_the_title_of_a_narrow_panel_is_not_cut() -> None:
+    title = "CartPole-v1 (250,000 samples, 500 updates, cpu)"
+    with styled():
+        figure, axes = grid_of_axes(3, 3, (4.6, 3.5))
+        for ax in axes:
+            name_panel(ax, title)
+        figure.draw_without_rendering()
+    boxes = [ax.title.get_window_extent() for ax in axes]
+    assert all(ax.get_title().split() == title.split() for ax in axes)
+    assert 0 <= boxes[0].x0 < boxes[0].x1 < boxes[1].x0 < boxes[1].x1 < boxes[2].x0 < boxes[2].x1 <= figure.bbox.width

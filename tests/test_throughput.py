@@ -13,6 +13,7 @@ from polobench.core.method import ForeignMethod, Method
 from polobench.core.recorder import Update
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
+from polobench.harness.progress import outcome
 from polobench.harness.runner import prepare, run_cell
 from polobench.harness.study import Cell
 from polobench.harness.throughput import ThroughputProbe
@@ -119,3 +120,15 @@ def test_a_throughput_cell_that_fails_says_why() -> None:
     result = run_cell(prepared)
     assert (result.status, result.kind) == ("failed", "throughput")
     assert "StopIteration" in result.reason
+
+
+def test_rounds_on_an_old_batch_are_no_speed_of_zero() -> None:
+    setting = {"refresh_updates": 50, "n_groups": 2, "group_size": 4}
+    cell = Cell("dpo", "dpo", "probe-bandit", 0, "cpu", polobench.Budget(updates=4), setting, rounds=2)
+    result = run_cell(prepare(cell))
+    rates = {name: value for name, value in result.throughput.items() if name.endswith("_per_second")}
+    assert (result.status, result.ledger.samples) == ("ok", 8)
+    assert rates.pop("updates_per_second") > 0
+    assert set(rates.values()) == {None}
+    assert "2 timed rounds took no new samples" in result.reason
+    assert outcome(result) == result.reason

@@ -176,6 +176,7 @@ class ThroughputSummary:
 
     Attributes:
         n: cells whose speeds count; `cells` all of them.
+        without_samples: how many of the `n` took no new samples in their timed rounds, and so have no rate of them.
         interval: Student's t, of the mean `samples_per_second` over the `n` cells.
         rollout_share, update_share: of the iteration's seconds, over all timed rounds.
         iteration_seconds: median over all timed rounds; `quartiles` of the same.
@@ -196,6 +197,7 @@ class ThroughputSummary:
     quartiles: tuple[float, float]
     peak_memory_mib: float
     beside_others: int
+    without_samples: int
     statuses: dict[str, int]
 
 
@@ -225,6 +227,7 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
         quartiles=(float(low), float(high)),
         peak_memory_mib=_largest(cell.peak_memory_mib for cell in cells),
         beside_others=sum(cell.ran_beside_others for cell in cells),
+        without_samples=sum(map(math.isnan, speeds)),
         statuses={status: counts[status] for status in STATUSES if counts[status]},
     )
 

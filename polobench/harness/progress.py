@@ -173,7 +173,8 @@ def outcome(result: RunResult) -> str:
     if result.status != "ok":
         return f"{result.status}: {result.reason}"
     if result.kind == "throughput":
-        return f"{result.throughput['samples_per_second'] or math.nan:,.0f} samples/s"
+        speed = result.throughput["samples_per_second"]
+        return result.reason if speed is None else f"{speed:,.0f} samples/s"
     if result.kind == "fixed_batch":
         return f"an update on {result.fixed_batch['batch_counts']['samples_generated']:,} stored samples"
     if result.kind == "gradient_noise":

@@ -174,6 +174,8 @@ def run_throughput(
     with _failing_into(result), ThroughputProbe(method, cell.seed, WARMUP_ROUNDS + cell.rounds) as probe:
         drive(probe)
         result.throughput = probe.summary(cell.rounds)
+        if not any(probe.samples[-cell.rounds :]):
+            result.reason = f"the {cell.rounds} timed rounds took no new samples: more throughput_rounds are needed"
         result.ledger = probe.ledger.totals()
         result.peak_memory_mib = probe.memory.mib
     return result

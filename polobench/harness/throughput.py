@@ -77,7 +77,9 @@ class ThroughputProbe:
         self.memory.sample()
 
     def summary(self, rounds: int) -> dict[str, Any]:
-        """The last `rounds` steps; keys in docs/results-format.md.
+        """The last `rounds` steps; keys in docs/results-format.md. Rates of samples are None where none was new.
+
+        A method that updates several times on a batch takes no samples in between, which is no speed of zero.
 
         Raises:
             ValueError: fewer steps were taken, so that rates over `rounds` would be wrong.
@@ -101,4 +103,4 @@ class ThroughputProbe:
 
 
 def _rate(count: int, seconds: list[float]) -> float | None:
-    return count / sum(seconds) if sum(seconds) > 0 else None
+    return count / sum(seconds) if count and sum(seconds) > 0 else None

@@ -35,6 +35,7 @@ _COLUMNS = 2
 _THRESHOLDS = 241
 _LEAST_RUNS = 2
 _HIGHEST_SCORE = 2.0
+_LONGEST_LINE = 46  # letters of a pair's name
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,18 @@ def _pair(scores: Mapping[str, Sequence[Array]], one: str, two: str) -> Pair:
 def draw_improvements(group: Comparable, number: int, look: Mapping[str, Look], folder: Path) -> Drawn:
     """A dot and its interval a pair, in the first method's colour."""
     pairs = improvements(group)
-    figure, (ax,) = grid_of_axes(1, 1, (7.6, 0.3 * len(pairs) + 0.9))
+    lines = 1 + max("\n" in _name(pair) for pair in pairs)
+    figure, (ax,) = grid_of_axes(1, 1, (7.6, (0.1 + 0.2 * lines) * len(pairs) + 0.9))
     _draw_pairs(ax, pairs, look)
     figure.suptitle(title(group))
     path = save(figure, folder / f"improvement_{number}.png")
     return Drawn(path, "improvement", f"Probability of improvement on the {group.world} tasks")
+
+
+def _name(pair: Pair) -> str:
+    """Both labels, in two lines where they are long: cut shorter, those of variants would look the same."""
+    better, other = short(pair.better), f"over {short(pair.other)}"
+    return (" " if len(better) + len(other) < _LONGEST_LINE else "\n").join((better, other))
 
 
 def _draw_pairs(ax: Axes, pairs: Sequence[Pair], look: Mapping[str, Look]) -> None:
@@ -131,7 +139,7 @@ def _draw_pairs(ax: Axes, pairs: Sequence[Pair], look: Mapping[str, Look]) -> No
             f"{estimate.value:.2f}{ends}", (1.02, place), xycoords=("axes fraction", "data"), va="center",
             fontsize=10, annotation_clip=False,
         )  # fmt: skip
-    ax.set_yticks(range(len(pairs)), [f"{short(pair.better, 20)} over {short(pair.other, 20)}" for pair in pairs])
+    ax.set_yticks(range(len(pairs)), [_name(pair) for pair in pairs])
     ax.set_ylim(len(pairs) - 0.5, -0.5)
     lows = [pair.estimate.interval.low for pair in pairs if not math.isnan(pair.estimate.interval.low)]
     ax.set_xlim(max(0.0, min([0.4, *lows]) - 0.02), 1.02)

@@ -17,7 +17,7 @@ from polobench.analysis.statistics import Interval
 from polobench.analysis.survival import TimeToTarget, restricted_mean, restricted_mean_interval, time_to_target
 from polobench.core.result import RunResult
 from polobench.report.panels import MOST_COMPARED, Drawn, Panel
-from polobench.report.style import Look, grid_of_axes, label_first_column, legend, save, thousands
+from polobench.report.style import Look, grid_of_axes, label_first_column, legend, name_panel, save, thousands
 from polobench.report.tables import TextTable, arm_columns
 from polobench.report.text import ends, escape, number
 
@@ -74,7 +74,7 @@ def draw_arrivals(page: Sequence[Panel], number_of_page: int, look: Mapping[str,
         end = _last_sample(panel)
         for label, curve in curves.items():
             _draw_steps(ax, curve, end, look[label], len(curves))
-        ax.set_title(panel.title)
+        name_panel(ax, panel.title)
         ax.set_xlim(0, end)
         ax.set_ylim(-0.02, 1.02)
         ax.set_xlabel("samples")

@@ -18,6 +18,7 @@ from polobench.report.style import (
     LARGEST_DRAWN,
     Look,
     grid_of_axes,
+    name_panel,
     save,
     short,
 )
@@ -31,6 +32,7 @@ COST_CAPTION = (
 _COLUMNS = 3
 _SIZE = (4.6, 3.5)
 _BAR_MARKS = 20
+_LEAST_RATIO = 5.0  # of the ends of the axis of costs: two of 1, 2, 5, 10 lie between them wherever they are
 
 
 def costs(panel: Panel, runs: Sequence[RunResult]) -> tuple[Array, Array]:
@@ -91,19 +93,20 @@ def _draw_arm(ax: Axes, cost: Array, score: Array, label: str, look: Look) -> Sp
     ax.plot(
         middle, mean, marker="o", color=look.colour, markersize=9, linestyle="none", markeredgecolor="white", zorder=5
     )
-    return Spot(middle, mean, short(label, 24), look.colour, marks[np.isfinite(marks).all(axis=1)])
+    return Spot(middle, mean, short(label), look.colour, marks[np.isfinite(marks).all(axis=1)])
 
 
 def _finish(ax: Axes, panel: Panel) -> None:
     ax.set_xscale("log")
     low, high = ax.get_xlim()
-    ax.set_xlim(low / 1.5, high * 1.5)
+    beyond = max(1.5, math.sqrt(_LEAST_RATIO * low / high))
+    low, high = ax.set_xlim(low / beyond, high * beyond)
     ax.margins(y=0.12)
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 30 * low else (1.0,)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    ax.set_title(panel.title)
+    name_panel(ax, panel.title)
     clock = "CPU" if _axis(panel) == "cpu_seconds" else "wall"
     ax.set_xlabel(f"{clock} seconds for 1,000 samples")
     ax.set_ylabel("final score (0 = floor, 1 = target)" if has_target(panel) else "final held-out return")

@@ -10,7 +10,17 @@ from matplotlib.ticker import MaxNLocator
 
 from polobench.analysis.curves import mean_curve
 from polobench.report.panels import Drawn, Panel
-from polobench.report.style import GREY, LARGEST_DRAWN, Look, draw_mean, grid_of_axes, legend, save, thousands
+from polobench.report.style import (
+    GREY,
+    LARGEST_DRAWN,
+    Look,
+    draw_mean,
+    grid_of_axes,
+    legend,
+    name_panel,
+    save,
+    thousands,
+)
 from polobench.report.text import decimals_for, number, plain
 
 _AXES = {"samples": "samples", "wall_seconds": "wall seconds of training", "cpu_seconds": "CPU seconds of training"}
@@ -38,7 +48,7 @@ def draw_returns(
 
 def _finish(ax: Axes, panel: Panel, axis: str, end: float) -> None:
     unit = plain(panel.arms[0][1][0].unit)
-    ax.set_title(panel.title)
+    name_panel(ax, panel.title)
     ax.set_xlim(0, 1.01 * end or 1)
     ax.set_xlabel(_AXES[axis])
     ax.set_ylabel(_y_name(unit))

@@ -101,10 +101,23 @@ def label_first_column(ax: Axes, name: str) -> None:
 
 
 def name_figure(figure: Figure, title: str) -> None:
-    """The title above all axes; what its last brackets hold goes below where the figure is too narrow for both."""
+    """The title above all axes."""
+    figure.suptitle(_within(figure.get_figwidth(), title))
+
+
+def name_panel(ax: Axes, title: str) -> None:
+    """The title above one of the axes of `grid_of_axes`."""
+    grid, figure = ax.get_gridspec(), ax.get_figure()
+    assert grid is not None
+    assert isinstance(figure, Figure)
+    ax.set_title(_within(figure.get_figwidth() / grid.ncols, title))
+
+
+def _within(width: float, title: str) -> str:
+    """What the title's last brackets hold goes into a second line where `width` [inches] is too narrow for both."""
     start = title.rfind(" (")
-    fits = figure.get_figwidth() >= 0.1 * len(title)  # inches a letter
-    figure.suptitle(title if fits or start < 0 else f"{title[:start]}\n{title[start + 1 :]}")
+    fits = width >= 0.1 * len(title)  # inches a letter
+    return title if fits or start < 0 else f"{title[:start]}\n{title[start + 1 :]}"
 
 
 def legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Look]) -> None:

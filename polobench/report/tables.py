@@ -163,6 +163,8 @@ def _throughput_row(item: ThroughputSummary, clean: Clean) -> list[str]:
     statuses = [f"{status} {count}" for status, count in item.statuses.items()]
     if item.beside_others:
         statuses.append(f"beside others {item.beside_others}")
+    if item.without_samples:
+        statuses.append(f"no new samples {item.without_samples}")
     return [
         clean(item.arm.task),
         clean(item.arm.label),
@@ -203,6 +205,7 @@ def throughput_frame(items: Sequence[ThroughputSummary]) -> pd.DataFrame:
             "update_share": item.update_share,
             "peak_memory_mib_max": item.peak_memory_mib,
             "ran_beside_others": item.beside_others,
+            "without_samples": item.without_samples,
         }
         for item in items
     )
