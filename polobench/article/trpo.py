@@ -76,16 +76,9 @@ class ArticleTRPO(Method):
 
     def full_step(self, policy: Policy, episode: Rollout, advantages: Tensor) -> Tensor:
         """`[n]` what is added to the actor's parameters."""
-        outputs, jvp, vjp = policy.linearize(episode)
-        fixed, damping = outputs.detach(), float(self.hp.cg_damping)
-        objective = self.surrogate(policy, episode, advantages, fixed, outputs)
+        outputs, fisher = policy.fisher_product(episode, self.hp.cg_damping)
+        objective = self.surrogate(policy, episode, advantages, outputs.detach(), outputs)
         pieces = torch.autograd.grad(objective, policy.actor_parameters, retain_graph=True)
-        weight = (episode.mask / episode.mask.sum()).unsqueeze(-1)
-
-        def fisher(vector: Tensor) -> Tensor:
-            image = policy.distribution.fisher(fixed, jvp(vector)) * weight
-            return vjp(image) + damping * vector
-
         gradient = parameters_to_vector(pieces)
         direction, curvature = conjugate_gradient(fisher, gradient, self.hp.cg_steps, CG_TOLERANCE)
         # an episode of one step has no gradient

@@ -181,6 +181,24 @@ class Policy(nn.Module, ABC):
 
         return outputs, jvp, vjp
 
+    def fisher_product(self, rollout: Rollout, damping: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Products with the mean Fisher matrix of the rollout's steps, J' M J, M being that of a step's distribution.
+
+        Source: Schulman et al. 2015, "Trust Region Policy Optimization", appendix C.1.
+
+        Returns:
+            outputs: `[B, T, P]`, with gradient.
+            product: `[n] -> [n]`, v -> (J' M J + damping I) v in the actor's parameters.
+        """
+        outputs, jvp, vjp = self.linearize(rollout)
+        fixed = outputs.detach()
+        weight = (rollout.mask.to(fixed.dtype) / rollout.mask.sum()).unsqueeze(-1)
+
+        def product(vector: Tensor) -> Tensor:
+            return vjp(self.distribution.fisher(fixed, jvp(vector)) * weight) + damping * vector
+
+        return outputs, product
+
     def actor_vector(self) -> Tensor:
         """A copy of the actor's parameters `[n]`."""
         return parameters_to_vector(self.actor_parameters).detach().clone()

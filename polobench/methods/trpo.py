@@ -135,17 +135,9 @@ class TRPO(Method):
         return policy.actor_gradient(objective, rows.mask.numel()), outputs.detach()
 
     def fisher_product(self, policy: Policy, rows: Rollout, shuffle: np.random.Generator) -> Callable[[Tensor], Tensor]:
-        """v -> (F + damping I) v on `[n]`; F is the mean Fisher matrix of the rows."""
+        """v -> (F + damping I) v on `[n]`; F is the mean Fisher matrix of a share of the rows."""
         count = rows.mask.shape[0]
         part = max(1, round(self.hp.fisher_rows * count))
         if part < count:
             rows = rows.select(torch.from_numpy(shuffle.permutation(count)[:part]).to(rows.mask.device))
-        outputs, jvp, vjp = policy.linearize(rows)
-        weight = (rows.mask.to(outputs.dtype) / rows.mask.sum()).unsqueeze(-1)
-        fixed, damping = outputs.detach(), float(self.hp.cg_damping)
-
-        def product(vector: Tensor) -> Tensor:
-            image = policy.distribution.fisher(fixed, jvp(vector)) * weight
-            return vjp(image) + damping * vector
-
-        return product
+        return policy.fisher_product(rows, self.hp.cg_damping)[1]

@@ -102,7 +102,7 @@ def _finish(ax: Axes, panel: Panel) -> None:
     beyond = max(1.5, math.sqrt(_LEAST_RATIO * low / high))
     low, high = ax.set_xlim(low / beyond, high * beyond)
     ax.margins(y=0.12)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 30 * low else (1.0,)))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
