@@ -15,7 +15,7 @@ from polobench.analysis.article import SHOWN_EPISODES, EpisodeArm, PublishedRetu
 from polobench.analysis.collection import Collection
 from polobench.analysis.statistics import Array
 from polobench.report.panels import Drawn
-from polobench.report.style import Look, grid_of_axes, save, short
+from polobench.report.style import Look, grid_of_axes, name_panel, save, short
 
 _COLUMNS = 2
 _TICKS = [step * 10**power for power in range(6) for step in (1, 2, 5)]
@@ -74,7 +74,7 @@ def _draw_published(ax: Axes, returns: Mapping[int, PublishedReturn]) -> None:
 
 def _finish(ax: Axes, item: EpisodeArm, y_name: str) -> None:
     runs, ends = len(item.returns), _ends(item)
-    ax.set_title(f"{short(item.arm.label)} ({short(item.arm.task)}, {runs} run{'s' if runs != 1 else ''})")
+    name_panel(ax, f"{short(item.arm.label)} ({short(item.arm.task)}, {runs} run{'s' if runs != 1 else ''})")
     ax.set_xlabel("episode, one an update")
     ax.set_ylabel(y_name)
     ax.set_xlim(0, 1.02 * max(*SHOWN_EPISODES, *map(len, item.returns)))

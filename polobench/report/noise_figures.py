@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from polobench.analysis.gradient_noise import NoiseSummary
 from polobench.report.panels import Drawn
-from polobench.report.style import GREY, Look, grid_of_axes, save, short
+from polobench.report.style import GREY, Look, grid_of_axes, name_panel, save, short
 
 _COLUMNS = 2
 _NOTHING = 1e-6  # below it the axis is linear at any rate
@@ -38,7 +38,7 @@ def draw_noise(page: Sequence[Panel], number_of_page: int, look: Mapping[str, Lo
     figure, axes = grid_of_axes(len(page), _COLUMNS, (5.2, 0.36 * tallest + 1.2))
     for ax, (title, items) in zip(axes, page, strict=True):
         _draw_panel(ax, items, look)
-        ax.set_title(title)
+        name_panel(ax, title)
     handles = [
         Line2D([], [], color=GREY, marker="o", linestyle="none", label=f"{policy} policy", **_face(policy, GREY))
         for policy in _POLICIES

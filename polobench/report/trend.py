@@ -11,7 +11,18 @@ from matplotlib.axes import Axes
 
 from polobench.analysis.statistics import STUDENT, Interval
 from polobench.report.panels import MOST_NAMED, Drawn
-from polobench.report.style import Look, grid_of_axes, label_first_column, legend, looks, pages, save, short, styled
+from polobench.report.style import (
+    Look,
+    grid_of_axes,
+    label_first_column,
+    legend,
+    looks,
+    name_panel,
+    pages,
+    save,
+    short,
+    styled,
+)
 from polobench.report.tables import TextTable
 from polobench.report.text import NOTHING, ends, escape, number
 
@@ -63,7 +74,7 @@ def _draw_page(page: Sequence[pd.DataFrame], with_study: bool, look: Mapping[str
     for ax, panel in zip(axes, page, strict=True):
         first = panel.iloc[0]
         study = f"{short(first['study'])}: " if with_study else ""
-        ax.set_title(f"{study}{short(first['task'])} ({short(first['budget'])}, {short(first['device'])})")
+        name_panel(ax, f"{study}{short(first['task'])} ({short(first['budget'])}, {short(first['device'])})")
         _draw_panel(ax, panel, look)
         label_first_column(ax, "final score (0 floor, 1 solved)")
     legend(figure, sorted({label for panel in page for label in panel["label"]}), look)
