@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from polobench.cells.runner import PreparedCell, prepare
 from polobench.core.budget import LIMITS, Stopwatch
 from polobench.core.device import present_devices
 from polobench.core.errors import PoloError, UsageError, unknown
 from polobench.core.result import RunResult
-from polobench.harness.executor import pending
-from polobench.harness.progress import Display
-from polobench.harness.runner import PreparedCell, prepare
-from polobench.harness.store import Store
-from polobench.harness.study import Study, load_study, parse_study
+from polobench.run.executor import pending
+from polobench.run.progress import Display
+from polobench.run.study import Study, load_study, parse_study
+from polobench.store.folder import Store
 
 QUICK = Path(__file__).parent.parent / "studies" / "quick.toml"
 AD_HOC = ("methods", "tasks", "seeds", "devices", "budget")

@@ -28,13 +28,13 @@ from scipy.stats import binomtest
 from benchmarks.gate_faults import FAULTS
 from benchmarks.gate_runs import SOUND, folder_of
 from polobench.analysis.collection import Arm
+from polobench.analysis.statistics.permutation import HARM, shift_of
 from polobench.core.result import RunResult
 from polobench.gate.compare import compare_results
 from polobench.gate.exact import differences, growths
 from polobench.gate.learning import LEVEL, MEASURES, Name, columns_of, judge
 from polobench.gate.matching import pairs_of
-from polobench.gate.permutation import HARM, shift_of
-from polobench.harness.store import Store
+from polobench.store.folder import Store
 
 RUNS = 10
 SPLITS, SIMULATED, RESAMPLED, SHIFTED = 200, 1_000, 200, 1_000

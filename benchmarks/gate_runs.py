@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.gate_faults import FAULTS
-from polobench.harness.runner import prepare, run_cell
-from polobench.harness.store import Store
-from polobench.harness.study import Cell, load_study, parse_seeds
+from polobench.cells.runner import prepare, run_cell
+from polobench.run.study import Cell, load_study, parse_seeds
+from polobench.store.folder import Store
 
 STUDY = Path("studies/ci.toml")
 FOLDER = Path("results/gate")

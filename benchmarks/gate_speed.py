@@ -24,11 +24,11 @@ from rich.progress import track
 from scipy.stats import binomtest
 from tabulate import tabulate
 
-from polobench.gate.speed import CellSpeed, judge
-from polobench.harness.ab import PARTS, load_cells, measure
-from polobench.harness.ab_processes import OpenBoth, servers
-from polobench.harness.ab_sides import checked_out
-from polobench.harness.study import Cell
+from polobench.ab.comparison import PARTS, load_cells, measure
+from polobench.ab.processes import OpenBoth, servers
+from polobench.ab.sides import checked_out
+from polobench.ab.speed import CellSpeed, judge
+from polobench.run.study import Cell
 
 WHERE = "polobench/methods/ppo.py"
 BUSY_WAIT = """

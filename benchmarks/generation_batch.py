@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.nn.functional import pad
 
-from polobench.analysis.statistics import wilson_interval
+from polobench.analysis.statistics.intervals import wilson_interval
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import PoloError, UsageError
 from polobench.core.seeding import SeedAxes

@@ -1,9 +1,10 @@
 """How often a 95 % interval holds what it is of, by its method, the number of runs and the distribution of returns.
 
     python -m benchmarks.interval_coverage                                       # print the table
-    python -m benchmarks.interval_coverage -o polobench/analysis/coverage.toml   # and keep it as data
+    python -m benchmarks.interval_coverage -o polobench/analysis/statistics/coverage.toml   # and keep it as data
 
-from the repository's root, some minutes on one core. `polobench/analysis/coverage.py` reads what it keeps, and
+from the repository's root, some minutes on one core.
+`polobench/analysis/statistics/coverage.py` reads what it keeps, and
 `docs/statistics.md` shows it. The intervals are the project's own, over many simulated studies at once.
 """
 
@@ -22,9 +23,9 @@ from rich.progress import track
 from scipy.stats import binom, bootstrap, norm
 from tabulate import tabulate
 
-from polobench.analysis.aggregates import STRATIFIED, interquartile_mean
-from polobench.analysis.coverage import IQM, MEAN, MEAN_OF_TASKS, MEDIAN_OF_TASKS, SOLVED, Coverage
-from polobench.analysis.statistics import (
+from polobench.analysis.statistics.aggregates import STRATIFIED, interquartile_mean
+from polobench.analysis.statistics.coverage import IQM, MEAN, MEAN_OF_TASKS, MEDIAN_OF_TASKS, SOLVED, Coverage
+from polobench.analysis.statistics.intervals import (
     BAND_RESAMPLES,
     BOOTSTRAP,
     CONFIDENCE,
@@ -151,7 +152,7 @@ def aggregate_coverage(returns: Returns, n: int, simulations: int) -> dict[tuple
     return {(name, STRATIFIED): count / simulations for name, count in held.items()}
 
 
-# `[..., tasks, n]` to `[...]`, as the statistics of `polobench.analysis.aggregates` for many resamples at once
+# `[..., tasks, n]` to `[...]`, as `analysis.statistics.aggregates` does, for many resamples at once
 AGGREGATES: dict[str, Callable[[Array], Array]] = {
     IQM: lambda scores: interquartile_mean(scores.reshape(*scores.shape[:-2], -1)),
     MEDIAN_OF_TASKS: lambda scores: np.asarray(np.median(mean(scores), axis=-1)),
@@ -185,10 +186,10 @@ def table(rows: list[Coverage]) -> str:
 
 
 def as_toml(rows: list[Coverage], simulations: int) -> str:
-    """What `polobench.analysis.coverage` reads."""
+    """What `polobench.analysis.statistics.coverage` reads."""
     parts = [
         "# How often 95 % intervals hold what they are of, by the number of runs; docs/statistics.md says of what.\n"
-        "# Written by `python -m benchmarks.interval_coverage -o polobench/analysis/coverage.toml`.\n\n"
+        "# Written by `python -m benchmarks.interval_coverage -o polobench/analysis/statistics/coverage.toml`.\n\n"
         f"simulations = {simulations}\nseed = {SEED}\n"
     ]
     for row in rows:

@@ -18,9 +18,9 @@ from scipy.stats import binomtest
 from tabulate import tabulate
 
 from benchmarks.interval_coverage import RETURNS, Returns
-from polobench.analysis.hypothesis import Strata, difference_interval, holm, permutation_test
 from polobench.analysis.measures import MEASURES
-from polobench.analysis.statistics import Array
+from polobench.analysis.statistics.hypothesis import Strata, difference_interval, holm, permutation_test
+from polobench.analysis.statistics.intervals import Array
 from tests.synthetic import noise_cell
 
 LEVEL = 0.05

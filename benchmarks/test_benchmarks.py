@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from polobench.cells.runner import WARMUP_ROUNDS, PreparedCell, run_cell, run_throughput
 from polobench.core.budget import Stopwatch
 from polobench.core.result import RunResult
-from polobench.harness.runner import WARMUP_ROUNDS, PreparedCell, run_cell, run_throughput
 
 
 def test_learning(prepared: PreparedCell, clock: Stopwatch, benchmark: Any, door: Any) -> None:

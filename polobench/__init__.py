@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from polobench.core.errors import PoloError, Unavailable, UsageError
     from polobench.core.method import ForeignMethod, Method
     from polobench.core.recorder import Update
-    from polobench.core.registry import make
     from polobench.core.result import RunResult
     from polobench.core.rollout import Rollout
     from polobench.core.task import Evaluation, Task
+    from polobench.registry import make
 
 _WHERE = {
     "load": "polobench.analysis.frame",
@@ -33,7 +33,7 @@ _WHERE = {
     "ForeignMethod": "polobench.core.method",
     "Method": "polobench.core.method",
     "Update": "polobench.core.recorder",
-    "make": "polobench.core.registry",
+    "make": "polobench.registry",
     "RunResult": "polobench.core.result",
     "Rollout": "polobench.core.rollout",
     "Evaluation": "polobench.core.task",

@@ -20,13 +20,13 @@ from torch.nn.utils import parameters_to_vector
 import polobench
 from polobench.core.budget import Budget, BudgetExhausted, Ledger
 from polobench.core.hyperparameters import Hyperparameters
-from polobench.core.registry import find_task
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
 from polobench.objectives import returns, surrogates
 from polobench.policies.distributions import Categorical, DiagonalGaussian
 from polobench.policies.mlp import MLPPolicy
+from polobench.registry import find_task
 
 ATOL = 1e-12
 

@@ -58,7 +58,7 @@ class Checkout:
         self.folder = folder
         self.git("init", "-q", str(folder), inside=False)
         self.write("polobench/__init__.py", "")
-        self.write("polobench/core/registry.py", REGISTRY)
+        self.write("polobench/registry.py", REGISTRY)
         self.write("polobench/core/budget.py", STOPWATCH)
         self.commit()
 
@@ -82,7 +82,7 @@ class Checkout:
             f'[project]\nname = "polobench"\nversion = "7"\ndependencies = {dependencies}\n'
             f'[project.entry-points."polobench.methods"]\n{entries}',
         )
-        self.write("polobench/harness/throughput.py", PROBE.replace("{step}", step))
+        self.write("polobench/cells/throughput.py", PROBE.replace("{step}", step))
         self.write("studies/speed.toml", STUDY.replace("{methods}", ", ".join(map(repr, methods))))
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", "step")

@@ -14,7 +14,7 @@ import pandas as pd
 from polobench.core.budget import LedgerTotals
 from polobench.core.convergence import loss_convergence, time_to_target
 from polobench.core.result import RunResult
-from polobench.harness.store import Store
+from polobench.store.folder import Store
 
 EVALUATIONS = 20
 UPDATES = 60

@@ -22,15 +22,17 @@ from made_up import REGISTRY, STUBS, STUDY, Checkout
 from test_sweep import hear_interrupts
 
 import polobench
+from polobench.ab import comparison as ab
+from polobench.ab import processes as ab_processes
+from polobench.ab import sides as ab_sides
+from polobench.ab import speed
+from polobench.ab.comparison import BLOCKS
+from polobench.ab.processes import servers
+from polobench.ab.sides import Side, can_share, checked_out, write_metadata
 from polobench.cli import main
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError
-from polobench.gate import speed
-from polobench.harness import ab, ab_processes, ab_sides
-from polobench.harness.ab import BLOCKS
-from polobench.harness.ab_processes import servers
-from polobench.harness.ab_sides import Side, can_share, checked_out, write_metadata
-from polobench.harness.study import Cell
+from polobench.run.study import Cell
 
 CELL = Cell("ppo", "ppo", "CartPole-v1", 0, "cpu", Budget(updates=8), rounds=5)
 
@@ -202,7 +204,7 @@ def test_a_dirty_tree_is_refused_and_a_file_that_git_does_not_know_is_not_dirt(
 ) -> None:
     checkout.write("notes.txt", "not in git")
     assert command("HEAD", "HEAD")[0] == 0
-    checkout.write("polobench/core/registry.py", REGISTRY + "# changed")
+    checkout.write("polobench/registry.py", REGISTRY + "# changed")
     code, _, said = command("HEAD", "HEAD")
     assert (code, said.count("\n")) == (2, 1)
     assert "changes that are in no commit" in said

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from polobench.gate import speed
+from polobench.ab import speed
 
 
 def blocks_of(

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from polobench.ab import comparison as ab
+from polobench.ab import speed
+from polobench.ab.comparison import BLOCKS, LEAST_PAIRS, WARMUP_PAIRS, Measured, measure_cell
+from polobench.ab.processes import Timing
 from polobench.core.budget import Budget
-from polobench.gate import speed
-from polobench.harness import ab
-from polobench.harness.ab import BLOCKS, LEAST_PAIRS, WARMUP_PAIRS, Measured, measure_cell
-from polobench.harness.ab_processes import Timing
-from polobench.harness.study import Cell
+from polobench.run.study import Cell
 
 CELL = Cell("ppo", "ppo", "CartPole-v1", 0, "cpu", Budget(updates=8), rounds=5)
 

@@ -16,14 +16,15 @@ from polobench.analysis.collection import Collection, collect
 from polobench.analysis.overall import Comparable, comparables
 from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
-from polobench.report import aggregate_figures, cost_figures
 from polobench.report import arrivals as arrivals_module
-from polobench.report.aggregate_figures import compared, draw_improvements, draw_profiles, improvements
 from polobench.report.arrivals import arrival_frame, arrival_table, arrivals, arrivals_of, draw_arrivals, has_reached
-from polobench.report.cost_figures import costs, draw_costs, has_costs
-from polobench.report.panels import MOST_COMPARED, Panel, panels
-from polobench.report.placing import Spot, place_labels
-from polobench.report.style import looks, styled
+from polobench.report.draw import aggregate as aggregate_figures
+from polobench.report.draw import cost as cost_figures
+from polobench.report.draw.aggregate import compared, draw_improvements, draw_profiles, improvements
+from polobench.report.draw.cost import costs, draw_costs, has_costs
+from polobench.report.draw.panels import MOST_COMPARED, Panel, panels
+from polobench.report.draw.placing import Spot, place_labels
+from polobench.report.draw.style import looks, styled
 
 
 def run(method: str, score: float, seed: int, samples: float | None = None, **changes: object) -> RunResult:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, trim_mean
 
-from polobench.analysis.aggregates import (
+from polobench.analysis.statistics.aggregates import (
     Scores,
     aggregate,
     interquartile_mean,

@@ -18,8 +18,8 @@ from synthetic import make_language, make_result, save_all, with_id
 
 from polobench.analysis.article import beside_sound, episode_arms, loss_shapes, published
 from polobench.analysis.collection import collect
-from polobench.core.registry import find_task
 from polobench.core.result import RunResult
+from polobench.registry import find_task
 from polobench.report.answers import SMOKE
 from polobench.report.markdown import markdown, write_report
 from polobench.report.text import escape

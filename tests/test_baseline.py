@@ -17,7 +17,7 @@ from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.gate import baseline
 from polobench.gate.baseline import LOG_NAME, read_log, update_baseline
-from polobench.harness.store import Store
+from polobench.store.folder import Store
 
 ARM = "ppo · CartPole-v1 · 50,000 samples · cpu"
 

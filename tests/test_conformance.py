@@ -12,8 +12,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 
 import polobench
-from polobench.core.registry import METHODS, TASKS
 from polobench.policies.pretrained import Pretrained
+from polobench.registry import METHODS, TASKS
 from polobench.tasks.preference import PreferenceTask
 from polobench.tasks.preference_data import PreferenceData, RankedGroup
 from polobench.tasks.tiny import character_tokenizer, tiny_gpt2

@@ -20,8 +20,8 @@ from test_conformance import Ranked
 from polobench import ForeignMethod, Method, Task, Update
 from polobench.core.budget import Budget, BudgetExhausted, Ledger
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
-from polobench.core.registry import find_task
 from polobench.core.seeding import SeedAxes
+from polobench.registry import find_task
 from polobench.tasks.control import ControlTask
 from polobench.tasks.probes import ContinuousTarget, DelayedReward
 from polobench.testing import MethodConformance, TaskConformance

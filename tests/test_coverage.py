@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from polobench.analysis.aggregates import STRATIFIED, iqm, mean_score, median_score
-from polobench.analysis.coverage import IQM, MEAN, MEAN_OF_TASKS, MEDIAN_OF_TASKS, SOLVED, coverage_note, coverages
-from polobench.analysis.coverage import worst_coverage as worst
-from polobench.analysis.statistics import BOOTSTRAP, STUDENT, WILSON, mean_interval, wilson_interval
+from polobench.analysis.statistics.aggregates import STRATIFIED, iqm, mean_score, median_score
+from polobench.analysis.statistics.coverage import (
+    IQM,
+    MEAN,
+    MEAN_OF_TASKS,
+    MEDIAN_OF_TASKS,
+    SOLVED,
+    coverage_note,
+    coverages,
+)
+from polobench.analysis.statistics.coverage import worst_coverage as worst
+from polobench.analysis.statistics.intervals import BOOTSTRAP, STUDENT, WILSON, mean_interval, wilson_interval
 
 ROOT = Path(__file__).parents[1]
 SIZES = (3, 5, 10, 20)
@@ -136,9 +144,9 @@ def test_the_note_advises_more_seeds_below_ten_alone() -> None:
 
 
 def test_there_is_no_note_where_a_method_is_sufficient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polobench.analysis.coverage.worst_coverage", lambda *_: 0.93)
+    monkeypatch.setattr("polobench.analysis.statistics.coverage.worst_coverage", lambda *_: 0.93)
     assert coverage_note(5) == ""
-    monkeypatch.setattr("polobench.analysis.coverage.worst_coverage", lambda *_: 0.9299)
+    monkeypatch.setattr("polobench.analysis.statistics.coverage.worst_coverage", lambda *_: 0.9299)
     assert coverage_note(5)
 
 

@@ -15,8 +15,8 @@ from synthetic import make_result, make_throughput, save_all
 
 from polobench.analysis.collection import Collection, collect
 from polobench.analysis.frame import frame, load
-from polobench.harness.store import Store
 from polobench.report.markdown import markdown, write_report
+from polobench.store.folder import Store
 
 NASTY = (None, "x", True, [], {}, 10**400, "Infinity", -1.5)
 NEIGHBOUR = "healthy"

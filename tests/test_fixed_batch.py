@@ -14,14 +14,14 @@ import torch
 from synthetic import save_all
 
 from benchmarks.gate_faults import FAULTS
+from polobench.cells.fixed_batch import sketch
+from polobench.cells.runner import prepare, run_cell
+from polobench.cells.stored_batches import find_batch, make_batch
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.gate.exact import TOLERANCE, differences, growths
-from polobench.harness.fixed_batches import find_batch, make_batch
-from polobench.harness.fixed_update import sketch
-from polobench.harness.runner import prepare, run_cell
-from polobench.harness.store import Store
-from polobench.harness.study import Cell, load_study, parse_study
+from polobench.run.study import Cell, load_study, parse_study
+from polobench.store.folder import Store
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "studies" / "ci.toml"
@@ -102,8 +102,8 @@ def test_another_instruction_set_and_more_threads_stay_within_the_tolerance(task
     label = "trpo" if task == "CartPole-v1" else "grpo, KL term"
     script = (
         "import sys, json, dataclasses\n"
-        "from polobench.harness.study import load_study\n"
-        "from polobench.harness.runner import prepare, run_cell\n"
+        "from polobench.run.study import load_study\n"
+        "from polobench.cells.runner import prepare, run_cell\n"
         f"cells = load_study({str(STUDY)!r}).cells\n"
         f"cell = next(c for c in cells if (c.label, c.task, c.kind) == ({label!r}, {task!r}, 'fixed_batch'))\n"
         "print(json.dumps(run_cell(prepare(dataclasses.replace(cell, threads=2))).fixed_batch))\n"

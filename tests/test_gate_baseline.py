@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.gate_faults import FAULTS
+from polobench.cells.runner import prepare, run_cell
 from polobench.cli import app
 from polobench.gate.compare import compare_stores
 from polobench.gate.reading import read_whole
-from polobench.harness.runner import prepare, run_cell
-from polobench.harness.store import Store
-from polobench.harness.study import load_study
+from polobench.run.study import load_study
+from polobench.store.folder import Store
 
 ROOT = Path(__file__).parents[1]
 BASELINE = ROOT / "results" / "baseline"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from polobench.gate.permutation import runs_needed, shift_of, smallest_p
+from polobench.analysis.statistics.permutation import runs_needed, shift_of, smallest_p
 
 
 def difference(head: np.ndarray, base: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -27,24 +27,24 @@ pytest.importorskip("transformers")
 import polobench
 from polobench.analysis.collection import collect
 from polobench.analysis.gradient_noise import gradient_noises
-from polobench.analysis.statistics import jackknife_interval
+from polobench.analysis.statistics.intervals import jackknife_interval
+from polobench.cells import gradient_noise
+from polobench.cells.noise_plan import NoisePlan
+from polobench.cells.runner import PreparedCell, prepare, run_cell
+from polobench.cells.stored_policies import FixedPolicy, find_policy, make_policies, path_of, tensors_of
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
 from polobench.core.gradient_noise import Batches
 from polobench.core.method import Method
 from polobench.core.policy import Policy
 from polobench.core.recorder import Update
-from polobench.core.registry import find_task
 from polobench.core.result import RunResult
 from polobench.core.seeding import SeedAxes
-from polobench.harness import gradient_noise
-from polobench.harness.fixed_policies import FixedPolicy, find_policy, make_policies, path_of, tensors_of
-from polobench.harness.noise_plan import NoisePlan
-from polobench.harness.plan import estimate
-from polobench.harness.runner import PreparedCell, prepare, run_cell
-from polobench.harness.store import Damaged, Store
-from polobench.harness.study import Cell, parse_study
+from polobench.registry import find_task
 from polobench.report.markdown import markdown, write_report
+from polobench.run.estimate import estimate
+from polobench.run.study import Cell, parse_study
+from polobench.store.folder import Damaged, Store
 from polobench.tasks.probes import BANDIT_REWARDS
 from polobench.tasks.token_bandit import REWARDS
 

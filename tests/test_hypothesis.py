@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from polobench.analysis import hypothesis
-from polobench.analysis.hypothesis import (
+from polobench.analysis.statistics import hypothesis
+from polobench.analysis.statistics.hypothesis import (
     detectable_difference,
     difference,
     difference_interval,

@@ -13,7 +13,7 @@ from synthetic import failed_language, make_language
 from polobench.analysis.collection import Arm
 from polobench.analysis.curves import metric_curve
 from polobench.analysis.preferences import PreferenceSummary, pooled_pairs, summarize_pairs
-from polobench.analysis.statistics import CLUSTERED, clustered_intervals
+from polobench.analysis.statistics.intervals import CLUSTERED, clustered_intervals
 from polobench.core.result import RunResult
 
 
@@ -73,7 +73,7 @@ def test_generator_is_explicit_and_any_number_of_blocks_is_drawn(monkeypatch: py
     first, again = (clustered_intervals(values, clusters, rng=np.random.default_rng(5)) for _ in range(2))
     other = clustered_intervals(values, clusters, rng=np.random.default_rng(6))
     assert first == again != other
-    monkeypatch.setattr("polobench.analysis.statistics._BLOCK", 70)
+    monkeypatch.setattr("polobench.analysis.statistics.intervals._BLOCK", 70)
     assert clustered_intervals(values, clusters, rng=np.random.default_rng(5)) == first
 
 

@@ -16,14 +16,14 @@ import pytest
 from synthetic import failed_language, language_demo, make_language, make_result, save_all
 
 from polobench.analysis.collection import collect
-from polobench.core.checks import problem
 from polobench.core.result import RunResult
-from polobench.harness.store import Store
 from polobench.report.answers import SMOKE
+from polobench.report.draw.preference import _density
+from polobench.report.draw.style import typical_range
 from polobench.report.language import LONGEST_ANSWER, PROMPTS_SHOWN, measure_frame
 from polobench.report.markdown import comparison_text, markdown, write_report
-from polobench.report.preference_figures import _density
-from polobench.report.style import typical_range
+from polobench.store.folder import Store
+from polobench.store.validation import problem
 
 NASTY = (None, "x", True, [], {}, 10**400, "Infinity", -1.5)
 PAIRS = ("snapshots", "before", "pairs", "heldout")

@@ -18,9 +18,9 @@ from polobench.core.budget import Budget
 from polobench.core.errors import Unavailable, UsageError
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import unmetered
-from polobench.core.registry import find_task, make
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.pretrained import Pretrained
+from polobench.registry import find_task, make
 from polobench.tasks.pairs import Columns, PairSet, accuracies
 from polobench.tasks.preference import PreferenceTask
 from polobench.tasks.preference_data import read_preferences

@@ -14,7 +14,7 @@ import polobench
 from polobench import Budget, ForeignMethod, Method, RunResult, UsageError
 from polobench.core.convergence import loss_convergence, time_to_target
 from polobench.core.recorder import Update
-from polobench.core.registry import find_task
+from polobench.registry import find_task
 
 
 def run(learn: Callable, budget: object = 1_000, **options: object) -> RunResult:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import polobench
-from polobench.core.registry import find_task
 from polobench.core.result import RunResult
+from polobench.registry import find_task
 
 SMALL = {"hidden_sizes": (16,)}
 CRITIC = {"critic_learning_rate": 1e-2, "critic_minibatch_size": 64}

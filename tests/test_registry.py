@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import polobench
-from polobench.core import registry
+from polobench import registry
 from polobench.core.errors import Unavailable, UsageError
 
 PLUGIN = '''

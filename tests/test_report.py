@@ -18,10 +18,10 @@ from polobench.analysis.summary import comparisons, throughputs
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.report.answers import answer
-from polobench.report.figures import draw_all
+from polobench.report.draw.figures import draw_all
+from polobench.report.draw.panels import panels
+from polobench.report.draw.style import grid_of_axes, looks, name_figure, name_panel, styled
 from polobench.report.markdown import comparison_text, markdown, write_report
-from polobench.report.panels import panels
-from polobench.report.style import grid_of_axes, looks, name_figure, name_panel, styled
 from polobench.report.tables import comparison_text_table
 from polobench.report.text import NOTHING, escape, number, plain, runs_of, significant
 

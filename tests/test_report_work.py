@@ -19,7 +19,9 @@ from synthetic import SKILLS, WORLDS, make_result, save_all
 
 from polobench.analysis import collection as collection_module
 from polobench.analysis import measures, summary
-from polobench.analysis.aggregates import (
+from polobench.analysis.collection import Arm, Collection, collect
+from polobench.analysis.columns import column
+from polobench.analysis.statistics.aggregates import (
     aggregate,
     aggregates,
     iqm,
@@ -28,17 +30,16 @@ from polobench.analysis.aggregates import (
     optimality_gap,
     probability_of_improvement,
 )
-from polobench.analysis.collection import Arm, Collection, collect
-from polobench.analysis.columns import column
-from polobench.analysis.hypothesis import DRAWS, difference, permutation_test
-from polobench.analysis.statistics import resample_counts
-from polobench.harness.store import Store
-from polobench.report import arrivals, update_figures
-from polobench.report.layout import arrange
+from polobench.analysis.statistics.hypothesis import DRAWS, difference, permutation_test
+from polobench.analysis.statistics.intervals import resample_counts
+from polobench.report import arrivals
+from polobench.report.draw import update as update_figures
+from polobench.report.draw.layout import arrange
+from polobench.report.draw.panels import panels
+from polobench.report.draw.style import DPI, grid_of_axes, legend, looks, save, styled
+from polobench.report.draw.update import draw_updates
 from polobench.report.markdown import write_report
-from polobench.report.panels import panels
-from polobench.report.style import DPI, grid_of_axes, legend, looks, save, styled
-from polobench.report.update_figures import draw_updates
+from polobench.store.folder import Store
 
 LONG = "a label that is much longer than its panel would like"
 

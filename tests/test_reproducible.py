@@ -19,7 +19,7 @@ import torch
 
 import polobench
 from polobench import ForeignMethod, Method, RunResult, Update
-from polobench.core.registry import find_task
+from polobench.registry import find_task
 
 METHODS = pytest.mark.parametrize("method", ["random", "reinforce", "trpo", "ppo"])
 
@@ -144,7 +144,8 @@ HASHES = """
 import importlib, json, sys
 from pathlib import Path
 import polobench
-from polobench.core import provenance, registry
+from polobench import registry
+from polobench.core import provenance
 cells, edits = map(json.loads, sys.argv[1:])
 
 def code_hash(cell):

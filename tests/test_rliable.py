@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from polobench.analysis.aggregates import (
+from polobench.analysis.statistics.aggregates import (
     Scores,
     aggregate,
     iqm,
@@ -17,7 +17,7 @@ from polobench.analysis.aggregates import (
     performance_profile,
     probability_of_improvement,
 )
-from polobench.analysis.statistics import Interval
+from polobench.analysis.statistics.intervals import Interval
 
 reason = "rliable, which needs pandas below 3, is only in the tox environment `rliable`"
 library = pytest.importorskip("rliable.library", reason=reason, exc_type=ImportError)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, ttest_1samp
 
-from polobench.analysis.statistics import (
+from polobench.analysis.statistics.intervals import (
     Interval,
     bootstrap_band,
     bootstrap_interval,

@@ -17,7 +17,7 @@ from synthetic import failed, make_result, make_throughput, save_all
 
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
-from polobench.harness.store import Damaged, Store
+from polobench.store.folder import Damaged, Store
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -136,6 +136,6 @@ def test_read_only_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("polobench.harness.store.tempfile.NamedTemporaryFile", refuse)
+    monkeypatch.setattr("polobench.store.folder.tempfile.NamedTemporaryFile", refuse)
     with pytest.raises(UsageError, match="cannot be written to: Read-only file system"):
         Store(tmp_path).prepare()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from polobench.cells.runner import prepare
 from polobench.core.errors import UsageError
-from polobench.harness.runner import prepare
-from polobench.harness.study import load_study, parse_seeds, parse_study
+from polobench.run.study import load_study, parse_seeds, parse_study
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SEARCHES = {STUDIES / "tuning" / "matrix.toml"}  # of `polobench tune`, no studies

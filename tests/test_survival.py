@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import CensoredData, ecdf
 
-from polobench.analysis.statistics import wilson_interval
-from polobench.analysis.survival import restricted_mean, restricted_mean_interval, time_to_target
+from polobench.analysis.statistics.intervals import wilson_interval
+from polobench.analysis.statistics.survival import restricted_mean, restricted_mean_interval, time_to_target
 
 TIMES, REACHED = [3.0, 1.0, 2.0, 5.0, 4.0], [True, True, False, False, True]
 

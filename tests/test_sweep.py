@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import polobench
+from polobench.cells.runner import blank_result, prepare, run_cell
 from polobench.cli import main
 from polobench.core.errors import UsageError
-from polobench.harness.executor import SweepStopped, pending, preloaded, run_sweep
-from polobench.harness.progress import Display
-from polobench.harness.runner import blank_result, prepare, run_cell
-from polobench.harness.store import Store
-from polobench.harness.study import parse_study
+from polobench.run.executor import SweepStopped, pending, preloaded, run_sweep
+from polobench.run.progress import Display
+from polobench.run.study import parse_study
+from polobench.store.folder import Store
 
 MINI = """
 devices = ["cpu"]

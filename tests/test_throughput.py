@@ -8,15 +8,15 @@ import pytest
 import torch
 
 import polobench
+from polobench.cells.runner import prepare, run_cell
+from polobench.cells.throughput import ThroughputProbe
 from polobench.core.errors import Unavailable
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.recorder import Update
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
-from polobench.harness.progress import outcome
-from polobench.harness.runner import prepare, run_cell
-from polobench.harness.study import Cell
-from polobench.harness.throughput import ThroughputProbe
+from polobench.run.progress import outcome
+from polobench.run.study import Cell
 from polobench.tasks.probes import bandit
 
 WORK_SECONDS = 3.0

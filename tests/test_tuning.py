@@ -17,20 +17,20 @@ import pytest
 from synthetic import failed, make_result, save_all
 
 from polobench.analysis.collection import collect
+from polobench.cells.runner import PreparedCell, blank_result, run_cell
 from polobench.cli import main
 from polobench.core.errors import Unavailable, UsageError
 from polobench.core.hyperparameters import build
-from polobench.core.registry import find_task, method_class
 from polobench.core.result import RunResult
 from polobench.core.seeding import SeedAxes
-from polobench.harness import tuning
-from polobench.harness.progress import Display
-from polobench.harness.runner import PreparedCell, blank_result, run_cell
-from polobench.harness.store import Store
-from polobench.harness.tuning import Trial, objective, table, tune, tuned_toml, winner
-from polobench.harness.tuning_plan import Pair, Range, TuningPlan, load_plan, parse_plan
+from polobench.registry import find_task, method_class
 from polobench.report import tuning as tuning_report
 from polobench.report.markdown import markdown, write_report
+from polobench.run import tuning
+from polobench.run.progress import Display
+from polobench.run.tuning import Trial, objective, table, tune, tuned_toml, winner
+from polobench.run.tuning_plan import Pair, Range, TuningPlan, load_plan, parse_plan
+from polobench.store.folder import Store
 
 MATRIX = Path(__file__).parent.parent / "studies" / "tuning" / "matrix.toml"
 MINI = """

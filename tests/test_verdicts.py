@@ -14,7 +14,7 @@ from synthetic import failed, make_result, make_throughput, noise_cell, save_all
 from polobench.analysis.claims import Claim, Claims, Column, load_claims
 from polobench.analysis.collection import Collection, collect
 from polobench.analysis.measures import MEASURES, Observations, observations
-from polobench.analysis.survival import restricted_mean
+from polobench.analysis.statistics.survival import restricted_mean
 from polobench.analysis.verdicts import (
     CONTRADICTED,
     NOT_MEASURED,

@@ -12,17 +12,17 @@ import pytest
 from synthetic import failed, make_result, make_throughput, save_all
 from typer.testing import CliRunner
 
+from polobench.cells.runner import prepare, run_cell
 from polobench.cli import app, main
 from polobench.core.errors import UsageError
 from polobench.core.method import Method
 from polobench.core.recorder import Update
 from polobench.core.result import RunResult
-from polobench.harness.progress import Display
-from polobench.harness.runner import prepare, run_cell
-from polobench.harness.store import Store
-from polobench.harness.study import parse_study
-from polobench.harness.verify import Verification, cell_of, complaint, draw, reruns, summary
 from polobench.methods.ppo import PPO
+from polobench.run.progress import Display
+from polobench.run.study import parse_study
+from polobench.run.verify import Verification, cell_of, complaint, draw, reruns, summary
+from polobench.store.folder import Store
 
 SMALL = {
     "method": "ppo", "label": "small", "hidden_sizes": [8, 4], "n_envs": 4, "n_steps": 16, "minibatch_size": 32,

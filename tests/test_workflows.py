@@ -16,7 +16,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from polobench.cli import app
-from polobench.harness.study import load_study, parse_study
+from polobench.run.study import load_study, parse_study
 
 yaml = pytest.importorskip("yaml", reason="no YAML parser is installed with this environment")
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.statistics import bootstrap_interval
+from polobench.analysis.statistics.intervals import bootstrap_interval
 
 
 class Alternation:

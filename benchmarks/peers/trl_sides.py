@@ -38,10 +38,10 @@ from benchmarks.peers.tiny_world import (
     random_texts,
     tiny_model,
 )
+from polobench.cells.throughput import ThroughputProbe
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import PoloError
 from polobench.core.rollout import Rollout
-from polobench.harness.throughput import ThroughputProbe
 from polobench.methods.dpo import DPO
 from polobench.methods.grpo import GRPO, token_weights
 from polobench.objectives.preference import group_advantages

@@ -14,7 +14,7 @@ import numpy as np
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.columns import column
 from polobench.analysis.preferences import has_after, pairs_of
-from polobench.analysis.statistics import Array
+from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import ArmSummary, summarize
 from polobench.core.result import RunResult
 

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from polobench.core.checks import DRAWN_METRICS
 from polobench.core.result import RunResult
-from polobench.harness.store import Damaged, Store
+from polobench.store.folder import Damaged, Store
+from polobench.store.validation import DRAWN_METRICS
 
 OnProgress = Callable[[str, int, int], None]
 

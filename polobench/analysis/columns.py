@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from polobench.analysis.statistics import Array
+from polobench.analysis.statistics.intervals import Array
 
 
 def column(table: pd.DataFrame, name: str) -> Array:

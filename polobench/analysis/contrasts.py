@@ -9,8 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from polobench.analysis.collection import Arm
-from polobench.analysis.hypothesis import Comparison, compare, holm, permutation_test, seeds_needed, smallest_p
-from polobench.analysis.statistics import CONFIDENCE
+from polobench.analysis.statistics.hypothesis import (
+    Comparison,
+    compare,
+    holm,
+    permutation_test,
+    seeds_needed,
+    smallest_p,
+)
+from polobench.analysis.statistics.intervals import CONFIDENCE
 from polobench.core.result import RunResult
 
 LEVEL = 0.05

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polobench.analysis.columns import columns
-from polobench.analysis.statistics import Array, bootstrap_band
+from polobench.analysis.statistics.intervals import Array, bootstrap_band
 from polobench.core.result import RunResult
 
 GRID_POINTS = 121

@@ -13,8 +13,8 @@ import pandas as pd
 
 from polobench.analysis.collection import Collection, OnProgress, budget_text, collect
 from polobench.core.budget import LedgerTotals
-from polobench.core.checks import TIMES
 from polobench.core.result import RunResult
+from polobench.store.validation import TIMES
 
 LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
 _PLAIN = ("kind", "method", "label", "task", "seed", "device")

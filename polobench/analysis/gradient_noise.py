@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.statistics import Interval, jackknife_interval
+from polobench.analysis.statistics.intervals import Interval, jackknife_interval
 from polobench.core.gradient_noise import Batches, noise_scale
 from polobench.core.result import RunResult
 

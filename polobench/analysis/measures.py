@@ -30,7 +30,7 @@ from polobench.analysis.reliability import (
     short_term_risk,
     sustained,
 )
-from polobench.analysis.statistics import Array
+from polobench.analysis.statistics.intervals import Array
 from polobench.core.gradient_noise import Batches
 from polobench.core.result import RunResult
 

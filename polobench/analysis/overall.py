@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polobench.analysis.aggregates import (
+from polobench.analysis.collection import Collection
+from polobench.analysis.frame import solved
+from polobench.analysis.statistics.aggregates import (
     Estimate,
     aggregates,
     iqm,
@@ -16,9 +18,7 @@ from polobench.analysis.aggregates import (
     optimality_gap,
     tail_score,
 )
-from polobench.analysis.collection import Collection
-from polobench.analysis.frame import solved
-from polobench.analysis.statistics import Array, Interval, wilson_interval
+from polobench.analysis.statistics.intervals import Array, Interval, wilson_interval
 from polobench.core.result import RunResult
 
 CONTROL, LANGUAGE = "control", "language"

@@ -12,10 +12,10 @@ import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.snapshots import snapshot
-from polobench.analysis.statistics import Array, Interval, clustered_intervals
+from polobench.analysis.statistics.intervals import Array, Interval, clustered_intervals
 from polobench.core.budget import LARGEST
-from polobench.core.checks import PAIR_LOG_PROBS, PAIR_SETS
 from polobench.core.result import RunResult
+from polobench.store.validation import PAIR_LOG_PROBS, PAIR_SETS
 
 
 @dataclass(frozen=True)

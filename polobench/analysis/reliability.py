@@ -18,7 +18,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from polobench.analysis.columns import columns
-from polobench.analysis.statistics import Array
+from polobench.analysis.statistics.intervals import Array
 from polobench.core.result import RunResult
 
 TAIL = 0.25

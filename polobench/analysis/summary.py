@@ -11,9 +11,9 @@ import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import LEDGER, reached, samples_per_second, solved
-from polobench.analysis.statistics import Interval, mean_interval, median_time_to_target, wilson_interval
-from polobench.core.checks import ROUND_SECONDS
+from polobench.analysis.statistics.intervals import Interval, mean_interval, median_time_to_target, wilson_interval
 from polobench.core.result import STATUSES, RunResult
+from polobench.store.validation import ROUND_SECONDS
 
 
 @dataclass(frozen=True)

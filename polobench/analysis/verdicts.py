@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from polobench.analysis.claims import Claim, Claims, Column
-from polobench.analysis.hypothesis import (
+from polobench.analysis.measures import MEASURES, Measure, Observations, Place
+from polobench.analysis.statistics.hypothesis import (
     Comparison,
     Strata,
     compare,
@@ -29,8 +30,7 @@ from polobench.analysis.hypothesis import (
     smallest_p,
     stratified_mean_interval,
 )
-from polobench.analysis.measures import MEASURES, Measure, Observations, Place
-from polobench.analysis.statistics import Array, Interval, wilson_interval
+from polobench.analysis.statistics.intervals import Array, Interval, wilson_interval
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 NOT_MEASURED, NOT_TESTABLE = "not measured", "not testable here"

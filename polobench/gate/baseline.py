@@ -19,7 +19,7 @@ from polobench.core.result import RunResult, utc_now
 from polobench.gate.journal import Entry, append_entry, read_journal
 from polobench.gate.matching import cells_by_arm
 from polobench.gate.reading import commits_of, read_whole, studies_of
-from polobench.harness.store import Store
+from polobench.store.folder import Store
 
 LOG_NAME = "log.jsonl"
 _LISTS = ("commits", "studies")

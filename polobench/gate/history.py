@@ -17,7 +17,7 @@ import pandas as pd
 
 from polobench.analysis.collection import Arm, collect
 from polobench.analysis.frame import table_of
-from polobench.analysis.statistics import mean_interval
+from polobench.analysis.statistics.intervals import mean_interval
 from polobench.analysis.summary import throughputs
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult

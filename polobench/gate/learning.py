@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from polobench.analysis.collection import Arm
-from polobench.analysis.hypothesis import holm
 from polobench.analysis.reliability import area_under_curve, scores
-from polobench.analysis.statistics import Array
+from polobench.analysis.statistics.hypothesis import holm
+from polobench.analysis.statistics.intervals import Array
+from polobench.analysis.statistics.permutation import Shift, runs_needed, shift_of, smallest_p
 from polobench.core.result import RunResult
 from polobench.gate.matching import Cells, Pair
-from polobench.gate.permutation import Shift, runs_needed, shift_of, smallest_p
 
 LEVEL = 0.002
 LEAST_RUNS = 2

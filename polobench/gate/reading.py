@@ -7,7 +7,7 @@ from pathlib import Path
 
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
-from polobench.harness.store import Store
+from polobench.store.folder import Store
 
 
 def read_whole(folder: Path) -> list[RunResult]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.statistics import CONCLUSIVE_SEEDS
+from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import ArmSummary
 from polobench.core.result import RunResult
 from polobench.report.text import Clean, decimals_for, ends, escape, number, share

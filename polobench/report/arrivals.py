@@ -13,11 +13,16 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from polobench.analysis.collection import Arm
 from polobench.analysis.frame import reached, table_of
-from polobench.analysis.statistics import Interval
-from polobench.analysis.survival import TimeToTarget, restricted_mean, restricted_mean_interval, time_to_target
+from polobench.analysis.statistics.intervals import Interval
+from polobench.analysis.statistics.survival import (
+    TimeToTarget,
+    restricted_mean,
+    restricted_mean_interval,
+    time_to_target,
+)
 from polobench.core.result import RunResult
-from polobench.report.panels import MOST_COMPARED, Drawn, Panel
-from polobench.report.style import Look, grid_of_axes, label_first_column, legend, name_panel, save, thousands
+from polobench.report.draw.panels import MOST_COMPARED, Drawn, Panel
+from polobench.report.draw.style import Look, grid_of_axes, label_first_column, legend, name_panel, save, thousands
 from polobench.report.tables import TextTable, arm_columns
 from polobench.report.text import ends, escape, number
 

@@ -22,7 +22,7 @@ from polobench.analysis.article import (
 )
 from polobench.analysis.collection import Collection
 from polobench.analysis.frame import table_of
-from polobench.analysis.statistics import Array
+from polobench.analysis.statistics.intervals import Array
 from polobench.report.answers import SMOKE
 from polobench.report.tables import TextTable, arm_columns
 from polobench.report.text import NOTHING, decimals_for, ends, escape, number, significant

@@ -8,8 +8,8 @@ from polobench.analysis.claims import Claims, load_claims
 from polobench.analysis.collection import Collection
 from polobench.analysis.summary import ArmSummary, comparisons
 from polobench.report.arrivals import Arrival, arrivals_of
+from polobench.report.draw.panels import panels
 from polobench.report.overall import Groups, groups_of
-from polobench.report.panels import panels
 from polobench.report.verdicts import Verdicts
 
 

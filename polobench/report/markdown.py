@@ -13,11 +13,12 @@ from polobench.analysis.frame import frame
 from polobench.analysis.summary import comparisons, losses, throughputs
 from polobench.core.errors import UsageError
 from polobench.report import article, language
-from polobench.report.aggregate_figures import IMPROVEMENT_CAPTION, PROFILE_CAPTION
 from polobench.report.answers import SMOKE, caveats, is_smoke
 from polobench.report.arrivals import TIME_CAPTION, arrival_frame, arrival_table
-from polobench.report.cost_figures import COST_CAPTION
-from polobench.report.figures import draw_all
+from polobench.report.draw.aggregate import IMPROVEMENT_CAPTION, PROFILE_CAPTION
+from polobench.report.draw.cost import COST_CAPTION
+from polobench.report.draw.figures import draw_all
+from polobench.report.draw.panels import Drawn
 from polobench.report.findings import Findings
 from polobench.report.gradient_noise import NOISE_CAPTION, noise_frame, noise_section
 from polobench.report.origins import (
@@ -27,7 +28,6 @@ from polobench.report.origins import (
     what_was_run,
 )
 from polobench.report.overall import Groups, overall_answer, overall_frame, overall_section
-from polobench.report.panels import Drawn
 from polobench.report.tables import (
     comparison_frame,
     comparison_text_table,

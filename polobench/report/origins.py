@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.core.checks import KINDS
 from polobench.core.result import RunResult
 from polobench.report.tables import TextTable
 from polobench.report.text import NOTHING, escape, runs_of
+from polobench.store.validation import KINDS
 
 _SHOWN = ("commit", "os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
 _OF_THE_STUDY = ("code_hash", "study", "smoke")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from polobench.analysis.aggregates import Estimate
 from polobench.analysis.collection import Collection
-from polobench.analysis.coverage import IQM, MEAN_OF_TASKS, coverage_note
 from polobench.analysis.frame import table_of
 from polobench.analysis.overall import Comparable, Overall, comparables, overall
-from polobench.analysis.statistics import CONCLUSIVE_SEEDS
+from polobench.analysis.statistics.aggregates import Estimate
+from polobench.analysis.statistics.coverage import IQM, MEAN_OF_TASKS, coverage_note
+from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.report.tables import TextTable
 from polobench.report.text import escape, number, sentence, share
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.contrasts import Contrast, against_best
-from polobench.analysis.coverage import coverage_note
 from polobench.analysis.frame import table_of
-from polobench.analysis.statistics import CONCLUSIVE_SEEDS
+from polobench.analysis.statistics.coverage import coverage_note
+from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import ArmSummary
 from polobench.report.answers import answer, arm_name, is_smoke
 from polobench.report.tables import TextTable, arm_columns, comparison_text_table

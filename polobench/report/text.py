@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from polobench.analysis.statistics import Interval
+from polobench.analysis.statistics.intervals import Interval
 from polobench.core.text import printable
 
 NOTHING = "–"

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from polobench.analysis.statistics import STUDENT, Interval
-from polobench.report.panels import MOST_NAMED, Drawn
-from polobench.report.style import (
+from polobench.analysis.statistics.intervals import STUDENT, Interval
+from polobench.report.draw.panels import MOST_NAMED, Drawn
+from polobench.report.draw.style import (
     Look,
     grid_of_axes,
     label_first_column,

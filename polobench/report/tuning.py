@@ -1,6 +1,6 @@
 """What it cost to find the tuned values that a store's arms ran with: the trials, which ship with the package.
 
-`methods/tuning_trials.csv` is the tuning.csv of `polobench tune`, a row a trial; `table` in harness/tuning.py names its
+`methods/tuning_trials.csv` is the tuning.csv of `polobench tune`, a row a trial; `table` in run/tuning.py names its
 columns.
 """
 

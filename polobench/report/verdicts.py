@@ -11,7 +11,7 @@ from polobench.analysis.claims import Claims
 from polobench.analysis.collection import Collection
 from polobench.analysis.frame import table_of
 from polobench.analysis.measures import MEASURES, Measure, Observations, Place
-from polobench.analysis.statistics import Interval
+from polobench.analysis.statistics.intervals import Interval
 from polobench.analysis.verdicts import (
     CONTRADICTED,
     NOT_MEASURED,

@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 from polobench.core.budget import Budget, BudgetExhausted, Ledger
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.recorder import Update
-from polobench.core.registry import make
 from polobench.core.result import RunResult
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
-from polobench.harness.store import Store
+from polobench.registry import make
+from polobench.store.folder import Store
 from polobench.testing.shared_state import watched_state
 from polobench.testing.use import task_of
 

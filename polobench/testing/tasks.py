@@ -9,10 +9,10 @@ from functools import cache
 from typing import ClassVar
 
 from polobench.core.budget import BudgetExhausted
-from polobench.core.checks import problem
 from polobench.core.provenance import code_hash
 from polobench.core.result import RunResult
 from polobench.core.task import Task
+from polobench.store.validation import problem
 from polobench.testing.rollouts import check_episodes, check_mask, check_readable, check_shapes, differing, ends
 from polobench.testing.use import CALLS, EVALUATION_SEED, GROUPS, SIZE, Use, bound, in_a_run, task_of
 

@@ -13,10 +13,10 @@ from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import Policy, unmetered
-from polobench.core.registry import find_task
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Evaluation, Task
+from polobench.registry import find_task
 from polobench.testing.shared_state import watched_state
 
 BATCH, STEPS, GROUPS, SIZE = 4, 16, 3, 2

@@ -1,0 +1,162 @@
+"""`polobench ab`: single iterations of two commits, a pair at a time in an order drawn anew, on one machine.
+
+A cell is measured in blocks: in each, both commits open it in processes of their own and take pairs of iterations, so
+that whatever slows the machine slows both. Who is faster, and how sure that is, says `polobench/ab/speed.py`.
+
+On the cpu, where CPU seconds are counted, the two iterations of a pair share a core, drawn anew each block: the kernel
+gives each a few milliseconds in turn, so that both meet the same machine even while others use it. With a load of 7 on
+two cores, log ratios of PPO's iterations of half a second differ by 0.01 to 0.03 (standard deviation); where whole
+iterations take turns, by 0.10 to 0.15. On other devices, and where a process cannot be bound to a core, whole
+iterations take turns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from polobench.ab.processes import OpenBoth, Timing, Worker, WorkerFailed, Workers, cores_for
+from polobench.ab.sides import Side
+from polobench.core.errors import UsageError, unknown
+from polobench.run.study import Cell, load_study
+
+BLOCKS = 3
+LEAST_PAIRS, MOST_PAIRS = 2, 40  # a block
+WARMUP_PAIRS = 1
+PARTS = ("iteration", "rollout", "update")
+
+
+Pair = tuple[Timing, Timing]  # base, head
+
+
+@dataclass
+class Measured:
+    """A cell's pairs by block; and, where a side could not run it, why, one line (base, head)."""
+
+    cell: Cell
+    blocks: list[list[Pair]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=lambda: ["", ""])
+
+    @property
+    def clock(self) -> str:
+        return "CPU" if self.cell.device == "cpu" else "wall"
+
+    def seconds(self, part: str) -> list[list[list[float]]]:
+        """`[blocks][pairs][2]` the base's and the head's seconds of one of `PARTS`."""
+        return [[[getattr(timing, part) for timing in pair] for pair in block] for block in self.blocks]
+
+
+def load_cells(path: Path, head: Side, methods: Sequence[str] = (), tasks: Sequence[str] = ()) -> list[Cell]:
+    """The throughput cells of the head's study; where methods (or labels) or tasks are named, of these alone.
+
+    Raises:
+        UsageError: no such study, no such name in its throughput cells, or none of them is left.
+    """
+    own = head.root / (path if path.suffix else Path("studies") / f"{path}.toml")
+    cells = [cell for cell in load_study(own if own.exists() else path).cells if cell.kind == "throughput"]
+    for kind, wanted, allowed in (
+        ("method", methods, {name for cell in cells for name in (cell.label, cell.method)}),
+        ("task", tasks, {cell.task for cell in cells}),
+    ):
+        for name in wanted:
+            if name not in allowed:
+                raise unknown(f"{kind} of the throughput cells of study {str(path)!r}:", name, allowed)
+    if methods:
+        cells = [cell for cell in cells if {cell.label, cell.method} & set(methods)]
+    if tasks:
+        cells = [cell for cell in cells if cell.task in tasks]
+    if not cells:
+        raise UsageError(f"study {str(path)!r} has no such throughput cells (a [[grid]] asks: throughput_rounds = 20)")
+    return cells
+
+
+def measure(
+    open_both: OpenBoth, cells: Sequence[Cell], seconds: float, seed: int, moved: Callable[[float], object]
+) -> list[Measured]:
+    """Time every cell on both sides.
+
+    Args:
+        open_both: opens a cell on the base and on the head, as `servers` gives it.
+        seconds: a cell, the start of its processes included.
+        seed: of the orders in which the two take their iterations.
+        moved: told the share of all cells that is done.
+    """
+    order, found = np.random.default_rng(seed), []
+    for number, cell in enumerate(cells):
+        show = partial(_tell, moved, number, len(cells))
+        found.append(measure_cell(cell, partial(open_both, cell), seconds, order, show))
+    return found
+
+
+def _tell(moved: Callable[[float], object], before: int, count: int, share: float) -> None:
+    moved((before + min(1.0, share)) / count)
+
+
+def measure_cell(
+    cell: Cell,
+    open_both: Callable[[np.random.Generator], Workers],
+    seconds: float,
+    order: np.random.Generator,
+    moved: Callable[[float], object],
+    clock: Callable[[], float] = time.monotonic,
+) -> Measured:
+    """Time one cell in up to `BLOCKS` blocks; from two on, fewer where the time would not hold another.
+
+    Args:
+        open_both: starts a worker of the base and one of the head.
+        order: draws what is left to chance.
+    """
+    found, began, shortest = Measured(cell), clock(), 0.0
+    end = began + seconds
+    with ExitStack() as stack:
+        following = open_both(order)
+        for left in range(BLOCKS, 0, -1):
+            started, workers = clock(), tuple(stack.enter_context(closing(worker)) for worker in following)
+            if any(found.problems) or (len(found.blocks) > 1 and started + shortest > end):
+                break
+            if left > 1:
+                following = open_both(order)  # they get ready meanwhile
+            block: list[Pair] = []
+            for pair in _pairs(workers, order, bool(cores_for(cell)), found.problems):
+                block.append(pair)
+                moved((clock() - began) / seconds)
+                if len(block) == LEAST_PAIRS:
+                    shortest = clock() - started
+                late = clock() >= started + (end - started) / left
+                if len(block) >= MOST_PAIRS or (late and len(block) >= LEAST_PAIRS):
+                    break
+            found.blocks.append(block)
+            for worker in workers:
+                worker.close()
+    return found
+
+
+def _pairs(workers: Sequence[Worker], order: np.random.Generator, at_once: bool, problems: list[str]) -> Iterator[Pair]:
+    """Pairs of iterations, until a worker fails; then its reason stands in `problems`."""
+    for side, worker in enumerate(workers):
+        try:
+            worker.ready()
+        except WorkerFailed as error:
+            problems[side] = str(error)
+    for taken in count():
+        if any(problems):
+            return
+        timings: dict[int, Timing] = {}
+        turns = order.permutation(2).tolist()
+        for group in [turns] if at_once else [[side] for side in turns]:
+            for side in group:
+                workers[side].begin()
+            for side in group:
+                try:
+                    timings[side] = workers[side].timing()
+                except WorkerFailed as error:  # the other still takes its turn: it may fail alike
+                    problems[side] = str(error)
+        if taken >= WARMUP_PAIRS and len(timings) == 2:
+            yield timings[0], timings[1]

@@ -1,0 +1,220 @@
+"""How noisy a method's gradient is at a policy that stays as it is, over equal batches.
+
+The method's own `learn` runs, on a task that gives it the fixed policy in place of a fresh one. That policy notes the
+actor's gradient where an optimizer would follow it (`Policy.gradient_step`, or `Policy.actor_gradient` of a method that
+goes its own way), and does not move; its critic is fitted as always. The gradient is the raw one, before it is clipped
+or an optimizer or a Fisher matrix has turned it.
+
+- An update's gradient is the mean over its gradient steps, weighted by their rows. Since the policy does not move,
+  every epoch repeats the first (up to what is standardised over minibatches), and every ratio is 1.
+- A batch is as many updates as reach the asked-for samples, its gradient the mean over them, as it would be of one
+  larger update. An update that took no samples repeats the one before and is left out.
+- The first batches, `WARMUP_BATCHES` times the samples of one, only fit the critic (and the scale of the rewards).
+- The run began with the fixed policy, so that is the reference of methods that have one.
+
+core/gradient_noise.py has the formulas and their source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polobench.cells.noise_plan import LEAST_BATCHES, WARMUP_BATCHES, NoisePlan
+from polobench.cells.stored_policies import FixedPolicy, on_policies
+from polobench.core.budget import BudgetExhausted, Ledger
+from polobench.core.device import PeakMemory, warm_up
+from polobench.core.errors import PoloError, Unavailable
+from polobench.core.gradient_noise import Batches
+from polobench.core.method import ForeignMethod, Method
+from polobench.core.policy import Policy
+from polobench.core.recorder import Diverged, Progress
+from polobench.core.seeding import SeedAxes, isolated
+from polobench.core.task import Task
+
+Hear = Callable[[Tensor, int], None]
+
+
+class _Held(Policy):
+    """Stands before a policy's class: the actor stays as it is, and `hear` is told its gradients and their rows."""
+
+    hear: Hear
+
+    def _gradients_complete(self, rows: int) -> None:
+        parameters = self.actor_parameters
+        if all(parameter.grad is None for parameter in parameters):
+            return  # a step of the critic alone
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        self.hear(torch.cat([gradient.flatten() for gradient in found]), rows)
+        for parameter in parameters:
+            parameter.grad = None  # which optimizers pass over
+
+    def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
+        """None to follow: a method that would turn it into a step (by a Fisher matrix, say) need not."""
+        gradient = super().actor_gradient(objective, rows)
+        self.hear(gradient, rows)
+        return torch.zeros_like(gradient)
+
+    def set_actor_vector(self, vector: Tensor) -> None: ...
+
+    def absorb(self, observations: Tensor) -> None: ...
+
+    def refresh_statistics(self) -> None: ...
+
+
+def hold(policy: Policy, hear: Hear) -> None:
+    """Keep the policy's actor and statistics as they are from now on."""
+    members = {"hear": staticmethod(hear)}
+    held = type(f"Held{type(policy).__name__}", (_Held, type(policy)), members)
+    policy.__class__ = cast(Any, held)
+
+
+class _Ear:
+    """Adds up the gradients of one update."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._rows = 0
+
+    def hear(self, gradient: Tensor, rows: int) -> None:
+        weighted = rows * gradient.detach().float().cpu()
+        self._sum = weighted if self._sum is None else self._sum + weighted
+        self._rows += rows
+
+    def take(self) -> Tensor | None:
+        """The mean `[n]` over what was heard since the last call, weighted by rows; None if nothing was."""
+        found = None if self._sum is None else self._sum / self._rows
+        self._sum, self._rows = None, 0
+        return found
+
+
+def measure(
+    method: Method,
+    fixed: FixedPolicy,
+    plan: NoisePlan,
+    seed: int,
+    ledger: Ledger,
+    memory: PeakMemory,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Any]:
+    """The batches and what follows from them; keys in docs/results-format.md.
+
+    Args:
+        ledger: its budget may end the measurement early, with fewer batches.
+        memory: sampled at updates.
+
+    Raises:
+        Unavailable: the method's gradients do not pass through the policy.
+        PoloError: the budget held too few batches, or the method moved the policy all the same.
+        Diverged: a gradient is not finite.
+        RunTimeout: as the ledger.
+    """
+    if isinstance(method, ForeignMethod):
+        raise Unavailable(f"method {method.name!r} owns its loop, so its gradients cannot be seen")
+    rng, ear = SeedAxes(seed), _Ear()
+    before: list[tuple[Policy, list[Tensor]]] = []
+
+    def on_policy(policy: Policy) -> None:
+        hold(policy, ear.hear)
+        before.append((policy, [tensor.clone() for tensor in _fixed_tensors(policy)]))
+
+    with isolated(rng, method.threads):
+        warm_up(method.device)
+        with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
+            on_policies(task, fixed.load_into)
+            ledger.clock.start()
+            updates = _updates(method, task, rng, ear, memory)
+            batches = _batches(_shown(updates, ledger, plan, on_progress), plan.samples)
+            warmup, found = _counted(batches, plan)
+            ledger.clock.stop()
+    for policy, tensors in before:
+        if not all(map(torch.equal, tensors, _fixed_tensors(policy))):
+            raise PoloError(f"method {method.name!r} moved the policy by other ways than the policy's own")
+    if len(found) < LEAST_BATCHES:
+        raise PoloError(f"the budget held {len(found)} of {plan.batches} batches (needed: {LEAST_BATCHES} at least)")
+    return {"warmup_samples": warmup} | _summary(found, plan)
+
+
+def _fixed_tensors(policy: Policy) -> list[Tensor]:
+    return [*(parameter.detach() for parameter in policy.actor_parameters), *policy.buffers()]
+
+
+def _updates(method: Method, task: Task, rng: SeedAxes, ear: _Ear, memory: PeakMemory) -> Iterator[tuple[Tensor, int]]:
+    """The gradient `[n]` of each update that took samples, and how many, until the budget ends."""
+    counted = 0
+    try:
+        for _ in method.learn(task, rng):
+            task.ledger.count_update()
+            task.ledger.check_time()
+            memory.sample()
+            gradient, taken = ear.take(), task.ledger.samples - counted
+            if gradient is None:
+                raise Unavailable(f"method {method.name!r} asks the policy for no gradient, so there is none to see")
+            if not bool(torch.isfinite(gradient).all()):
+                raise Diverged(f"the gradient is not finite after {task.ledger.samples} samples")
+            if taken:
+                counted += taken
+                yield gradient, taken
+    except BudgetExhausted:
+        return
+
+
+def _shown(
+    updates: Iterator[tuple[Tensor, int]], ledger: Ledger, plan: NoisePlan, show: Callable[[Progress], None]
+) -> Iterator[tuple[Tensor, int]]:
+    for update in updates:
+        show(Progress(min(1.0, ledger.samples / plan.planned_samples), ledger.samples, None))
+        yield update
+
+
+def _batches(updates: Iterator[tuple[Tensor, int]], samples: int) -> Iterator[tuple[Tensor, int]]:
+    """Mean gradient `[n]` and samples of as many updates as reach `samples`; a last one that does not is dropped."""
+    total: Tensor | None = None
+    count, taken = 0, 0
+    for gradient, of_update in updates:
+        total = gradient if total is None else total + gradient
+        count, taken = count + 1, taken + of_update
+        if taken >= samples:
+            yield total / count, taken
+            total, count, taken = None, 0, 0
+
+
+def _counted(batches: Iterator[tuple[Tensor, int]], plan: NoisePlan) -> tuple[int, list[tuple[Tensor, int]]]:
+    """The samples of the warm-up, and the batches after it."""
+    warmup = 0
+    found: list[tuple[Tensor, int]] = []
+    for gradient, taken in batches:
+        if warmup < WARMUP_BATCHES * plan.samples:
+            warmup += taken
+            continue
+        found.append((gradient, taken))
+        if len(found) == plan.batches:
+            break
+    return warmup, found
+
+
+def _summary(found: list[tuple[Tensor, int]], plan: NoisePlan) -> dict[str, Any]:
+    gradients = torch.stack([gradient for gradient, _ in found]).double()
+    gram = (gradients @ gradients.T).numpy()
+    squared_norms, taken = gram.diagonal(), np.array([count for _, count in found], dtype=np.float64)
+    batches = Batches(squared_norms, gram.sum(1) - squared_norms, taken, plan.samples)
+    signal, trace = batches.signal_and_trace
+    lengths = np.sqrt(squared_norms)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines = (gram / np.outer(lengths, lengths))[np.triu_indices(len(found), 1)]
+    return {
+        "batches": len(found),
+        "batch_samples": [count for _, count in found],
+        "squared_norms": squared_norms.tolist(),
+        "products": batches.products.tolist(),
+        "signal": signal,
+        "trace": trace,
+        "snr": batches.snr,
+        "noise_scale": batches.noise_scale,
+        "mean_cosine": float(cosines.mean()),
+    }

@@ -1,0 +1,146 @@
+"""Stored batches on which one update of a method is repeated: a safetensors file a task, with a rollout for each verb.
+
+    python -m polobench.cells.stored_batches studies/batches CartPole-v1 sort-digits
+
+samples TASK.safetensors from the policy before any update, on a tuning seed. In control a time limit of
+`STEPS_TO_TRUNCATION` steps cuts some of the episodes, so that a batch holds both ends, terminated and truncated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from polobench.cells.stored_policies import file_name, make_files
+from polobench.core.budget import Budget, Ledger
+from polobench.core.errors import UsageError, first_line
+from polobench.core.policy import Policy
+from polobench.core.rollout import Rollout
+from polobench.core.seeding import SeedAxes, isolated
+from polobench.core.task import Task
+from polobench.registry import find_task, make
+from polobench.tasks.control import ControlTask
+
+COMMAND = "python -m polobench.cells.stored_batches"
+FOLDER = "studies/batches"
+SEED = 1000
+VERBS = ("fragments", "episodes")
+GROUPS, GROUP_SIZE = 8, 4
+ROWS, STEPS = 8, 64
+STEPS_TO_TRUNCATION = 30
+_ABOUT = "polobench"
+
+
+@dataclass(frozen=True)
+class FixedBatch:
+    """A task's stored rollouts by verb, and the SHA-256 of their file."""
+
+    rollouts: Mapping[str, Rollout]
+    sha256: str
+
+
+def path_of(folder: Path | str, task: str) -> Path:
+    """Where the batch of this task lies."""
+    return Path(folder) / f"{file_name(task)}.safetensors"
+
+
+def find_batch(folder: Path | str, task: str) -> FixedBatch:
+    """The stored batch of a task.
+
+    Raises:
+        UsageError: there is no such file, or it is none that this module has written for this task.
+    """
+    path = path_of(folder, task)
+    try:
+        content = path.read_bytes()
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[_ABOUT])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+        named, independent = about["task"], bool(about["rows_independent"])
+        rollouts = {verb: _rollout(verb, tensors, independent) for verb in VERBS}
+    except FileNotFoundError:
+        said = f"no fixed batch at {str(path)!r} (`{COMMAND} {folder} {task}` makes it)"
+        raise UsageError(said) from None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{str(path)!r} is no fixed batch: {first_line(error)}") from error
+    if named != task:
+        raise UsageError(f"{str(path)!r} is the fixed batch of {named!r}, not of {task!r}")
+    return FixedBatch(rollouts, hashlib.sha256(content).hexdigest())
+
+
+def _rollout(verb: str, tensors: Mapping[str, Tensor], rows_independent: bool) -> Rollout:
+    prefix = f"{verb}."
+    columns: dict[str, Any] = {
+        name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+    }
+    return Rollout(**columns, rows_independent=rows_independent)
+
+
+def make_batch(task_name: str, folder: Path) -> Path:
+    """Sample a task's batch and write it.
+
+    Raises:
+        UsageError: the folder cannot be written to, or no group of the batch has a ranking.
+        Unavailable: the task is not available here.
+    """
+    method = make("reinforce", _with_early_cuts(find_task(task_name)), baseline="batch_mean")
+    rng, ledger = SeedAxes(SEED), Ledger(Budget(updates=1))
+    policies: list[Policy] = []
+    with (
+        isolated(rng, method.threads),
+        closing(method.task.bind(rng, ledger, torch.device("cpu"), policies.append)) as task,
+    ):
+        policy = task.make_policy(method.hp, critic=False)
+        rollouts = {
+            "fragments": task.fragments(policy, ROWS, STEPS),
+            "episodes": task.episodes(policy, GROUPS, GROUP_SIZE),
+        }
+    if not rollouts["episodes"].has_ranking:
+        raise UsageError(f"task {task_name!r}: every group of the batch has equal returns")
+    about = {"task": task_name, "seed": SEED, "rows_independent": rollouts["episodes"].rows_independent}
+    about["commit"] = method.provenance()["commit"]
+    path = path_of(folder, task_name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(save(_tensors(rollouts), {_ABOUT: json.dumps(about, sort_keys=True)}))
+    except OSError as error:
+        raise UsageError(f"folder {str(folder)!r} cannot be written to: {error.strerror}") from error
+    return path
+
+
+def _with_early_cuts(task: Task) -> Task:
+    """The same environment under a time limit that some episodes reach; a language task as it is."""
+    if not isinstance(task, ControlTask):
+        return task
+    return ControlTask(
+        task.name,
+        lambda: gymnasium.make(task.name, max_episode_steps=STEPS_TO_TRUNCATION),
+        floor=task.floor,
+        target=task.target,
+    )
+
+
+def _tensors(rollouts: Mapping[str, Rollout]) -> dict[str, Tensor]:
+    columns = {verb: [(item.name, getattr(rollout, item.name)) for item in fields(rollout)] for verb, rollout in
+               rollouts.items()}  # fmt: skip
+    return {
+        f"{verb}.{name}": value.contiguous().clone()
+        for verb, pairs in columns.items()
+        for name, value in pairs
+        if isinstance(value, Tensor)
+    }
+
+
+if __name__ == "__main__":
+    make_files(COMMAND, lambda task, folder: [make_batch(task, folder)])

@@ -1,0 +1,112 @@
+"""What a method's scores cost: the final score over seconds of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from polobench.analysis.statistics.intervals import Array, mean_interval
+from polobench.core.result import RunResult
+from polobench.report.draw.panels import MOST_NAMED, Drawn, Panel
+from polobench.report.draw.placing import Spot, place_labels
+from polobench.report.draw.style import (
+    LARGEST_DRAWN,
+    Look,
+    grid_of_axes,
+    name_panel,
+    save,
+    short,
+)
+
+COST_CAPTION = (
+    "Cost against score: small dots are runs, a large one is the mean score of a method at its median cost, with the "
+    "95 % Student's t interval of that mean over its n runs, failed ones included, at the floor. Cost is in "
+    "seconds of training for 1,000 samples, evaluation excluded: of the CPU for runs on it, else of the wall where "
+    f"they ran alone. Tasks without a target show the return; those of more than {MOST_NAMED} methods are left out."
+)
+_COLUMNS = 3
+_SIZE = (4.6, 3.5)
+_BAR_MARKS = 20
+_LEAST_RATIO = 5.0  # of the ends of the axis of costs: two of 1, 2, 5, 10 lie between them wherever they are
+
+
+def costs(panel: Panel, runs: Sequence[RunResult]) -> tuple[Array, Array]:
+    """Seconds for 1,000 samples and final score (or return) of each run, `[n]`; a cost is NaN where nothing ran."""
+    axis = _axis(panel)
+    seconds = np.array([getattr(run.ledger, axis) for run in runs], np.float64)
+    samples = np.array([run.ledger.samples for run in runs], np.float64)
+    cost = np.divide(1000 * seconds, samples, out=np.full(len(runs), math.nan), where=(samples > 0) & (seconds > 0))
+    scored = has_target(panel)
+    scores = [run.final_score if scored else run.final_return for run in runs]
+    return cost, np.array(scores, np.float64)
+
+
+def _axis(panel: Panel) -> str:
+    """The CPU's seconds say nothing of an accelerator's."""
+    return "cpu_seconds" if panel.device == "cpu" else panel.seconds
+
+
+def has_target(panel: Panel) -> bool:
+    """Whether every run of the panel has a score."""
+    return all(run.final_score is not None for _, runs in panel.arms for run in runs)
+
+
+def has_costs(panel: Panel) -> bool:
+    """Whether a method of the panel can be drawn, and their names can be read."""
+    return len(panel.arms) <= MOST_NAMED and any(_is_drawable(*costs(panel, runs)) for _, runs in panel.arms)
+
+
+def _is_drawable(cost: Array, score: Array) -> bool:
+    return bool(np.isfinite(cost).any()) and bool((np.abs(score) < LARGEST_DRAWN).all())
+
+
+def draw_costs(page: Sequence[Panel], number_of_page: int, look: Mapping[str, Look], folder: Path) -> Drawn:
+    """One page of panels, each with dots for the runs and for the mean of each method, labelled directly."""
+    figure, axes = grid_of_axes(len(page), _COLUMNS, _SIZE)
+    for ax, panel in zip(axes, page, strict=True):
+        spots = []
+        for arm, runs in panel.arms:
+            cost, score = costs(panel, runs)
+            if _is_drawable(cost, score):
+                spots.append(_draw_arm(ax, cost, score, arm.label, look[arm.label]))
+        _finish(ax, panel)
+        place_labels(ax, spots, _SIZE)
+    path = save(figure, folder / f"cost_{number_of_page}.png")
+    return Drawn(path, "cost", "Cost against score")
+
+
+def _draw_arm(ax: Axes, cost: Array, score: Array, label: str, look: Look) -> Spot:
+    ink = float(np.clip(10 / len(cost), 0.08, 0.4))
+    ax.plot(cost, score, marker="o", color=look.colour, markersize=4, alpha=ink, linestyle="none", markeredgewidth=0)
+    middle, mean = float(np.nanmedian(cost)), float(score.mean())
+    interval = mean_interval(score.tolist())
+    marks = np.column_stack([cost, score])
+    if not math.isnan(interval.low):
+        bar = np.linspace(interval.low, interval.high, _BAR_MARKS)
+        marks = np.vstack([marks, np.column_stack([np.full(_BAR_MARKS, middle), bar])])
+        ax.vlines(middle, interval.low, interval.high, color=look.colour, linewidth=2.2, zorder=4)
+    ax.plot(
+        middle, mean, marker="o", color=look.colour, markersize=9, linestyle="none", markeredgecolor="white", zorder=5
+    )
+    return Spot(middle, mean, short(label), look.colour, marks[np.isfinite(marks).all(axis=1)])
+
+
+def _finish(ax: Axes, panel: Panel) -> None:
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    beyond = max(1.5, math.sqrt(_LEAST_RATIO * low / high))
+    low, high = ax.set_xlim(low / beyond, high * beyond)
+    ax.margins(y=0.12)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    name_panel(ax, panel.title)
+    clock = "CPU" if _axis(panel) == "cpu_seconds" else "wall"
+    ax.set_xlabel(f"{clock} seconds for 1,000 samples")
+    ax.set_ylabel("final score (0 = floor, 1 = target)" if has_target(panel) else "final held-out return")

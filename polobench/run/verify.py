@@ -1,0 +1,182 @@
+"""Stored learning cells, run again here: which of their digests hold.
+
+A digest is promised for equal code on an equal platform (`provenance.platform_fingerprint`). A difference is a fault
+there and where the code alone changed; on another platform it is none.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from polobench.cells.runner import PreparedCell, prepare, run_cell
+from polobench.core.budget import Budget
+from polobench.core.errors import PoloError, UsageError
+from polobench.core.result import RunResult
+from polobench.run.progress import Display
+from polobench.run.study import Cell
+
+HOLDS, DIFFERS, UNAVAILABLE = "holds", "differs", "unavailable"
+OTHER_PLATFORM, OTHER_CODE, OTHER_TASK = "other platform", "other code", "other task"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came of running one stored cell again.
+
+    Attributes:
+        stored: the cell as the store has it.
+        verdict: "holds", "differs" or "unavailable".
+        beside: what differs between then and now: "other platform", "other code"; or "other task" where both are equal
+            and the id is not: the task's data, model, floor or target changed.
+        first_difference: the number (from 1) of the first update after which the runs differ; None where none does.
+        reason: why the cell is unavailable, or how a run that differs ended.
+    """
+
+    stored: RunResult
+    verdict: str
+    beside: tuple[str, ...] = ()
+    first_difference: int | None = None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """`ppo · CartPole-v1 · seed 3 · cpu`."""
+        return f"{self.stored.label} · {self.stored.task} · seed {self.stored.seed} · {self.stored.device}"
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the digest should hold and does not."""
+        return self.verdict == DIFFERS and OTHER_PLATFORM not in self.beside
+
+    @property
+    def sentence(self) -> str:
+        """`differs from update 3 on (other code)`."""
+        where = ""
+        if self.verdict == DIFFERS:
+            number = self.first_difference
+            where = " in its last evaluation" if number is None else f" from update {number} on"
+        beside = f" ({', '.join(self.beside)})" if self.beside else ""
+        return f"{self.verdict}{where}{beside}" + (f": {self.reason}" if self.reason else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {
+            "cell_id": self.stored.cell_id,
+            "cell": self.name,
+            "verdict": self.verdict,
+            "beside": list(self.beside),
+            "first_difference": self.first_difference,
+            "reason": self.reason,
+            "is_fault": self.is_fault,
+        }
+
+
+def draw(results: Sequence[RunResult], count: int, seed: int) -> list[RunResult]:
+    """Draw learning cells that ended ok and have a digest, without replacement and the same for the same seed.
+
+    Of cells that differ only by code or platform the newest takes part, as in every report.
+
+    Args:
+        results: of a store, with their trails.
+        count: how many; all where there are no more.
+
+    Raises:
+        UsageError: there is none.
+    """
+    newest: dict[str, RunResult] = {}
+    for result in sorted(results, key=lambda item: (item.started_at, item.cell_id)):
+        if result.kind == "learning" and result.status == "ok" and result.digest:
+            newest[repr(_definition(result))] = result
+    if not newest:
+        raise UsageError("the store has no learning cell that ended ok and has a digest, so nothing can be verified")
+    found = sorted(newest.values(), key=lambda item: item.cell_id)
+    return sorted(random.Random(seed).sample(found, min(count, len(found))), key=lambda item: item.cell_id)
+
+
+def _definition(result: RunResult) -> tuple[object, ...]:
+    """What defines a learning cell, code and platform left out."""
+    values = json.dumps([result.hyperparameters, result.budget], sort_keys=True)
+    return result.method, result.label, result.task, result.seed, result.device, values, _threads(result)
+
+
+def _threads(result: RunResult) -> int:
+    threads = result.provenance.get("threads", 1)
+    return threads if isinstance(threads, int) else 1
+
+
+def cell_of(result: RunResult) -> Cell:
+    """The cell that gives this result, every hyper-parameter set by hand.
+
+    Raises:
+        UsageError: its budget is none.
+    """
+    return Cell(
+        method=result.method,
+        label=result.label,
+        task=result.task,
+        seed=result.seed,
+        device=result.device,
+        budget=Budget.of(result.budget),
+        overrides=dict(result.hyperparameters),
+        threads=_threads(result),
+        tuned=False,
+    )
+
+
+def reruns(drawn: Sequence[RunResult], display: Display) -> list[Verification]:
+    """Run the cells again, one after the other in this process.
+
+    Args:
+        drawn: learning cells with their trails.
+        display: hears of every cell that runs.
+    """
+    return [_rerun(result, display) for result in drawn]
+
+
+def _rerun(stored: RunResult, display: Display) -> Verification:
+    try:
+        prepared = prepare(cell_of(stored))
+    except PoloError as error:  # a plug-in that is not installed here, a hyper-parameter that is no more
+        return Verification(stored, UNAVAILABLE, reason=str(error))
+    if prepared.method is None:
+        return Verification(stored, UNAVAILABLE, reason=prepared.unavailable)
+    display.started(prepared.cell)
+    again = run_cell(prepared, on_progress=partial(display.moved, prepared.cell))
+    display.finished(prepared.cell, again)
+    beside = _beside(stored, again, prepared)
+    if again.status == "skipped":
+        return Verification(stored, UNAVAILABLE, beside, reason=again.reason)
+    if again.digest == stored.digest:
+        return Verification(stored, HOLDS, beside)
+    ended = "" if again.status == "ok" else f"it ended {again.status}: {again.reason}"
+    return Verification(stored, DIFFERS, beside, stored.first_difference(again), ended)
+
+
+def _beside(stored: RunResult, again: RunResult, prepared: PreparedCell) -> tuple[str, ...]:
+    changed = [
+        name
+        for name, key in ((OTHER_PLATFORM, "platform_fingerprint"), (OTHER_CODE, "code_hash"))
+        if stored.provenance.get(key) != again.provenance.get(key)
+    ]
+    return tuple(changed) if changed or stored.cell_id == prepared.cell_id else (OTHER_TASK,)
+
+
+def summary(found: Sequence[Verification]) -> str:
+    """`2 of 3 digests hold on this platform, 1 unavailable`."""
+    counts = {verdict: sum(item.verdict == verdict for item in found) for verdict in (HOLDS, DIFFERS, UNAVAILABLE)}
+    others = [f", {counts[verdict]} {verdict}" for verdict in (DIFFERS, UNAVAILABLE) if counts[verdict]]
+    return f"{counts[HOLDS]} of {len(found)} digests hold on this platform" + "".join(others)
+
+
+def complaint(found: Sequence[Verification]) -> str:
+    """How many digests should hold and do not, by what else changed; empty if none."""
+    faults = [item for item in found if item.is_fault]
+    changed = sum(OTHER_CODE in item.beside for item in faults)
+    parts = [f"{len(faults) - changed} with equal code", f"{changed} with other code"]
+    counted = [part for part in parts if not part.startswith("0 ")]
+    return f"digests that differ on the same platform: {', '.join(counted)}" if faults else ""
