@@ -155,5 +155,5 @@ def test_the_documentation_shows_the_kept_figures(simulation: Any) -> None:
 
 
 def test_kept_figures_survive_their_file(simulation: Any) -> None:
-    text = (ROOT / "polobench" / "analysis" / "coverage.toml").read_text("utf-8")
+    text = (ROOT / "polobench" / "analysis" / "statistics" / "coverage.toml").read_text("utf-8")
     assert simulation.as_toml(list(coverages()), KEPT_SIMULATIONS) == text

@@ -346,7 +346,7 @@ def test_a_bad_file_is_one_line(folder: Path, tmp_path: Path, fault: str) -> Non
     good = path_of(folder, "probe-bandit", "trained").read_bytes()
     content = {"damaged": good[:100], "foreign": save({"weight": torch.ones(1)}), "other task": good}
     said = {
-        "missing": r"no fixed policy at .*fixed_policies .* probe-bandit` makes it",
+        "missing": r"no fixed policy at .*stored_policies .* probe-bandit` makes it",
         "damaged": "is no fixed policy",
         "foreign": "is no fixed policy",
         "other task": "not 'trained' of 'probe-delayed-reward'",
