@@ -21,14 +21,13 @@ from polobench.run.progress import Display
 from polobench.run.study import Study, load_study, parse_study
 from polobench.store.folder import Store
 
-QUICK = Path(__file__).parent.parent / "studies" / "quick.toml"
 AD_HOC = ("methods", "tasks", "seeds", "devices", "budget")
 DEFAULTS = {"methods": "random,reinforce,trpo,ppo", "tasks": "CartPole-v1", "seeds": "5", "budget": "40000"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("polobench", "polobench: which cells to run")
-    group.addoption("--study", metavar="FILE", help="take the cells from a study; default studies/quick.toml")
+    group.addoption("--study", metavar="STUDY", help="take the cells from a study file, or one by name; default quick")
     group.addoption("--methods", metavar="A,B", help=f"default {DEFAULTS['methods']}")
     group.addoption("--tasks", metavar="A,B", help=f"default {DEFAULTS['tasks']}")
     group.addoption("--seeds", metavar="SEEDS", help="5 means seeds 0 to 4; 3,7 and 10-19 list seeds; default 5")
@@ -99,7 +98,7 @@ def _plan(config: pytest.Config) -> Study:
     if study and (given or rounds is not None):
         raise UsageError("--study takes the cells from its file (allowed beside it: --store)")
     if study or not (given or rounds is not None):
-        return load_study(study or QUICK, present_devices())
+        return load_study(study or "quick", present_devices())
     text = DEFAULTS | given
     grid: dict[str, Any] = {name: _names(text[name]) for name in ("methods", "tasks", "devices") if name in text}
     grid |= {"seeds": text["seeds"], "budget": _budget(text["budget"])}

@@ -31,7 +31,7 @@ class Fault:
 
     Attributes:
         layer: of the gate that has to see it: a key of `polobench.gate.compare.LAYERS`.
-        label, task: the arm of studies/ci.toml.
+        label, task: the arm of the study `ci`.
         plant: opens the context in which the fault stands.
         change: of the method of a cell, before it runs.
     """

@@ -1,4 +1,4 @@
-"""Pools of real runs of studies/ci.toml, sound or with a planted fault, from which the gate's error rates are drawn.
+"""Pools of real runs of the study `ci`, sound or with a planted fault, from which the gate's error rates are drawn.
 
     python -m benchmarks.gate_runs --seeds 0-59 --jobs 2                     # sound runs, into results/gate/sound
     python -m benchmarks.gate_runs --faults --seeds 60-99 --jobs 2           # every fault, into results/gate/FAULT
@@ -25,7 +25,7 @@ from polobench.cells.runner import prepare, run_cell
 from polobench.run.study import Cell, load_study, parse_seeds
 from polobench.store.folder import Store
 
-STUDY = Path("studies/ci.toml")
+STUDY = "ci"
 FOLDER = Path("results/gate")
 SOUND = "sound"
 

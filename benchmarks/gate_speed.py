@@ -73,7 +73,7 @@ class Trial:
 def main(
     trials: Annotated[int, typer.Option(min=1, help="Of each kind.")] = 40,
     seconds: Annotated[float, typer.Option(min=1, help="A trial.")] = 27,
-    study: Annotated[Path, typer.Option(help="It has the cell.")] = Path("studies/speed.toml"),
+    study: Annotated[Path, typer.Option(help="It has the cell.")] = Path("speed"),
     slowdown: Annotated[float, typer.Option(min=0, help="Of PPO's update, as a share.")] = 0.15,
     as_json: Annotated[bool, typer.Option("--json", help="Print every trial as JSON.")] = False,
 ) -> None:
@@ -85,7 +85,7 @@ def main(
             checked_out(clone, refs, lambda line: typer.echo(line, err=True)) as (base, same, slow),
             servers(base, same, slow) as between,
         ):
-            cells = load_cells(study.resolve(), base, ["ppo"], ["CartPole-v1"])
+            cells = load_cells(study, base, ["ppo"], ["CartPole-v1"])
             kinds = {"null": between(base, same), "slow": between(base, slow)}
             plan = [(kind, seed) for seed in range(trials) for kind in kinds]
             shown = track(plan, "trials", console=Console(stderr=True))

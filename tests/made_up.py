@@ -83,7 +83,7 @@ class Checkout:
             f'[project.entry-points."polobench.methods"]\n{entries}',
         )
         self.write("polobench/cells/throughput.py", PROBE.replace("{step}", step))
-        self.write("studies/speed.toml", STUDY.replace("{methods}", ", ".join(map(repr, methods))))
+        self.write("polobench/studies/speed.toml", STUDY.replace("{methods}", ", ".join(map(repr, methods))))
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", "step")
         return self.git("rev-parse", "HEAD")

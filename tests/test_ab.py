@@ -128,6 +128,18 @@ def test_each_side_has_the_entry_points_of_its_commit(checkout: Checkout, comman
     assert "no cell runs on either side" in said
 
 
+@pytest.mark.parametrize("folder", ["polobench/studies", "studies"])
+def test_the_study_is_the_one_of_the_head(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, method in (("studies", "mine"), (f"head/{folder}", "theirs")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "speed.toml").write_text(STUDY.replace("{methods}", repr(method)))
+    root = tmp_path / "head"
+    for given in ("speed", "studies/speed.toml"):
+        (cell,) = ab.load_cells(Path(given), Side("HEAD", "0", root, root, Path(sys.executable)))
+        assert cell.method == "theirs"
+
+
 @pytest.mark.parametrize(
     ("step", "reason"),
     [("raise RuntimeError('two\\nlines')", "failing: RuntimeError: two lines"),
@@ -187,7 +199,7 @@ def test_nothing_is_left_behind_by_a_run_that_is_stopped(checkout: Checkout, tmp
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [(("HEAD", "nowhere"), "no commit 'nowhere'"), (("--", "HEAD", "--all"), "no commit '--all'"),
-     (("HEAD", "HEAD", "--study", "absent"), "no study at"), (("HEAD", "HEAD", "--methods", "pop"), "(allowed: ppo)"),
+     (("HEAD", "HEAD", "--study", "absent"), "unknown study 'absent'"), (("HEAD", "HEAD", "--methods", "pop"), "(allowed: ppo)"),
      (("HEAD", "HEAD", "--tasks", "x"), "(allowed: task)"), (("HEAD", "HEAD", "-o", "absent/page.md"), "no folder")],
 )  # fmt: skip
 def test_bad_input_is_one_line(

@@ -24,7 +24,7 @@ from polobench.run.study import Cell, load_study, parse_study
 from polobench.store.folder import Store
 
 ROOT = Path(__file__).parents[1]
-STUDY = ROOT / "studies" / "ci.toml"
+STUDY = ROOT / "polobench" / "studies" / "ci.toml"
 ON_BATCHES = [name for name, fault in FAULTS.items() if fault.layer != "learning"]
 
 
@@ -49,7 +49,7 @@ def test_the_study_has_every_method_in_both_worlds() -> None:
 
 
 def test_the_batch_of_control_holds_both_ends() -> None:
-    for rollout in find_batch(ROOT / "studies" / "batches", "CartPole-v1").rollouts.values():
+    for rollout in find_batch(ROOT / "polobench" / "studies" / "batches", "CartPole-v1").rollouts.values():
         assert bool(rollout.terminated.any())
         assert bool(rollout.truncated.any())
 
@@ -158,7 +158,7 @@ def test_a_batch_that_is_missing_damaged_or_of_another_task(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="is no fixed batch"):
         find_batch(tmp_path, "CartPole-v1")
     (tmp_path / "Acrobot-v1.safetensors").write_bytes(
-        (ROOT / "studies" / "batches" / "CartPole-v1.safetensors").read_bytes()
+        (ROOT / "polobench" / "studies" / "batches" / "CartPole-v1.safetensors").read_bytes()
     )
     with pytest.raises(UsageError, match="is the fixed batch of 'CartPole-v1'"):
         find_batch(tmp_path, "Acrobot-v1")
@@ -166,7 +166,7 @@ def test_a_batch_that_is_missing_damaged_or_of_another_task(tmp_path: Path) -> N
 
 def test_the_stored_batch_is_what_its_command_makes(tmp_path: Path) -> None:
     made = find_batch(make_batch("CartPole-v1", tmp_path).parent, "CartPole-v1").rollouts
-    kept = find_batch(ROOT / "studies" / "batches", "CartPole-v1").rollouts
+    kept = find_batch(ROOT / "polobench" / "studies" / "batches", "CartPole-v1").rollouts
     for verb, rollout in kept.items():
         assert torch.equal(made[verb].actions, rollout.actions)
         torch.testing.assert_close(made[verb].observations, rollout.observations)
@@ -174,7 +174,7 @@ def test_the_stored_batch_is_what_its_command_makes(tmp_path: Path) -> None:
 
 def test_a_grid_that_does_not_learn_needs_no_budget() -> None:
     grid = {"methods": ["ppo"], "tasks": ["CartPole-v1"], "seeds": 3, "learning": False, "fixed_batch": True}
-    (cell,) = parse_study("s", {"grid": [grid]}, ["cpu"], ROOT / "studies").cells
+    (cell,) = parse_study("s", {"grid": [grid]}, ["cpu"], ROOT / "polobench" / "studies").cells
     assert (cell.kind, cell.seed, str(cell)) == ("fixed_batch", 0, "ppo · CartPole-v1 · fixed batch · cpu")
     with pytest.raises(UsageError, match="budget"):
         parse_study("s", {"grid": [grid | {"learning": True}]}, ["cpu"])

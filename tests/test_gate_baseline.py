@@ -25,7 +25,7 @@ def head_with(tmp_path: Path, name: str) -> Path:
     """The baseline's cells, the one that the fault touches made again with it, as `.ci/run` would find them."""
     fault, head = FAULTS[name], tmp_path / "head"
     shutil.copytree(BASELINE, head)
-    cells = load_study(ROOT / "studies" / "ci.toml").cells
+    cells = load_study("ci").cells
     cell = next(c for c in cells if (c.label, c.task, c.kind) == (fault.label, fault.task, "fixed_batch"))
     for path in head.glob("*.json"):
         result = Store(head).load(path.stem)
@@ -38,7 +38,7 @@ def head_with(tmp_path: Path, name: str) -> Path:
 
 def test_the_baseline_holds_the_cells_that_the_study_asks_for() -> None:
     asked = {
-        (c.label, c.task, c.kind, c.seed) for c in load_study(ROOT / "studies" / "ci.toml").cells if c.part in PARTS
+        (c.label, c.task, c.kind, c.seed) for c in load_study("ci").cells if c.part in PARTS
     }
     held = {(r.label, r.task, r.kind, r.seed) for r in read_whole(BASELINE)}
     assert held == asked

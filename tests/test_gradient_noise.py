@@ -43,6 +43,7 @@ from polobench.core.seeding import SeedAxes
 from polobench.registry import find_task
 from polobench.report.markdown import markdown, write_report
 from polobench.run.estimate import estimate
+from polobench.run.library import BUILT_IN
 from polobench.run.study import Cell, parse_study
 from polobench.store.folder import Damaged, Store
 from polobench.tasks.probes import BANDIT_REWARDS
@@ -319,7 +320,7 @@ def test_a_stored_policy_gives_the_same_outputs(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "sort-digits", "add-digits"])
 def test_the_policies_of_this_repository_fit_their_tasks(name: str) -> None:
-    task, stored = find_task(name), Path(__file__).parent.parent / "studies" / "policies"
+    task, stored = find_task(name), BUILT_IN / "policies"
     initial, trained = (find_policy(stored, task, policy) for policy in ("initial", "trained"))
     assert bool(initial.tensors) == bool(initial.sha256) == (name.endswith("-v1"))
     method = polobench.make("grpo", task=task, **trained.network)

@@ -9,10 +9,11 @@ import pytest
 
 from polobench.cells.runner import prepare
 from polobench.core.errors import UsageError
+from polobench.run.library import BUILT_IN, find_study
+from polobench.run.listing import rows
 from polobench.run.study import load_study, parse_seeds, parse_study
 
-STUDIES = Path(__file__).parent.parent / "studies"
-SEARCHES = {STUDIES / "tuning" / "matrix.toml"}  # of `polobench tune`, no studies
+SEARCHES = {BUILT_IN / "tuning" / "matrix.toml"}  # of `polobench tune`, no studies
 
 
 def study(**grid: Any) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def test_labels_cannot_carry_terminal_escapes() -> None:
         parse_study("s", study(methods=[{"method": "ppo", "label": "\x1b[31mred"}]))
 
 
-@pytest.mark.parametrize("path", sorted({*(STUDIES / "tuning").glob("*.toml")} - SEARCHES), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted({*(BUILT_IN / "tuning").glob("*.toml")} - SEARCHES), ids=lambda path: path.stem)
 def test_no_two_settings_of_a_tuning_study_are_the_same(path: Path) -> None:
     """Tuned values under an entry of a tuning study would make it another one than it says."""
     seen: dict[str, str] = {}
@@ -132,18 +133,60 @@ def test_tuned_values_apply_unless_told_otherwise() -> None:
     assert tuned != default
 
 
-def test_a_bare_name_is_a_file_in_studies(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_study(path: Path, title: str = "") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'title = "{title}"\n[[grid]]\nmethods = ["ppo"]\ntasks = ["x"]\nseeds = 1\nbudget = 3\n')
+    return path
+
+
+@pytest.mark.parametrize("files", [
+    pytest.param(["quick.toml", "studies/quick.toml"], id="the current folder first"),
+    pytest.param(["studies/quick.toml"], id="then its studies"), pytest.param([], id="then the built-in ones"),
+])  # fmt: skip
+def test_own_studies_win_over_built_in_ones(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in files:
+        write_study(Path(name), title=name)
+    study = load_study("quick")
+    assert (study.name, study.cells[0].study) == ("quick", "quick")
+    assert study.title == (files[0] if files else load_study(BUILT_IN / "quick.toml").title)
+    (row,) = (row for row in rows("studies") if row["name"] == "quick")
+    assert (row["source"], row["about"]) == (files[0] if files else "built in", study.title)
+
+
+@pytest.mark.parametrize("given", ["ci", "ci.toml", "studies/ci", "studies/ci.toml", "tuning/matrix"])
+def test_a_built_in_study_has_a_name(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ci").mkdir()  # a folder is no study
+    (tmp_path / "tuning" / "matrix").mkdir(parents=True)
+    assert find_study(given) == BUILT_IN / ("tuning/matrix.toml" if "tuning" in given else "ci.toml")
+
+
+def test_a_name_of_no_study_is_one_line_that_lists_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_study(tmp_path / "studies" / "mine.toml")
+    with pytest.raises(UsageError, match=r"unknown study 'quikc'; did you mean 'quick'\? .*article, .*mine, ") as caught:
+        load_study("quikc")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="no study at 'studies/quikc.toml'"):
+        load_study("studies/quikc.toml")
+
+
+def test_other_toml_files_of_the_current_folder_are_no_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[project]")
+    (tmp_path / "speed.toml").write_text("[project]")  # takes the name of one, so whoever asks for it learns why
     (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "mine.toml").write_text(
-        '[[grid]]\nmethods = ["ppo"]\ntasks = ["x"]\nseeds = 1\nbudget = 3\n'
-    )
-    study = load_study("mine")
-    assert (study.name, study.cells[0].study) == ("mine", "mine")
+    (tmp_path / "studies" / "broken.toml").write_text("grid = [")
+    found = {row["name"]: row for row in rows("studies")}
+    assert "pyproject" not in found
+    assert "project" in found["speed"]["reason"]
+    assert "cannot be read" in found["broken"]["reason"]
+    assert "polobench tune tuning/matrix" in found["tuning/matrix"]["about"]
 
 
-def test_the_studies_of_this_repository_can_be_read() -> None:
-    paths = sorted({*STUDIES.rglob("*.toml")} - SEARCHES)
+def test_the_built_in_studies_can_be_read() -> None:
+    paths = sorted({*BUILT_IN.rglob("*.toml")} - SEARCHES)
     assert paths
     for path in paths:
         assert load_study(path).cells

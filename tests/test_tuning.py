@@ -27,12 +27,13 @@ from polobench.registry import find_task, method_class
 from polobench.report import tuning as tuning_report
 from polobench.report.markdown import markdown, write_report
 from polobench.run import tuning
+from polobench.run.library import BUILT_IN
 from polobench.run.progress import Display
 from polobench.run.tuning import Trial, objective, table, tune, tuned_toml, winner
 from polobench.run.tuning_plan import Pair, Range, TuningPlan, load_plan, parse_plan
 from polobench.store.folder import Store
 
-MATRIX = Path(__file__).parent.parent / "studies" / "tuning" / "matrix.toml"
+MATRIX = BUILT_IN / "tuning" / "matrix.toml"
 MINI = """
 seed = 1000
 trials = 3

@@ -25,6 +25,7 @@ import numpy as np
 from polobench.ab.processes import OpenBoth, Timing, Worker, WorkerFailed, Workers, cores_for
 from polobench.ab.sides import Side
 from polobench.core.errors import UsageError, unknown
+from polobench.run.library import find
 from polobench.run.study import Cell, load_study
 
 BLOCKS = 3
@@ -59,8 +60,8 @@ def load_cells(path: Path, head: Side, methods: Sequence[str] = (), tasks: Seque
     Raises:
         UsageError: no such study, no such name in its throughput cells, or none of them is left.
     """
-    own = head.root / (path if path.suffix else Path("studies") / f"{path}.toml")
-    cells = [cell for cell in load_study(own if own.exists() else path).cells if cell.kind == "throughput"]
+    own = find(path, head.root, head.root / "polobench" / "studies")
+    cells = [cell for cell in load_study(own or path).cells if cell.kind == "throughput"]
     for kind, wanted, allowed in (
         ("method", methods, {name for cell in cells for name in (cell.label, cell.method)}),
         ("task", tasks, {cell.task for cell in cells}),

@@ -16,7 +16,7 @@ Learning", and from the method `reinforce`:
   prints. Unresolved: `episode_end = "time_limit"` is the other reading, and the cut counts as a termination.
 
 What the article leaves open, in the plainest reading: Adam with its usual learning rate of 1e-3, polobench's network.
-Much hangs on that rate: `studies/article.toml` shows 1e-2 beside it.
+Much hangs on that rate: the study `article` shows 1e-2 beside it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stored batches on which one update of a method is repeated: a safetensors file a task, with a rollout for each verb.
 
-    python -m polobench.cells.stored_batches studies/batches CartPole-v1 sort-digits
+    python -m polobench.cells.stored_batches polobench/studies/batches CartPole-v1 sort-digits
 
 samples TASK.safetensors from the policy before any update, on a tuning seed. In control a time limit of
 `STEPS_TO_TRUNCATION` steps cuts some of the episodes, so that a batch holds both ends, terminated and truncated.
@@ -33,7 +33,6 @@ from polobench.registry import find_task, make
 from polobench.tasks.control import ControlTask
 
 COMMAND = "python -m polobench.cells.stored_batches"
-FOLDER = "studies/batches"
 SEED = 1000
 VERBS = ("fragments", "episodes")
 GROUPS, GROUP_SIZE = 8, 4

@@ -1,6 +1,6 @@
 """Stored policies at which gradients are measured: a safetensors file a policy, whose metadata rebuild its network.
 
-    python -m polobench.cells.stored_policies studies/policies CartPole-v1 sort-digits
+    python -m polobench.cells.stored_policies polobench/studies/policies CartPole-v1 sort-digits
 
 makes TASK-initial.safetensors, the policy before any update, and TASK-trained.safetensors, the same policy where it was
 first evaluated half of the way from the task's floor to its target or beyond: trained by ppo in control, by reinforce

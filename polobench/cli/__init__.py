@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Which policy-optimization method should I use, at what cost, and how sure are we?",
-    epilog="Start with: polobench run studies/quick.toml, then polobench report results/quick.",
+    epilog="Start with: polobench run quick, then polobench report results/quick.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -64,12 +64,13 @@ def list_command(
         typer.echo(f"{name}:")
         for row in entries:
             state = f"UNAVAILABLE: {row['reason']}" if row["reason"] else row.get("about", "")
+            state += f" ({row['cells']:,} cells)" if "cells" in row else ""
             typer.echo(f"  {row['name']:<26} {row['source']:<14} {state}".rstrip())
 
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="A study file, or the name of one in studies/.")],
+    study: Annotated[Path, typer.Argument(help="A study file, or a name that `polobench list studies` shows.")],
     store: Annotated[
         Path | None, typer.Option(help="Folder of the results; results/<study> by default.", show_default=False)
     ] = None,
@@ -132,7 +133,7 @@ def _print_plan(cells: list[PreparedCell], store: Store, jobs: int) -> None:
 
 @app.command()
 def tune(
-    file: Annotated[Path, typer.Argument(help="A tuning file, as studies/tuning/matrix.toml.")],
+    file: Annotated[Path, typer.Argument(help="A tuning file, or the name of one, as tuning/matrix.")],
     store: Annotated[
         Path | None, typer.Option(help="Folder of the trials; results/tuning-<file> by default.", show_default=False)
     ] = None,

@@ -20,7 +20,7 @@ baseline_app = typer.Typer(
     rich_markup_mode=None,
 )
 BASELINE = Path("results/baseline")
-SPEED_STUDY = Path("studies/speed.toml")
+SPEED_STUDY = Path("speed")
 HISTORY = Path("results/history.jsonl")
 
 

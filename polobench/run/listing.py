@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from polobench.core.errors import PoloError
-from polobench.run.study import load_study
+from polobench.run.library import BUILT_IN, find, studies
+from polobench.run.study import load_study, read_toml
 
 Row = dict[str, Any]
 
 
-def rows(kind: str, folder: Path = Path("studies")) -> list[Row]:
+def rows(kind: str) -> list[Row]:
     """Rows with `name`, `source`, `reason` (empty if usable) and what else is known of the kind.
 
     Only this loads plug-ins, and with them torch: whether one is broken shows when it is loaded.
     """
     if kind == "studies":
-        return [_study(path) for path in sorted(folder.glob("*.toml"))]
+        return [_study(name, path) for name, path in studies().items()]
     if kind == "devices":
         from polobench.core.device import DEVICES, reason_absent
 
@@ -30,9 +31,14 @@ def rows(kind: str, folder: Path = Path("studies")) -> list[Row]:
     return [_task(row) for row in listings(TASKS)]
 
 
-def _study(path: Path) -> Row:
-    row: Row = {"name": path.stem, "source": str(path), "reason": ""}
+def _study(name: str, path: Path) -> Row:
+    """A study with its title and cells; of a tuning file, which is no study, the title says what runs it."""
+    source = "built in" if path.is_relative_to(BUILT_IN) else str(path)
+    row: Row = {"name": name, "source": source, "path": str(path), "reason": ""}
     try:
+        text = read_toml(path, "study")
+        if "space" in text:
+            return row | {"about": f"{text.get('title', '')} (`polobench tune {name}`)"}
         study = load_study(path)
     except PoloError as error:
         return row | {"reason": str(error)}

@@ -35,6 +35,7 @@ from typing import Any
 from polobench.cells.noise_plan import FIXED_POLICIES, LEAST_BATCHES, NoisePlan
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
+from polobench.run.library import BUILT_IN, find_study
 
 STUDY_KEYS = ("title", "devices", "threads", "tuned", "timeout_seconds", "grid")
 MOST_SEEDS = 10_000
@@ -139,15 +140,13 @@ def load_study(path: Path | str, present_devices: Sequence[str] = ()) -> Study:
     """Read a study file.
 
     Args:
-        path: of the TOML file, or the name of one in `studies/`.
+        path: of the TOML file, or its name (`polobench.run.library`).
         present_devices: what `devices` means where the study does not say.
 
     Raises:
         UsageError: no such file, no TOML, an unknown key, a bad value, or a cell that is named twice.
     """
-    path = Path(path)
-    if not path.suffix and not path.exists():
-        path = Path("studies") / f"{path}.toml"
+    path = find_study(path)
     text = read_toml(path, "study")
     try:
         return parse_study(path.stem, text, present_devices, path.parent)
@@ -169,7 +168,7 @@ def parse_study(
     name: str,
     text: Mapping[str, Any],
     present_devices: Sequence[str] = (),
-    folder: Path | str = "studies",
+    folder: Path | str = BUILT_IN,
 ) -> Study:
     """A study from parsed TOML, in whose `folder` lie `policies/` and `batches/`; raises as `load_study`."""
     _check_keys("key", text, STUDY_KEYS)

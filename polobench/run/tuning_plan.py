@@ -33,6 +33,7 @@ from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
 from polobench.core.hyperparameters import Hyperparameters, build
 from polobench.registry import method_class
+from polobench.run.library import find_study
 from polobench.run.study import read_toml
 
 TUNING_SEEDS = range(1000, 1100)
@@ -85,7 +86,7 @@ def load_plan(path: Path | str) -> TuningPlan:
         UsageError: no such file, no TOML, an unknown key, method, task or hyper-parameter, or a bad value.
         Unavailable: a method's plug-in does not load.
     """
-    path = Path(path)
+    path = find_study(path, "tuning file")
     text = read_toml(path, "tuning file")
     try:
         return parse_plan(path.stem, text)
