@@ -199,7 +199,8 @@ def test_nothing_is_left_behind_by_a_run_that_is_stopped(checkout: Checkout, tmp
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [(("HEAD", "nowhere"), "no commit 'nowhere'"), (("--", "HEAD", "--all"), "no commit '--all'"),
-     (("HEAD", "HEAD", "--study", "absent"), "unknown study 'absent'"), (("HEAD", "HEAD", "--methods", "pop"), "(allowed: ppo)"),
+     (("HEAD", "HEAD", "--study", "absent"), "unknown study 'absent'"),
+     (("HEAD", "HEAD", "--methods", "pop"), "(allowed: ppo)"),
      (("HEAD", "HEAD", "--tasks", "x"), "(allowed: task)"), (("HEAD", "HEAD", "-o", "absent/page.md"), "no folder")],
 )  # fmt: skip
 def test_bad_input_is_one_line(

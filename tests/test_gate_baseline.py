@@ -37,9 +37,7 @@ def head_with(tmp_path: Path, name: str) -> Path:
 
 
 def test_the_baseline_holds_the_cells_that_the_study_asks_for() -> None:
-    asked = {
-        (c.label, c.task, c.kind, c.seed) for c in load_study("ci").cells if c.part in PARTS
-    }
+    asked = {(c.label, c.task, c.kind, c.seed) for c in load_study("ci").cells if c.part in PARTS}
     held = {(r.label, r.task, r.kind, r.seed) for r in read_whole(BASELINE)}
     assert held == asked
     assert all(result.status == "ok" for result in read_whole(BASELINE))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from polobench.core.errors import PoloError
-from polobench.run.library import BUILT_IN, find, studies
+from polobench.run.library import BUILT_IN, studies
 from polobench.run.study import load_study, read_toml
 
 Row = dict[str, Any]
