@@ -19,7 +19,7 @@ from polobench.core.result import RunResult
 from polobench.run.executor import pending
 from polobench.run.progress import Display
 from polobench.run.study import Study, load_study, parse_study
-from polobench.store.folder import Store
+from polobench.store.pack import store_to_fill
 
 AD_HOC = ("methods", "tasks", "seeds", "devices", "budget")
 DEFAULTS = {"methods": "random,reinforce,trpo,ppo", "tasks": "CartPole-v1", "seeds": "5", "budget": "40000"}
@@ -45,8 +45,7 @@ class Door:
     def __init__(self, config: pytest.Config) -> None:
         self.study = _plan(config)
         self.cells = [prepare(cell) for cell in self.study.cells]
-        self.store = Store(config.getoption("--store") or Path("results") / self.study.name)
-        self.store.prepare()
+        self.store = store_to_fill(config.getoption("--store") or Path("results") / self.study.name, print)
         self._capture = config.pluginmanager.getplugin("capturemanager")
         self._display: Display | None = None
 

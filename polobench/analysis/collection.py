@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from polobench.core.result import RunResult
-from polobench.store.folder import Damaged, Store
+from polobench.store.pack import open_store
+from polobench.store.reader import Damaged, Reader
 from polobench.store.validation import DRAWN_METRICS
 
 OnProgress = Callable[[str, int, int], None]
@@ -42,7 +43,8 @@ class Collection:
     """A store as the report sees it.
 
     Attributes:
-        name: of the store's folder.
+        name: of the store's folder or pack.
+        sources: the paths of the folders and packs that it was read from, none of them absolute.
         cells: every cell, those that differ only by code or platform reduced to the newest; skipped ones too.
         arms: the cells that ran, by arm and then by seed, a seed (and, of gradient-noise cells, a policy) once.
         skipped: the cells that did not run, in the same order.
@@ -59,6 +61,7 @@ class Collection:
     damaged: list[Damaged] = field(default_factory=list)
     older_code: int = 0
     older_settings: int = 0
+    sources: list[str] = field(default_factory=list)
 
     def of_kind(self, kind: str) -> dict[Arm, list[RunResult]]:
         """The arms of one kind: "learning", "throughput" or "gradient_noise"."""
@@ -70,17 +73,19 @@ class Collection:
         return sorted({result.label for result in self.cells})
 
 
-def collect(store: Store | Path | str, on_progress: OnProgress | None = None, *more: Store | Path | str) -> Collection:
+def collect(
+    store: Reader | Path | str, on_progress: OnProgress | None = None, *more: Reader | Path | str
+) -> Collection:
     """Read a store, or several as if they were one, and sort it.
 
     Args:
-        store: the store or its folder; `more` of them.
+        store: the store, its folder or its pack; `more` of them.
         on_progress: hears `(what, done, total)` of every file.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such store.
     """
-    stores = [item if isinstance(item, Store) else Store(item) for item in (store, *more)]
+    stores = [item if isinstance(item, Reader) else open_store(item) for item in (store, *more)]
     read = [_read(item, on_progress) for item in stores]
     results = [result for found, _ in read for result in found]
     damaged = [item for _, found in read for item in found]
@@ -92,7 +97,8 @@ def collect(store: Store | Path | str, on_progress: OnProgress | None = None, *m
         if result.status != "skipped":
             arms.setdefault(Arm.of(result), []).append(result)
     return Collection(
-        name=" + ".join(item.folder.resolve().name for item in stores),
+        name=" + ".join(item.name for item in stores),
+        sources=[item.source for item in stores],
         cells=sorted(cells, key=_order),
         arms=arms,
         skipped=[result for result in runs if result.status == "skipped"],
@@ -102,7 +108,7 @@ def collect(store: Store | Path | str, on_progress: OnProgress | None = None, *m
     )
 
 
-def _read(store: Store, on_progress: OnProgress | None) -> tuple[list[RunResult], list[Damaged]]:
+def _read(store: Reader, on_progress: OnProgress | None) -> tuple[list[RunResult], list[Damaged]]:
     on_file = partial(on_progress, "reading") if on_progress else None
     with _no_search_for_cycles():
         found = list(store.each(on_file, _trim))

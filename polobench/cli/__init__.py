@@ -17,7 +17,7 @@ from polobench.core.errors import PoloError, UsageError, ending_in_one_line
 if TYPE_CHECKING:
     from polobench.cells.runner import PreparedCell
     from polobench.run.study import Cell
-    from polobench.store.folder import Store
+    from polobench.store.reader import Reader
 
 app = typer.Typer(
     help="Which policy-optimization method should I use, at what cost, and how sure are we?",
@@ -72,7 +72,11 @@ def list_command(
 def run(
     study: Annotated[Path, typer.Argument(help="A study file, or a name that `polobench list studies` shows.")],
     store: Annotated[
-        Path | None, typer.Option(help="Folder of the results; results/<study> by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder of the results; results/<study> by default. A pack X.zip is unpacked into X first.",
+            show_default=False,
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Learning cells side by side; throughput cells run alone.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and the minutes; run nothing.")] = False,
@@ -89,18 +93,18 @@ def run(
     from polobench.run.executor import pending, run_sweep
     from polobench.run.progress import Display
     from polobench.run.study import load_study
-    from polobench.store.folder import Store
+    from polobench.store.pack import open_store, store_to_fill
 
     plan = load_study(study, present_devices())
-    folder = Store(store or Path("results") / plan.name)
+    place = store or Path("results") / plan.name
     wanted = [cell for cell in plan.cells if not only or cell.part in only]
     if not wanted:
         raise UsageError(f"study {plan.name!r} has no cells of {', '.join(only or [])} (it has: {_parts(plan.cells)})")
     cells = [prepare(cell) for cell in wanted]
     if dry_run:
-        _print_plan(cells, folder, jobs)
+        _print_plan(cells, open_store(place), jobs)
         return
-    folder.prepare()
+    folder = store_to_fill(place, lambda line: typer.echo(line, err=True))
     todo = pending(cells, folder)
     typer.echo(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}", err=True)
     try:
@@ -119,7 +123,7 @@ def _parts(cells: Sequence[Cell]) -> str:
     return ", ".join(sorted({cell.part for cell in cells}))
 
 
-def _print_plan(cells: list[PreparedCell], store: Store, jobs: int) -> None:
+def _print_plan(cells: list[PreparedCell], store: Reader, jobs: int) -> None:
     from polobench.run.estimate import estimate
     from polobench.run.executor import pending
 
@@ -147,11 +151,10 @@ def tune(
     from polobench.run.tuning import TABLE_NAME, VALUES_NAME, table, tuned_toml
     from polobench.run.tuning import tune as search
     from polobench.run.tuning_plan import load_plan
-    from polobench.store.folder import Store
+    from polobench.store.pack import store_to_fill
 
     plan = load_plan(file)
-    folder = Store(store or Path("results") / f"tuning-{plan.name}")
-    folder.prepare()
+    folder = store_to_fill(store or Path("results") / f"tuning-{plan.name}", lambda line: typer.echo(line, err=True))
 
     def announce(number: int, cells: int, to_run: int) -> None:
         already = f"already in {folder.folder}: {cells - to_run}"
@@ -174,7 +177,7 @@ def tune(
 
 @app.command()
 def report(
-    stores: Annotated[list[Path], typer.Argument(help="Folders of results; several are read as one.")],
+    stores: Annotated[list[Path], typer.Argument(help="Folders or packs of results; several are read as one.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder of the report; reports/<store> by default.", show_default=False),
@@ -199,6 +202,7 @@ def report(
     from polobench.analysis.collection import collect
     from polobench.gate.history import history_table
     from polobench.report.markdown import comparison_text, write_report
+    from polobench.store.pack import open_store
 
     rules = load_claims(claims)
     trend = None if history is None else history_table(history)
@@ -209,9 +213,31 @@ def report(
             bars.update(tasks[what], completed=done, total=total)
 
         collection = collect(stores[0], show, *stores[1:])
-        path = write_report(collection, output or Path("reports") / stores[0].resolve().name, show, rules, trend)
+        path = write_report(collection, output or Path("reports") / open_store(stores[0]).name, show, rules, trend)
     typer.echo(comparison_text(collection))
     typer.echo(f"report: {path}")
+
+
+@app.command()
+def pack(
+    stores: Annotated[list[Path], typer.Argument(help="Folders or packs of results; several become one pack.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The file; results/<store>.zip by default.", show_default=False),
+    ] = None,
+    slim: Annotated[
+        bool, typer.Option("--slim", help="Only outcomes, curves and settings, as for tuning trials.")
+    ] = False,
+) -> None:
+    """Write a store as one file that report, compare, verify and run --store read like the folder.
+
+    The same store gives the same bytes. Absolute paths in reasons, tracebacks and settings are cut to their last part.
+    """
+    from polobench.store.pack import open_store, write_pack
+
+    file = output or Path("results") / f"{open_store(stores[0]).name}.zip"
+    count, size = write_pack(stores, file, slim), file.stat().st_size
+    typer.echo(f"pack: {file}, {count:,} cells, {size:,} bytes ({size / max(1, count):,.0f} per cell)")
 
 
 app.command()(gate_cli.compare)

@@ -173,8 +173,9 @@ def compare(
     """
     from polobench.gate.compare import compare_stores
     from polobench.report.gate import answer, finding_line, gate_json, gate_markdown
+    from polobench.store.pack import is_pack
 
-    if base.is_file() and head.is_file():
+    if all(path.is_file() and not is_pack(path) for path in (base, head)):
         raise typer.Exit(_compare_timings(base, head, output, as_json))
     found = compare_stores(base, head)
     if output:

@@ -7,19 +7,16 @@ from pathlib import Path
 
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
-from polobench.store.folder import Store
+from polobench.store.pack import open_store
 
 
 def read_whole(folder: Path) -> list[RunResult]:
     """Every cell of a store, with its trail, ordered by file name.
 
     Raises:
-        UsageError: there is no such folder, it holds no cell, or one of its files is damaged or of another schema.
+        UsageError: there is no such store, it holds no cell, or one of its files is damaged or of another schema.
     """
-    results, damaged = Store(folder).read()
-    if damaged:
-        more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
-        raise UsageError(f"store {str(folder)!r}: {damaged[0].path.name} is damaged: {damaged[0].reason}{more}")
+    results = open_store(folder).whole()
     if not results:
         raise UsageError(f"store {str(folder)!r} is empty; `polobench run STUDY --store {folder}` fills it")
     return results

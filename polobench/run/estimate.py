@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from statistics import median
 
 from polobench.cells.runner import PreparedCell
-from polobench.store.folder import Store
+from polobench.store.reader import Reader
 
 ASSUMED_SAMPLES_PER_SECOND = 4000
 ASSUMED_OVERHEAD_SECONDS = 5.0
 ASSUMED_THROUGHPUT_SECONDS = 10.0
 
 
-def estimate(cells: Sequence[PreparedCell], store: Store, jobs: int) -> str:
+def estimate(cells: Sequence[PreparedCell], store: Reader, jobs: int) -> str:
     """`about 3.1 minutes with 2 jobs (...)`, and where the rates come from."""
     rates = _measured_rates(store)
     seconds, measured = 0.0, 0
@@ -35,9 +35,9 @@ def estimate(cells: Sequence[PreparedCell], store: Store, jobs: int) -> str:
     return f"about {seconds / 60:.1f} minutes with {jobs} job{'s' if jobs > 1 else ''} ({source})"
 
 
-def _measured_rates(store: Store) -> dict[tuple[str, str, str], float]:
+def _measured_rates(store: Reader) -> dict[tuple[str, str, str], float]:
     """Samples a CPU second of the learning cells in the store, the median of each method, task and device."""
-    if not store.folder.is_dir():
+    if not store.place.exists():
         return {}
     found = defaultdict(list)
     for result in store.read()[0]:

@@ -25,6 +25,7 @@ from polobench.run.progress import Display
 from polobench.run.signals import handled
 from polobench.run.study import Cell
 from polobench.store.folder import Store
+from polobench.store.reader import Reader
 
 SHOW_EVERY_SECONDS = 0.2
 TRIED_AGAIN = ("skipped", "timeout", "out_of_memory")
@@ -53,12 +54,12 @@ class Sweep:
         return [result for result in self.results if result.status not in ("ok", "skipped")]
 
 
-def pending(prepared: Sequence[PreparedCell], store: Store) -> list[PreparedCell]:
+def pending(prepared: Sequence[PreparedCell], store: Reader) -> list[PreparedCell]:
     """The cells whose result is not in the store yet; damaged ones and those that only the machine ended included."""
     return [item for item in prepared if not _is_finished(store, item.cell_id)]
 
 
-def _is_finished(store: Store, cell_id: str) -> bool:
+def _is_finished(store: Reader, cell_id: str) -> bool:
     found = store.load(cell_id)
     return isinstance(found, RunResult) and found.status not in TRIED_AGAIN and not found.reason.startswith(WORKER)
 

@@ -8,31 +8,22 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from polobench.core.errors import UsageError, first_line
-from polobench.core.result import SCHEMA_VERSION, RunResult
-from polobench.store.validation import problem
+from polobench.core.result import RunResult
+from polobench.store.reader import Damaged, OnFile, Reader, Trim, result_of
 
 ID_DIGITS = 20
 
 
-@dataclass(frozen=True)
-class Damaged:
-    """A file of a store that is not a result, and why."""
-
-    path: Path
-    reason: str
-
-
-class Store:
+class Store(Reader):
     """Results under `folder`, by cell id."""
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+    @property
+    def folder(self) -> Path:
+        return self.place
 
     def prepare(self) -> None:
         """Make the folder if it is not there, and see that a file can be written.
@@ -78,28 +69,10 @@ class Store:
         return self.path(result.cell_id)
 
     def load(self, cell_id: str) -> RunResult | Damaged | None:
-        """The result of this id, what is wrong with its file, or None if there is none."""
         path = self.path(cell_id)
         return read_result(path) if path.exists() else None
 
-    def read(self, on_file: Callable[[int, int], None] | None = None) -> tuple[list[RunResult], list[Damaged]]:
-        """Every result, ordered by file name, and every damaged file; takes and raises what `each` does."""
-        found = list(self.each(on_file))
-        results = [item for item in found if isinstance(item, RunResult)]
-        return results, [item for item in found if isinstance(item, Damaged)]
-
-    def each(
-        self, on_file: Callable[[int, int], None] | None = None, trim: Callable[[dict[str, Any]], object] | None = None
-    ) -> Iterator[RunResult | Damaged]:
-        """Every file and what it holds, ordered by name, one in memory at a time.
-
-        Args:
-            on_file: hears `(done, total)` of each.
-            trim: takes out of a file's plain data what the caller does not need.
-
-        Raises:
-            UsageError: there is no such folder.
-        """
+    def each(self, on_file: OnFile | None = None, trim: Trim | None = None) -> Iterator[RunResult | Damaged]:
         self.require()
         paths = sorted(self.folder.glob("*.json"), key=lambda path: path.name)
         for done, path in enumerate(paths, 1):
@@ -108,19 +81,11 @@ class Store:
                 on_file(done, len(paths))
 
 
-def read_result(path: Path, trim: Callable[[dict[str, Any]], object] | None = None) -> RunResult | Damaged:
+def read_result(path: Path, trim: Trim | None = None) -> RunResult | Damaged:
     """One file of a store, less what `trim` takes out of it."""
+    if not path.is_file():
+        return Damaged(path, "not a file")  # to open a pipe would wait for ever
     try:
-        if not path.is_file():
-            return Damaged(path, "not a file")  # to open a pipe would wait for ever
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        version = plain["schema_version"]
-        if version != SCHEMA_VERSION:
-            return Damaged(path, f"schema version {version!r:.40}; this polobench reads {SCHEMA_VERSION}")
-        if trim:
-            trim(plain)
-        result = RunResult.from_dict(plain)
-        wrong = problem(result)
-        return Damaged(path, wrong) if wrong else result
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        return result_of(path, path.read_bytes(), trim)
+    except OSError as error:
         return Damaged(path, first_line(error))

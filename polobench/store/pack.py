@@ -1,0 +1,212 @@
+"""A pack: a store in one file, a zip of its JSON, read where it lies. The same store gives the same bytes.
+
+Packs are for keeping and passing on: what a result says of where it ran is shortened to the last part of each path, so
+that no home folder is named. A slim pack keeps of each cell its outcome, curve and settings.
+
+A pack is untrusted data: entries are looked at before anything of them is read, and never written under a name of
+theirs that is not a cell's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from polobench.core.errors import UsageError, first_line
+from polobench.core.result import RunResult
+from polobench.store.folder import Store
+from polobench.store.reader import Damaged, OnFile, Reader, Trim, result_of
+
+SUFFIX = ".zip"
+MIB = 2**20
+LARGEST_PACK, LARGEST_CELL, LARGEST_SUM, MOST_CELLS = 256 * MIB, 16 * MIB, 4096 * MIB, 100_000
+_ENTRY = re.compile(r"[0-9a-f]{8,64}\.json")
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a limit
+_ENCRYPTED = 0x1
+_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+_LONG = ("updates", "trail", "snapshots")  # what a slim pack leaves empty, with the traceback
+_VERBATIM = ("snapshots", "curve", "updates", "trail")  # what models say, and tables of numbers
+_QUOTED = re.compile(r"""(["'])((?:~?/|[A-Za-z]:[\\/]|\\\\)[^"'\n]*)\1""")
+_NAME = r"""[^\s/\\"'@:;,<>()\[\]{}|]"""
+_BARE = re.compile(
+    rf"""(?:(?<![\w/~.\u2026])~?|(?<=//))/(?:{_NAME}+/)+{_NAME}*|(?<!\w)[A-Za-z]:\\+(?:{_NAME}+\\+)*{_NAME}*"""
+)
+_HOME = re.compile(r"(?:[A-Za-z]:)?[/\\]+(?:home|Users)[/\\]+[^/\\]+[/\\]*|/root/?")
+
+
+class Pack(Reader):
+    """Results in a pack."""
+
+    @property
+    def name(self) -> str:
+        return self.place.resolve().stem
+
+    def load(self, cell_id: str) -> RunResult | Damaged | None:
+        with self._open() as file:
+            found = [entry for entry in file.infolist() if entry.filename == f"{cell_id}.json"]
+            return self._result(file, found[0], len(found)) if found else None
+
+    def each(self, on_file: OnFile | None = None, trim: Trim | None = None) -> Iterator[RunResult | Damaged]:
+        with self._open() as file:
+            entries = {entry.filename: entry for entry in file.infolist()}
+            counts = Counter(entry.filename for entry in file.infolist())
+            for done, name in enumerate(sorted(entries), 1):
+                yield self._result(file, entries[name], counts[name], trim)
+                if on_file:
+                    on_file(done, len(entries))
+
+    @contextmanager
+    def _open(self) -> Iterator[zipfile.ZipFile]:
+        said = f"pack {str(self.place)!r}"
+        if not self.place.is_file():
+            raise UsageError(f"{said} does not exist; `polobench pack STORE` makes one")
+        if self.place.stat().st_size > LARGEST_PACK:
+            raise UsageError(f"{said} is larger than {LARGEST_PACK // MIB} MiB")
+        try:
+            file = zipfile.ZipFile(self.place)
+        except _FAULTS as error:
+            raise UsageError(f"{said} is damaged: {first_line(error)}") from error
+        with file:
+            entries = file.infolist()
+            if len(entries) > MOST_CELLS or sum(entry.file_size for entry in entries) > LARGEST_SUM:
+                raise UsageError(f"{said} unpacks to more than {MOST_CELLS:,} files or {LARGEST_SUM // MIB:,} MiB")
+            yield file
+
+    def _result(
+        self, file: zipfile.ZipFile, entry: zipfile.ZipInfo, count: int, trim: Trim | None = None
+    ) -> RunResult | Damaged:
+        wrong = _problem(entry, count)
+        if wrong:
+            return Damaged(self.place, f"entry {entry.filename!r:.100} {wrong}")
+        path = self.place / entry.filename
+        try:
+            with file.open(entry) as stream:
+                found = result_of(path, stream.read(LARGEST_CELL), trim)
+        except _FAULTS as error:
+            return Damaged(path, first_line(error))
+        if isinstance(found, RunResult) and found.cell_id != path.stem:
+            return Damaged(path, f"it holds the cell {found.cell_id!r:.80}")
+        return found
+
+
+def _problem(entry: zipfile.ZipInfo, count: int) -> str:
+    """What is wrong with an entry, as far as it can be told without reading it; empty if nothing is."""
+    if not _ENTRY.fullmatch(entry.filename) or entry.orig_filename != entry.filename:
+        return "is no CELLID.json"
+    if count > 1:
+        return f"stands in it {count} times"
+    if entry.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    if entry.compress_type not in _METHODS:
+        return "is not compressed by deflate"
+    if entry.file_size > LARGEST_CELL:
+        return f"is larger than {LARGEST_CELL // MIB} MiB"
+    return ""
+
+
+def is_pack(place: Path | str) -> bool:
+    """Whether a path means a pack."""
+    return Path(place).suffix == SUFFIX and not Path(place).is_dir()
+
+
+def open_store(place: Path | str) -> Reader:
+    """What reads the results at a path, a folder or a pack."""
+    return Pack(place) if is_pack(place) else Store(place)
+
+
+def store_to_fill(place: Path | str, say: Callable[[str], object]) -> Store:
+    """The store at a path, ready to be written to; a pack is first unpacked into the folder of its name.
+
+    A cell that the folder already has stays as it is there.
+
+    Raises:
+        UsageError: the pack is damaged, or the folder cannot be written to.
+    """
+    place = Path(place)
+    store = Store(place.with_suffix("") if is_pack(place) else place)
+    packed = Pack(place).whole() if is_pack(place) else []
+    store.prepare()
+    new = [result for result in packed if not store.path(result.cell_id).exists()]
+    for result in new:
+        store.save(result)
+    if is_pack(place):
+        say(f"pack: {len(new)} of {len(packed)} cells unpacked into {store.folder}, which goes on")
+    return store
+
+
+def write_pack(stores: Sequence[Path | str], output: Path, slim: bool = False) -> int:
+    """Write the cells of all stores as one pack, whole or not at all; returns how many there are.
+
+    Args:
+        stores: folders or packs.
+        output: the file, `*.zip`.
+        slim: leave out the updates, the trail and what a language model said.
+
+    Raises:
+        UsageError: a store is absent or damaged, two hold different results of one cell, or the file cannot be written.
+    """
+    if output.suffix != SUFFIX or output.is_dir():
+        raise UsageError(f"pack {str(output)!r} (allowed: a file whose name ends in {SUFFIX})")
+    cells: dict[str, bytes] = {}
+    names: dict[tuple[str, str], str] = {}
+    for result in (result for store in stores for result in open_store(store).whole()):
+        plain = _packed(result.to_dict(), slim)
+        for key in ("task", "label"):
+            if names.setdefault((key, plain[key]), getattr(result, key)) != getattr(result, key):
+                raise UsageError(f"two {key}s would both be called {plain[key]!r} without their folders")
+        content = json.dumps(plain, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        name = f"{result.cell_id}.json"
+        if not _ENTRY.fullmatch(name) or len(content) > LARGEST_CELL:
+            raise UsageError(f"cell {result.cell_id!r:.80} cannot be packed: its id is none, or it is too large")
+        if cells.setdefault(name, content) != content:
+            raise UsageError(f"the stores hold two different results of cell {result.cell_id}")
+    _write(output, cells)
+    return len(cells)
+
+
+def _write(output: Path, cells: dict[str, bytes]) -> None:
+    temporary = output.with_name(f".writing-{output.name}-{os.getpid()}.tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(temporary, "w") as file:
+            for name in sorted(cells):
+                entry = zipfile.ZipInfo(name)  # of 1980
+                entry.create_system, entry.external_attr = 3, 0o100644 << 16
+                file.writestr(entry, cells[name], zipfile.ZIP_DEFLATED, 9)
+        os.replace(temporary, output)
+    except OSError as error:
+        raise UsageError(f"pack {str(output)!r} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _packed(plain: dict[str, Any], slim: bool) -> dict[str, Any]:
+    """A result's plain data as a pack holds them."""
+    left_out = {name: type(plain[name])() for name in (*_LONG, "traceback")} if slim else {}
+    return {key: value if key in _VERBATIM else _shortened(value) for key, value in (plain | left_out).items()}
+
+
+def _shortened(value: Any) -> Any:
+    """The value with every absolute path in its texts cut down to its last part."""
+    if isinstance(value, dict):
+        return {_shortened(key): _shortened(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shortened(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = _QUOTED.sub(lambda found: f"{found[1]}{_last_part(found[2])}{found[1]}", value)
+    return _BARE.sub(lambda found: _last_part(found[0]), value)
+
+
+def _last_part(path: str) -> str:
+    parts = [part for part in re.split(r"[/\\]+", path) if part]
+    return "~" if _HOME.fullmatch(path) else f"\u2026/{parts[-1]}" if parts else path
