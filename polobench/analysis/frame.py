@@ -57,11 +57,11 @@ def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFra
         hp_NAME: every hyper-parameter; lists as tuples, missing where a method does not have it.
 
     Args:
-        store: its folder.
+        store: its folder or pack.
         on_progress: hears `(what, done, total)` of every file.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such store.
     """
     collection = collect(store, on_progress)
     if collection.older_code:

@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ _VERBATIM = ("snapshots", "curve", "updates", "trail")  # what models say, and t
 _QUOTED = re.compile(r"""(["'])((?:~?/|[A-Za-z]:[\\/]|\\\\)[^"'\n]*)\1""")
 _NAME = r"""[^\s/\\"'@:;,<>()\[\]{}|]"""
 _BARE = re.compile(
-    rf"""(?:(?<![\w/~.\u2026])~?|(?<=//))/(?:{_NAME}+/)+{_NAME}*|(?<!\w)[A-Za-z]:\\+(?:{_NAME}+\\+)*{_NAME}*"""
+    rf"(?:(?<![\w/~.\u2026])~?|(?<=//))/(?:{_NAME}+/)+{_NAME}*"
+    rf"|(?<!\w)(?:[A-Za-z]:\\+|\\{{2,}}{_NAME}+\\+)(?:{_NAME}+\\+)*{_NAME}*"
 )
 _HOME = re.compile(r"(?:[A-Za-z]:)?[/\\]+(?:home|Users)[/\\]+[^/\\]+[/\\]*|/root/?")
 
@@ -186,7 +187,8 @@ def _write(output: Path, cells: dict[str, bytes]) -> None:
     except OSError as error:
         raise UsageError(f"pack {str(output)!r} cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _packed(plain: dict[str, Any], slim: bool) -> dict[str, Any]:
