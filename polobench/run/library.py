@@ -11,6 +11,7 @@ from polobench.core.errors import unknown
 
 BUILT_IN = Path(__file__).parents[1] / "studies"
 SUFFIX = ".toml"
+_MARKS = {"study": b"[[grid]]", "tuning file": b"[[space]]"}
 
 
 def find(given: Path | str, root: Path = Path(), built_in: Path = BUILT_IN) -> Path | None:
@@ -32,24 +33,26 @@ def find_study(given: Path | str, kind: str = "study") -> Path:
     """The file that a path or a name means; the path itself where there is none, so that reading it says so.
 
     Raises:
-        UsageError: a name that no file has; the error calls it a `kind`.
+        UsageError: a name that no file has; the error calls it a `kind`, "study" or "tuning file".
     """
     found = find(given)
     if found is None and Path(given).suffix != SUFFIX:
-        raise unknown(kind, str(given), studies(), called="the path of a file")
+        names = [name for name, path in studies().items() if _MARKS[kind] in path.read_bytes()]
+        raise unknown(kind, str(given), names, called="the path of a file")
     return found or Path(given)
 
 
 def studies() -> dict[str, Path]:
     """Every study file by its name, each name as `find` reads it.
 
-    Of the TOML files of the current folder those that have a [[grid]], or take a name that is a study's otherwise.
+    Of the TOML files in the current folder, those that have a [[grid]] or [[space]] or take the name of another study.
     """
     found = {
         path.relative_to(folder).with_suffix("").as_posix(): path
         for folder in (BUILT_IN, Path("studies"))
         for path in sorted(folder.rglob(f"*{SUFFIX}"))
     }
-    here = {path.stem: path for path in Path().glob(f"*{SUFFIX}")}
-    found |= {name: path for name, path in here.items() if name in found or b"[[grid]]" in path.read_bytes()}
+    for path in Path().glob(f"*{SUFFIX}"):
+        if path.stem in found or any(mark in path.read_bytes() for mark in _MARKS.values()):
+            found[path.stem] = path
     return dict(sorted(found.items()))
