@@ -180,6 +180,7 @@ def test_other_toml_files_of_the_current_folder_are_no_studies(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[project]")
     (tmp_path / "speed.toml").write_text("[project]")  # takes the name of one, so whoever asks for it learns why
+    (tmp_path / "folder.toml").mkdir()
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "broken.toml").write_text("grid = [")
     found = {row["name"]: row for row in rows("studies")}

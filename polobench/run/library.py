@@ -50,9 +50,10 @@ def studies() -> dict[str, Path]:
     found = {
         path.relative_to(folder).with_suffix("").as_posix(): path
         for folder in (BUILT_IN, Path("studies"))
-        for path in sorted(folder.rglob(f"*{SUFFIX}"))
+        for path in folder.rglob(f"*{SUFFIX}")
+        if path.is_file()
     }
-    for path in Path().glob(f"*{SUFFIX}"):
+    for path in filter(Path.is_file, Path().glob(f"*{SUFFIX}")):
         if path.stem in found or any(mark in path.read_bytes() for mark in _MARKS.values()):
             found[path.stem] = path
     return dict(sorted(found.items()))
