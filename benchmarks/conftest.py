@@ -16,9 +16,12 @@ from polobench.core.budget import LIMITS, Stopwatch
 from polobench.core.device import present_devices
 from polobench.core.errors import PoloError, UsageError, unknown
 from polobench.core.result import RunResult
-from polobench.run.executor import pending
+from polobench.kinds.cell import Cell
+from polobench.kinds.table import kinds
+from polobench.run.executor import SweepStopped
 from polobench.run.progress import Display
 from polobench.run.study import Study, load_study, parse_study
+from polobench.run.sweep import interrupted_text, keep
 from polobench.store.pack import store_to_fill
 
 AD_HOC = ("methods", "tasks", "seeds", "devices", "budget")
@@ -34,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--devices", metavar="A,B", help="default: every device that is present (cpu, cuda, mps)")
     group.addoption("--budget", metavar="N", help="samples, or updates=500,samples=250000; default 40000")
     group.addoption(
-        "--throughput-rounds", type=int, metavar="N", help="timed iterations an arm; 0 for none; default 20"
+        "--throughput-rounds", type=int, metavar="N", help="timed iterations per arm; 0 for none; default 20"
     )
     group.addoption("--store", metavar="DIR", help="default results/STUDY, or results/benchmarks without a study")
 
@@ -67,9 +70,7 @@ class Door:
             yield
         except KeyboardInterrupt:
             benchmark.has_error = True  # else pytest-benchmark stumbles over a row without a round
-            kept = len(self.cells) - len(pending(self.cells, self.store))
-            said = f"polobench: interrupted; {kept} of {len(self.cells)} cells are kept in {self.store.folder}"
-            pytest.exit(said, returncode=130)
+            pytest.exit(f"polobench: {interrupted_text(self.cells, self.store)}", returncode=130)
 
     def close(self) -> None:
         if self._display is not None:
@@ -80,13 +81,12 @@ class Door:
         assert self._display is not None
         return self._display
 
-    def keep(self, prepared: PreparedCell, result: RunResult) -> None:
-        """Store the result at once, whatever pytest-benchmark does with the row."""
+    def keep(self, prepared: PreparedCell, result: RunResult) -> RunResult:
+        """Store the result at once, whatever pytest-benchmark does with the row; gives what was stored."""
         try:
-            self.store.save(result)
-        except OSError as error:
-            pytest.exit(f"polobench: {self.store.folder} cannot be written to: {error.strerror or error}", returncode=1)
-        self.display.finished(prepared.cell, result)
+            return keep(prepared, result, self.store, self.display)
+        except SweepStopped as error:
+            pytest.exit(f"polobench: {error}", returncode=1)
 
 
 def _plan(config: pytest.Config) -> Study:
@@ -140,6 +140,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.benchmark_columns = config.option.benchmark_columns or ["median", "iqr", "rounds"]
 
 
+def pytest_pycollect_makeitem(collector: pytest.Module, name: str) -> list[pytest.Item] | None:
+    """No test of a kind that has no cells; pytest would show one that is skipped."""
+    kind = name.removeprefix("test_")
+    door: Any = collector.config.pluginmanager.getplugin("polobench-door")
+    return [] if kind in kinds() and kind not in {item.cell.kind for item in door.cells} else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "prepared" not in metafunc.fixturenames:
         return
@@ -148,34 +155,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     params = []
     for item in (item for item in door.cells if item.cell.kind == kind):
         clock = Stopwatch()
-        timer = {"timer": clock} if kind == "learning" else {}
+        timer = {"timer": clock} if item.cell.plan.learns else {}
         mark = pytest.mark.benchmark(group=f"{kind.replace('_', ' ')} · {item.cell.task} · {item.cell.device}", **timer)
-        params.append(pytest.param(item, clock, marks=mark, id=_test_id(item)))
+        params.append(pytest.param(item, clock, marks=mark, id=_test_id(item.cell)))
     metafunc.parametrize(("prepared", "clock"), params)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A kind of cell that nobody asked for is no test; pytest would show it as one that is skipped."""
-    items[:] = [item for item in items if not _is_of_no_cell(item)]
-
-
-def _is_of_no_cell(item: pytest.Item) -> bool:
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    return "prepared" in params and not isinstance(params["prepared"], PreparedCell)
-
-
-def _test_id(item: PreparedCell) -> str:
-    cell = item.cell
-    parts = [cell.label.replace(" ", "_"), cell.task, cell.device]
-    if cell.noise:
-        parts.append(cell.noise.policy)
-    elif not cell.rounds:
-        parts += [f"seed{cell.seed}", str(cell.budget).replace(" ", "_")]
-    return "-".join(parts)
+def _test_id(cell: Cell) -> str:
+    own = cell.plan.test_id(cell.seed, cell.budget)
+    return "-".join([cell.label.replace(" ", "_"), cell.task, cell.device, *own])
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """No dots and letters: the door prints a line a cell."""
+    """No dots and letters: the door prints a line per cell."""
     return (report.outcome, "", report.outcome.upper()) if report.when == "call" else None
 
 

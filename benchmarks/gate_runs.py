@@ -22,7 +22,8 @@ from rich.progress import track
 
 from benchmarks.gate_faults import FAULTS
 from polobench.cells.runner import prepare, run_cell
-from polobench.run.study import Cell, load_study, parse_seeds
+from polobench.kinds.cell import Cell
+from polobench.run.study import load_study, parse_seeds
 from polobench.store.folder import Store
 
 STUDY = "ci"

@@ -28,7 +28,7 @@ from polobench.ab.comparison import PARTS, load_cells, measure
 from polobench.ab.processes import OpenBoth, servers
 from polobench.ab.sides import checked_out
 from polobench.ab.speed import CellSpeed, judge
-from polobench.run.study import Cell
+from polobench.kinds.cell import Cell
 
 WHERE = "polobench/methods/ppo.py"
 BUSY_WAIT = """

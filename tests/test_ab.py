@@ -32,9 +32,10 @@ from polobench.ab.sides import Side, can_share, checked_out, write_metadata
 from polobench.cli import main
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError
-from polobench.run.study import Cell
+from polobench.kinds.cell import Cell
+from polobench.kinds.throughput import Throughput
 
-CELL = Cell("ppo", "ppo", "CartPole-v1", 0, "cpu", Budget(updates=8), rounds=5)
+CELL = Cell("ppo", "ppo", "CartPole-v1", 0, "cpu", Budget(updates=8), plan=Throughput(5))
 
 
 @pytest.fixture
@@ -306,7 +307,7 @@ def test_the_real_package_takes_part(checkout: Checkout, monkeypatch: pytest.Mon
     checkout.git("add", "-A")
     checkout.git("commit", "-q", "-m", "the real one")
     monkeypatch.delenv("PYTHONPATH")
-    cell = Cell("random", "random", "probe-bandit", 0, "cpu", Budget(updates=8), rounds=5)
+    cell = Cell("random", "random", "probe-bandit", 0, "cpu", Budget(updates=8), plan=Throughput(5))
     with checked_out(checkout.folder, ("HEAD", "HEAD"), print) as sides, servers(*sides) as between:
         found = ab.measure(between(*sides), [cell], 1, 0, lambda share: None)[0]
     assert found.problems == ["", ""]

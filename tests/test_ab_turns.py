@@ -12,9 +12,10 @@ from polobench.ab import speed
 from polobench.ab.comparison import BLOCKS, LEAST_PAIRS, WARMUP_PAIRS, Measured, measure_cell
 from polobench.ab.processes import Timing
 from polobench.core.budget import Budget
-from polobench.run.study import Cell
+from polobench.kinds.cell import Cell
+from polobench.kinds.throughput import Throughput
 
-CELL = Cell("ppo", "ppo", "CartPole-v1", 0, "cpu", Budget(updates=8), rounds=5)
+CELL = Cell("ppo", "ppo", "CartPole-v1", 0, "cpu", Budget(updates=8), plan=Throughput(5))
 
 
 class Machine:

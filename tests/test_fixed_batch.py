@@ -20,7 +20,8 @@ from polobench.cells.stored_batches import find_batch, make_batch
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.gate.exact import TOLERANCE, differences, growths
-from polobench.run.study import Cell, load_study, parse_study
+from polobench.kinds.cell import Cell
+from polobench.run.study import load_study, parse_study
 from polobench.store.folder import Store
 
 ROOT = Path(__file__).parents[1]
@@ -155,12 +156,12 @@ def test_a_batch_that_is_missing_damaged_or_of_another_task(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="makes it"):
         find_batch(tmp_path, "CartPole-v1")
     (tmp_path / "CartPole-v1.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="is no fixed batch"):
+    with pytest.raises(UsageError, match="is no stored batch"):
         find_batch(tmp_path, "CartPole-v1")
     (tmp_path / "Acrobot-v1.safetensors").write_bytes(
         (ROOT / "polobench" / "studies" / "batches" / "CartPole-v1.safetensors").read_bytes()
     )
-    with pytest.raises(UsageError, match="is the fixed batch of 'CartPole-v1'"):
+    with pytest.raises(UsageError, match="is the stored batch of 'CartPole-v1'"):
         find_batch(tmp_path, "Acrobot-v1")
 
 

@@ -1,4 +1,4 @@
-"""Gradient noise at a fixed policy: closed forms, a policy that stays, equal batches, stored policies, the report."""
+"""Gradient noise at a stored policy: closed forms, a policy that stays, equal batches, stored policies, the report."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ from polobench.analysis.collection import collect
 from polobench.analysis.gradient_noise import gradient_noises
 from polobench.analysis.statistics.intervals import jackknife_interval
 from polobench.cells import gradient_noise
-from polobench.cells.noise_plan import NoisePlan
 from polobench.cells.runner import PreparedCell, prepare, run_cell
-from polobench.cells.stored_policies import FixedPolicy, find_policy, make_policies, path_of, tensors_of
+from polobench.cells.stored_policies import StoredPolicy, find_policy, make_policies, path_of, tensors_of
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
 from polobench.core.gradient_noise import Batches
@@ -40,11 +39,13 @@ from polobench.core.policy import Policy
 from polobench.core.recorder import Update
 from polobench.core.result import RunResult
 from polobench.core.seeding import SeedAxes
+from polobench.kinds.cell import Cell
+from polobench.kinds.gradient_noise import GradientNoise
 from polobench.registry import find_task
 from polobench.report.markdown import markdown, write_report
 from polobench.run.estimate import estimate
 from polobench.run.library import BUILT_IN
-from polobench.run.study import Cell, parse_study
+from polobench.run.study import parse_study
 from polobench.store.folder import Damaged, Store
 from polobench.tasks.probes import BANDIT_REWARDS
 from polobench.tasks.token_bandit import REWARDS
@@ -62,17 +63,18 @@ TASKS = ("probe-bandit", "token-bandit")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fixed policies of probe-bandit."""
+    """Stored policies of probe-bandit."""
     made = tmp_path_factory.mktemp("policies")
     make_policies("probe-bandit", made, budget=4000)
     return made
 
 
 def cell_of(
-    method: str, task: str, folder: Path, plan: NoisePlan | None = None, policy: str = "initial", **hyper: Any
+    method: str, task: str, folder: Path, plan: GradientNoise | None = None, policy: str = "initial", **hyper: Any
 ) -> PreparedCell:
-    plan = replace(plan or NoisePlan(policy, batches=5, samples=40), folder=str(folder))
-    return prepare(Cell(method, method, task, 7, "cpu", plan.budget, METHODS[method] | hyper, noise=plan))
+    plan = replace(plan or GradientNoise(policy, batches=5, samples=40), folder=str(folder))
+    budget = plan.budget(Budget(samples=1))
+    return prepare(Cell(method, method, task, 7, "cpu", budget, METHODS[method] | hyper, plan=plan))
 
 
 def measured(*arguments: Any, **options: Any) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def test_jackknife_of_a_mean_is_students_interval() -> None:
     assert np.isnan(jackknife_interval(np.inf, without_each).low)
 
 
-def enumerated(task_name: str, fixed: FixedPolicy, rewards: list[float]) -> tuple[float, float]:
+def enumerated(task_name: str, fixed: StoredPolicy, rewards: list[float]) -> tuple[float, float]:
     """|G|^2 and the covariance's trace of one episode's gradient of -r log pi, over all actions."""
     method = polobench.make("reinforce", task=task_name, baseline="none")
     task = method.task.bind(SeedAxes(7), Ledger(Budget(samples=10_000)), method.device, lambda policy: None)
@@ -171,7 +173,7 @@ def enumerated(task_name: str, fixed: FixedPolicy, rewards: list[float]) -> tupl
 def test_a_bandit_agrees_with_its_enumeration(
     folder: Path, task: str, policy: str, rewards: list[float], batches: int
 ) -> None:
-    plan = NoisePlan(policy, batches=batches, samples=32)
+    plan = GradientNoise(policy, batches=batches, samples=32)
     found = measured("reinforce", task, folder, plan, baseline="none", n_episodes=16)
     signal, trace = enumerated(task, find_policy(folder, find_task(task), policy), rewards)
     assert set(found["batch_samples"]) == {32}
@@ -230,7 +232,7 @@ def test_going_over_a_batch_again_changes_nothing(folder: Path, method: str, mor
 
 
 def test_statistics_of_observations_stay(folder: Path) -> None:
-    plan = NoisePlan("initial", 5, 40)
+    plan = GradientNoise("initial", 5, 40)
     found = run_cell(cell_of("ppo", "probe-bandit", folder, plan, normalize_observations=True))
     assert found.hyperparameters["normalize_observations"] is False  # as the stored policy's
     method = polobench.make("ppo", task="probe-bandit", normalize_observations=True)
@@ -286,11 +288,11 @@ def test_batches_reach_their_samples_and_end_there() -> None:
 
 
 def test_updates_that_are_too_large_leave_fewer_batches_and_say_so(folder: Path, tmp_path: Path) -> None:
-    result = run_cell(cell_of("grpo", "probe-bandit", folder, NoisePlan("initial", 12, 5), n_groups=32))
+    result = run_cell(cell_of("grpo", "probe-bandit", folder, GradientNoise("initial", 12, 5), n_groups=32))
     assert (result.status, result.gradient_noise["batches"]) == ("ok", 11)
     assert result.reason == "the budget held 11 of 12 batches"
     assert result.ledger.samples <= result.budget["samples"]
-    none = run_cell(cell_of("grpo", "probe-bandit", folder, NoisePlan("initial", 5, 5), n_groups=50))
+    none = run_cell(cell_of("grpo", "probe-bandit", folder, GradientNoise("initial", 5, 5), n_groups=50))
     assert none.status == "failed"
     assert "of 5 batches" in none.reason
     assert gradient_noises(collect(save_all(tmp_path, result, none)))[0].batches == 11
@@ -347,9 +349,9 @@ def test_a_bad_file_is_one_line(folder: Path, tmp_path: Path, fault: str) -> Non
     good = path_of(folder, "probe-bandit", "trained").read_bytes()
     content = {"damaged": good[:100], "foreign": save({"weight": torch.ones(1)}), "other task": good}
     said = {
-        "missing": r"no fixed policy at .*stored_policies .* probe-bandit` makes it",
-        "damaged": "is no fixed policy",
-        "foreign": "is no fixed policy",
+        "missing": r"no stored policy at .*stored_policies .* probe-bandit` makes it",
+        "damaged": "is no stored policy",
+        "foreign": "is no stored policy",
         "other task": "not 'trained' of 'probe-delayed-reward'",
     }
     if fault == "other task":
@@ -363,7 +365,7 @@ def test_a_bad_file_is_one_line(folder: Path, tmp_path: Path, fault: str) -> Non
 
 
 def test_the_files_hash_and_what_is_asked_are_part_of_the_id(folder: Path, tmp_path: Path) -> None:
-    plan = NoisePlan("initial", 5, 40)
+    plan = GradientNoise("initial", 5, 40)
     ids = [cell_of("ppo", "probe-bandit", folder, plan).cell_id]
     ids += [cell_of("ppo", "probe-bandit", folder, replace(plan, **change)).cell_id
             for change in ({"policy": "trained"}, {"batches": 6}, {"samples": 41})]  # fmt: skip
@@ -394,8 +396,8 @@ def test_a_study_asks_for_a_cell_a_method_task_and_policy() -> None:
     grid["gradient_noise"] = {"batches": 8, "samples": 64}
     cells = parse_study("s", {"grid": [grid]}, folder="here").cells
     assert [cell.kind for cell in cells] == ["learning"] * 4 + ["gradient_noise"] * 4 + ["throughput"] * 2
-    plans = [cell.noise for cell in cells if cell.noise]
-    assert plans[:2] == [NoisePlan(policy, 8, 64) for policy in ("initial", "trained")]
+    plans = [cell.plan for cell in cells if isinstance(cell.plan, GradientNoise)]
+    assert plans[:2] == [GradientNoise(policy, 8, 64) for policy in ("initial", "trained")]
     assert {plan.folder for plan in plans} == {"here/policies"}
     assert cells[4].budget == Budget(samples=20 * (4 + 8) * 64)
     assert str(cells[5]) == "ppo · probe-bandit · gradient noise, trained policy · cpu"
@@ -406,11 +408,11 @@ def test_a_study_asks_for_a_cell_a_method_task_and_policy() -> None:
     [
         (3, "gradient_noise: 3"),
         ({"batch": 3}, "unknown key of gradient_noise 'batch'"),
-        ({"policies": ["halfway"]}, "unknown fixed policy 'halfway'"),
+        ({"policies": ["halfway"]}, "unknown stored policy 'halfway'"),
         ({"policies": []}, "a list that is not empty"),
         ({"policies": ["initial", "initial"]}, "is named twice"),
         ({"batches": 4}, "an integer from 5"),
-        ({"batches": 2.5}, "an integer from 1"),
+        ({"batches": 2.5}, "an integer from 5"),
         ({"samples": 0}, "an integer from 1"),
     ],
 )
@@ -421,7 +423,7 @@ def test_a_wrong_key_is_one_line(value: object, said: str) -> None:
 
 
 def test_an_estimate_counts_the_samples_that_are_planned(folder: Path, tmp_path: Path) -> None:
-    cell = cell_of("ppo", "probe-bandit", folder, NoisePlan("initial", 26, 8000))
+    cell = cell_of("ppo", "probe-bandit", folder, GradientNoise("initial", 26, 8000))
     assert estimate([cell], Store(tmp_path / "none"), 1).startswith("about 1.1 minutes")  # 240,000 at 4,000 a second
 
 

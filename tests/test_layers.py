@@ -19,13 +19,14 @@ MAY_IMPORT = {
     "tasks": {"core", "objectives", "policies", "tasks"},
     "methods": {"core", "objectives", "policies"},
     "article": {"core", "objectives", "policies"},
-    "store": {"core", "store"},
-    "cells": {"core", "policies", "tasks", "methods", "registry", "store", "cells", "run"},
-    "run": {"analysis", "core", "methods", "registry", "store", "cells", "run"},
-    "ab": {"core", "registry", "store", "cells", "run", "analysis", "ab"},
-    "analysis": {"core", "store", "analysis"},
-    "report": {"core", "store", "analysis", "ab", "gate", "report"},
-    "gate": {"core", "store", "analysis", "gate"},
+    "kinds": {"core", "kinds"},
+    "store": {"core", "kinds", "store"},
+    "cells": {"core", "kinds", "policies", "tasks", "registry", "store", "cells"},
+    "run": {"analysis", "core", "kinds", "methods", "registry", "store", "cells", "run"},
+    "ab": {"core", "kinds", "registry", "store", "cells", "run", "analysis", "ab"},
+    "analysis": {"core", "kinds", "store", "analysis"},
+    "report": {"core", "kinds", "store", "analysis", "ab", "gate", "report"},
+    "gate": {"core", "kinds", "store", "analysis", "gate"},
     "testing": {"core", "registry", "store", "testing"},
 }
 # a gymnasium id or a data file is a task without an entry point; the registry loads what serves it, when asked
@@ -66,7 +67,9 @@ def test_imports_run_one_way(layer: str) -> None:
 @pytest.mark.parametrize(
     ("layer", "line"),
     [("methods", "from polobench.methods.ppo import PPO"), ("methods", "import polobench.tasks.control"),
-     ("core", "from polobench.store.folder import Store"), ("report", "import polobench.cells.runner"),
+     ("core", "from polobench.store.folder import Store"), ("kinds", "import polobench.cells.learning"),
+     ("store", "import polobench.cells.learning"), ("cells", "from polobench.run.study import load_study"),
+     ("report", "import polobench.cells.runner"),
      ("report", "from polobench.methods.ppo import PPO"), ("methods", "from polobench.article.pg import ArticlePG"),
      ("article", "from polobench.article.dpo import ArticleDPO"), ("article", "import polobench.tasks.article"),
      ("article", "from polobench.methods.ppo import PPO")],
@@ -82,6 +85,8 @@ READERS = (
     "polobench.analysis.frame",
     "polobench.report.markdown",
     "polobench.run.study",
+    "polobench.kinds.table",
+    "polobench.store.identity",
 )
 
 

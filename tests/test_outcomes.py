@@ -15,6 +15,7 @@ from polobench import Budget, ForeignMethod, Method, RunResult, UsageError
 from polobench.core.convergence import loss_convergence, time_to_target
 from polobench.core.recorder import Update
 from polobench.registry import find_task
+from polobench.tasks.control import ControlTask
 
 
 def run(learn: Callable, budget: object = 1_000, **options: object) -> RunResult:
@@ -65,6 +66,7 @@ FAILURES = {
     "parameter": (loses_a_parameter, {}, "diverged", "parameter actor.0.bias is not finite after update 2"),
     "memory": (raises(MemoryError()), {}, "out_of_memory", "MemoryError"),
     "device memory": (raises(torch.OutOfMemoryError("CUDA out of memory")), {}, "out_of_memory", "CUDA out of memory"),
+    "exits": (raises(SystemExit(3)), {}, "failed", "SystemExit: 3"),
     "time": (never_ends, {"timeout_seconds": 0.0}, "timeout", "time limit"),
 }
 
@@ -80,8 +82,20 @@ def test_failed_run_has_a_status_and_a_reason_and_is_scored_at_the_floor(name):
     assert result.final_score == 0
     assert math.isnan(result.final_return_std)
     assert len(result.curve) == 1  # the evaluation before the first update is kept
-    assert bool(result.traceback) == name.startswith(("raises", "memory", "device"))
+    assert bool(result.traceback) == name.startswith(("raises", "memory", "device", "exits"))
     assert (result.digest is None) == (name == "time")  # the machine's speed decided where it ended
+
+
+def test_a_task_that_cannot_be_closed_fails_its_run_and_keeps_the_curve(monkeypatch):
+    def broken(self):
+        raise OSError("not connected")
+
+    monkeypatch.setattr(ControlTask, "close", broken)
+    result = run(lambda task, policy: iter([Update(loss=0.0, policy=policy)]))
+    assert (result.status, result.reason) == ("failed", "closing the task: OSError: not connected")
+    assert (result.final_return, result.final_score) == (result.floor, 0)
+    assert len(result.curve) == 2
+    assert "closing" not in run(raises(ValueError("first"))).reason
 
 
 def test_the_users_interrupt_goes_through():

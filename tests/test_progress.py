@@ -12,8 +12,8 @@ from rich.console import Console
 from polobench.core.budget import Budget, LedgerTotals
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
+from polobench.kinds.cell import Cell
 from polobench.run.progress import Display, clock_text
-from polobench.run.study import Cell
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 UP = "\x1b[1A"

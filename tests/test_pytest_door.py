@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_sweep import ENDLESS, hear_interrupts
+from test_sweep import ENDLESS, MARKED, hear_interrupts, plug_in
 
 import polobench
 
@@ -68,16 +69,17 @@ def test_a_cell_that_fails_fails_its_test_and_is_stored_and_the_others_go_on(tmp
 
 
 def test_interrupting_ends_in_one_line_and_keeps_what_is_finished(tmp_path: Path) -> None:
-    (tmp_path / "s.toml").write_text(ENDLESS)
+    marker = tmp_path / "running"
+    plug_in(tmp_path, "marks", MARKED.format(path=str(marker)), "methods:marked=marks:Marked")
+    finite, endless = ENDLESS.rsplit("[[grid]]", 1)
+    (tmp_path / "s.toml").write_text(f"{finite}[[grid]]{endless.replace('random', 'marked')}")
     whole = [sys.executable, "-m", "pytest", str(BENCHMARKS), "--study", "s.toml", "-q", "-p", "no:cacheprovider"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(whole, cwd=tmp_path, preexec_fn=hear_interrupts, **pipes)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(whole, cwd=tmp_path, preexec_fn=hear_interrupts, env=environment, **pipes)
     store = tmp_path / "results" / "s"
-    for _ in range(600):
-        time.sleep(0.1)
-        if len(list(store.glob("*.json"))) == 2:
-            break
-    time.sleep(0.5)
+    while process.poll() is None and not marker.exists():
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
@@ -109,6 +111,7 @@ def test_throughput_is_not_measured_where_benchmarks_are_disabled(tmp_path: Path
         (["--study", "absent.toml"], "absent.toml"),
         (["--study", "absent.toml", "--seeds", "3"], "--study"),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_end_in_one_clear_line(tmp_path: Path, options: list[str], named: str) -> None:
     done = bench(*options, cwd=tmp_path)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 import polobench
 from polobench.cells.runner import blank_result, prepare, run_cell
 from polobench.cli import main
 from polobench.core.errors import UsageError
-from polobench.run.executor import SweepStopped, pending, preloaded, run_sweep
+from polobench.core.result import STATUSES
+from polobench.run.executor import SweepStopped
+from polobench.run.processes import preloaded
 from polobench.run.progress import Display
 from polobench.run.study import parse_study
+from polobench.run.sweep import pending, run_sweep
 from polobench.store.folder import Store
 
 MINI = """
@@ -46,6 +52,34 @@ tasks = ["probe-bandit"]
 seeds = "7-7"
 budget = 2_000_000_000
 """
+
+
+# a method that is reinforce, and a file that appears once it has made an update
+MARKED = """
+from pathlib import Path
+from polobench.methods.reinforce import Reinforce
+
+class Marked(Reinforce):
+    name = "marked"
+
+    def learn(self, task, rng):
+        for update in super().learn(task, rng):
+            yield update
+            Path({path!r}).touch()
+"""
+
+
+def plug_in(folder: Path, module: str, source: str, *entries: str) -> None:
+    """A distribution in the folder, for whoever has it on PYTHONPATH; an entry is "group:name=object"."""
+    (folder / f"{module}.py").write_text(textwrap.dedent(source))
+    info = folder / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    lines = []
+    for entry in entries:
+        group, _, value = entry.partition(":")
+        lines += [f"[polobench.{group}]", value]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
 def write_study(folder: Path, text: str = MINI, name: str = "mini") -> Path:
@@ -127,17 +161,32 @@ def test_interrupting_keeps_what_is_finished(tmp_path: Path) -> None:
     assert len(polobench.load(store)) == 2
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.5, 8.0])
-def test_interrupting_says_one_line_whatever_the_workers_are_loading(seconds: float, tmp_path: Path) -> None:
-    """While their server imports, while they start, and in the middle of a run that holds a library's locks."""
-    study = write_study(tmp_path, ENDLESS.replace("random", "reinforce").replace("probe-bandit", "sort-digits"))
+def _has_worker(process: subprocess.Popen[str]) -> bool:
+    """Whether it has a server of workers (and a tracker of resources), and that a worker."""
+    return len(psutil.Process(process.pid).children(recursive=True)) > 2
+
+
+PHASES: dict[str, Callable[[subprocess.Popen[str], Path], bool]] = {
+    "the server imports": lambda process, marker: True,
+    "a worker starts": lambda process, marker: _has_worker(process),
+    "a run holds a library's locks": lambda process, marker: marker.exists(),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_interrupting_says_one_line_whenever_it_comes(phase: str, tmp_path: Path) -> None:
+    marker = tmp_path / "running"
+    plug_in(tmp_path, "marks", MARKED.format(path=str(marker)), "methods:marked=marks:Marked")
+    study = write_study(tmp_path, ENDLESS.replace("random", "marked").replace("probe-bandit", "sort-digits"))
     whole = [sys.executable, "-m", "polobench", "run", str(study)]
     process = subprocess.Popen(
-        whole, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_interrupts
-    )
+        whole, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_interrupts,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.readline().startswith("cells:")
-    time.sleep(seconds)
+    while process.poll() is None and not PHASES[phase](process, marker):
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -147,29 +196,24 @@ def test_interrupting_says_one_line_whatever_the_workers_are_loading(seconds: fl
 
 
 def test_a_worker_that_is_killed_fails_its_own_cell_alone(tmp_path: Path) -> None:
-    (tmp_path / "killer.py").write_text(
-        textwrap.dedent("""
-            import os, signal
-            from polobench import Method
+    source = """
+        import os, signal
+        from polobench import Method
 
-            class Killer(Method):
-                name = "killer"
+        class Killer(Method):
+            name = "killer"
 
-                def learn(self, task, rng):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                    yield
-        """)
-    )
-    info = tmp_path / "killer-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: killer\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[polobench.methods]\nkiller = killer:Killer\n")
+            def learn(self, task, rng):
+                os.kill(os.getpid(), signal.SIGKILL)
+                yield
+    """
+    plug_in(tmp_path, "killer", source, "methods:killer=killer:Killer")
     text = MINI.replace('"ppo"', '"killer"').replace("throughput_rounds = 2", "")
     done = command("run", str(write_study(tmp_path, text)), cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "2 of 4 cells did not end ok" in done.stderr
     table = polobench.load(tmp_path / "results" / "mini")
-    assert table.groupby("method").status.unique().map(list).to_dict() == {"killer": ["failed"], "random": ["ok"]}
+    assert table.groupby("method").status.unique().map(list).to_dict() == {"killer": ["crashed"], "random": ["ok"]}
     assert table[table.method == "killer"].reason.str.contains("SIGKILL").all()
     assert (table[table.method == "killer"].final_score == 0).all()
 
@@ -206,23 +250,104 @@ def test_an_absent_device_is_skipped_and_tried_again_next_time(tmp_path: Path) -
 def test_what_only_the_machine_ended_is_run_again(tmp_path: Path) -> None:
     (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
     prepared, store = prepare(cell), Store(tmp_path)
-    for status, reason, again in [
-        ("timeout", "", True),
-        ("out_of_memory", "", True),
-        ("failed", "the worker process was ended by SIGKILL", True),
-        ("failed", "ValueError: wrong", False),
-        ("diverged", "", False),
-    ]:
-        store.save(blank_result(prepared, status, reason))
-        assert (pending([prepared], store) == [prepared]) is again
+    for status in STATUSES:
+        again = status in ("timeout", "out_of_memory", "crashed", "skipped")
+        for reason in ("", "the worker process was ended by SIGKILL"):  # the reason has no say
+            store.save(blank_result(prepared, status, reason))
+            assert (pending([prepared], store) == [prepared]) is again
 
 
 def test_a_worker_whose_sources_differ_from_the_parents_stops_the_sweep(tmp_path: Path) -> None:
     (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
-    prepared, store = replace(prepare(cell), cell_id="of other sources"), Store(tmp_path)
+    prepared, store = replace(prepare(cell), code="of other sources"), Store(tmp_path)
     with pytest.raises(SweepStopped, match="sources changed"), Display(1) as display:
         run_sweep([prepared], store, 1, display)
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_task_that_describes_itself_otherwise_in_a_worker_fails_its_own_cell(tmp_path: Path) -> None:
+    (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
+    prepared, store = replace(prepare(cell), cell_id="of another task"), Store(tmp_path)
+    with Display(1) as display:
+        (result,) = run_sweep([prepared], store, 1, display).results
+    assert (result.status, result.cell_id) == ("failed", "of another task")
+    assert "describes itself otherwise" in result.reason
+    assert store.load("of another task") is not None
+
+
+ENVIRONMENTS = """
+    import multiprocessing, os, sys, tempfile, threading, time
+    import gymnasium as gym, numpy as np
+    from polobench.tasks.control import ControlTask
+
+    class Toy(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+        action_space = gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.t = 0
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            self.t += 1
+            return np.zeros(2, np.float32), float(action), False, self.t >= 20, {}
+
+    class Child(Toy):
+        def __init__(self):
+            process = multiprocessing.Process(target=int)
+            process.start()
+            process.join()
+
+    class Thread(Toy):
+        def __init__(self):
+            if multiprocessing.parent_process():  # the parent of the sweep ends by itself
+                threading.Thread(target=time.sleep, args=(10**6,)).start()
+
+    class Elsewhere(Toy):
+        def __init__(self):
+            os.chdir(tempfile.mkdtemp())
+
+    class Exits(Toy):
+        def step(self, action):
+            sys.exit(3)
+
+    class ExitsAtOnce(Toy):
+        def __init__(self):
+            if multiprocessing.parent_process():
+                sys.exit(3)
+
+    class Closes(Toy):
+        def close(self):
+            if hasattr(self, "t"):  # it has run
+                raise ValueError("no more")
+
+    def maker(name, make):
+        return lambda: ControlTask(name, make)
+
+    child, thread, elsewhere = maker("child", Child), maker("thread", Thread), maker("elsewhere", Elsewhere)
+    exits, closes, at_once = maker("exits", Exits), maker("closes", Closes), maker("at_once", ExitsAtOnce)
+"""
+ENDINGS = {
+    "child": ("ok", "the budget of samples is spent"),
+    "thread": ("ok", "the budget of samples is spent"),
+    "elsewhere": ("ok", "the budget of samples is spent"),
+    "exits": ("failed", "SystemExit: 3"),
+    "at_once": ("failed", "SystemExit: 3"),
+    "closes": ("failed", "ValueError: no more"),
+}
+
+
+def test_what_an_environment_does_to_its_worker_is_its_own_cells_outcome(tmp_path: Path) -> None:
+    plug_in(tmp_path, "simulators", ENVIRONMENTS, *(f"tasks:{name}=simulators:{name}" for name in ENDINGS))
+    text = '[[grid]]\nmethods = ["random"]\nseeds = 1\nbudget = 300\ndevices = ["cpu"]\n'
+    study = write_study(tmp_path, text + f"tasks = {json.dumps(list(ENDINGS))}\n")
+    done = command("run", str(study), cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1, done.stderr
+    table = polobench.load(tmp_path / "results" / "mini").set_index("task")
+    found = {name: (table.status[name], table.reason[name]) for name in table.index}
+    assert found == ENDINGS
+    assert (table.final_return[["exits", "closes"]] == table.floor[["exits", "closes"]]).all()
 
 
 def test_workers_have_loaded_what_their_cells_need_and_no_more() -> None:
@@ -258,6 +383,7 @@ def test_the_id_covers_what_defines_a_cell_and_nothing_else() -> None:
         (["list", "nothing"], 2, "methods"),
         (["fly"], 2, "fly"),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 def test_mistakes_end_in_one_clear_line(tmp_path: Path, arguments: list[str], code: int, named: str) -> None:
     write_study(tmp_path)
@@ -280,6 +406,7 @@ def test_mistakes_end_in_one_clear_line(tmp_path: Path, arguments: list[str], co
         ("seeds = 2", "seed = 2", "unknown grid key 'seed'; did you mean 'seeds'?"),
         ('"random"', '"ppo"', "named twice"),
     ],
+    ids=str,
 )
 def test_mistakes_in_a_study_end_in_one_clear_line(
     tmp_path: Path,

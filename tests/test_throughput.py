@@ -15,8 +15,9 @@ from polobench.core.method import ForeignMethod, Method
 from polobench.core.recorder import Update
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
+from polobench.kinds.cell import Cell
+from polobench.kinds.throughput import Throughput
 from polobench.run.progress import outcome
-from polobench.run.study import Cell
 from polobench.tasks.probes import bandit
 
 WORK_SECONDS = 3.0
@@ -113,7 +114,8 @@ def test_a_foreign_loop_cannot_be_timed_apart() -> None:
 
 
 def test_a_throughput_cell_that_fails_says_why() -> None:
-    cell = Cell("ppo", "ppo", "probe-bandit", 0, "cpu", polobench.Budget(updates=4), {"initial_log_std": 0.0}, rounds=1)
+    setting = {"initial_log_std": 0.0}
+    cell = Cell("ppo", "ppo", "probe-bandit", 0, "cpu", polobench.Budget(updates=4), setting, plan=Throughput(1))
     prepared = prepare(cell)
     assert prepared.method is not None
     prepared.method.learn = lambda task, rng: iter(())  # type: ignore[method-assign]
@@ -124,7 +126,7 @@ def test_a_throughput_cell_that_fails_says_why() -> None:
 
 def test_rounds_on_an_old_batch_are_no_speed_of_zero() -> None:
     setting = {"refresh_updates": 50, "n_groups": 2, "group_size": 4}
-    cell = Cell("dpo", "dpo", "probe-bandit", 0, "cpu", polobench.Budget(updates=4), setting, rounds=2)
+    cell = Cell("dpo", "dpo", "probe-bandit", 0, "cpu", polobench.Budget(updates=4), setting, plan=Throughput(2))
     result = run_cell(prepare(cell))
     rates = {name: value for name, value in result.throughput.items() if name.endswith("_per_second")}
     assert (result.status, result.ledger.samples) == ("ok", 8)

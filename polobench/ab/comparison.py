@@ -25,8 +25,9 @@ import numpy as np
 from polobench.ab.processes import OpenBoth, Timing, Worker, WorkerFailed, Workers, cores_for
 from polobench.ab.sides import Side
 from polobench.core.errors import UsageError, unknown
+from polobench.kinds.cell import Cell
 from polobench.run.library import find
-from polobench.run.study import Cell, load_study
+from polobench.run.study import load_study
 
 BLOCKS = 3
 LEAST_PAIRS, MOST_PAIRS = 2, 40  # a block

@@ -22,7 +22,7 @@ import numpy as np
 
 from polobench.ab.sides import Side
 from polobench.core.errors import PoloError, UsageError
-from polobench.run.study import Cell
+from polobench.kinds.cell import Cell
 
 ANSWER_SECONDS = 600.0  # a process that is silent for so long has failed
 WORKER = Path(__file__).with_name("worker.py")

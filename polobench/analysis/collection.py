@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from polobench.core.budget import budget_text
 from polobench.core.result import RunResult
+from polobench.kinds.table import kind_of, kinds
+from polobench.store.identity import age, newest, within_arm
 from polobench.store.pack import open_store
 from polobench.store.reader import Damaged, Reader
-from polobench.store.validation import DRAWN_METRICS
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -46,7 +47,7 @@ class Collection:
         name: of the store's folder or pack.
         sources: the paths of the folders and packs that it was read from, none of them absolute.
         cells: every cell, those that differ only by code or platform reduced to the newest; skipped ones too.
-        arms: the cells that ran, by arm and then by seed, a seed (and, of gradient-noise cells, a policy) once.
+        arms: the cells that ran, by arm and then by seed, each cell of an arm once.
         skipped: the cells that did not run, in the same order.
         damaged: files that are no result.
         older_code: cells left out because a newer one differs from them only by code or platform.
@@ -90,8 +91,8 @@ def collect(
     results = [result for found, _ in read for result in found]
     damaged = [item for _, found in read for item in found]
     _complete_floors(results)
-    cells = _newest(results, _all_but_code)
-    runs = sorted(_newest(cells, lambda result: (Arm.of(result), result.seed, _policy(result))), key=_order)
+    cells = newest(results)
+    runs = sorted(newest(cells, lambda result: (Arm.of(result), within_arm(result))), key=_order)
     arms: dict[Arm, list[RunResult]] = {}
     for result in runs:
         if result.status != "skipped":
@@ -129,63 +130,28 @@ def _no_search_for_cycles() -> Iterator[None]:
 
 
 def _trim(plain: dict[str, Any]) -> None:
-    """Take out what no report needs: ten thousand trails of single updates would fill the memory."""
-    plain["trail"] = plain["traceback"] = ""
-    plain["updates"] = {
-        name: plain["updates"][name] for name in ("samples", *DRAWN_METRICS) if name in plain["updates"]
-    }
+    """Take out what no report reads of a cell of its kind."""
+    kind = kinds().get(str(plain["kind"]))
+    if kind:
+        kind.trim(plain)
 
 
 def _complete_floors(results: Iterable[RunResult]) -> None:
     """Score every run that failed at its task's floor, also where it failed too early to know it.
 
-    A throughput or gradient-noise cell evaluates nothing, so it has no return.
+    A cell that does not learn evaluates nothing, so it has no return.
     """
     results = list(results)
-    known = {result.task: result for result in sorted(results, key=_age) if math.isfinite(result.floor)}
+    known = {result.task: result for result in sorted(results, key=age) if math.isfinite(result.floor)}
     for result in results:
         if math.isnan(result.floor) and result.task in known:
             result.floor, result.target = known[result.task].floor, known[result.task].target
             result.unit = known[result.task].unit
-        if result.kind != "learning":
+        if not kind_of(result).learns:
             result.final_return, result.final_score = math.nan, None
         elif result.status != "ok":
-            result.final_return = result.floor
-            result.final_score = None if result.target is None else 0.0
+            result.score_at_floor()
 
 
-def _newest(results: Iterable[RunResult], key: Callable[[RunResult], Hashable]) -> list[RunResult]:
-    """The newest result of each key; one that ran counts as newer than one that was skipped."""
-    found: dict[Hashable, RunResult] = {}
-    for result in results:
-        name = key(result)
-        if name not in found or _age(found[name]) < _age(result):
-            found[name] = result
-    return list(found.values())
-
-
-def _age(result: RunResult) -> tuple[bool, str, str]:
-    return result.status != "skipped", result.started_at, result.cell_id
-
-
-def _all_but_code(result: RunResult) -> Hashable:
-    """What defines a cell, code and platform left out (see `cell_id` in docs/results-format.md)."""
-    values = json.dumps(result.hyperparameters, sort_keys=True, default=str)
-    settings = repr(result.provenance.get("threads")), repr(result.throughput.get("rounds"))
-    noise = _policy(result), repr([result.gradient_noise.get(name) for name in ("policy_sha256", "samples")])
-    return Arm.of(result), result.seed, values, settings, noise
-
-
-def _policy(result: RunResult) -> str:
-    """At which policy a gradient-noise cell was measured; empty for other cells."""
-    return str(result.gradient_noise.get("policy", ""))
-
-
-def _order(result: RunResult) -> tuple[Arm, int, str, str]:
-    return Arm.of(result), result.seed, _policy(result), result.cell_id
-
-
-def budget_text(budget: Mapping[str, Any]) -> str:
-    """`50,000 samples, 60 seconds`: the limits that were set."""
-    limits = [f"{budget[name]:,.12g} {name}" for name in sorted(budget) if budget[name] is not None]
-    return ", ".join(limits) or "no budget"
+def _order(result: RunResult) -> tuple[Arm, tuple[int, str], str]:
+    return Arm.of(result), within_arm(result), result.cell_id

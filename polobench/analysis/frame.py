@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from polobench.analysis.collection import Collection, OnProgress, budget_text, collect
-from polobench.core.budget import LedgerTotals
+from polobench.analysis.collection import Collection, OnProgress, collect
+from polobench.core.budget import LedgerTotals, budget_text
 from polobench.core.result import RunResult
 from polobench.store.validation import TIMES
 

@@ -13,7 +13,8 @@ from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import LEDGER, reached, samples_per_second, solved
 from polobench.analysis.statistics.intervals import Interval, mean_interval, median_time_to_target, wilson_interval
 from polobench.core.result import STATUSES, RunResult
-from polobench.store.validation import ROUND_SECONDS
+from polobench.kinds.throughput import ROUND_SECONDS
+from polobench.store.identity import age
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ArmSummary:
 def summarize(arm: Arm, runs: Sequence[RunResult]) -> ArmSummary:
     """The numbers of one arm from its runs, one a seed."""
     returns = [result.final_return for result in runs]
-    newest = max(runs, key=lambda result: (result.started_at, result.cell_id))
+    newest = max(runs, key=age)
     has_target = newest.target is not None
     n_solved = sum(bool(solved(result)) for result in runs)
     beside = sum(result.ran_beside_others for result in runs)

@@ -1,6 +1,6 @@
 """One update of a method on a stored batch, and one rollout at a stored policy: what returns hide, without noise.
 
-- The method's own `learn` runs up to its first update, from the fixed policy, on a task whose verbs hand out the stored
+- The method's own `learn` runs up to its first update, from a stored policy, on a task whose verbs hand out the stored
   rollouts whatever size is asked for. All of it computes in float64, so that what platforms round differently stays
   below any tolerance. Kept are the update's metrics, a sketch of how each tensor moved, and what the ledger counted.
 - On the task itself, what the method's first rollout takes is counted: environment calls, tokens and rows through the
@@ -16,22 +16,28 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from polobench.cells.stored_batches import VERBS, FixedBatch
-from polobench.cells.stored_policies import FixedPolicy, on_policies, tensors_of
+from polobench.cells.job import Job, Watch
+from polobench.cells.stored_batches import VERBS, StoredBatch, find_batch
+from polobench.cells.stored_policies import StoredPolicy, find_policy, on_policies, tensors_of
 from polobench.core.budget import Budget, Counts, Ledger
 from polobench.core.device import warm_up
 from polobench.core.errors import PoloError, Unavailable
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.policy import Policy
+from polobench.core.provenance import code_hash
 from polobench.core.recorder import Update
+from polobench.core.result import RunResult
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
+from polobench.kinds.cell import Cell
+from polobench.kinds.fixed_batch import FixedBatch
 
 PROJECTIONS = 4
 COUNTED = tuple(item.name for item in fields(Counts) if item.name not in ("updates", "rollout_seconds"))
@@ -39,7 +45,7 @@ COUNTED = tuple(item.name for item in fields(Counts) if item.name not in ("updat
 Verb = Callable[..., Rollout]
 
 
-def measure(method: Method, fixed: FixedPolicy, batch: FixedBatch, seed: int) -> dict[str, Any]:
+def measure(method: Method, stored: StoredPolicy, batch: StoredBatch, seed: int) -> dict[str, Any]:
     """The update and the counts; keys in docs/results-format.md.
 
     Raises:
@@ -48,14 +54,14 @@ def measure(method: Method, fixed: FixedPolicy, batch: FixedBatch, seed: int) ->
     """
     if isinstance(method, ForeignMethod):
         raise Unavailable(f"method {method.name!r} owns its loop, so it cannot be given a stored batch")
-    return {"batch_sha256": batch.sha256} | _on_batch(method, fixed, batch, seed) | _on_task(method, fixed, seed)
+    return _on_batch(method, stored, batch, seed) | _on_task(method, stored, seed)
 
 
-def _on_batch(method: Method, fixed: FixedPolicy, batch: FixedBatch, seed: int) -> dict[str, Any]:
+def _on_batch(method: Method, stored: StoredPolicy, batch: StoredBatch, seed: int) -> dict[str, Any]:
     before: dict[str, Tensor] = {}
 
     def load(policy: Policy) -> None:
-        fixed.load_into(policy)
+        stored.load_into(policy)
         policy.double()
 
     def begin(task: Task) -> None:
@@ -79,12 +85,12 @@ def _on_batch(method: Method, fixed: FixedPolicy, batch: FixedBatch, seed: int) 
     }
 
 
-def _on_task(method: Method, fixed: FixedPolicy, seed: int) -> dict[str, Any]:
+def _on_task(method: Method, stored: StoredPolicy, seed: int) -> dict[str, Any]:
     """What the first rollout of the method takes, on the task itself; its update is not made."""
     taken: dict[str, int] = {}
 
     def begin(task: Task) -> None:
-        on_policies(task, fixed.load_into)
+        on_policies(task, stored.load_into)
         for verb in VERBS:
             setattr(task, verb, _counted(task, getattr(task, verb), taken))
 
@@ -119,11 +125,11 @@ def _replay(task: Task, rollout: Rollout) -> Verb:
         for name, value in tensors.items()
         if isinstance(value, Tensor)
     }
-    stored = replace(rollout, **changed)
+    replayed_rollout = replace(rollout, **changed)
 
     def replayed(*asked: object) -> Rollout:
-        task.ledger.charge_generated(stored.n_samples)
-        return stored
+        task.ledger.charge_generated(replayed_rollout.n_samples)
+        return replayed_rollout
 
     return replayed
 
@@ -149,3 +155,23 @@ def sketch(name: str, change: Tensor) -> list[float]:
     flat = change.detach().double().flatten().cpu().numpy()
     signs = np.random.default_rng(zlib.crc32(name.encode())).choice((-1.0, 1.0), (PROJECTIONS, flat.size))
     return [float(np.linalg.norm(flat)), *(signs @ flat).tolist()]
+
+
+class FixedBatchJob(Job):
+    """The running half of a fixed-batch cell; nobody times it."""
+
+    def __init__(self, plan: FixedBatch, task: Task) -> None:
+        super().__init__(plan, task)
+        folder = Path(plan.folder)
+        self._policy = find_policy(folder / "policies", task, "initial")
+        self._batch = find_batch(folder / "batches", task.name)
+        self.hyperparameters = self._policy.network
+        self.hashes = {"policy": self._policy.sha256, "batch": self._batch.sha256}
+        self.code = code_hash(__name__)
+
+    def defined_by(self) -> dict[str, object]:
+        return {"fixed_batch": {**self.hashes, "code": self.code}}
+
+    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> None:
+        result.fixed_batch |= measure(method, self._policy, self._batch, cell.seed)
+        result.reason = "the update was made"

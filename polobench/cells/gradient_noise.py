@@ -1,6 +1,6 @@
 """How noisy a method's gradient is at a policy that stays as it is, over equal batches.
 
-The method's own `learn` runs, on a task that gives it the fixed policy in place of a fresh one. That policy notes the
+The method's own `learn` runs, on a task that gives it the stored policy in place of a fresh one. That policy notes the
 actor's gradient where an optimizer would follow it (`Policy.gradient_step`, or `Policy.actor_gradient` of a method that
 goes its own way), and does not move; its critic is fitted as always. The gradient is the raw one, before it is clipped
 or an optimizer or a Fisher matrix has turned it.
@@ -10,13 +10,14 @@ or an optimizer or a Fisher matrix has turned it.
 - A batch is as many updates as reach the asked-for samples, its gradient the mean over them, as it would be of one
   larger update. An update that took no samples repeats the one before and is left out.
 - The first batches, `WARMUP_BATCHES` times the samples of one, only fit the critic (and the scale of the rewards).
-- The run began with the fixed policy, so that is the reference of methods that have one.
+- The run began with the stored policy, so that is the reference of methods that have one.
 
 core/gradient_noise.py has the formulas and their source.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, cast
@@ -25,17 +26,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polobench.cells.noise_plan import LEAST_BATCHES, WARMUP_BATCHES, NoisePlan
-from polobench.cells.stored_policies import FixedPolicy, on_policies
+from polobench.cells.job import Job, Watch, tell_nobody
+from polobench.cells.stored_policies import StoredPolicy, find_policy, on_policies
 from polobench.core.budget import BudgetExhausted, Ledger
 from polobench.core.device import PeakMemory, warm_up
 from polobench.core.errors import PoloError, Unavailable
 from polobench.core.gradient_noise import Batches
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.policy import Policy
+from polobench.core.provenance import code_hash
 from polobench.core.recorder import Diverged, Progress
+from polobench.core.result import RunResult
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
+from polobench.kinds.cell import Cell
+from polobench.kinds.gradient_noise import LEAST_BATCHES, WARMUP_BATCHES, GradientNoise
 
 Hear = Callable[[Tensor, int], None]
 
@@ -95,12 +100,12 @@ class _Ear:
 
 def measure(
     method: Method,
-    fixed: FixedPolicy,
-    plan: NoisePlan,
+    stored: StoredPolicy,
+    plan: GradientNoise,
     seed: int,
     ledger: Ledger,
     memory: PeakMemory,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = tell_nobody,
 ) -> dict[str, Any]:
     """The batches and what follows from them; keys in docs/results-format.md.
 
@@ -126,7 +131,7 @@ def measure(
     with isolated(rng, method.threads):
         warm_up(method.device)
         with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
-            on_policies(task, fixed.load_into)
+            on_policies(task, stored.load_into)
             ledger.clock.start()
             updates = _updates(method, task, rng, ear, memory)
             batches = _batches(_shown(updates, ledger, plan, on_progress), plan.samples)
@@ -165,7 +170,7 @@ def _updates(method: Method, task: Task, rng: SeedAxes, ear: _Ear, memory: PeakM
 
 
 def _shown(
-    updates: Iterator[tuple[Tensor, int]], ledger: Ledger, plan: NoisePlan, show: Callable[[Progress], None]
+    updates: Iterator[tuple[Tensor, int]], ledger: Ledger, plan: GradientNoise, show: Callable[[Progress], None]
 ) -> Iterator[tuple[Tensor, int]]:
     for update in updates:
         show(Progress(min(1.0, ledger.samples / plan.planned_samples), ledger.samples, None))
@@ -184,7 +189,7 @@ def _batches(updates: Iterator[tuple[Tensor, int]], samples: int) -> Iterator[tu
             total, count, taken = None, 0, 0
 
 
-def _counted(batches: Iterator[tuple[Tensor, int]], plan: NoisePlan) -> tuple[int, list[tuple[Tensor, int]]]:
+def _counted(batches: Iterator[tuple[Tensor, int]], plan: GradientNoise) -> tuple[int, list[tuple[Tensor, int]]]:
     """The samples of the warm-up, and the batches after it."""
     warmup = 0
     found: list[tuple[Tensor, int]] = []
@@ -198,7 +203,7 @@ def _counted(batches: Iterator[tuple[Tensor, int]], plan: NoisePlan) -> tuple[in
     return warmup, found
 
 
-def _summary(found: list[tuple[Tensor, int]], plan: NoisePlan) -> dict[str, Any]:
+def _summary(found: list[tuple[Tensor, int]], plan: GradientNoise) -> dict[str, Any]:
     gradients = torch.stack([gradient for gradient, _ in found]).double()
     gram = (gradients @ gradients.T).numpy()
     squared_norms, taken = gram.diagonal(), np.array([count for _, count in found], dtype=np.float64)
@@ -218,3 +223,29 @@ def _summary(found: list[tuple[Tensor, int]], plan: NoisePlan) -> dict[str, Any]
         "noise_scale": batches.noise_scale,
         "mean_cosine": float(cosines.mean()),
     }
+
+
+class GradientNoiseJob(Job):
+    """The running half of a gradient-noise cell: it measures at a stored policy, with the network of that policy."""
+
+    def __init__(self, plan: GradientNoise, task: Task) -> None:
+        super().__init__(plan, task)
+        self._plan, self._stored = plan, find_policy(plan.folder, task, plan.policy)
+        self.hyperparameters, self.hashes = self._stored.network, {"policy": self._stored.sha256}
+        self.code = code_hash(__name__)
+
+    def defined_by(self) -> dict[str, object]:
+        asked = {"policy": self._plan.policy, "batches": self._plan.batches, "samples": self._plan.samples}
+        return {"gradient_noise": asked | {"sha256": self._stored.sha256, "code": self.code}}
+
+    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> None:
+        deadline = None if cell.timeout_seconds is None else time.perf_counter() + cell.timeout_seconds
+        ledger, memory = Ledger(cell.budget, deadline=deadline), PeakMemory(method.device)
+        try:
+            found = measure(method, self._stored, self._plan, cell.seed, ledger, memory, watch.on_progress)
+        finally:
+            result.ledger, result.peak_memory_mib = ledger.totals(), memory.mib
+        result.gradient_noise |= found
+        result.reason = "all batches were measured"
+        if found["batches"] < self._plan.batches:
+            result.reason = f"the budget held {found['batches']} of {self._plan.batches} batches"

@@ -42,7 +42,7 @@ _ABOUT = "polobench"
 
 
 @dataclass(frozen=True)
-class FixedBatch:
+class StoredBatch:
     """A task's stored rollouts by verb, and the SHA-256 of their file."""
 
     rollouts: Mapping[str, Rollout]
@@ -54,7 +54,7 @@ def path_of(folder: Path | str, task: str) -> Path:
     return Path(folder) / f"{file_name(task)}.safetensors"
 
 
-def find_batch(folder: Path | str, task: str) -> FixedBatch:
+def find_batch(folder: Path | str, task: str) -> StoredBatch:
     """The stored batch of a task.
 
     Raises:
@@ -69,13 +69,13 @@ def find_batch(folder: Path | str, task: str) -> FixedBatch:
         named, independent = about["task"], bool(about["rows_independent"])
         rollouts = {verb: _rollout(verb, tensors, independent) for verb in VERBS}
     except FileNotFoundError:
-        said = f"no fixed batch at {str(path)!r} (`{COMMAND} {folder} {task}` makes it)"
+        said = f"no stored batch at {str(path)!r} (`{COMMAND} {folder} {task}` makes it)"
         raise UsageError(said) from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{str(path)!r} is no fixed batch: {first_line(error)}") from error
+        raise UsageError(f"{str(path)!r} is no stored batch: {first_line(error)}") from error
     if named != task:
-        raise UsageError(f"{str(path)!r} is the fixed batch of {named!r}, not of {task!r}")
-    return FixedBatch(rollouts, hashlib.sha256(content).hexdigest())
+        raise UsageError(f"{str(path)!r} is the stored batch of {named!r}, not of {task!r}")
+    return StoredBatch(rollouts, hashlib.sha256(content).hexdigest())
 
 
 def _rollout(verb: str, tensors: Mapping[str, Tensor], rows_independent: bool) -> Rollout:

@@ -45,7 +45,7 @@ _ABOUT = "polobench"
 
 
 @dataclass(frozen=True)
-class FixedPolicy:
+class StoredPolicy:
     """A policy from a file, or the checkpoint that a language task begins with.
 
     Attributes:
@@ -78,7 +78,7 @@ class FixedPolicy:
         common = sorted(mine.keys() & self.tensors.keys())
         wrong += [name for name in common if mine[name].shape != self.tensors[name].shape]
         if wrong:
-            raise UsageError(f"the fixed policy {self.path!r} does not fit this task and method: {sorted(wrong)[0]}")
+            raise UsageError(f"the stored policy {self.path!r} does not fit this task and method: {sorted(wrong)[0]}")
         with torch.no_grad():
             for name in common:
                 mine[name].copy_(self.tensors[name])
@@ -118,14 +118,14 @@ def path_of(folder: Path | str, task: str, name: str) -> Path:
     return Path(folder) / f"{file_name(task)}-{name}.safetensors"
 
 
-def find_policy(folder: Path | str, task: Task, name: str) -> FixedPolicy:
-    """The fixed policy of a task.
+def find_policy(folder: Path | str, task: Task, name: str) -> StoredPolicy:
+    """The stored policy of a task.
 
     Raises:
         UsageError: there is no such file, or it is none that this module has written for this task.
     """
     if isinstance(task, LanguageTask) and name == "initial":
-        return FixedPolicy(name, {"temperature": 1.0})
+        return StoredPolicy(name, {"temperature": 1.0})
     path = path_of(folder, task.name, name)
     try:
         content = path.read_bytes()
@@ -134,13 +134,13 @@ def find_policy(folder: Path | str, task: Task, name: str) -> FixedPolicy:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
         named, network, critic = (about["task"], about["policy"]), dict(about["network"]), frozenset(about["critic"])
     except FileNotFoundError:
-        said = f"no fixed policy at {str(path)!r} (`{COMMAND} {folder} {task.name}` makes it)"
+        said = f"no stored policy at {str(path)!r} (`{COMMAND} {folder} {task.name}` makes it)"
         raise UsageError(said) from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{str(path)!r} is no fixed policy: {first_line(error)}") from error
+        raise UsageError(f"{str(path)!r} is no stored policy: {first_line(error)}") from error
     if named != (task.name, name):
         raise UsageError(f"{str(path)!r} is the policy {named[1]!r} of {named[0]!r}, not {name!r} of {task.name!r}")
-    return FixedPolicy(name, network, tensors, critic, str(path), hashlib.sha256(content).hexdigest())
+    return StoredPolicy(name, network, tensors, critic, str(path), hashlib.sha256(content).hexdigest())
 
 
 def make_policies(task_name: str, folder: Path, budget: int = BUDGET) -> list[Path]:

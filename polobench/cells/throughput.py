@@ -10,12 +10,17 @@ from typing import Any, Self
 
 import torch
 
+from polobench.cells.job import Job, Watch
 from polobench.core.budget import Budget, Ledger
 from polobench.core.device import PeakMemory, synchronize, warm_up
 from polobench.core.errors import Unavailable
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.recorder import Update
+from polobench.core.result import RunResult
 from polobench.core.seeding import SeedAxes, isolated
+from polobench.core.task import Task
+from polobench.kinds.cell import Cell
+from polobench.kinds.throughput import WARMUP_ROUNDS, Throughput
 
 
 class ThroughputProbe:
@@ -100,6 +105,25 @@ class ThroughputProbe:
             "rollout_samples_per_second": _rate(samples, rollout),
             "update_samples_per_second": _rate(samples, update),
         }
+
+
+class ThroughputJob(Job):
+    """The running half of a throughput cell."""
+
+    def __init__(self, plan: Throughput, task: Task) -> None:
+        super().__init__(plan, task)
+        self._rounds = plan.rounds
+
+    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> None:
+        rounds = self._rounds
+        with ThroughputProbe(method, cell.seed, WARMUP_ROUNDS + rounds) as probe:
+            watch.drive(probe.step, rounds, WARMUP_ROUNDS)
+            result.throughput = probe.summary(rounds)
+            result.reason = "all rounds were timed"
+            if not any(probe.samples[-rounds:]):
+                result.reason = f"the {rounds} timed rounds took no new samples: more throughput_rounds are needed"
+            result.ledger = probe.ledger.totals()
+            result.peak_memory_mib = probe.memory.mib
 
 
 def _rate(count: int, seconds: list[float]) -> float | None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polobench.cli import gate as gate_cli
-from polobench.core.errors import PoloError, UsageError, ending_in_one_line
+from polobench.core.errors import PoloError, UsageError, ending_in_one_line, unknown
 
 if TYPE_CHECKING:
     from polobench.cells.runner import PreparedCell
-    from polobench.run.study import Cell
+    from polobench.kinds.cell import Cell
     from polobench.store.reader import Reader
 
 app = typer.Typer(
@@ -36,16 +36,6 @@ class Kind(StrEnum):
     tasks = "tasks"
     devices = "devices"
     studies = "studies"
-
-
-class Part(StrEnum):
-    """What `polobench run --only` can choose."""
-
-    learning = "learning"
-    probe = "probe"
-    fixed_batch = "fixed_batch"
-    gradient_noise = "gradient_noise"
-    throughput = "throughput"
 
 
 @app.command("list")
@@ -81,7 +71,11 @@ def run(
     jobs: Annotated[int, typer.Option(min=1, help="Learning cells side by side; throughput cells run alone.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and the minutes; run nothing.")] = False,
     only: Annotated[
-        list[Part] | None, typer.Option(help="Only these cells of the study; may be given twice.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Only cells of this kind, such as learning, probe or throughput; may be given twice.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Run a study's cells; those that the store already holds are skipped, so an interrupted sweep goes on.
@@ -90,13 +84,17 @@ def run(
     """
     from polobench.cells.runner import prepare
     from polobench.core.device import present_devices
-    from polobench.run.executor import pending, run_sweep
+    from polobench.kinds.table import parts
     from polobench.run.progress import Display
     from polobench.run.study import load_study
+    from polobench.run.sweep import interrupted_text, pending, run_sweep
     from polobench.store.pack import open_store, store_to_fill
 
     plan = load_study(study, present_devices())
     place = store or Path("results") / plan.name
+    for name in only or ():
+        if name not in parts():
+            raise unknown("kind of cells", name, parts())
     wanted = [cell for cell in plan.cells if not only or cell.part in only]
     if not wanted:
         raise UsageError(f"study {plan.name!r} has no cells of {', '.join(only or [])} (it has: {_parts(plan.cells)})")
@@ -111,9 +109,7 @@ def run(
         with Display(len(todo)) as display:
             sweep = run_sweep(todo, folder, jobs, display)
     except KeyboardInterrupt:
-        kept = len(cells) - len(pending(cells, folder))
-        said = f"interrupted; {kept} of {len(cells)} cells are kept in {folder.folder}, run again to go on"
-        raise Interrupted(said) from None
+        raise Interrupted(f"{interrupted_text(cells, folder)}, run again to go on") from None
     typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
     if sweep.not_ok:
         raise PoloError(f"{len(sweep.not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why")
@@ -125,7 +121,7 @@ def _parts(cells: Sequence[Cell]) -> str:
 
 def _print_plan(cells: list[PreparedCell], store: Reader, jobs: int) -> None:
     from polobench.run.estimate import estimate
-    from polobench.run.executor import pending
+    from polobench.run.sweep import pending
 
     todo = pending(cells, store)
     for item in cells:

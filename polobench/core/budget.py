@@ -79,7 +79,14 @@ class Budget:
         return {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
 
     def __str__(self) -> str:
-        return ", ".join(f"{value:,} {name}" for name, value in self.as_dict().items())
+        return budget_text(self.as_dict())
+
+
+def budget_text(limits: Mapping[str, Any]) -> str:
+    """`50,000 samples, 60 seconds`: the limits that are set."""
+    return (
+        ", ".join(f"{limits[name]:,.12g} {name}" for name in sorted(limits) if limits[name] is not None) or "no budget"
+    )
 
 
 def _positive(name: str, value: Any) -> int | float:

@@ -9,22 +9,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from numbers import Integral
 from typing import Any, ClassVar
 
-import torch
-
 from polobench.core import provenance
-from polobench.core.budget import Budget, BudgetExhausted, Ledger, RunTimeout, Stopwatch
+from polobench.core.budget import Budget, BudgetExhausted, Ledger, Stopwatch
 from polobench.core.convergence import loss_convergence, time_to_target
 from polobench.core.device import resolve_device, warm_up
-from polobench.core.errors import Unavailable, UsageError, first_line
+from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters, build
-from polobench.core.recorder import Diverged, Progress, Recorder, Update
+from polobench.core.outcome import outcome_into
+from polobench.core.recorder import Progress, Recorder, Update
 from polobench.core.result import RunResult, utc_now
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
@@ -104,38 +102,36 @@ class Method(ABC):
         ledger = Ledger(Budget.of(budget), clock or Stopwatch(), deadline)
         result = self._blank(seed, ledger.budget)
         rng = SeedAxes(seed)
-        with isolated(rng, self.threads), ExitStack() as cleanup:
+        with isolated(rng, self.threads):
             warm_up(self.device)
             recorder = Recorder(self.task, rng, ledger, self.device)
             recorder.on_progress = on_progress or recorder.on_progress
-            _set_outcome(result, *self._attempt(rng, ledger, recorder, cleanup))
+            with outcome_into(result, "closing the task: "), ExitStack() as cleanup:
+                with outcome_into(result):
+                    self._attempt(result, rng, ledger, recorder, cleanup)
+                if result.status == "ok":
+                    with outcome_into(result, "evaluation: "):
+                        self._evaluate_finally(result, recorder)
             self._fill(result, ledger, recorder)
         return result
 
-    def _attempt(self, rng: SeedAxes, ledger: Ledger, recorder: Recorder, cleanup: ExitStack) -> tuple[str, str, str]:
-        """Train, and say how it ended: status, reason, traceback."""
+    def _attempt(
+        self, result: RunResult, rng: SeedAxes, ledger: Ledger, recorder: Recorder, cleanup: ExitStack
+    ) -> None:
+        """Train until something ends it."""
         try:
             task = recorder.task = self.task.bind(rng, ledger, self.device, recorder.start)
             cleanup.callback(task.close)
             ledger.clock.start()
             self.train(task, rng, recorder)
-            ended_by = "the method ended by itself"
+            result.reason = "the method ended by itself"
             if ledger.updates == 0:
-                return "failed", "the method ended without an update although its budget was not spent", ""
+                result.status = "failed"
+                result.reason = "the method ended without an update although its budget was not spent"
         except BudgetExhausted as end:
-            ended_by = str(end)
-        except RunTimeout as end:
-            return "timeout", str(end), ""
-        except Diverged as end:
-            return "diverged", str(end), ""
-        except Unavailable as error:
-            return "skipped", str(error), ""
-        except Exception as error:
-            status = "out_of_memory" if _is_out_of_memory(error) else "failed"
-            return status, first_line(error), traceback.format_exc(limit=-8)
+            result.reason = str(end)
         finally:
             ledger.clock.stop()
-        return "ok", ended_by, ""
 
     def _blank(self, seed: int, budget: Budget) -> RunResult:
         return RunResult(
@@ -154,11 +150,8 @@ class Method(ABC):
 
     def _fill(self, result: RunResult, ledger: Ledger, recorder: Recorder) -> None:
         result.floor = recorder.task.floor
-        if result.status == "ok":
-            self._evaluate_finally(result, recorder)
         if result.status != "ok":
-            result.final_return, result.final_return_std = result.floor, math.nan
-            result.final_score = None if result.target is None else 0.0
+            result.score_at_floor()
         result.curve, result.updates = recorder.curve(), recorder.updates()
         result.time_to_target = time_to_target(result.curve, self.task.target)
         result.loss_convergence = loss_convergence(*recorder.losses())
@@ -170,15 +163,11 @@ class Method(ABC):
         result.policy = recorder.policy
 
     def _evaluate_finally(self, result: RunResult, recorder: Recorder) -> None:
-        try:
-            evaluation = recorder.finish()
-        except Exception as error:
-            _set_outcome(result, "failed", f"evaluation: {first_line(error)}", traceback.format_exc(limit=-8))
-            return
+        evaluation = recorder.finish()
         if evaluation is None:
-            _set_outcome(result, "failed", "the method made no policy before its budget was spent", "")
+            result.status, result.reason = "failed", "the method made no policy before its budget was spent"
         elif not math.isfinite(evaluation.mean):
-            _set_outcome(result, "diverged", f"the held-out evaluation is {evaluation.mean}", "")
+            result.status, result.reason = "diverged", f"the held-out evaluation is {evaluation.mean}"
         else:
             result.final_return, result.final_return_std = evaluation.mean, evaluation.std
             result.final_score = recorder.task.score(evaluation.mean)
@@ -190,13 +179,3 @@ class ForeignMethod(Method):
     @abstractmethod
     def train(self, task: Task, rng: SeedAxes, record: Record) -> None:
         """Run the library's loop; call `record(Update(...))` after each update and let what it raises through."""
-
-
-def _set_outcome(result: RunResult, status: str, reason: str, trace: str) -> None:
-    result.status, result.reason, result.traceback = status, reason, trace
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

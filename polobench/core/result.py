@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from polobench.core.policy import Policy
 
 SCHEMA_VERSION = 1
-STATUSES = ("ok", "failed", "diverged", "timeout", "out_of_memory", "skipped")
+STATUSES = ("ok", "failed", "diverged", "timeout", "out_of_memory", "crashed", "skipped")
+TRIED_AGAIN = ("timeout", "out_of_memory", "crashed", "skipped")  # the machine's doing, and not the method's
 _TABLES = ("curve", "updates")
+_ADDED = ("snapshots", "gradient_noise", "fixed_batch", "measured")
 _ANSWER = {"prompt", "completion"}
 _KEPT = frozenset((float, int, bool, type(None)))  # what JSON decodes to itself; most of a file is
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -32,8 +34,8 @@ class RunResult:
     """One cell's outcome, whether it went well or not.
 
     Attributes:
-        kind: "learning" (a whole run), "throughput" (timed iterations), "gradient_noise" (batches at a fixed policy) or
-            "fixed_batch" (one update on a stored batch).
+        kind: "learning" (a whole run), "throughput" (timed iterations), "gradient_noise" (batches at a stored policy),
+            "fixed_batch" (one update on a stored batch), or a plug-in's.
         method, label: the method, and the name of its variant (the method's own name if it has none).
         status: one of `STATUSES`; `reason` says why it is not "ok", or what ended the run.
         final_return: the last held-out evaluation in the task's unit; the task's floor if the run did not end ok.
@@ -47,6 +49,7 @@ class RunResult:
         throughput: of a throughput cell: iteration, rollout and update seconds a round and what follows from them.
         gradient_noise: of such a cell: which policy, and how the gradients of equal batches differ there.
         fixed_batch: of such a cell: the update's metrics, how each tensor moved, and what was counted.
+        measured: of a cell of a plug-in's kind: its numbers.
         snapshots: of a language task: what the policy answers, and how likely it finds preference pairs, "before" and
             "after" training; the latter is missing where the run failed.
         policy: the trained policy, in the process that ran it; never stored.
@@ -79,6 +82,7 @@ class RunResult:
     throughput: dict[str, Any] = field(default_factory=dict)
     gradient_noise: dict[str, Any] = field(default_factory=dict)
     fixed_batch: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
     snapshots: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
     trail: list[str] = field(default_factory=list)
@@ -88,9 +92,16 @@ class RunResult:
     schema_version: int = SCHEMA_VERSION
     policy: Policy | None = None
 
+    def score_at_floor(self) -> None:
+        """Give the run what a run scores that did not end ok: the return of the random policy, score 0."""
+        self.final_return, self.final_return_std = self.floor, math.nan
+        self.final_score = None if self.target is None else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for strict JSON: tables as lists of columns, non-finite numbers as strings."""
         plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "policy"}
+        if not self.measured:
+            del plain["measured"]
         plain["ledger"] = {item.name: getattr(self.ledger, item.name) for item in fields(LedgerTotals)}
         for name in _TABLES:
             table: pd.DataFrame = plain[name]
@@ -100,12 +111,12 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> RunResult:
-        """The inverse of `to_dict`; a file without `snapshots`, `gradient_noise` or `fixed_batch` has none.
+        """The inverse of `to_dict`; a file without one of `_ADDED` has none.
 
         Raises:
             KeyError, TypeError, ValueError: the data are not a result.
         """
-        plain = {"snapshots": {}, "gradient_noise": {}, "fixed_batch": {}} | plain
+        plain = {name: {} for name in _ADDED} | plain
         kept = [item for item in fields(cls) if item.name != "policy"]
         data = {item.name: plain[item.name] if item.type == "str" else _decode(plain[item.name]) for item in kept}
         data["ledger"] = LedgerTotals(**data["ledger"])

@@ -23,6 +23,7 @@ from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.gate.journal import Entry, append_entry, read_journal
 from polobench.gate.reading import commits_of, read_whole, studies_of
+from polobench.store.identity import age
 
 ARM_KEYS = ("label", "method", "task", "budget", "device")
 _LARGEST = 1e100  # below it neither a sum nor the axis of a figure overflows
@@ -45,7 +46,7 @@ def entry_of(folder: Path) -> Entry:
         named = ", ".join(studies) or "none"
         raise UsageError(f"store {str(folder)!r}: its cells come from the studies {named} (needed: exactly one)")
     collection = collect(folder)
-    newest = max(results, key=lambda result: (result.started_at, result.cell_id))
+    newest = max(results, key=age)
     return {
         "commit": str(newest.provenance.get("commit") or commits[-1]),
         "date": newest.started_at,

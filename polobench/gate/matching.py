@@ -9,11 +9,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from polobench.analysis.collection import Arm, budget_text
+from polobench.analysis.collection import Arm
+from polobench.core.budget import budget_text
 from polobench.core.errors import PoloError
 from polobench.core.result import RunResult
+from polobench.kinds.table import kind_of
+from polobench.store.identity import newest, within_arm
 
-Key = tuple[int, str]  # seed and fixed policy
+Key = tuple[int, str]  # seed and, of gradient noise, the stored policy
 Cells = Mapping[Key, RunResult]
 
 # what a study fixes beside its arms' names; a difference in one of them makes two stores incomparable
@@ -25,14 +28,10 @@ FIELDS: Mapping[str, Callable[[RunResult], object]] = {
     "threads": lambda result: result.provenance.get("threads"),
     "floor": lambda result: result.floor,
     "target": lambda result: result.target,
-    "timed rounds": lambda result: result.throughput.get("rounds"),
-    "stored batch": lambda result: result.fixed_batch.get("batch_sha256"),
-    "stored policy": lambda result: result.gradient_noise.get("policy_sha256"),
-    "samples a gradient batch": lambda result: result.gradient_noise.get("samples"),
     "probe": lambda result: bool(result.provenance.get("probe")),
 }
-# a cell that failed or was skipped has not come so far as to know these
-_MEASURED = ("floor", "target", "timed rounds", "stored batch", "stored policy", "samples a gradient batch")
+# a cell that failed or was skipped has not come so far as to know these, nor what its kind adds
+_MEASURED = ("floor", "target")
 
 
 class Incomparable(PoloError):
@@ -78,9 +77,8 @@ def pairs_of(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[Pair]
 def cells_by_arm(results: Iterable[RunResult]) -> dict[Arm, dict[Key, RunResult]]:
     """The newest cell of each key of each arm; one that ran counts as newer than one that was skipped."""
     found: dict[Arm, dict[Key, RunResult]] = {}
-    for result in sorted(results, key=lambda item: (item.status != "skipped", item.started_at, item.cell_id)):
-        key = result.seed, str(result.gradient_noise.get("policy", ""))
-        found.setdefault(Arm.of(result), {})[key] = result
+    for result in newest(results, lambda result: (Arm.of(result), within_arm(result))):
+        found.setdefault(Arm.of(result), {})[within_arm(result)] = result
     return found
 
 
@@ -93,8 +91,8 @@ def _study_differences(base: Sequence[RunResult], head: Sequence[RunResult]) -> 
         f"{kind} cells of {label} on {task}: {field} {_shown(one[field])} against {_shown(other[field])}"
         for kind, label, task in sorted(sides[0].keys() & sides[1].keys())
         for one, other in [[side[kind, label, task] for side in sides]]
-        for field in FIELDS
-        if _differ(one[field], other[field])
+        for field in one
+        if _differ(one[field], other.get(field, set()))
     ]
 
 
@@ -102,10 +100,11 @@ def _asked(results: Iterable[RunResult]) -> dict[tuple[str, str, str], dict[str,
     """The values of each field, as text, by kind, label and task."""
     found: dict[tuple[str, str, str], dict[str, set[str]]] = {}
     for result in results:
-        of_arm = found.setdefault((result.kind, result.label, result.task), {name: set() for name in FIELDS})
-        for name, value in FIELDS.items():
-            if result.status == "ok" or name not in _MEASURED:
-                of_arm[name].add(json.dumps(value(result), sort_keys=True, default=str))
+        of_arm = found.setdefault((result.kind, result.label, result.task), {})
+        values = {name: value(result) for name, value in FIELDS.items()} | kind_of(result).definition(result)
+        for name, value in values.items():
+            if result.status == "ok" or (name in FIELDS and name not in _MEASURED):
+                of_arm.setdefault(name, set()).add(json.dumps(value, sort_keys=True, default=str))
     return found
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.core.result import RunResult
+from polobench.kinds.table import kinds as all_kinds
 from polobench.report.tables import TextTable
 from polobench.report.text import NOTHING, escape, runs_of
-from polobench.store.validation import KINDS
 
 _SHOWN = ("commit", "os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
 _OF_THE_STUDY = ("code_hash", "study", "smoke")
@@ -153,7 +153,7 @@ def what_was_run(collection: Collection) -> str:
     cells = [result for result in collection.cells if result.status != "skipped"]
     if not cells:
         return "The store holds no cell that ran."
-    kinds = {kind: sum(result.kind == kind for result in cells) for kind in KINDS}
+    kinds = {kind: sum(result.kind == kind for result in cells) for kind in all_kinds()}
     origins = [result.provenance for result in cells]
     versions = [found for item in origins if isinstance(found := item.get("versions"), dict)]
     facts = {

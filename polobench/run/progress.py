@@ -1,4 +1,4 @@
-"""What a sweep shows: a table of the running cells on a terminal, a plain line a finished cell everywhere."""
+"""What a sweep shows: a table of the running cells on a terminal, a plain line per finished cell everywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from rich.text import Text
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
 from polobench.core.text import printable
-from polobench.run.study import Cell
+from polobench.kinds.cell import Cell
+from polobench.kinds.table import kind_of
 
 REFRESH_SECONDS = 0.1
 _OTHER_LINES = 4  # the table's head, the line on cells that have no room, the sweep's line, and one for the cursor
@@ -172,14 +173,4 @@ def outcome(result: RunResult) -> str:
     """One line on how a cell ended."""
     if result.status != "ok":
         return f"{result.status}: {result.reason}"
-    if result.kind == "throughput":
-        speed = result.throughput["samples_per_second"]
-        return result.reason if speed is None else f"{speed:,.0f} samples/s"
-    if result.kind == "fixed_batch":
-        return f"an update on {result.fixed_batch['batch_counts']['samples_generated']:,} stored samples"
-    if result.kind == "gradient_noise":
-        noise = result.gradient_noise
-        return f"signal-to-noise {noise['snr']:.3g} over {noise['batches']} batches"
-    score = "" if result.final_score is None else f", score {result.final_score:.2f}"
-    seconds = f"{result.ledger.samples:,} samples in {result.ledger.wall_seconds:.1f} s"
-    return f"return {result.final_return:.1f}{score}, {seconds}"
+    return kind_of(result).outcome(result)

@@ -25,9 +25,9 @@ from polobench.cells.runner import PreparedCell, prepare
 from polobench.core.errors import PoloError, Unavailable
 from polobench.core.result import RunResult
 from polobench.core.seeding import SeedAxes
-from polobench.run.executor import pending, run_sweep
+from polobench.kinds.cell import Cell
 from polobench.run.progress import Display
-from polobench.run.study import Cell
+from polobench.run.sweep import pending, run_sweep
 from polobench.run.tuning_plan import Pair, Range, TuningPlan
 from polobench.store.folder import Store
 

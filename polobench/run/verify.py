@@ -6,19 +6,21 @@ there and where the code alone changed; on another platform it is none.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from polobench.cells.job import Watch
 from polobench.cells.runner import PreparedCell, prepare, run_cell
 from polobench.core.budget import Budget
 from polobench.core.errors import PoloError, UsageError
 from polobench.core.result import RunResult
+from polobench.kinds.cell import Cell
+from polobench.kinds.table import kind_of
 from polobench.run.progress import Display
-from polobench.run.study import Cell
+from polobench.store.identity import newest, threads_of
 
 HOLDS, DIFFERS, UNAVAILABLE = "holds", "differs", "unavailable"
 OTHER_PLATFORM, OTHER_CODE, OTHER_TASK = "other platform", "other code", "other task"
@@ -46,7 +48,7 @@ class Verification:
     @property
     def name(self) -> str:
         """`ppo · CartPole-v1 · seed 3 · cpu`."""
-        return f"{self.stored.label} · {self.stored.task} · seed {self.stored.seed} · {self.stored.device}"
+        return str(cell_of(self.stored))
 
     @property
     def is_fault(self) -> bool:
@@ -88,25 +90,11 @@ def draw(results: Sequence[RunResult], count: int, seed: int) -> list[RunResult]
     Raises:
         UsageError: there is none.
     """
-    newest: dict[str, RunResult] = {}
-    for result in sorted(results, key=lambda item: (item.started_at, item.cell_id)):
-        if result.kind == "learning" and result.status == "ok" and result.digest:
-            newest[repr(_definition(result))] = result
-    if not newest:
+    sound = [result for result in results if kind_of(result).learns and result.status == "ok" and result.digest]
+    if not sound:
         raise UsageError("the store has no learning cell that ended ok and has a digest, so nothing can be verified")
-    found = sorted(newest.values(), key=lambda item: item.cell_id)
+    found = sorted(newest(sound), key=lambda item: item.cell_id)
     return sorted(random.Random(seed).sample(found, min(count, len(found))), key=lambda item: item.cell_id)
-
-
-def _definition(result: RunResult) -> tuple[object, ...]:
-    """What defines a learning cell, code and platform left out."""
-    values = json.dumps([result.hyperparameters, result.budget], sort_keys=True)
-    return result.method, result.label, result.task, result.seed, result.device, values, _threads(result)
-
-
-def _threads(result: RunResult) -> int:
-    threads = result.provenance.get("threads", 1)
-    return threads if isinstance(threads, int) else 1
 
 
 def cell_of(result: RunResult) -> Cell:
@@ -123,7 +111,7 @@ def cell_of(result: RunResult) -> Cell:
         device=result.device,
         budget=Budget.of(result.budget),
         overrides=dict(result.hyperparameters),
-        threads=_threads(result),
+        threads=threads_of(result),
         tuned=False,
     )
 
@@ -146,7 +134,7 @@ def _rerun(stored: RunResult, display: Display) -> Verification:
     if prepared.method is None:
         return Verification(stored, UNAVAILABLE, reason=prepared.unavailable)
     display.started(prepared.cell)
-    again = run_cell(prepared, on_progress=partial(display.moved, prepared.cell))
+    again = run_cell(prepared, Watch(on_progress=partial(display.moved, prepared.cell)))
     display.finished(prepared.cell, again)
     beside = _beside(stored, again, prepared)
     if again.status == "skipped":

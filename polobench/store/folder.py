@@ -1,4 +1,4 @@
-"""A folder of results: one JSON file a cell, written whole or not at all, and never unpickled or executed.
+"""A folder of results: one JSON file per cell, written whole or not at all, and never unpickled or executed.
 
 A file is written under a temporary name, flushed to the disk and renamed, so that a reader sees all of it or none.
 """

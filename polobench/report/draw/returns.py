@@ -22,6 +22,7 @@ from polobench.report.draw.style import (
     thousands,
 )
 from polobench.report.text import decimals_for, number, plain
+from polobench.store.identity import age
 
 _AXES = {"samples": "samples", "wall_seconds": "wall seconds of training", "cpu_seconds": "CPU seconds of training"}
 _COLUMNS = 3
@@ -66,7 +67,7 @@ def _y_name(unit: str) -> str:
 
 def _draw_references(ax: Axes, panel: Panel) -> None:
     """Target and floor as thin lines, named beside the panel where no curve runs."""
-    newest = max((run for _, runs in panel.arms for run in runs), key=lambda run: (run.started_at, run.cell_id))
+    newest = max((run for _, runs in panel.arms for run in runs), key=age)
     decimals = decimals_for(newest.floor, newest.target, [newest.floor])
     for name, value in (("target", newest.target), ("floor", newest.floor)):
         if value is not None and abs(value) < LARGEST_DRAWN:

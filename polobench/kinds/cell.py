@@ -1,0 +1,52 @@
+"""A cell: one run that a study asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from polobench.core.budget import Budget
+from polobench.kinds.kind import Kind
+from polobench.kinds.learning import Learning
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run that a study asks for.
+
+    Attributes:
+        overrides: the hyper-parameters that the study sets by hand. The others are the task's tuned values
+            (`methods/tuned.toml`) or, unless `tuned`, the method's defaults.
+        plan: the kind of the cell, and what a cell of this kind is to do.
+        study, probe, smoke: the study's name, and whether it calls this a probe or a smoke run; for the record, they
+            define nothing.
+    """
+
+    method: str
+    label: str
+    task: str
+    seed: int
+    device: str
+    budget: Budget
+    overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    threads: int = 1
+    timeout_seconds: float | None = None
+    plan: Kind = field(default_factory=Learning)
+    tuned: bool = True
+    study: str = field(default="", compare=False)
+    probe: bool = field(default=False, compare=False)
+    smoke: bool = field(default=False, compare=False)
+
+    @property
+    def kind(self) -> str:
+        """The kind's name."""
+        return self.plan.name
+
+    @property
+    def part(self) -> str:
+        """What `polobench run --only` calls it."""
+        return self.plan.part(self.probe)
+
+    def __str__(self) -> str:
+        return f"{self.label} · {self.task} · {self.plan.title(self.seed)} · {self.device}"

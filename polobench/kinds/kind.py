@@ -1,0 +1,136 @@
+"""What a kind of cell is. A new kind is a module beside this one, its running half in `cells/`, and a line in table.py.
+
+Nothing here loads torch, so that studies and results can be read without it; `running` is loaded when a cell is made.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from polobench.core.budget import Budget
+
+if TYPE_CHECKING:
+    from polobench.core.result import RunResult
+
+ASSUMED_SAMPLES_PER_SECOND = 4000
+ASSUMED_OVERHEAD_SECONDS = 5.0
+DRAWN_METRICS = ("loss", "kl", "episode_return")
+
+
+@dataclass(frozen=True)
+class Kind(ABC):
+    """A kind of cell; an instance is what one cell is to do, its fields what the study says of that.
+
+    Attributes:
+        name: of the kind, as results store it.
+        grid_key: the key of a study's [[grid]] that asks for such cells.
+        running: "module:class" of the running half, a `polobench.cells.job.Job`.
+        parts: what `polobench run --only` may choose of the kind.
+        runs_alone: nothing else may run on the machine meanwhile.
+        learns: the cell is a whole run, which has a return and a budget that the study sets, over all seeds; other
+            cells run on the first seed.
+    """
+
+    name: ClassVar[str]
+    grid_key: ClassVar[str]
+    running: ClassVar[str]
+    parts: ClassVar[Sequence[str]]
+    runs_alone: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
+
+    # asked for by a study
+
+    @classmethod
+    @abstractmethod
+    def asked(cls, grid: Mapping[str, Any], folder: Path) -> list[Self]:
+        """What each method of a [[grid]] is to do on each task, from the value under `grid_key`.
+
+        Args:
+            grid: the parsed table.
+            folder: of the study, beside which stored policies and batches lie.
+
+        Raises:
+            UsageError: the value is wrong; one line.
+        """
+
+    @abstractmethod
+    def budget(self, asked: Budget) -> Budget:
+        """What a cell may use; `asked` is the grid's budget."""
+
+    # named
+
+    @abstractmethod
+    def title(self, seed: int) -> str:
+        """What tells the cell from others of its method and task, in words."""
+
+    def part(self, is_probe: bool) -> str:
+        """Which of `parts` the cell is."""
+        return self.name
+
+    def test_id(self, seed: int, budget: Budget) -> list[str]:
+        """What tells the cell's test from others of its method, task and device."""
+        return []
+
+    # run
+
+    @property
+    def timed_rounds(self) -> int:
+        """How many of the cell's steps are timed one by one; 0 where the cell is timed as a whole."""
+        return 0
+
+    def job(self, task: Any) -> Any:
+        """The running half of this cell, with whatever files it reads."""
+        return resolve_name(self.running)(self, task)
+
+    def describe(self, result: RunResult, hashes: Mapping[str, str]) -> None:  # noqa: B027 (most note nothing)
+        """Note in a result that has no numbers yet what was asked for; `hashes` are those of the stored files."""
+
+    def seconds(self, budget: Budget, samples_per_second: float | None) -> float:
+        """How long the cell is expected to take; the rate is what the store has measured of its arm."""
+        wanted = self.expected_samples(budget) / (samples_per_second or ASSUMED_SAMPLES_PER_SECOND)
+        limit = wanted if budget.seconds is None else budget.seconds
+        return (min(wanted, limit) if wanted else limit) + ASSUMED_OVERHEAD_SECONDS
+
+    def expected_samples(self, budget: Budget) -> int:
+        """How many samples the cell is expected to take; 0 if nobody knows."""
+        return 0
+
+    # read from a store
+
+    @classmethod
+    def problems(cls, result: RunResult) -> Iterator[str]:
+        """What is wrong with the part of a result that is the kind's own, key by key."""
+        return iter(())
+
+    @classmethod
+    def definition(cls, result: RunResult) -> dict[str, object]:
+        """What defines the cell beside its arm, seed and settings, by its name in words."""
+        return {}
+
+    @classmethod
+    def variant(cls, result: RunResult) -> str:
+        """What tells results of one arm and seed apart, such as a stored policy."""
+        return ""
+
+    @classmethod
+    def trim(cls, plain: dict[str, Any]) -> None:
+        """Take out of a file's plain data what no report needs: ten thousand trails would fill the memory."""
+        plain["trail"] = plain["traceback"] = ""
+        plain["updates"] = {
+            name: plain["updates"][name] for name in ("samples", *DRAWN_METRICS) if name in plain["updates"]
+        }
+
+    @classmethod
+    @abstractmethod
+    def outcome(cls, result: RunResult) -> str:
+        """One line on a cell that ended ok."""
+
+    @classmethod
+    def extra_info(cls, result: RunResult) -> dict[str, Any]:
+        """What pytest-benchmark's file carries of a result beside its cell id; the store holds the rest."""
+        return {}
