@@ -32,14 +32,14 @@ from polobench.kinds.learning import Learning
 from polobench.kinds.table import BUILT_IN, kinds, parts
 from polobench.kinds.throughput import Throughput
 from polobench.methods.ppo import PPO
-from polobench.run.library import BUILT_IN
+from polobench.run import library
 from polobench.run.study import load_study, parse_study
 from polobench.run.sweep import pending
 from polobench.store.folder import Damaged, Store
 from polobench.store.identity import definition, newest
 
 ROOT = Path(__file__).parents[1]
-STUDIES = BUILT_IN
+STUDIES = library.BUILT_IN
 PLANS = [
     Learning(),
     Throughput(2),
@@ -70,7 +70,6 @@ TOY = """
         name = "width"
         grid_key = "width_times"
         running = "toy_running:WidthJob"
-        parts = ("width",)
 
         @classmethod
         def asked(cls, grid, folder):
@@ -215,7 +214,7 @@ def test_a_kind_that_does_not_load_is_left_out_with_a_warning(tmp_path: Path) ->
 
 
 def test_a_kind_that_nobody_knows_is_refused_by_name(tmp_path: Path) -> None:
-    assert parts() == ["learning", "probe", "throughput", "gradient_noise", "fixed_batch"]
+    assert parts() == ["learning", "throughput", "gradient_noise", "fixed_batch", "probe"]
     done = command("run", str(write_study(tmp_path)), "--only", "throughputs", cwd=tmp_path)
     assert done.returncode == 2
     assert "unknown kind of cells 'throughputs'; did you mean 'throughput'?" in done.stderr

@@ -269,7 +269,7 @@ def test_a_task_that_describes_itself_otherwise_in_a_worker_fails_its_own_cell(t
     (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
     prepared, store = replace(prepare(cell), cell_id="of another task"), Store(tmp_path)
     with Display(1) as display:
-        (result,) = run_sweep([prepared], store, 1, display).results
+        (result,) = run_sweep([prepared], store, 1, display)
     assert (result.status, result.cell_id) == ("failed", "of another task")
     assert "describes itself otherwise" in result.reason
     assert store.load("of another task") is not None

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polobench.cells.job import Job, Watch, tell_nobody
+from polobench.cells.job import Job, Watch
 from polobench.cells.stored_policies import StoredPolicy, find_policy, on_policies
 from polobench.core.budget import BudgetExhausted, Ledger
 from polobench.core.device import PeakMemory, warm_up
@@ -105,7 +105,7 @@ def measure(
     seed: int,
     ledger: Ledger,
     memory: PeakMemory,
-    on_progress: Callable[[Progress], None] = tell_nobody,
+    on_progress: Callable[[Progress], None],
 ) -> dict[str, Any]:
     """The batches and what follows from them; keys in docs/results-format.md.
 

@@ -24,10 +24,6 @@ def step_through(step: Step, rounds: int, warmup_rounds: int) -> None:
         step()
 
 
-def tell_nobody(progress: Progress) -> None:
-    """For a run that nobody watches."""
-
-
 @dataclass(frozen=True)
 class Watch:
     """Who follows a run.
@@ -39,7 +35,7 @@ class Watch:
     """
 
     clock: Stopwatch | None = None
-    on_progress: Callable[[Progress], None] = tell_nobody
+    on_progress: Callable[[Progress], None] = lambda progress: None
     drive: Callable[[Step, int, int], object] = step_through
 
 

@@ -8,8 +8,6 @@ samples TASK.safetensors from the policy before any update, on a tuning seed. In
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -18,13 +16,11 @@ from typing import Any
 
 import gymnasium
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from polobench.cells.stored_policies import file_name, make_files
+from polobench.cells.stored_policies import file_name, make_files, reading, write
 from polobench.core.budget import Budget, Ledger
-from polobench.core.errors import UsageError, first_line
+from polobench.core.errors import UsageError
 from polobench.core.policy import Policy
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes, isolated
@@ -38,7 +34,6 @@ VERBS = ("fragments", "episodes")
 GROUPS, GROUP_SIZE = 8, 4
 ROWS, STEPS = 8, 64
 STEPS_TO_TRUNCATION = 30
-_ABOUT = "polobench"
 
 
 @dataclass(frozen=True)
@@ -61,21 +56,12 @@ def find_batch(folder: Path | str, task: str) -> StoredBatch:
         UsageError: there is no such file, or it is none that this module has written for this task.
     """
     path = path_of(folder, task)
-    try:
-        content = path.read_bytes()
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_ABOUT])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
-        named, independent = about["task"], bool(about["rows_independent"])
-        rollouts = {verb: _rollout(verb, tensors, independent) for verb in VERBS}
-    except FileNotFoundError:
-        said = f"no stored batch at {str(path)!r} (`{COMMAND} {folder} {task}` makes it)"
-        raise UsageError(said) from None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{str(path)!r} is no stored batch: {first_line(error)}") from error
+    with reading(path, "stored batch", f"{COMMAND} {folder} {task}") as (tensors, about, sha256):
+        rollouts = {verb: _rollout(verb, tensors, bool(about["rows_independent"])) for verb in VERBS}
+        named = about["task"]
     if named != task:
         raise UsageError(f"{str(path)!r} is the stored batch of {named!r}, not of {task!r}")
-    return StoredBatch(rollouts, hashlib.sha256(content).hexdigest())
+    return StoredBatch(rollouts, sha256)
 
 
 def _rollout(verb: str, tensors: Mapping[str, Tensor], rows_independent: bool) -> Rollout:
@@ -109,13 +95,7 @@ def make_batch(task_name: str, folder: Path) -> Path:
         raise UsageError(f"task {task_name!r}: every group of the batch has equal returns")
     about = {"task": task_name, "seed": SEED, "rows_independent": rollouts["episodes"].rows_independent}
     about["commit"] = method.provenance()["commit"]
-    path = path_of(folder, task_name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(save(_tensors(rollouts), {_ABOUT: json.dumps(about, sort_keys=True)}))
-    except OSError as error:
-        raise UsageError(f"folder {str(folder)!r} cannot be written to: {error.strerror}") from error
-    return path
+    return write(path_of(folder, task_name), _tensors(rollouts), about)
 
 
 def _with_early_cuts(task: Task) -> Task:

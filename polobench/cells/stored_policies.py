@@ -13,8 +13,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,35 @@ def path_of(folder: Path | str, task: str, name: str) -> Path:
     return Path(folder) / f"{file_name(task)}-{name}.safetensors"
 
 
+@contextmanager
+def reading(path: Path, what: str, command: str) -> Iterator[tuple[dict[str, Tensor], dict[str, Any], str]]:
+    """The tensors of a stored file, what it says of itself, and its SHA-256.
+
+    Raises:
+        UsageError: there is no such file, which the command makes, or the block cannot read it as `what` it should be.
+    """
+    try:
+        content = path.read_bytes()
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[_ABOUT])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+        yield tensors, about, hashlib.sha256(content).hexdigest()
+    except FileNotFoundError:
+        raise UsageError(f"no {what} at {str(path)!r} (`{command}` makes it)") from None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{str(path)!r} is no {what}: {first_line(error)}") from error
+
+
+def write(path: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> Path:
+    """Store tensors and what is said of them; raises `UsageError` where the folder cannot be written to."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(save(tensors, {_ABOUT: json.dumps(about, sort_keys=True)}))
+    except OSError as error:
+        raise UsageError(f"folder {str(path.parent)!r} cannot be written to: {error.strerror}") from error
+    return path
+
+
 def find_policy(folder: Path | str, task: Task, name: str) -> StoredPolicy:
     """The stored policy of a task.
 
@@ -127,20 +156,11 @@ def find_policy(folder: Path | str, task: Task, name: str) -> StoredPolicy:
     if isinstance(task, LanguageTask) and name == "initial":
         return StoredPolicy(name, {"temperature": 1.0})
     path = path_of(folder, task.name, name)
-    try:
-        content = path.read_bytes()
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_ABOUT])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+    with reading(path, "stored policy", f"{COMMAND} {folder} {task.name}") as (tensors, about, sha256):
         named, network, critic = (about["task"], about["policy"]), dict(about["network"]), frozenset(about["critic"])
-    except FileNotFoundError:
-        said = f"no stored policy at {str(path)!r} (`{COMMAND} {folder} {task.name}` makes it)"
-        raise UsageError(said) from None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{str(path)!r} is no stored policy: {first_line(error)}") from error
     if named != (task.name, name):
         raise UsageError(f"{str(path)!r} is the policy {named[1]!r} of {named[0]!r}, not {name!r} of {task.name!r}")
-    return StoredPolicy(name, network, tensors, critic, str(path), hashlib.sha256(content).hexdigest())
+    return StoredPolicy(name, network, tensors, critic, str(path), sha256)
 
 
 def make_policies(task_name: str, folder: Path, budget: int = BUDGET) -> list[Path]:
@@ -157,11 +177,7 @@ def make_policies(task_name: str, folder: Path, budget: int = BUDGET) -> list[Pa
         raise UsageError(f"task {task_name!r} has no target, so that no policy is halfway to it")
     before, after = _train(method, budget)
     kept = [after] if speaks else [before, after]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return [_write(folder, method, snapshot) for snapshot in kept]
-    except OSError as error:
-        raise UsageError(f"folder {str(folder)!r} cannot be written to: {error.strerror}") from error
+    return [_write(folder, method, snapshot) for snapshot in kept]
 
 
 @dataclass(frozen=True)
@@ -217,9 +233,7 @@ def _write(folder: Path, method: Method, snapshot: _Snapshot) -> Path:
         "held_out_return": snapshot.held_out_return,
         "commit": method.provenance()["commit"],
     }
-    path = path_of(folder, method.task.name, snapshot.name)
-    path.write_bytes(save(snapshot.tensors, {_ABOUT: json.dumps(about, sort_keys=True)}))
-    return path
+    return write(path_of(folder, method.task.name, snapshot.name), snapshot.tensors, about)
 
 
 def make_files(command: str, make: Callable[[str, Path], Sequence[Path]]) -> None:

@@ -107,12 +107,13 @@ def run(
     typer.echo(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}", err=True)
     try:
         with Display(len(todo)) as display:
-            sweep = run_sweep(todo, folder, jobs, display)
+            results = run_sweep(todo, folder, jobs, display)
     except KeyboardInterrupt:
         raise Interrupted(f"{interrupted_text(cells, folder)}, run again to go on") from None
     typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
-    if sweep.not_ok:
-        raise PoloError(f"{len(sweep.not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why")
+    not_ok = [result for result in results if result.status not in ("ok", "skipped")]
+    if not_ok:
+        raise PoloError(f"{len(not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why")
 
 
 def _parts(cells: Sequence[Cell]) -> str:

@@ -10,6 +10,8 @@ from polobench.core.budget import Budget
 from polobench.kinds.kind import Kind
 from polobench.kinds.learning import Learning
 
+PROBE = "probe"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -45,8 +47,8 @@ class Cell:
 
     @property
     def part(self) -> str:
-        """What `polobench run --only` calls it."""
-        return self.plan.part(self.probe)
+        """What `polobench run --only` calls it: its kind, or a probe, which learns and has a known answer."""
+        return PROBE if self.probe and self.plan.learns else self.kind
 
     def __str__(self) -> str:
         return f"{self.label} · {self.task} · {self.plan.title(self.seed)} · {self.device}"

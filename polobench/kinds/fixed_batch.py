@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from polobench.core.budget import Budget
+from polobench.core.result import RunResult
 from polobench.kinds.checks import is_count, is_list_of, is_number, is_object, is_text, wrong
 from polobench.kinds.kind import Kind
 from polobench.kinds.parsing import parse_truth
-
-if TYPE_CHECKING:
-    from polobench.core.result import RunResult
 
 COUNTS = ("batch_counts", "rollout_counts")
 
@@ -27,7 +25,6 @@ class FixedBatch(Kind):
     name = "fixed_batch"
     grid_key = "fixed_batch"
     running = "polobench.cells.fixed_batch:FixedBatchJob"
-    parts = ("fixed_batch",)
 
     @classmethod
     def asked(cls, grid: Mapping[str, Any], folder: Path) -> list[Self]:
@@ -67,7 +64,3 @@ class FixedBatch(Kind):
     @classmethod
     def outcome(cls, result: RunResult) -> str:
         return f"an update on {result.fixed_batch['batch_counts']['samples_generated']:,} stored samples"
-
-    @classmethod
-    def extra_info(cls, result: RunResult) -> dict[str, Any]:
-        return dict(result.fixed_batch["batch_counts"])

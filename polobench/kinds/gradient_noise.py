@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
+from polobench.core.result import RunResult
 from polobench.kinds.checks import is_count, is_finite, is_list_of, is_number, is_text, wrong
 from polobench.kinds.kind import Kind
 from polobench.kinds.parsing import check_keys, parse_count, parse_list, parse_text
-
-if TYPE_CHECKING:
-    from polobench.core.result import RunResult
 
 STORED_POLICIES = ("initial", "trained")
 WARMUP_BATCHES = 4
@@ -43,7 +41,6 @@ class GradientNoise(Kind):
     name = "gradient_noise"
     grid_key = "gradient_noise"
     running = "polobench.cells.gradient_noise:GradientNoiseJob"
-    parts = ("gradient_noise",)
 
     @classmethod
     def asked(cls, grid: Mapping[str, Any], folder: Path) -> list[Self]:

@@ -6,16 +6,14 @@ Nothing here loads torch, so that studies and results can be read without it; `r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from polobench.core.budget import Budget
-
-if TYPE_CHECKING:
-    from polobench.core.result import RunResult
+from polobench.core.result import RunResult
 
 ASSUMED_SAMPLES_PER_SECOND = 4000
 ASSUMED_OVERHEAD_SECONDS = 5.0
@@ -30,7 +28,6 @@ class Kind(ABC):
         name: of the kind, as results store it.
         grid_key: the key of a study's [[grid]] that asks for such cells.
         running: "module:class" of the running half, a `polobench.cells.job.Job`.
-        parts: what `polobench run --only` may choose of the kind.
         runs_alone: nothing else may run on the machine meanwhile.
         learns: the cell is a whole run, which has a return and a budget that the study sets, over all seeds; other
             cells run on the first seed.
@@ -39,7 +36,6 @@ class Kind(ABC):
     name: ClassVar[str]
     grid_key: ClassVar[str]
     running: ClassVar[str]
-    parts: ClassVar[Sequence[str]]
     runs_alone: ClassVar[bool] = False
     learns: ClassVar[bool] = False
 
@@ -67,10 +63,6 @@ class Kind(ABC):
     @abstractmethod
     def title(self, seed: int) -> str:
         """What tells the cell from others of its method and task, in words."""
-
-    def part(self, is_probe: bool) -> str:
-        """Which of `parts` the cell is."""
-        return self.name
 
     def test_id(self, seed: int, budget: Budget) -> list[str]:
         """What tells the cell's test from others of its method, task and device."""

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from polobench.core.budget import Budget
+from polobench.core.result import RunResult
 from polobench.kinds.kind import Kind
 from polobench.kinds.parsing import parse_truth
-
-if TYPE_CHECKING:
-    from polobench.core.result import RunResult
 
 _COUNTED = ("samples", "updates", "gradient_steps", "wall_seconds", "cpu_seconds")
 _KEPT = ("status", "final_return", "final_score", "loss_convergence", "time_to_target")
@@ -28,7 +26,6 @@ class Learning(Kind):
     name = "learning"
     grid_key = "learning"
     running = "polobench.cells.learning:LearningJob"
-    parts = ("learning", "probe")
     learns = True
 
     @classmethod
@@ -40,9 +37,6 @@ class Learning(Kind):
 
     def title(self, seed: int) -> str:
         return f"seed {seed}"
-
-    def part(self, is_probe: bool) -> str:
-        return "probe" if is_probe else self.name
 
     def test_id(self, seed: int, budget: Budget) -> list[str]:
         return [f"seed{seed}", str(budget).replace(" ", "_")]

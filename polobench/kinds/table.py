@@ -9,17 +9,15 @@ import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
 
 from polobench.core.errors import first_line
+from polobench.core.result import RunResult
+from polobench.kinds.cell import PROBE
 from polobench.kinds.fixed_batch import FixedBatch
 from polobench.kinds.gradient_noise import GradientNoise
 from polobench.kinds.kind import Kind
 from polobench.kinds.learning import Learning
 from polobench.kinds.throughput import Throughput
-
-if TYPE_CHECKING:
-    from polobench.core.result import RunResult
 
 BUILT_IN: tuple[type[Kind], ...] = (
     Learning,
@@ -47,7 +45,7 @@ def kinds() -> Mapping[str, type[Kind]]:
 
 def parts() -> list[str]:
     """What `polobench run --only` can choose."""
-    return [part for kind in kinds().values() for part in kind.parts]
+    return [*kinds(), PROBE]
 
 
 def kind_of(result: RunResult) -> type[Kind]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from polobench.core.budget import Budget
+from polobench.core.result import RunResult
 from polobench.kinds.checks import is_amount, is_finite, is_list_of, or_null, wrong
 from polobench.kinds.kind import Kind
 from polobench.kinds.parsing import parse_count
-
-if TYPE_CHECKING:
-    from polobench.core.result import RunResult
 
 WARMUP_ROUNDS = 3
 ASSUMED_SECONDS = 10.0
@@ -31,7 +29,6 @@ class Throughput(Kind):
     name = "throughput"
     grid_key = "throughput_rounds"
     running = "polobench.cells.throughput:ThroughputJob"
-    parts = ("throughput",)
     runs_alone = True
 
     @classmethod

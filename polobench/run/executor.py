@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from polobench.cells.runner import PreparedCell
@@ -15,12 +16,8 @@ class SweepStopped(PoloError):
     """The sweep cannot go on: a result could not be written, or the sources changed; the text says which."""
 
 
-class Executor(Protocol):
+class Executor(AbstractContextManager["Executor"], Protocol):
     """Runs prepared cells somewhere. A context manager, which stops what still runs when it is left."""
-
-    def __enter__(self) -> Executor: ...
-
-    def __exit__(self, *error: object) -> None: ...
 
     def start(self, prepared: PreparedCell, beside_others: bool) -> None:
         """Let the cell run; `beside_others` says whether others may run on the same machine meanwhile."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
-from typing import Any, Self
+from typing import Any
 
 import psutil
 
@@ -23,7 +23,7 @@ from polobench.core.outcome import outcome_into
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
 from polobench.kinds.cell import Cell
-from polobench.run.executor import SweepStopped
+from polobench.run.executor import Executor, SweepStopped
 from polobench.run.signals import handled
 
 SHOW_EVERY_SECONDS = 0.2
@@ -59,7 +59,7 @@ class _Worker:
         self.messages.close()
 
 
-class Processes:
+class Processes(Executor):
     """Runs each cell in a worker process of its own.
 
     Args:
@@ -68,9 +68,6 @@ class Processes:
 
     def __init__(self, cells: Sequence[PreparedCell]) -> None:
         self._cells, self._workers = cells, list[_Worker]()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         for worker in self._workers:

@@ -6,7 +6,6 @@ Cells run `jobs` at a time; those whose kind must run alone come at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from polobench.cells.runner import PreparedCell, blank_result, run_cell
 from polobench.core.errors import first_line
@@ -17,17 +16,6 @@ from polobench.run.processes import Processes
 from polobench.run.progress import Display
 from polobench.store.folder import Store
 from polobench.store.reader import Reader
-
-
-@dataclass
-class Sweep:
-    """What a sweep did: the results that it made, in the order in which they came."""
-
-    results: list[RunResult] = field(default_factory=list)
-
-    @property
-    def not_ok(self) -> list[RunResult]:
-        return [result for result in self.results if result.status not in ("ok", "skipped")]
 
 
 def pending(prepared: Sequence[PreparedCell], store: Reader) -> list[PreparedCell]:
@@ -70,8 +58,8 @@ def run_sweep(
     jobs: int,
     display: Display,
     open_executor: Callable[[Sequence[PreparedCell]], Executor] = Processes,
-) -> Sweep:
-    """Run the cells and fill the store.
+) -> list[RunResult]:
+    """Run the cells, fill the store, and give the results in the order in which they came.
 
     Args:
         cells: what to run.
@@ -84,10 +72,10 @@ def run_sweep(
         SweepStopped: a result could not be written, or the sources changed; what still runs is stopped.
         KeyboardInterrupt: what still runs is stopped; what was finished is in the store.
     """
-    sweep = Sweep()
+    results: list[RunResult] = []
 
     def end(prepared: PreparedCell, result: RunResult) -> None:
-        sweep.results.append(keep(prepared, result, store, display))
+        results.append(keep(prepared, result, store, display))
 
     for item in cells:
         if item.method is None:
@@ -99,7 +87,7 @@ def run_sweep(
     with open_executor(possible) as executor:
         _run_all(executor, together, jobs, jobs > 1 and len(together) > 1, display, end)
         _run_all(executor, alone, 1, False, display, end)
-    return sweep
+    return results
 
 
 def _run_all(

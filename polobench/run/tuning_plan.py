@@ -32,6 +32,7 @@ from typing import Any
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
 from polobench.core.hyperparameters import Hyperparameters, build
+from polobench.kinds.parsing import check_keys
 from polobench.registry import method_class
 from polobench.run.library import find_study
 from polobench.run.study import read_toml
@@ -96,9 +97,7 @@ def load_plan(path: Path | str) -> TuningPlan:
 
 def parse_plan(name: str, text: Mapping[str, Any]) -> TuningPlan:
     """A plan from parsed TOML; raises as `load_plan`."""
-    for key in text:
-        if key not in PLAN_KEYS:
-            raise unknown("key", key, PLAN_KEYS)
+    check_keys("key", text, PLAN_KEYS)
     seed, trials, budgets = text.get("seed"), text.get("trials"), text.get("budgets")
     if type(seed) is not int or seed not in TUNING_SEEDS:
         allowed = f"{TUNING_SEEDS.start} to {TUNING_SEEDS.stop - 1}; others are for evaluation"
@@ -166,9 +165,7 @@ def _dimension(cls: type[Hyperparameters], method: str, name: str, value: object
         return tuple(_checked(cls, method, name, value))
     if not isinstance(value, dict) or not {"low", "high"} <= set(value):
         raise UsageError(f"{what} is {value!r:.60} (allowed: {{low = ..., high = ...}} or a list of two or more)")
-    for key in value:
-        if key not in RANGE_KEYS:
-            raise unknown(f"key of {what}", key, RANGE_KEYS)
+    check_keys(f"key of {what}", value, RANGE_KEYS)
     low, high = _checked(cls, method, name, [value["low"], value["high"]])
     log = value.get("log", False)
     if not isinstance(log, bool):
