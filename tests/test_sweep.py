@@ -301,8 +301,7 @@ ENVIRONMENTS = """
 
     class Thread(Toy):
         def __init__(self):
-            if multiprocessing.parent_process():  # the parent of the sweep ends by itself
-                threading.Thread(target=time.sleep, args=(10**6,)).start()
+            threading.Thread(target=time.sleep, args=(10**6,)).start()
 
     class Elsewhere(Toy):
         def __init__(self):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -250,9 +253,23 @@ class Interrupted(PoloError):
     exit_code = 130
 
 
+@contextmanager
+def _leaving_threads_behind() -> Iterator[None]:
+    """Exit at once where an environment has left a thread that would keep the process for ever."""
+    before = set(threading.enumerate())
+    try:
+        yield
+    except SystemExit as ended:
+        if any(not thread.daemon for thread in set(threading.enumerate()) - before):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        raise
+
+
 def main() -> None:
     """Run the command; what went wrong becomes one line and an exit code: 2 for a mistake, 130 for Ctrl-C."""
-    with ending_in_one_line():
+    with _leaving_threads_behind(), ending_in_one_line():
         try:
             app()
         except SystemExit as ended:
