@@ -346,7 +346,7 @@ def test_what_an_environment_does_to_its_worker_is_its_own_cells_outcome(tmp_pat
     table = polobench.load(tmp_path / "results" / "mini").set_index("task")
     found = {name: (table.status[name], table.reason[name]) for name in table.index}
     assert found == ENDINGS
-    assert (table.final_return[["exits", "closes"]] == table.floor[["exits", "closes"]]).all()
+    assert table.final_return[["exits", "closes"]].equals(table.floor[["exits", "closes"]])
 
 
 def test_workers_have_loaded_what_their_cells_need_and_no_more() -> None:

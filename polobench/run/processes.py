@@ -24,7 +24,7 @@ from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
 from polobench.kinds.cell import Cell
 from polobench.run.executor import Executor, SweepStopped
-from polobench.run.signals import handled
+from polobench.run.signals import deferred
 
 SHOW_EVERY_SECONDS = 0.2
 ENDING_SECONDS = 2.0  # that a worker has to end by itself after its last word
@@ -81,12 +81,13 @@ class Processes(Executor):
         """
         if "forkserver" not in multiprocessing.get_all_start_methods():
             return multiprocessing.get_context("spawn")
-        from multiprocessing import forkserver
+        from multiprocessing import forkserver, resource_tracker
 
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(preloaded(self._cells))
+        resource_tracker.ensure_running()  # which would let the signal through
         # the server would print where it was, were it interrupted in the middle of its imports
-        with handled(signal.SIGINT, signal.SIG_IGN):
+        with deferred(signal.SIGINT):
             forkserver.ensure_running()
         return context
 

@@ -1,4 +1,4 @@
-"""A signal handled in another way for a while."""
+"""A signal handled in another way, or not at all, for a while."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def handled(number: signal.Signals, handler: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
+
+
+@contextmanager
+def deferred(number: signal.Signals) -> Iterator[None]:
+    """The signal waits until the block is left; processes that are started inside never hear it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
