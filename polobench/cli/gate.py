@@ -1,7 +1,4 @@
-"""The commands of the gate: what changed between two stores or two commits, and by how much.
-
-Heavy imports stand inside the commands, as in cli.py, which registers them.
-"""
+"""The commands of the gate: what changed between two stores."""
 
 from __future__ import annotations
 
@@ -11,28 +8,31 @@ from typing import Annotated
 
 import typer
 
+from polobench.cli.common import write_text
 from polobench.core.errors import PoloError, UsageError
 from polobench.core.text import printable
 
 baseline_app = typer.Typer(
-    help="The baseline: the results in the repository that later ones are compared with.",
+    help="Keep the stored results that later ones are compared with.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 BASELINE = Path("results/baseline")
-SPEED_STUDY = Path("speed")
 HISTORY = Path("results/history.jsonl")
 
 
 def verify(
-    store: Annotated[Path, typer.Argument(help="Folder of the results.")],
-    cells: Annotated[int, typer.Option(min=1, help="How many learning cells to draw and run again.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    store: Annotated[Path, typer.Argument(help="Folder of results.")],
+    cells: Annotated[int, typer.Option(min=1, help="Number of learning cells to draw and run again.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the draw.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run random learning cells of a store again and say which digests hold on this platform.
+    """Rerun random cells and compare their digests.
 
-    Exits with 1 if one differs although the platform is the same, 2 on a mistake or where none of them can run.
+    Shows which stored results this machine reproduces bit for bit.
+
+    Exit code: 0 if all hold, 1 if one differs although the platform is the same, 2 on a usage error or if none of the
+    cells can run here.
     """
     from polobench.gate.reading import read_whole
     from polobench.run.progress import Display
@@ -53,13 +53,16 @@ def verify(
         raise PoloError(complaint(found))
 
 
-@baseline_app.command("update")
+@baseline_app.command("update", epilog="Example: polobench baseline update results/head --why 'new default'")
 def baseline_update(
-    store: Annotated[Path, typer.Argument(help="Folder of the results that become the baseline.")],
+    store: Annotated[Path, typer.Argument(help="Folder of results that become the baseline.")],
     into: Annotated[Path, typer.Option(help="Folder of the baseline.")] = BASELINE,
-    why: Annotated[str, typer.Option(help="The reason, which the log keeps.", show_default=False)] = "",
+    why: Annotated[str, typer.Option(help="Reason for the update; it is kept in the log.", show_default=False)] = "",
 ) -> None:
-    """Replace the baseline by a store's cells, and log why; a mistake exits with 2 and changes nothing."""
+    """Replace the baseline by a store's cells.
+
+    Exit code: 0, or 2 on a usage error, which changes nothing.
+    """
     from polobench.gate.baseline import LOG_NAME, update_baseline
 
     entry = update_baseline(store, into, why)
@@ -68,12 +71,12 @@ def baseline_update(
     typer.echo(f"baseline: {into}, {entry['cells']} cells ({said}); log: {into / LOG_NAME}")
 
 
-@baseline_app.command("show")
+@baseline_app.command("show", epilog="Example: polobench baseline show --lines 1")
 def baseline_show(
     into: Annotated[Path, typer.Option(help="Folder of the baseline.")] = BASELINE,
-    lines: Annotated[int, typer.Option(min=1, help="How many lines of the log.")] = 5,
+    lines: Annotated[int, typer.Option(min=1, help="Number of log entries to show.")] = 5,
 ) -> None:
-    """Show the last lines of the baseline's log, and where its cells come from."""
+    """Show where the baseline comes from, and why it last changed."""
     from polobench.analysis.collection import collect
     from polobench.gate.baseline import read_log
     from polobench.report.origins import provenance_table
@@ -87,13 +90,15 @@ def baseline_show(
 
 
 def history(
-    store: Annotated[Path, typer.Argument(help="Folder of the results of one study at one commit.")],
-    file: Annotated[Path, typer.Option(help="The history, a file of JSON lines.")] = HISTORY,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the line.")] = False,
+    store: Annotated[Path, typer.Argument(help="Folder of results of one study at one commit.")],
+    file: Annotated[Path, typer.Option(help="File that keeps the history, one JSON object per line.")] = HISTORY,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the line as JSON.")] = False,
 ) -> None:
-    """Append a store's scores and speeds to the history as the line of their commit.
+    """Append a store's scores and speeds to a history.
 
-    Nothing happens if that line is there already; another one of the same commit and study is a mistake, exit code 2.
+    The history has one line per commit and study. Nothing happens if the same line is already there.
+
+    Exit code: 0, or 2 on a usage error, such as another line for the same commit and study.
     """
     from polobench.gate.history import record
 
@@ -105,71 +110,21 @@ def history(
     typer.echo(printable(f"commit {entry['commit'][:12]}, {entry['study']}, {arms}: {did} {file}"), err=as_json)
 
 
-def ab(
-    base: Annotated[str, typer.Argument(metavar="BASE_REF", help="A branch, tag or commit of this checkout.")],
-    head: Annotated[str, typer.Argument(metavar="HEAD_REF", help="The one that may be slower.")],
-    study: Annotated[Path, typer.Option(help="Its throughput cells are timed, as they are in HEAD_REF.")] = SPEED_STUDY,
-    seconds: Annotated[float, typer.Option(min=1, help="To time a cell, the start of its processes included.")] = 30,
-    methods: Annotated[str, typer.Option(help="Only these, as in ppo,trpo.", show_default=False)] = "",
-    tasks: Annotated[str, typer.Option(help="Only these, as in CartPole-v1.", show_default=False)] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of the orders in which the two take turns.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File for the report.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
-) -> None:
-    """Time two commits against each other, iteration by iteration, in worktrees that are gone afterwards.
-
-    The seconds do not hold what is done once: making the environments and loading the libraries in them.
-
-    Exits with 1 if a cell is slower or does not run any more, 2 on a mistake, with nothing changed.
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from polobench.ab import speed, speed_text
-    from polobench.ab.comparison import PARTS, load_cells, measure
-    from polobench.ab.processes import servers
-    from polobench.ab.sides import checked_out
-
-    if output is not None and not output.parent.is_dir():
-        raise UsageError(f"report {str(output)!r} has no folder to stand in")
-    with checked_out(Path.cwd(), (base, head), lambda line: typer.echo(printable(line), err=True)) as sides:
-        cells = load_cells(study, sides[1], _names(methods), _names(tasks))
-        with servers(*sides) as between, Progress(console=Console(stderr=True), transient=True) as bars:
-            bar = bars.add_task(f"timing {len(cells)} cells", total=1.0)
-            found = measure(between(*sides), cells, seconds, seed, lambda share: bars.update(bar, completed=share))
-    times = [{part: cell.seconds(part) for part in PARTS} for cell in found]
-    judged = [
-        speed.judge(str(cell.cell), cell.clock, parts, *cell.problems) for cell, parts in zip(found, times, strict=True)
-    ]
-    named = [speed_text.Named(side.ref, side.commit) for side in sides]
-    text = speed_text.page(named[0], named[1], judged)
-    if output is not None:
-        _write(output, text)
-    typer.echo(json.dumps(speed_text.as_json(named[0], named[1], judged, times), indent=2) if as_json else text)
-    if all(cell.verdict == speed.ABSENT for cell in judged):
-        raise UsageError(f"no cell runs on either side: {judged[0].reason}")
-    if any(cell.regression for cell in judged):
-        raise typer.Exit(1)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def compare(
-    base: Annotated[Path, typer.Argument(help="Store of the base; or a JSON file of pytest-benchmark.")],
-    head: Annotated[Path, typer.Argument(help="Store of the head; or a JSON file of pytest-benchmark.")],
+    base: Annotated[Path, typer.Argument(help="Store of the base, or a JSON file of pytest-benchmark.")],
+    head: Annotated[Path, typer.Argument(help="Store of the head, or a JSON file of pytest-benchmark.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Also write the report here, as Markdown.", show_default=False)
+        Path | None,
+        typer.Option("-o", "--output", help="Also write the report to this file, as Markdown.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare two stores of one study: did learning, loss, cost or an answer get worse?
+    """Did anything get worse between two stores?
 
-    Exits with 0 if nothing did, 1 on a regression, 2 on a mistake, 3 if the stores cannot be compared. Of two JSON
-    files of pytest-benchmark a vanished benchmark is a regression, and seconds are advice.
+    Compares learning, loss, cost and the report's answers, cell by cell. For two JSON files of pytest-benchmark, a
+    benchmark that vanished is a regression; a change in seconds is only reported.
+
+    Exit code: 0 if nothing got worse, 1 on a regression, 2 on a usage error, 3 if the stores cannot be compared.
     """
     from polobench.gate.compare import compare_stores
     from polobench.report.gate import answer, finding_line, gate_json, gate_markdown
@@ -179,7 +134,7 @@ def compare(
         raise typer.Exit(_compare_timings(base, head, output, as_json))
     found = compare_stores(base, head)
     if output:
-        _write(output, gate_markdown(found))
+        write_text(output, gate_markdown(found))
     if as_json:
         typer.echo(json.dumps(gate_json(found), indent=2, allow_nan=False))
     else:
@@ -196,19 +151,10 @@ def _compare_timings(base: Path, head: Path, output: Path | None, as_json: bool)
 
     found = compare_timings(read_timings(base), read_timings(head))
     if output:
-        _write(output, "\n".join(f"- {printable(line)}" for line in found.lines()) + "\n")
+        write_text(output, "\n".join(f"- {printable(line)}" for line in found.lines()) + "\n")
     if as_json:
         typer.echo(json.dumps(vars(found) | {"exit_code": found.exit_code}, indent=2))
     else:
         for line in found.lines():
             typer.echo(printable(line))
     return found.exit_code
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a report; raises `UsageError` if the file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{str(path)!r} cannot be written: {error.strerror}") from error

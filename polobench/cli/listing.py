@@ -1,0 +1,40 @@
+"""`polobench list`: the methods, tasks, devices and studies there are."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Kind(StrEnum):
+    """What `polobench list` can list."""
+
+    methods = "methods"
+    tasks = "tasks"
+    devices = "devices"
+    studies = "studies"
+
+
+def list_command(
+    kind: Annotated[Kind | None, typer.Argument(help="What to list [default: everything].")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List methods, tasks, devices and studies.
+
+    Each line says where the thing comes from and, if it cannot be used here, why.
+    """
+    from polobench.run import listing
+
+    rows = {item.value: listing.rows(item.value) for item in ([kind] if kind else Kind)}
+    if as_json:
+        typer.echo(json.dumps(rows[kind.value] if kind else rows, indent=2))
+        return
+    for name, entries in rows.items():
+        typer.echo(f"{name}:")
+        for row in entries:
+            state = f"UNAVAILABLE: {row['reason']}" if row["reason"] else row.get("about", "")
+            state += f" ({row['cells']:,} cells)" if "cells" in row else ""
+            typer.echo(f"  {row['name']:<26} {row['source']:<14} {state}".rstrip())
