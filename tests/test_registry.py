@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import polobench
-from polobench import registry
+from polobench import ForeignMethod, Method, registry
 from polobench.core.errors import Unavailable, UsageError
+from polobench.core.hyperparameters import Hyperparameters, hyperparameter
 
 PLUGIN = '''
 from polobench import Method, Update
@@ -127,3 +129,43 @@ def test_any_registered_gymnasium_id_works_by_name(task: str) -> None:
     result = polobench.make("ppo", task=task, n_envs=2, n_steps=16, epochs=1).run(seed=0, budget=40)
     assert result.status == "ok", result.traceback
     assert result.ledger.updates == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Hyperparameters):
+    width: int = hyperparameter(3, "Width", low=1)
+
+
+class Named(Method[Mine]):
+    name = "named"
+
+
+class Child(Named):
+    name = "child"
+
+
+class Foreign(ForeignMethod[Mine]):
+    name = "foreign"
+
+
+class Assigned(Method):  # a plug-in that names its class of values without the brackets
+    name = "assigned"
+    Hyperparameters = Mine
+
+
+class Unsaid(Method):
+    name = "unsaid"
+
+
+@pytest.mark.parametrize(
+    ("cls", "values"),
+    [
+        pytest.param(Named, Mine, id="in brackets"),
+        pytest.param(Child, Mine, id="inherited"),
+        pytest.param(Foreign, Mine, id="foreign method"),
+        pytest.param(Assigned, Mine, id="assigned"),
+        pytest.param(Unsaid, Hyperparameters, id="not said"),
+    ],
+)
+def test_a_method_has_the_hyper_parameters_that_its_class_names(cls: type[Method], values: type) -> None:
+    assert cls.Hyperparameters is values

@@ -45,11 +45,10 @@ class ArticleDPOHyperparameters(Hyperparameters):
     learning_rate: float = hyperparameter(5e-5, "of AdamW", low=0)
 
 
-class ArticleDPO(Method):
+class ArticleDPO(Method[ArticleDPOHyperparameters]):
     """As the article has it."""
 
     name = "article-dpo"
-    Hyperparameters = ArticleDPOHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         policy = task.make_policy(self.hp, critic=False)

@@ -56,11 +56,10 @@ class ArticleGRPOHyperparameters(Hyperparameters):
     max_gradient_norm: float = hyperparameter(1.0, "the gradient is clipped to it", low=0)
 
 
-class ArticleGRPO(Method):
+class ArticleGRPO(Method[ArticleGRPOHyperparameters]):
     """As the article has it."""
 
     name = "article-grpo"
-    Hyperparameters = ArticleGRPOHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp

@@ -49,11 +49,10 @@ class ArticlePGHyperparameters(Hyperparameters):
     gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
 
 
-class ArticlePG(Method):
+class ArticlePG(Method[ArticlePGHyperparameters]):
     """As the article has it."""
 
     name = "article-pg"
-    Hyperparameters = ArticlePGHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp

@@ -47,11 +47,10 @@ class ArticlePPOHyperparameters(Hyperparameters):
     gae_lambda: float = hyperparameter(0.95, "of the advantages", low=0, high=1)
 
 
-class ArticlePPO(Method):
+class ArticlePPO(Method[ArticlePPOHyperparameters]):
     """As the article has it."""
 
     name = "article-ppo"
-    Hyperparameters = ArticlePPOHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp

@@ -52,11 +52,10 @@ class ArticleTRPOHyperparameters(Hyperparameters):
     gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
 
 
-class ArticleTRPO(Method):
+class ArticleTRPO(Method[ArticleTRPOHyperparameters]):
     """As the article has it."""
 
     name = "article-trpo"
-    Hyperparameters = ArticleTRPOHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         policy = task.make_policy(self.hp, critic=False)

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import NoneType
-from typing import Any, TypeVar
+from typing import Any
+
+from typing_extensions import TypeVar
 
 from polobench.core.errors import UsageError, unknown
 
@@ -42,10 +44,10 @@ class Hyperparameters:
     generation_batch: int = hyperparameter(64, "completions sampled side by side (language)", low=1)
 
 
-Values = TypeVar("Values", bound=Hyperparameters)
+HP = TypeVar("HP", bound=Hyperparameters, default=Hyperparameters, covariant=True)
 
 
-def build(cls: type[Values], owner: str, values: Mapping[str, Any]) -> Values:
+def build(cls: type[HP], owner: str, values: Mapping[str, Any]) -> HP:
     """Check `values` against the fields of `cls` and build it.
 
     Raises:

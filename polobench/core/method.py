@@ -13,14 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, cast, get_args
 
 from polobench.core import provenance
 from polobench.core.budget import Budget, BudgetExhausted, Ledger, Stopwatch
 from polobench.core.convergence import loss_convergence, time_to_target
 from polobench.core.device import resolve_device, warm_up
 from polobench.core.errors import UsageError
-from polobench.core.hyperparameters import Hyperparameters, build
+from polobench.core.hyperparameters import HP, Hyperparameters, build
 from polobench.core.outcome import outcome_into
 from polobench.core.recorder import Progress, Recorder, Update
 from polobench.core.result import RunResult, utc_now
@@ -30,7 +30,7 @@ from polobench.core.task import Task
 Record = Callable[[Update], None]
 
 
-class Method(ABC):
+class Method(ABC, Generic[HP]):
     """A policy-optimization method with its hyper-parameters, on a task and a device.
 
     Args:
@@ -47,6 +47,14 @@ class Method(ABC):
 
     name: ClassVar[str]
     Hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
+    hp: HP
+
+    def __init_subclass__(cls) -> None:
+        """`class Mine(Method[MyHyperparameters])` says what the hyper-parameters are, for mypy and for `run`."""
+        super().__init_subclass__()
+        for argument in (found for base in cls.__dict__.get("__orig_bases__", ()) for found in get_args(base)):
+            if isinstance(argument, type) and issubclass(argument, Hyperparameters):
+                cls.Hyperparameters = argument
 
     def __init__(
         self, task: Task, device: str = "cpu", label: str | None = None, threads: int = 1, /, **hyperparameters: Any
@@ -54,7 +62,7 @@ class Method(ABC):
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise UsageError(f"threads is {threads!r} (allowed: an integer from 1)")
         self.task, self.device, self.label, self.threads = task, resolve_device(device), label or self.name, threads
-        self.hp: Any = build(self.Hyperparameters, self.name, hyperparameters)
+        self.hp = cast(HP, build(self.Hyperparameters, self.name, hyperparameters))
 
     def code_hash(self) -> str:
         """The hash of the code that this method and its task reach."""
@@ -173,7 +181,7 @@ class Method(ABC):
             result.final_score = recorder.task.score(evaluation.mean)
 
 
-class ForeignMethod(Method):
+class ForeignMethod(Method[HP]):
     """A library with a loop of its own: `train` calls `record` from the library's callback."""
 
     @abstractmethod

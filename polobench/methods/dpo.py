@@ -59,11 +59,10 @@ class DPOHyperparameters(Hyperparameters):
     micro_batch: int | None = hyperparameter(None, "rows through the model at once, in whole groups", low=1)
 
 
-class DPO(Method):
+class DPO(Method[DPOHyperparameters]):
     """Offline on a data set, or on refreshed pairs of the policy's own."""
 
     name = "dpo"
-    Hyperparameters = DPOHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp

@@ -56,11 +56,10 @@ class GRPOHyperparameters(Hyperparameters):
     micro_batch: int | None = hyperparameter(None, "rows through the model at once; gradients add up", low=1)
 
 
-class GRPO(Method):
+class GRPO(Method[GRPOHyperparameters]):
     """Outcome rewards, no critic."""
 
     name = "grpo"
-    Hyperparameters = GRPOHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp

@@ -64,11 +64,10 @@ class PPOHyperparameters(Hyperparameters):
     normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
 
 
-class PPO(Method):
+class PPO(Method[PPOHyperparameters]):
     """The clipped variant, with a learned value function."""
 
     name = "ppo"
-    Hyperparameters = PPOHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp

@@ -26,11 +26,10 @@ class RandomHyperparameters(Hyperparameters):
     n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
 
 
-class Random(Method):
+class Random(Method[RandomHyperparameters]):
     """The floor of every table."""
 
     name = "random"
-    Hyperparameters = RandomHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         policy = task.floor_policy()

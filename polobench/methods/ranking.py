@@ -56,11 +56,10 @@ class RankingHyperparameters(Hyperparameters):
     micro_batch: int | None = hyperparameter(None, "rows through the model at once, in whole groups", low=1)
 
 
-class Ranking(Method):
+class Ranking(Method[RankingHyperparameters]):
     """Over ranked groups of a data set, or of the policy's own responses."""
 
     name = "ranking"
-    Hyperparameters = RankingHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp

@@ -64,11 +64,10 @@ class ReinforceHyperparameters(Hyperparameters):
     normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
 
 
-class Reinforce(Method):
+class Reinforce(Method[ReinforceHyperparameters]):
     """Williams' estimator with return-to-go and a choice of baselines."""
 
     name = "reinforce"
-    Hyperparameters = ReinforceHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp

@@ -65,11 +65,10 @@ class TRPOHyperparameters(Hyperparameters):
     normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
 
 
-class TRPO(Method):
+class TRPO(Method[TRPOHyperparameters]):
     """Natural gradient, trust region, line search, and a fitted value function."""
 
     name = "trpo"
-    Hyperparameters = TRPOHyperparameters
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp

@@ -21,11 +21,10 @@ class A2CHyperparameters(Hyperparameters):
     learning_rate: float = hyperparameter(3e-3, "of Adam", low=0)
 
 
-class A2C(Method):
+class A2C(Method[A2CHyperparameters]):
     """Synchronous, with a learned value function."""
 
     name = "a2c"
-    Hyperparameters = A2CHyperparameters
 
     def learn(self, task, rng):
         policy = task.make_policy(self.hp, critic=True)
