@@ -32,8 +32,8 @@ from polobench.analysis.statistics.permutation import HARM, shift_of
 from polobench.core.result import RunResult
 from polobench.gate.compare import compare_results
 from polobench.gate.exact import differences, growths
-from polobench.gate.learning import LEVEL, MEASURES, Name, columns_of, judge
-from polobench.gate.matching import pairs_of
+from polobench.gate.learning import LEVEL, WATCHED, Name, columns_of, judge
+from polobench.gate.matching import matched_arms
 from polobench.store.folder import Store
 
 RUNS = 10
@@ -77,7 +77,7 @@ def _relabelled(runs: Sequence[RunResult]) -> list[RunResult]:
 
 def values_of(runs: Mapping[Arm, Sequence[RunResult]]) -> dict[Name, Array]:
     """The finite values of every measure of every arm's runs; probes are judged by their answers alone."""
-    arms = [pair for pair in pairs_of(*[[run for arm in runs.values() for run in arm]] * 2) if not pair.is_probe]
+    arms = [pair for pair in matched_arms(*[[run for arm in runs.values() for run in arm]] * 2) if not pair.is_probe]
     return {name: values for name, (values, _) in columns_of(arms).items()}
 
 
@@ -99,7 +99,7 @@ def fitted(values: Mapping[Name, Array], rng: np.random.Generator, count: int) -
 def simulated_alarms(values: Mapping[Name, Array], rng: np.random.Generator) -> list[str]:
     drawn = fitted(values, rng, 2 * RUNS)
     rows = judge({name: (column[:RUNS], column[RUNS:]) for name, column in drawn.items()})
-    return [f"{row.arm.label} on {row.arm.task}: {MEASURES[row.measure].title}" for row in rows if row.is_regression]
+    return [f"{row.arm.label} on {row.arm.task}: {WATCHED[row.measure].title}" for row in rows if row.is_regression]
 
 
 def _drawn(column: Array, rng: np.random.Generator, count: int) -> Array:
@@ -130,7 +130,7 @@ def detectable_agreement(values: Mapping[Name, Array], rng: np.random.Generator)
     power = {factor: dict.fromkeys(values, 0) for factor in (1 - WITHIN, 1.0, 1 + WITHIN)}
     for columns in track(splits, "power", console=Console(stderr=True)):
         for (name, (base, head)), (factor, found) in product(columns.items(), power.items()):
-            measure = MEASURES[name[1]]
+            measure = WATCHED[name[1]]
             shift = shift_of(base, head + factor * median[name] * _harmful(name), measure.harm)
             found[name] += shift.p <= level and abs(shift.difference) >= measure.smallest_change(base)
     return [
@@ -146,7 +146,7 @@ def _split(values: Mapping[Name, Array], rng: np.random.Generator) -> dict[Name,
 
 
 def _harmful(name: Name) -> float:
-    return HARM[MEASURES[name[1]].harm] or 1.0
+    return HARM[WATCHED[name[1]].harm] or 1.0
 
 
 def on_stored_batches(sound: Sequence[RunResult]) -> dict[str, tuple[int, int]]:
@@ -187,7 +187,7 @@ def measure_all() -> dict[str, Any]:
             runs = _read(name)
             faulty = values_of({Arm.of(runs[0]): runs})
             found = [detected(values, faulty, rng[2]) for _ in track(range(RESAMPLED), name, console=console)]
-            seen_by = {measure: sum(measure in each for each in found) for measure in MEASURES}
+            seen_by = {measure: sum(measure in each for each in found) for measure in WATCHED}
             learning[name] = rate(sum(map(bool, found)), RESAMPLED) | {"by": seen_by, "failed": _failed(runs)}
     batches = on_stored_batches(_read(SOUND))
     return {

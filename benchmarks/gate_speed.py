@@ -24,10 +24,10 @@ from rich.progress import track
 from scipy.stats import binomtest
 from tabulate import tabulate
 
-from polobench.ab.comparison import PARTS, load_cells, measure
 from polobench.ab.processes import OpenBoth, servers
 from polobench.ab.sides import checked_out
-from polobench.ab.speed import CellSpeed, judge
+from polobench.ab.speed import CellSpeed, cell_speed
+from polobench.ab.timing import PARTS, load_cells, time_cells
 from polobench.kinds.cell import Cell
 
 WHERE = "polobench/methods/ppo.py"
@@ -114,10 +114,10 @@ def slowed_clone(clone: Path, share: float) -> tuple[str, str, str]:
 
 def run_trial(kind: str, open_both: OpenBoth, cells: Sequence[Cell], seconds: float, seed: int) -> Trial:
     began = time.monotonic()
-    measured = measure(open_both, cells, seconds, seed, lambda share: None)[0]
+    measured = time_cells(open_both, cells, seconds, seed, lambda share: None)[0]
     took = time.monotonic() - began
     parts = {part: measured.seconds(part) for part in PARTS}
-    found = judge(str(measured.cell), measured.clock, parts, *measured.problems)
+    found = cell_speed(str(measured.cell), measured.clock, parts, *measured.problems)
     if found.reason:
         raise SystemExit(f"a {kind} trial could not run: {found.reason}")
     update = found.parts["update"]

@@ -22,13 +22,13 @@ from made_up import REGISTRY, STUBS, STUDY, Checkout
 from test_sweep import hear_interrupts
 
 import polobench
-from polobench.ab import comparison as ab
 from polobench.ab import processes as ab_processes
 from polobench.ab import sides as ab_sides
 from polobench.ab import speed
-from polobench.ab.comparison import BLOCKS
+from polobench.ab import timing as ab
 from polobench.ab.processes import servers
 from polobench.ab.sides import Side, can_share, checked_out, write_metadata
+from polobench.ab.timing import BLOCKS
 from polobench.cli import main
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError
@@ -173,7 +173,7 @@ def test_a_worker_whose_polobench_comes_from_elsewhere_is_refused(checkout: Chec
     with checked_out(checkout.folder, ("HEAD", "HEAD"), print) as sides:
         wrong = [Side(**{**vars(side), "home": side.root.parent.parent / "elsewhere"}) for side in sides]
         with servers(*wrong) as between:
-            found = ab.measure(between(*wrong), [CELL], 1, 0, lambda share: None)
+            found = ab.time_cells(between(*wrong), [CELL], 1, 0, lambda share: None)
     assert all("ImportError: polobench comes from" in problem for problem in found[0].problems)
 
 
@@ -309,6 +309,6 @@ def test_the_real_package_takes_part(checkout: Checkout, monkeypatch: pytest.Mon
     monkeypatch.delenv("PYTHONPATH")
     cell = Cell("random", "random", "probe-bandit", 0, "cpu", Budget(updates=8), plan=Throughput(5))
     with checked_out(checkout.folder, ("HEAD", "HEAD"), print) as sides, servers(*sides) as between:
-        found = ab.measure(between(*sides), [cell], 1, 0, lambda share: None)[0]
+        found = ab.time_cells(between(*sides), [cell], 1, 0, lambda share: None)[0]
     assert found.problems == ["", ""]
     assert all(0 < t.rollout < t.iteration for block in found.blocks for pair in block for t in pair)

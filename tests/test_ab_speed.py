@@ -97,12 +97,12 @@ def test_a_part_too_short_to_time_is_not_judged_and_one_that_has_grown_out_of_it
     [(("why", ""), speed.NEW, False), (("", "why"), speed.VANISHED, True), (("why", "why"), speed.ABSENT, False)],
 )
 def test_a_side_that_cannot_run_a_cell(problems: tuple[str, str], verdict: str, regression: bool) -> None:
-    found = speed.judge("cell", "CPU", {}, *problems)
+    found = speed.cell_speed("cell", "CPU", {}, *problems)
     assert (found.verdict, found.regression, found.reason) == (verdict, regression, "why")
 
 
 def test_one_slow_part_makes_the_cell_slow() -> None:
     rng = np.random.default_rng(5)
     parts = {"iteration": blocks_of(1.0, rng), "update": blocks_of(1.3, rng)}
-    assert speed.judge("cell", "CPU", parts, "", "").verdict == speed.SLOWER
-    assert speed.judge("cell", "CPU", {"iteration": blocks_of(0.7, rng)}, "", "").verdict == speed.FASTER
+    assert speed.cell_speed("cell", "CPU", parts, "", "").verdict == speed.SLOWER
+    assert speed.cell_speed("cell", "CPU", {"iteration": blocks_of(0.7, rng)}, "", "").verdict == speed.FASTER

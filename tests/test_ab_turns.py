@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from polobench.ab import comparison as ab
 from polobench.ab import speed
-from polobench.ab.comparison import BLOCKS, LEAST_PAIRS, WARMUP_PAIRS, Measured, measure_cell
+from polobench.ab import timing as ab
 from polobench.ab.processes import Timing
+from polobench.ab.timing import BLOCKS, LEAST_PAIRS, WARMUP_PAIRS, TimedCell, time_cell
 from polobench.core.budget import Budget
 from polobench.kinds.cell import Cell
 from polobench.kinds.throughput import Throughput
@@ -39,11 +39,9 @@ class Machine:
         self.opened += 2
         return FakeWorker(self, 0), FakeWorker(self, 1)
 
-    def measure(self, seconds: float, device: str = "cpu") -> Measured:
+    def measure(self, seconds: float, device: str = "cpu") -> TimedCell:
         order = np.random.default_rng(0)
-        return measure_cell(
-            replace(CELL, device=device), self.open_both, seconds, order, lambda share: None, self.clock
-        )
+        return time_cell(replace(CELL, device=device), self.open_both, seconds, order, lambda share: None, self.clock)
 
 
 class FakeWorker:

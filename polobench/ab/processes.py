@@ -1,6 +1,6 @@
 """The processes of `polobench ab`, as the parent sees them: a server an interpreter, forked for every worker.
 
-What they do themselves stands in ab_worker.py.
+What the processes do themselves stands in worker.py.
 """
 
 from __future__ import annotations

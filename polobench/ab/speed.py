@@ -91,7 +91,7 @@ class CellSpeed:
         return self.verdict in REGRESSIONS
 
 
-def judge(cell: str, clock: str, parts: Mapping[str, Blocks], base_problem: str, head_problem: str) -> CellSpeed:
+def cell_speed(cell: str, clock: str, parts: Mapping[str, Blocks], base_problem: str, head_problem: str) -> CellSpeed:
     """What a cell's seconds say; a problem is a line on why a side could not run it, or empty."""
     if base_problem or head_problem:
         verdict = NEW if not head_problem else VANISHED if not base_problem else ABSENT
@@ -111,7 +111,7 @@ def ratio(blocks: Blocks) -> Ratio:
     if not seconds:
         raise ValueError("no pairs to compare")
     logs = [np.diff(np.log(np.maximum(block, RESOLUTION_SECONDS)), axis=1)[:, 0] for block in seconds]
-    center, error, freedom = estimate(logs)
+    center, error, freedom = mean_log_ratio(logs)
     margin, reach = margins(error, freedom) if freedom else (math.inf, math.inf)
     base, head = np.median(np.concatenate(seconds), axis=0)
     return Ratio(
@@ -136,7 +136,7 @@ def margins(error: float, freedom: int) -> tuple[float, float]:
     return width * error, (width + chance) * error
 
 
-def estimate(logs: Sequence[Array]) -> tuple[float, float, int]:
+def mean_log_ratio(logs: Sequence[Array]) -> tuple[float, float, int]:
     """Trimmed mean of all log ratios, its standard error and the degrees of freedom.
 
     One block does not show how processes differ: no degrees of freedom.

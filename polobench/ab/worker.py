@@ -2,9 +2,9 @@
 
     python -P worker.py FD
 
-It loads what commits share (torch, gymnasium, pandas) and then forks a child for every order that comes over the Unix
-socket FD. An order is one JSON object with the child's own socket beside it; the child puts the commit's folders first
-on its path, makes the method by its name and answers one line of JSON a request:
+It loads what the commits share (torch, gymnasium, pandas) and then forks one child for each order that comes over the
+Unix socket FD. An order is one JSON object with the child's own socket beside it. The child puts the commit's folders
+first on its path, makes the method by name and answers each request with one line of JSON:
 
     {"ready": true}                            once the cell is open
     {"iteration": 0.31, "rollout": 0.12}       [seconds] after each line that it reads
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 MOST_ITERATIONS = 10_000_000  # the budget; so large that a schedule over it stands still
@@ -46,7 +48,7 @@ def preload() -> None:
 
 
 def serve(control: socket.socket) -> None:
-    """Send a byte, then fork a child an order and send a byte for each, until the other end closes."""
+    """Send a byte; then, until the other end closes, fork a child for each order and send another byte."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page that it shares
@@ -78,7 +80,7 @@ def answer_all(order: dict[str, Any], lines: TextIO) -> None:
 
 
 def iterations(order: dict[str, Any], requests: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """`ready`, then the seconds of an iteration a request.
+    """`ready`, then the seconds of one iteration for each request.
 
     Args:
         order: `home` (where polobench must lie), `paths` (put first on `sys.path`), `seed`, and the cell's `method`,
@@ -89,31 +91,35 @@ def iterations(order: dict[str, Any], requests: Iterable[str]) -> Iterator[dict[
     """
     sys.path[:0] = order["paths"]
     importlib.invalidate_caches()
-    import polobench.registry
-
-    found = Path(polobench.registry.__file__).resolve()
+    found = Path(str(importlib.import_module("polobench").__file__)).resolve()  # the commit's own
     if not found.is_relative_to(order["home"]):
         raise ImportError(f"polobench comes from {found.parents[0]}, not from {order['home']}")
-    with _probe(order) as probe:
+    with _timed_method(order) as timed:
         yield {"ready": True}
         for number, _ in enumerate(requests):
             if number == 0 and order["cores"]:  # not before: opening may use every core
                 os.sched_setaffinity(0, order["cores"])
-            probe.step()
-            yield {"iteration": probe.iteration_seconds[-1], "rollout": probe.rollout_seconds[-1]}
+            timed.step()
+            yield {"iteration": timed.iteration_seconds[-1], "rollout": timed.rollout_seconds[-1]}
 
 
-def _probe(order: dict[str, Any]) -> Any:
-    from polobench.cells.throughput import ThroughputProbe
+def _timed_method(order: dict[str, Any]) -> Any:
     from polobench.core.budget import Stopwatch
-    from polobench.registry import make
 
     names = ("method", "task", "device", "label", "threads", "tuned")
-    method = make(**{name: order[name] for name in names}, **order["overrides"])
+    method = importlib.import_module("polobench").make(**{name: order[name] for name in names}, **order["overrides"])
     clock = time.process_time if order["device"] == "cpu" else time.perf_counter
-    probe = ThroughputProbe(method, order["seed"], MOST_ITERATIONS, clock=clock)
-    probe.ledger.clock = Stopwatch(wall=clock)  # rollout seconds come from the ledger
-    return probe
+    timed = _throughput_module().ThroughputProbe(method, order["seed"], MOST_ITERATIONS, clock=clock)
+    timed.ledger.clock = Stopwatch(wall=clock)  # rollout seconds come from the ledger
+    return timed
+
+
+def _throughput_module() -> ModuleType:
+    """The commit's module of timed iterations, wherever it keeps it."""
+    for room in ("cells", "harness"):
+        if importlib.util.find_spec(f"polobench.{room}"):
+            return importlib.import_module(f"polobench.{room}.throughput")
+    raise ImportError("this commit times no iterations")
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ def ab(
     from rich.console import Console
     from rich.progress import Progress
 
-    from polobench.ab import speed, speed_text
-    from polobench.ab.comparison import PARTS, load_cells, measure
+    from polobench.ab import page, speed
     from polobench.ab.processes import servers
     from polobench.ab.sides import checked_out
+    from polobench.ab.timing import PARTS, load_cells, time_cells
 
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"report {str(output)!r} has no folder to stand in")
@@ -52,16 +52,17 @@ def ab(
         cells = load_cells(study, sides[1], _names(methods), _names(tasks))
         with servers(*sides) as between, Progress(console=Console(stderr=True), transient=True) as bars:
             bar = bars.add_task(f"timing {len(cells)} cells", total=1.0)
-            found = measure(between(*sides), cells, seconds, seed, lambda share: bars.update(bar, completed=share))
+            found = time_cells(between(*sides), cells, seconds, seed, lambda share: bars.update(bar, completed=share))
     times = [{part: cell.seconds(part) for part in PARTS} for cell in found]
     judged = [
-        speed.judge(str(cell.cell), cell.clock, parts, *cell.problems) for cell, parts in zip(found, times, strict=True)
+        speed.cell_speed(str(cell.cell), cell.clock, parts, *cell.problems)
+        for cell, parts in zip(found, times, strict=True)
     ]
-    named = [speed_text.Named(side.ref, side.commit) for side in sides]
-    text = speed_text.page(named[0], named[1], judged)
+    named = [page.Named(side.ref, side.commit) for side in sides]
+    text = page.page(named[0], named[1], judged)
     if output is not None:
         write_text(output, text)
-    typer.echo(json.dumps(speed_text.as_json(named[0], named[1], judged, times), indent=2) if as_json else text)
+    typer.echo(json.dumps(page.as_json(named[0], named[1], judged, times), indent=2) if as_json else text)
     if all(cell.verdict == speed.ABSENT for cell in judged):
         raise UsageError(f"no cell runs on either side: {judged[0].reason}")
     if any(cell.regression for cell in judged):

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import NoneType
-from typing import Any
-
-from typing_extensions import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from polobench.core.errors import UsageError, unknown
 
@@ -44,7 +42,12 @@ class Hyperparameters:
     generation_batch: int = hyperparameter(64, "completions sampled side by side (language)", low=1)
 
 
-HP = TypeVar("HP", bound=Hyperparameters, default=Hyperparameters, covariant=True)
+if TYPE_CHECKING:  # a default, so that a plain `Method` has the base's fields, is typing's own from Python 3.13
+    import typing_extensions
+
+    HP = typing_extensions.TypeVar("HP", bound=Hyperparameters, default=Hyperparameters, covariant=True)
+else:
+    HP = TypeVar("HP")
 
 
 def build(cls: type[HP], owner: str, values: Mapping[str, Any]) -> HP:

@@ -166,14 +166,14 @@ class Policy(nn.Module, ABC):
         outputs = self.outputs(rollout)
         parameters = self.actor_parameters
         rows = outputs.shape[0] * outputs.shape[1]
-        probe = torch.zeros_like(outputs, requires_grad=True)
-        pulled = torch.autograd.grad(outputs, parameters, probe, create_graph=True)
+        dummy = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.autograd.grad(outputs, parameters, dummy, create_graph=True)
         pulled_vector = parameters_to_vector(pulled)
         self.ledger.backward_rows += rows
 
         def jvp(tangent: Tensor) -> Tensor:
             self.ledger.forward_rows += rows
-            return torch.autograd.grad(pulled_vector, probe, tangent, retain_graph=True)[0]
+            return torch.autograd.grad(pulled_vector, dummy, tangent, retain_graph=True)[0]
 
         def vjp(cotangent: Tensor) -> Tensor:
             self.ledger.backward_rows += rows

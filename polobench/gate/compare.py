@@ -22,8 +22,8 @@ from polobench.gate.exact import (
     ledger_growths,
     lost_answers,
 )
-from polobench.gate.learning import MEASURES, Row, compare_learning
-from polobench.gate.matching import Cells, Key, Pair, pairs_of
+from polobench.gate.learning import WATCHED, Row, compare_learning
+from polobench.gate.matching import Cells, Key, MatchedArm, matched_arms
 from polobench.gate.reading import read_whole
 
 NOTICEABLE_RATIO = 1.1  # of seconds between different runs, which are told and not judged
@@ -40,7 +40,7 @@ _MOST_SEEDS = 10
 
 
 @dataclass(frozen=True)
-class Finding:
+class GateFinding:
     """One thing that changed.
 
     Attributes:
@@ -57,7 +57,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StoreComparison:
     """What the gate found between two stores.
 
     Attributes:
@@ -70,14 +70,14 @@ class Comparison:
 
     base: str
     head: str
-    pairs: Sequence[Pair]
-    findings: Sequence[Finding]
+    pairs: Sequence[MatchedArm]
+    findings: Sequence[GateFinding]
     rows: Sequence[Row]
-    bits: Sequence[tuple[Pair, Bits]]
+    bits: Sequence[tuple[MatchedArm, Bits]]
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
-    def regressions(self) -> list[Finding]:
+    def regressions(self) -> list[GateFinding]:
         return [finding for finding in self.findings if finding.is_regression]
 
     @property
@@ -85,7 +85,7 @@ class Comparison:
         return 1 if self.regressions else 0
 
 
-def compare_stores(base: Path, head: Path) -> Comparison:
+def compare_stores(base: Path, head: Path) -> StoreComparison:
     """Compare two stores.
 
     Raises:
@@ -98,9 +98,9 @@ def compare_stores(base: Path, head: Path) -> Comparison:
 def compare_results(
     base: Sequence[RunResult], head: Sequence[RunResult], base_name: str = "base", head_name: str = "head",
     *, by_bits: bool = True,
-) -> Comparison:  # fmt: skip
+) -> StoreComparison:  # fmt: skip
     """Compare results already read; without `by_bits` equal digests are tested like all others (for simulations)."""
-    pairs = pairs_of(base, head)
+    pairs = matched_arms(base, head)
     bits = [(pair, found) for pair in pairs if pair.common and (found := bits_of(pair)).compared]
     same = {pair.arm for pair, found in bits if by_bits and found.all_identical}
     open_pairs = [pair for pair in pairs if pair.arm not in same]
@@ -113,7 +113,7 @@ def compare_results(
         *_cost_findings(pairs, open_pairs),
         *_speed_findings(pairs),
     ]
-    return Comparison(base_name, head_name, pairs, findings, rows, bits, _notes(base, head))
+    return StoreComparison(base_name, head_name, pairs, findings, rows, bits, _notes(base, head))
 
 
 def arm_text(arm: Arm) -> str:
@@ -122,7 +122,7 @@ def arm_text(arm: Arm) -> str:
     return f"{arm.label} on {arm.task}, {arm.budget}{device}"
 
 
-def _cell_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
+def _cell_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     for pair in pairs:
         bad = [{key for key, result in side.items() if _is_bad(result)} for side in (pair.base, pair.head)]
         yield from _cells(pair, pair.base, sorted(pair.base.keys() - pair.head.keys()), "vanished", True)
@@ -131,61 +131,63 @@ def _cell_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
         yield from _cells(pair, pair.head, sorted(bad[0] & bad[1]), "failing as before", False)
 
 
-def _cells(pair: Pair, side: Cells, keys: Sequence[Key], what: str, is_regression: bool) -> Iterator[Finding]:
+def _cells(pair: MatchedArm, side: Cells, keys: Sequence[Key], what: str, is_regression: bool) -> Iterator[GateFinding]:
     if keys:
         name = f"{arm_text(pair.arm)} ({pair.arm.kind.replace('_', ' ')})"
         reasons = sorted({f"{side[key].status}: {side[key].reason}" for key in keys if _is_bad(side[key])})
         said = f"; {'; '.join(reasons[:_MOST_SHOWN])}" if reasons else ""
         seeds = ", ".join(str(key[0]) for key in keys[:_MOST_SEEDS])
-        yield Finding("cells", name, f"{len(keys)} cells {what} (seeds {seeds}){said}", is_regression)
+        yield GateFinding("cells", name, f"{len(keys)} cells {what} (seeds {seeds}){said}", is_regression)
 
 
 def _is_bad(result: RunResult) -> bool:
     return result.status != "ok"
 
 
-def _probe_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
+def _probe_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     for pair in pairs:
         lost = lost_answers(pair) if pair.is_probe and pair.arm.kind == "learning" else []
         if lost:
             seen = ", ".join(f"seed {key[0]}: {pair.head[key].final_return:.4g}" for key in lost[:_MOST_SHOWN])
             target = pair.head[lost[0]].target
-            yield Finding(
+            yield GateFinding(
                 "probe", arm_text(pair.arm), f"the known answer {target:g} is no longer reached ({seen})", True
             )
 
 
-def _both_ok(pairs: Sequence[Pair], kind: str) -> Iterator[tuple[Pair, RunResult, RunResult]]:
+def _both_ok(pairs: Sequence[MatchedArm], kind: str) -> Iterator[tuple[MatchedArm, RunResult, RunResult]]:
     for pair in pairs:
         for key in pair.common if pair.arm.kind == kind else ():
             if not _is_bad(pair.base[key]) and not _is_bad(pair.head[key]):
                 yield pair, pair.base[key], pair.head[key]
 
 
-def _fixed_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
+def _fixed_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     for pair, base, head in _both_ok(pairs, "fixed_batch"):
         found = differences(base, head)
         if found:
             shown = "; ".join(f"{item.what} {item.base:.8g} -> {item.head:.8g}" for item in found[:_MOST_SHOWN])
-            yield Finding("fixed batch", arm_text(pair.arm), f"{len(found)} numbers differ: {shown}", True)
+            yield GateFinding("fixed batch", arm_text(pair.arm), f"{len(found)} numbers differ: {shown}", True)
 
 
-def _learning_finding(row: Row) -> Finding:
+def _learning_finding(row: Row) -> GateFinding:
     assert row.shift is not None
     head = row.base_mean + row.shift.difference
-    numbers = f"{MEASURES[row.measure].title} {row.base_mean:.4g} -> {head:.4g}"
+    numbers = f"{WATCHED[row.measure].title} {row.base_mean:.4g} -> {head:.4g}"
     sure = f"p = {row.adjusted_p:.2g} by Holm over all tests, n = {row.shift.n[0]} and {row.shift.n[1]}"
-    return Finding("learning", arm_text(row.arm), f"{numbers} ({sure})", row.is_regression)
+    return GateFinding("learning", arm_text(row.arm), f"{numbers} ({sure})", row.is_regression)
 
 
-def _cost_findings(pairs: Sequence[Pair], open_pairs: Sequence[Pair]) -> Iterator[Finding]:
+def _cost_findings(pairs: Sequence[MatchedArm], open_pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     for pair, base, head in _both_ok(pairs, "fixed_batch"):
         for item in growths(base, head):
-            yield Finding("cost", arm_text(pair.arm), _grown(item.what, item.base, item.head), item.is_regression)
+            yield GateFinding("cost", arm_text(pair.arm), _grown(item.what, item.base, item.head), item.is_regression)
     for pair in open_pairs:
         if pair.arm.kind == "learning" and pair.common and not pair.is_probe:
             for item in ledger_growths(list(pair.base.values()), list(pair.head.values())):
-                yield Finding("cost", arm_text(pair.arm), _grown(item.what, item.base, item.head) + " (advice)", False)
+                yield GateFinding(
+                    "cost", arm_text(pair.arm), _grown(item.what, item.base, item.head) + " (advice)", False
+                )
 
 
 def _grown(what: str, base: float, head: float) -> str:
@@ -193,7 +195,7 @@ def _grown(what: str, base: float, head: float) -> str:
     return f"{what.replace('_', ' ')}: {base:,.4g} -> {head:,.4g} ({share})"
 
 
-def _speed_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
+def _speed_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     """Between stores of different runs speed is advice: the machine may have had other work, or be another one."""
     for pair, base, head in _both_ok(pairs, "throughput"):
         if base.ran_beside_others or head.ran_beside_others or _machine(base) != _machine(head):
@@ -201,7 +203,7 @@ def _speed_findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
         seconds = [float(np.median(side.throughput["iteration_seconds"])) for side in (base, head)]
         if min(seconds) > 0 and abs(math.log(seconds[1] / seconds[0])) > math.log(NOTICEABLE_RATIO):
             said = f"an iteration takes {seconds[0]:.3g} s -> {seconds[1]:.3g} s, {seconds[1] / seconds[0]:.2f} times"
-            yield Finding("speed", arm_text(pair.arm), f"{said} (advice; `polobench ab` measures it)", False)
+            yield GateFinding("speed", arm_text(pair.arm), f"{said} (advice; `polobench ab` measures it)", False)
 
 
 def _machine(result: RunResult) -> tuple[object, object]:

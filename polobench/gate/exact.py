@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from polobench.core.result import RunResult
-from polobench.gate.matching import Key, Pair
+from polobench.gate.matching import Key, MatchedArm
 
 TOLERANCE = 1e-6
 LEAST_CHANGE = 1e-9
@@ -43,7 +43,7 @@ class Bits:
         return self.compared > 0 and self.identical == self.compared
 
 
-def bits_of(pair: Pair) -> Bits:
+def bits_of(pair: MatchedArm) -> Bits:
     """The digests of an arm's cells that both sides have."""
     known = [key for key in pair.common if pair.base[key].digest and pair.head[key].digest]
     differing = [key for key in known if pair.base[key].digest != pair.head[key].digest]
@@ -60,7 +60,7 @@ def _fingerprint(result: RunResult) -> object:
     return result.provenance.get("platform_fingerprint")
 
 
-def lost_answers(pair: Pair) -> list[Key]:
+def lost_answers(pair: MatchedArm) -> list[Key]:
     """Cells of a probe that reached the known answer on the base and do not on the head."""
     return [key for key in pair.common if _answers(pair.base[key]) and not _answers(pair.head[key])]
 

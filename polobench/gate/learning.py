@@ -7,18 +7,19 @@ reachable p is above `LEVEL` over the number of tests can decide nothing and is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from polobench.analysis.collection import Arm
-from polobench.analysis.reliability import area_under_curve, scores
+from polobench.analysis.measures import MEASURES, Measure
+from polobench.analysis.measures import Cells as CellsOfOnePlace
 from polobench.analysis.statistics.hypothesis import holm
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.statistics.permutation import Shift, runs_needed, shift_of, smallest_p
 from polobench.core.result import RunResult
-from polobench.gate.matching import Cells, Pair
+from polobench.gate.matching import Cells, MatchedArm
 
 LEVEL = 0.002
 LEAST_RUNS = 2
@@ -26,63 +27,59 @@ END_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A number of a run, and which change of it is harm.
+class WatchedMeasure:
+    """A measure, and which change of it is harm.
 
     Attributes:
-        title: in words.
-        of: a run's number; NaN where it has none.
+        measure: what a run's number is.
         harm: a key of `permutation.HARM`.
         smallest: the smallest change that matters: of the score, or as a share of the base's mean size.
-        relative: which of the two.
+        of_score: which of the two. A failed run has a score, 0, but neither a loss nor a KL.
     """
 
-    title: str
-    of: Callable[[RunResult], float]
+    measure: Measure
     harm: str
     smallest: float
-    relative: bool
+    of_score: bool
+
+    @property
+    def title(self) -> str:
+        return self.measure.title
 
     def smallest_change(self, base: Array) -> float:
         """The smallest change that matters, in the measure's own unit."""
-        return self.smallest * float(np.abs(base).mean()) if self.relative else self.smallest
+        return self.smallest if self.of_score else self.smallest * float(np.abs(base).mean())
+
+    def values(self, cells: Cells) -> Array:
+        """The finite values of the cells, ordered by seed."""
+        runs = [cells[key] for key in sorted(cells)]
+        return self.measure.values(
+            [run for run in runs if run.status == "ok" or (self.of_score and run.status != "skipped")]
+        )
 
 
-def _final_score(run: RunResult) -> float:
-    """0, the floor, for a run that did not end ok; NaN without a target."""
-    return math.nan if run.final_score is None else run.final_score
-
-
-def _at_the_end(column: str) -> Callable[[RunResult], float]:
+def _at_the_end(title: str, column: str) -> Measure:
     """The mean over the last quarter of the updates."""
 
     def last(run: RunResult) -> float:
-        if run.status != "ok" or column not in run.updates:
-            return math.nan
-        values = run.updates[column].to_numpy(np.float64)
+        values = run.updates[column].to_numpy(np.float64) if column in run.updates else np.empty(0)
         values = values[-max(1, math.ceil(END_SHARE * len(values))) :]
         values = values[np.isfinite(values)]
         return float(values.mean()) if len(values) else math.nan
 
-    return last
+    def numbers(cells: CellsOfOnePlace) -> Array:
+        values = np.array([last(run) for run in cells.runs], dtype=np.float64)
+        return values[np.isfinite(values)]
+
+    return Measure(title, column, "learning", numbers)
 
 
-def _last_evaluated(column: str) -> Callable[[RunResult], float]:
-    def last(run: RunResult) -> float:
-        known = run.status == "ok" and column in run.curve and len(run.curve)
-        return float(run.curve[column].iloc[-1]) if known else math.nan
-
-    return last
-
-
-MEASURES: Mapping[str, Measure] = {
-    "final_score": Measure("final score", _final_score, "lower", 0.05, relative=False),
-    "area": Measure(
-        "area under the learning curve", lambda run: area_under_curve(scores(run)), "lower", 0.05, relative=False
-    ),
-    "loss": Measure("loss at the end", _at_the_end("loss"), "both", 0.2, relative=True),
-    "kl": Measure("KL(old || new) of an update at the end", _at_the_end("kl"), "both", 0.2, relative=True),
-    "heldout_kl": Measure("held-out KL to the reference", _last_evaluated("heldout_kl"), "both", 0.2, relative=True),
+WATCHED: Mapping[str, WatchedMeasure] = {
+    "final_score": WatchedMeasure(MEASURES["final_score"], "lower", 0.05, of_score=True),
+    "area": WatchedMeasure(MEASURES["area_under_curve"], "lower", 0.05, of_score=True),
+    "loss": WatchedMeasure(_at_the_end("loss at the end", "loss"), "both", 0.2, of_score=False),
+    "kl": WatchedMeasure(_at_the_end("KL(old || new) of an update at the end", "kl"), "both", 0.2, of_score=False),
+    "heldout_kl": WatchedMeasure(MEASURES["kl_to_reference"], "both", 0.2, of_score=False),
 }
 
 
@@ -91,7 +88,7 @@ class Row:
     """One test, or why there was none.
 
     Attributes:
-        arm, measure: what was compared; `measure` is a key of `MEASURES`.
+        arm, measure: what was compared; `measure` is a key of `WATCHED`.
         base_mean: of the base's runs.
         shift: None where there were too few runs.
         smallest_change: the smallest d that matters, in the measure's own unit.
@@ -120,30 +117,30 @@ class Row:
         return self.shift is not None and -self.shift.harmful > max(self.smallest_change, self.detectable)
 
 
-Name = tuple[Arm, str]  # an arm and a key of `MEASURES`
+Name = tuple[Arm, str]  # an arm and a key of `WATCHED`
 Columns = Mapping[Name, tuple[Array, Array]]
 
 
-def compare_learning(pairs: Sequence[Pair]) -> list[Row]:
-    """A row a measure of every arm; arms whose runs are all the same bits are left out by the caller."""
-    return judge(columns_of(pairs))
+def compare_learning(arms: Sequence[MatchedArm]) -> list[Row]:
+    """One row per measure of every arm; arms whose runs are all the same bits are left out by the caller."""
+    return judge(columns_of(arms))
 
 
-def columns_of(pairs: Sequence[Pair]) -> dict[Name, tuple[Array, Array]]:
+def columns_of(arms: Sequence[MatchedArm]) -> dict[Name, tuple[Array, Array]]:
     """The finite values of base and head `[n]`, `[m]`, of every measure that both sides have."""
     found = {
-        (pair.arm, name): (_values(pair.base, measure), _values(pair.head, measure))
-        for pair in pairs
-        for name, measure in MEASURES.items()
+        (item.arm, name): (measure.values(item.base), measure.values(item.head))
+        for item in arms
+        for name, measure in WATCHED.items()
     }
     return {name: values for name, values in found.items() if min(map(len, values)) > 0}
 
 
 def judge(columns: Columns) -> list[Row]:
-    """A row a column, tested together."""
+    """One row per column, tested together."""
     enough = {name: values for name, values in columns.items() if min(map(len, values)) >= LEAST_RUNS}
     possible = _possible(enough)
-    found = {name: shift_of(*values, MEASURES[name[1]].harm) for name, values in enough.items()}
+    found = {name: shift_of(*values, WATCHED[name[1]].harm) for name, values in enough.items()}
     adjusted = dict(zip(possible, holm([found[name].p for name in possible]), strict=True))
     level = LEVEL / max(1, len(possible))
     rows = []
@@ -166,25 +163,18 @@ def _possible(columns: Columns) -> list[Name]:
 
 
 def _smallest(values: tuple[Array, Array], measure: str) -> float:
-    return smallest_p(len(values[0]), len(values[1]), MEASURES[measure].harm)
+    return smallest_p(len(values[0]), len(values[1]), WATCHED[measure].harm)
 
 
 def _tested(name: Name, values: tuple[Array, Array], shift: Shift, adjusted_p: float, level: float) -> Row:
-    smallest = MEASURES[name[1]].smallest_change(values[0])
+    smallest = WATCHED[name[1]].smallest_change(values[0])
     detectable = shift.detectable(level, smallest)
     return Row(*name, float(values[0].mean()), shift, smallest, adjusted_p, detectable)
 
 
 def _refused(name: Name, values: tuple[Array, Array], shift: Shift | None, level: float) -> Row:
-    measure = MEASURES[name[1]]
+    measure = WATCHED[name[1]]
     needed = max(LEAST_RUNS, runs_needed(level, measure.harm))
     said = f"{min(map(len, values))} runs a side cannot reach p = {level:.2g} (needed: {needed})"
     smallest = measure.smallest_change(values[0])
     return Row(*name, float(values[0].mean()), shift, smallest, math.nan, math.nan, said)
-
-
-def _values(cells: Cells, measure: Measure) -> Array:
-    """The finite values of the cells that ran, ordered by seed; a failed run is at the floor where it has one."""
-    runs = [cells[key] for key in sorted(cells) if cells[key].status != "skipped"]
-    values = np.array([measure.of(run) for run in runs], dtype=np.float64)
-    return np.asarray(values[np.isfinite(values)])

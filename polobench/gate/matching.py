@@ -41,7 +41,7 @@ class Incomparable(PoloError):
 
 
 @dataclass(frozen=True)
-class Pair:
+class MatchedArm:
     """One arm on both sides; a side that lacks it is empty."""
 
     arm: Arm
@@ -59,7 +59,7 @@ class Pair:
         return any(bool(result.provenance.get("probe")) for result in (*self.base.values(), *self.head.values()))
 
 
-def pairs_of(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[Pair]:
+def matched_arms(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[MatchedArm]:
     """The arms of both sides, in a fixed order; of a cell that is there twice the newest.
 
     Raises:
@@ -70,7 +70,8 @@ def pairs_of(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[Pair]
         raise Incomparable(f"the stores cannot be compared: {'; '.join(differences)}")
     sides = [cells_by_arm(base), cells_by_arm(head)]
     return [
-        Pair(arm, sides[0].get(arm, {}), sides[1].get(arm, {})) for arm in sorted(sides[0].keys() | sides[1].keys())
+        MatchedArm(arm, sides[0].get(arm, {}), sides[1].get(arm, {}))
+        for arm in sorted(sides[0].keys() | sides[1].keys())
     ]
 
 

@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polobench.gate.compare import LAYERS, Comparison, Finding, arm_text
+from polobench.gate.compare import LAYERS, GateFinding, StoreComparison, arm_text
 from polobench.gate.exact import LARGEST_GROWTH, TOLERANCE, Bits
-from polobench.gate.learning import LEVEL, MEASURES, Row
-from polobench.gate.matching import Pair
+from polobench.gate.learning import LEVEL, WATCHED, Row
+from polobench.gate.matching import MatchedArm
 from polobench.report.tables import TextTable
 from polobench.report.text import escape, number, p_value, significant
 
 _SEEDS_SHOWN = 3
 
 
-def gate_markdown(found: Comparison) -> str:
+def gate_markdown(found: StoreComparison) -> str:
     """The whole page."""
     parts = [
         f"# Gate: {escape(found.head)} against {escape(found.base)}",
@@ -33,7 +33,7 @@ def gate_markdown(found: Comparison) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def answer(found: Comparison) -> str:
+def answer(found: StoreComparison) -> str:
     """The verdict in one sentence, plain enough for a terminal."""
     cells = sum(len(pair.common) for pair in found.pairs)
     identical = sum(bits.identical for _, bits in found.bits)
@@ -46,13 +46,13 @@ def answer(found: Comparison) -> str:
     return f"{len(bad)} regression{'s' if len(bad) > 1 else ''} ({where}): {compared}."
 
 
-def finding_line(finding: Finding) -> str:
+def finding_line(finding: GateFinding) -> str:
     """For a terminal."""
     word = "REGRESSION" if finding.is_regression else "note"
     return f"{word}: {LAYERS[finding.layer]}: {finding.arm}: {finding.what}"
 
 
-def _findings(findings: Sequence[Finding]) -> str:
+def _findings(findings: Sequence[GateFinding]) -> str:
     if not findings:
         return "Nothing that the gate looks at."
     ordered = sorted(findings, key=lambda finding: not finding.is_regression)
@@ -63,7 +63,7 @@ def _findings(findings: Sequence[Finding]) -> str:
     return TextTable(["", "layer", "arm", "what"], rows, "llll").markdown()
 
 
-def _batches(found: Comparison) -> str:
+def _batches(found: StoreComparison) -> str:
     """How many updates on stored batches were compared, and how many of them differ."""
     pairs = [pair for pair in found.pairs if pair.arm.kind == "fixed_batch" and pair.common]
     if not pairs:
@@ -74,7 +74,7 @@ def _batches(found: Comparison) -> str:
     return f"{len(pairs)} updates on stored batches were compared, number by number and count by count: {agree}."
 
 
-def _bits(bits: Sequence[tuple[Pair, Bits]]) -> str:
+def _bits(bits: Sequence[tuple[MatchedArm, Bits]]) -> str:
     if not bits:
         return "No cell of both sides has a digest."
     rows = [
@@ -107,13 +107,13 @@ def _tests(rows: Sequence[Row]) -> str:
         "change smaller than the last column is found in fewer than four of five comparisons. On stored batches a "
         f"number may differ by {TOLERANCE:g} of its size and a count may grow by {LARGEST_GROWTH:.0%}."
     )
-    refused = sorted({f"{MEASURES[row.measure].title}: {row.refused}" for row in rows if row.refused})
+    refused = sorted({f"{WATCHED[row.measure].title}: {row.refused}" for row in rows if row.refused})
     return "\n\n".join([table, said, *(f"Not tested: {escape(text)}." for text in refused)])
 
 
 def _test(row: Row) -> list[str]:
     arm = escape(arm_text(row.arm))
-    title = escape(MEASURES[row.measure].title)
+    title = escape(WATCHED[row.measure].title)
     if row.shift is None:
         return [arm, title, "", significant(row.base_mean), "", "", "not tested", significant(row.smallest_change), ""]
     head = row.base_mean + row.shift.difference
@@ -125,7 +125,7 @@ def _test(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def gate_json(found: Comparison) -> Mapping[str, Any]:
+def gate_json(found: StoreComparison) -> Mapping[str, Any]:
     """The same as data; NaN and infinity as null."""
     return {
         "base": found.base,

@@ -35,15 +35,15 @@ WARMUP_PAIRS = 1
 PARTS = ("iteration", "rollout", "update")
 
 
-Pair = tuple[Timing, Timing]  # base, head
+TimedPair = tuple[Timing, Timing]  # base, head
 
 
 @dataclass
-class Measured:
+class TimedCell:
     """A cell's pairs by block; and, where a side could not run it, why, one line (base, head)."""
 
     cell: Cell
-    blocks: list[list[Pair]] = field(default_factory=list)
+    blocks: list[list[TimedPair]] = field(default_factory=list)
     problems: list[str] = field(default_factory=lambda: ["", ""])
 
     @property
@@ -79,9 +79,9 @@ def load_cells(path: Path, head: Side, methods: Sequence[str] = (), tasks: Seque
     return cells
 
 
-def measure(
+def time_cells(
     open_both: OpenBoth, cells: Sequence[Cell], seconds: float, seed: int, moved: Callable[[float], object]
-) -> list[Measured]:
+) -> list[TimedCell]:
     """Time every cell on both sides.
 
     Args:
@@ -93,7 +93,7 @@ def measure(
     order, found = np.random.default_rng(seed), []
     for number, cell in enumerate(cells):
         show = partial(_tell, moved, number, len(cells))
-        found.append(measure_cell(cell, partial(open_both, cell), seconds, order, show))
+        found.append(time_cell(cell, partial(open_both, cell), seconds, order, show))
     return found
 
 
@@ -101,21 +101,21 @@ def _tell(moved: Callable[[float], object], before: int, count: int, share: floa
     moved((before + min(1.0, share)) / count)
 
 
-def measure_cell(
+def time_cell(
     cell: Cell,
     open_both: Callable[[np.random.Generator], Workers],
     seconds: float,
     order: np.random.Generator,
     moved: Callable[[float], object],
     clock: Callable[[], float] = time.monotonic,
-) -> Measured:
+) -> TimedCell:
     """Time one cell in up to `BLOCKS` blocks; from two on, fewer where the time would not hold another.
 
     Args:
         open_both: starts a worker of the base and one of the head.
         order: draws what is left to chance.
     """
-    found, began, shortest = Measured(cell), clock(), 0.0
+    found, began, shortest = TimedCell(cell), clock(), 0.0
     end = began + seconds
     with ExitStack() as stack:
         following = open_both(order)
@@ -125,7 +125,7 @@ def measure_cell(
                 break
             if left > 1:
                 following = open_both(order)  # they get ready meanwhile
-            block: list[Pair] = []
+            block: list[TimedPair] = []
             for pair in _pairs(workers, order, bool(cores_for(cell)), found.problems):
                 block.append(pair)
                 moved((clock() - began) / seconds)
@@ -140,7 +140,9 @@ def measure_cell(
     return found
 
 
-def _pairs(workers: Sequence[Worker], order: np.random.Generator, at_once: bool, problems: list[str]) -> Iterator[Pair]:
+def _pairs(
+    workers: Sequence[Worker], order: np.random.Generator, at_once: bool, problems: list[str]
+) -> Iterator[TimedPair]:
     """Pairs of iterations, until a worker fails; then its reason stands in `problems`."""
     for side, worker in enumerate(workers):
         try:
