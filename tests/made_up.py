@@ -57,8 +57,7 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.git("init", "-q", str(folder), inside=False)
-        self.write("polobench/__init__.py", "")
-        self.write("polobench/registry.py", REGISTRY)
+        self.write("polobench/__init__.py", REGISTRY)
         self.write("polobench/core/budget.py", STOPWATCH)
         self.commit()
 
@@ -74,15 +73,17 @@ class Checkout:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def commit(self, step: str = "pass", methods: tuple[str, ...] = ("ppo",), dependencies: str = "[]") -> str:
-        """A commit in which every iteration does `step`; its hash."""
+    def commit(
+        self, step: str = "pass", methods: tuple[str, ...] = ("ppo",), dependencies: str = "[]", room: str = "cells"
+    ) -> str:
+        """A commit in which every iteration does `step`; its hash. The package `room` holds the timed iterations."""
         entries = "".join(f'{name} = "polobench:{name}"\n' for name in methods)
         self.write(
             "pyproject.toml",
             f'[project]\nname = "polobench"\nversion = "7"\ndependencies = {dependencies}\n'
             f'[project.entry-points."polobench.methods"]\n{entries}',
         )
-        self.write("polobench/cells/throughput.py", PROBE.replace("{step}", step))
+        self.write(f"polobench/{room}/throughput.py", PROBE.replace("{step}", step))
         self.write("polobench/studies/speed.toml", STUDY.replace("{methods}", ", ".join(map(repr, methods))))
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", "step")

@@ -71,6 +71,15 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 Command = Callable[..., tuple[int, str, str]]
 
 
+def test_a_commit_that_keeps_its_timed_iterations_elsewhere_is_compared(checkout: Checkout, command: Command) -> None:
+    shutil.rmtree(checkout.folder / "polobench/cells")
+    old = checkout.commit(room="harness")
+    shutil.rmtree(checkout.folder / "polobench/harness")
+    code, printed, _ = command(old, checkout.commit())
+    assert code == 0
+    assert "No regression of speed seen in 1 of 1 cells" in printed
+
+
 def test_a_commit_against_itself(checkout: Checkout, command: Command) -> None:
     code, printed, _ = command("HEAD", "HEAD")
     assert code == 0
@@ -218,7 +227,7 @@ def test_a_dirty_tree_is_refused_and_a_file_that_git_does_not_know_is_not_dirt(
 ) -> None:
     checkout.write("notes.txt", "not in git")
     assert command("HEAD", "HEAD")[0] == 0
-    checkout.write("polobench/registry.py", REGISTRY + "# changed")
+    checkout.write("polobench/__init__.py", REGISTRY + "# changed")
     code, _, said = command("HEAD", "HEAD")
     assert (code, said.count("\n")) == (2, 1)
     assert "changes that are in no commit" in said

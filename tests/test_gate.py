@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from synthetic import failed, make_result, make_throughput, with_id
 
+from polobench.analysis.measures import MEASURES
 from polobench.core.result import RunResult
 from polobench.gate.compare import compare_results
 from polobench.gate.exact import differences, growths
-from polobench.gate.learning import LEVEL, judge
-from polobench.gate.matching import Incomparable
+from polobench.gate.learning import LEVEL, WATCHED, columns_of, judge
+from polobench.gate.matching import Incomparable, matched_arms
 from polobench.report.gate import gate_markdown
 
 SEEDS = range(10)
@@ -113,6 +114,22 @@ def test_a_fall_of_the_score_is_a_regression_and_a_rise_is_none() -> None:
     risen = compare_results(side(), side(shift=0.2, digests="x"))
     assert risen.exit_code == 0
     assert any("final score" in finding.what for finding in risen.findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "measure", "n"),
+    [("final_score", "final_score", 3), ("area", "area_under_curve", 3), ("heldout_kl", "kl_to_reference", 2)],
+)
+def test_the_gate_and_the_report_read_the_same_numbers(name: str, measure: str, n: int) -> None:
+    """Of three runs one failed: it scores 0 and has no KL."""
+    runs = [learner(seed=seed) for seed in range(2)] + [failed(learner(seed=2))]
+    for run in runs:
+        run.curve["heldout_kl"] = np.linspace(0, 1 + run.seed, len(run.curve))
+    (arm,) = matched_arms(runs, runs)
+    numbers = columns_of([arm])[arm.arm, name][0]
+    assert len(numbers) == n
+    np.testing.assert_array_equal(numbers, MEASURES[measure].values(runs[:n]))
+    assert WATCHED[name].measure is MEASURES[measure]
 
 
 def test_a_sure_change_that_is_too_small_to_matter_is_no_regression() -> None:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.util
 import json
 import os
 import signal
@@ -116,8 +115,9 @@ def _timed_method(order: dict[str, Any]) -> Any:
 
 def _throughput_module() -> ModuleType:
     """The commit's module of timed iterations, wherever it keeps it."""
+    folder = Path(str(importlib.import_module("polobench").__file__)).parent
     for room in ("cells", "harness"):
-        if importlib.util.find_spec(f"polobench.{room}"):
+        if (folder / room / "throughput.py").exists():  # a finder of an editable install would find another commit's
             return importlib.import_module(f"polobench.{room}.throughput")
     raise ImportError("this commit times no iterations")
 
