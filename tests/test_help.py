@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from polobench.cli import app
+from polobench.core.hyperparameters import describe
+from polobench.registry import method_class
 
 
 def commands(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
@@ -48,3 +51,9 @@ def test_a_help_text_stands_alone(name: str) -> None:
         text = getattr(parameter, "help", None)
         assert text, parameter.name
         assert re.match("(?!Of )[A-Z]", text), text
+
+
+@pytest.mark.parametrize("method", sorted(entry.name for entry in entry_points(group="polobench.methods")))
+def test_a_hyper_parameter_is_described_by_a_noun_phrase(method: str) -> None:
+    for field in describe(method_class(method).Hyperparameters):
+        assert not re.match("(?:of|by|over|in|to|with|for|at) ", field["doc"]), field

@@ -41,8 +41,8 @@ from polobench.objectives.preference import better_pairs
 class ArticleDPOHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    beta: float = hyperparameter(0.5, "scale of the difference", low=1e-6)
-    learning_rate: float = hyperparameter(5e-5, "of AdamW", low=0)
+    beta: float = hyperparameter(0.5, "factor on the difference of log-probabilities", low=1e-6)
+    learning_rate: float = hyperparameter(5e-5, "AdamW learning rate", low=0)
 
 
 class ArticleDPO(Method[ArticleDPOHyperparameters]):

@@ -39,12 +39,12 @@ from polobench.objectives.surrogates import clipped_objective, k3_kl
 class ArticlePPOHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    epochs: int = hyperparameter(5, "passes over the episode", low=1)
-    minibatch_size: int = hyperparameter(32, "transitions a gradient step", low=1)
-    learning_rate: float = hyperparameter(1e-3, "of Adam", low=0)
-    clip_eps: float = hyperparameter(0.2, "how far the ratio may leave 1", low=0)
-    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
-    gae_lambda: float = hyperparameter(0.95, "of the advantages", low=0, high=1)
+    epochs: int = hyperparameter(5, "passes over each episode", low=1)
+    minibatch_size: int = hyperparameter(32, "transitions per gradient step", low=1)
+    learning_rate: float = hyperparameter(1e-3, "Adam learning rate", low=0)
+    clip_eps: float = hyperparameter(0.2, "largest distance of the probability ratio from 1", low=0)
+    gamma: float = hyperparameter(0.99, "discount factor", low=0, high=1)
+    gae_lambda: float = hyperparameter(0.95, "lambda of the advantage estimator", low=0, high=1)
 
 
 class ArticlePPO(Method[ArticlePPOHyperparameters]):

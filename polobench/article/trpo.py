@@ -46,10 +46,10 @@ CG_TOLERANCE = 1e-10
 class ArticleTRPOHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    max_kl: float = hyperparameter(0.01, "delta, to which the step is scaled [nats]", low=0)
-    cg_steps: int = hyperparameter(10, "conjugate-gradient products at most", low=1)
-    cg_damping: float = hyperparameter(0.1, "added to the diagonal of the Fisher matrix", low=0)
-    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
+    max_kl: float = hyperparameter(0.01, "KL delta [nats] to which the step is scaled", low=0)
+    cg_steps: int = hyperparameter(10, "most conjugate-gradient steps", low=1)
+    cg_damping: float = hyperparameter(0.1, "number added to the diagonal of the Fisher matrix", low=0)
+    gamma: float = hyperparameter(0.99, "discount factor", low=0, high=1)
 
 
 class ArticleTRPO(Method[ArticleTRPOHyperparameters]):

@@ -31,15 +31,23 @@ def hyperparameter(
 class Hyperparameters:
     """What every method that trains a network of its own has; a task uses the fields that apply to it."""
 
-    hidden_sizes: tuple[int, ...] = hyperparameter((64, 64), "units of each hidden layer (control)", low=1)
-    activation: str = hyperparameter("tanh", "of the hidden layers (control)", choices=("tanh", "relu"))
-    initial_log_std: float = hyperparameter(0.0, "of a Gaussian policy, a free parameter (control)", low=-10, high=3)
-    normalize_observations: bool = hyperparameter(False, "by running mean and deviation (control)")
-    temperature: float = hyperparameter(1.0, "of the softmax that is the policy (language)", low=0.01)
-    compute_dtype: str = hyperparameter(
-        "float32", "of the model; bfloat16 keeps float32 masters (language)", choices=("float32", "bfloat16", "float64")
+    hidden_sizes: tuple[int, ...] = hyperparameter((64, 64), "units per hidden layer (control)", low=1)
+    activation: str = hyperparameter(
+        "tanh", "activation function of the hidden layers (control)", choices=("tanh", "relu")
     )
-    generation_batch: int = hyperparameter(64, "completions sampled side by side (language)", low=1)
+    initial_log_std: float = hyperparameter(
+        0.0, "initial log standard deviation of a Gaussian policy (control)", low=-10, high=3
+    )
+    normalize_observations: bool = hyperparameter(
+        False, "whether observations are standardised by running statistics (control)"
+    )
+    temperature: float = hyperparameter(1.0, "softmax temperature of the policy (language)", low=0.01)
+    compute_dtype: str = hyperparameter(
+        "float32",
+        "number type of the model; bfloat16 keeps float32 master weights (language)",
+        choices=("float32", "bfloat16", "float64"),
+    )
+    generation_batch: int = hyperparameter(64, "completions generated together (language)", low=1)
 
 
 if TYPE_CHECKING:  # a default, so that a plain `Method` has the base's fields, is typing's own from Python 3.13

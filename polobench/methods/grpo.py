@@ -44,16 +44,18 @@ from polobench.objectives.surrogates import clipped_terms, k3_terms
 class GRPOHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    n_groups: int = hyperparameter(8, "prompts, or start states, an update", low=1)
-    group_size: int = hyperparameter(8, "completions, or episodes, of each", low=2)
-    epochs: int = hyperparameter(1, "gradient steps on each batch, the paper's mu", low=1)
-    learning_rate: float = hyperparameter(3e-4, "of Adam", low=0)
-    clip_eps: float = hyperparameter(0.2, "how far the ratio may leave 1", low=0)
+    n_groups: int = hyperparameter(8, "prompts (or start states) per update", low=1)
+    group_size: int = hyperparameter(8, "completions (or episodes) per prompt or start state", low=2)
+    epochs: int = hyperparameter(1, "gradient steps per batch (the paper's mu)", low=1)
+    learning_rate: float = hyperparameter(3e-4, "Adam learning rate", low=0)
+    clip_eps: float = hyperparameter(0.2, "largest distance of the probability ratio from 1", low=0)
     beta: float = hyperparameter(0.0, "weight of the KL to the reference policy", low=0)
-    normalization: str = hyperparameter("grpo", "what divides a token's term", choices=("grpo", "dapo", "dr_grpo"))
-    divide_by_std: bool = hyperparameter(True, "divide advantages by their group's standard deviation")
-    max_gradient_norm: float = hyperparameter(1.0, "the gradient is clipped to it", low=0)
-    micro_batch: int | None = hyperparameter(None, "rows through the model at once; gradients add up", low=1)
+    normalization: str = hyperparameter(
+        "grpo", "normalisation of each token's term", choices=("grpo", "dapo", "dr_grpo")
+    )
+    divide_by_std: bool = hyperparameter(True, "whether advantages are divided by their group's standard deviation")
+    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer gradients are scaled down", low=0)
+    micro_batch: int | None = hyperparameter(None, "most rows per pass through the model; gradients add up", low=1)
 
 
 class GRPO(Method[GRPOHyperparameters]):

@@ -46,22 +46,28 @@ from polobench.objectives.surrogates import clipped_objective, k3_kl
 class PPOHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    n_envs: int = hyperparameter(8, "environments side by side", low=1)
-    n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
-    epochs: int = hyperparameter(10, "passes over the rollout", low=1)
-    minibatch_size: int = hyperparameter(256, "transitions a gradient step", low=1)
-    learning_rate: float = hyperparameter(3e-4, "of Adam, for policy and critic", low=0)
-    learning_rate_schedule: str = hyperparameter("constant", "over the budget", choices=("constant", "linear"))
-    clip_eps: float = hyperparameter(0.2, "how far the ratio may leave 1", low=0)
-    clip_schedule: str = hyperparameter("constant", "over the budget", choices=("constant", "linear"))
-    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
-    gae_lambda: float = hyperparameter(0.95, "of the advantage estimator", low=0, high=1)
+    n_envs: int = hyperparameter(8, "number of environments stepped together", low=1)
+    n_steps: int = hyperparameter(128, "steps per environment in each rollout", low=1)
+    epochs: int = hyperparameter(10, "passes over each rollout", low=1)
+    minibatch_size: int = hyperparameter(256, "transitions per gradient step", low=1)
+    learning_rate: float = hyperparameter(3e-4, "Adam learning rate of policy and critic", low=0)
+    learning_rate_schedule: str = hyperparameter(
+        "constant", "learning rate over the budget", choices=("constant", "linear")
+    )
+    clip_eps: float = hyperparameter(0.2, "largest distance of the probability ratio from 1", low=0)
+    clip_schedule: str = hyperparameter("constant", "clip range over the budget", choices=("constant", "linear"))
+    gamma: float = hyperparameter(0.99, "discount factor", low=0, high=1)
+    gae_lambda: float = hyperparameter(0.95, "lambda of the advantage estimator", low=0, high=1)
     value_coef: float = hyperparameter(0.5, "weight of the value loss", low=0)
     entropy_coef: float = hyperparameter(0.0, "weight of the entropy bonus", low=0)
-    max_gradient_norm: float | None = hyperparameter(0.5, "the gradient is clipped to it", low=0)
-    standardize_advantages: bool = hyperparameter(True, "over each minibatch")
-    target_kl: float | None = hyperparameter(None, "stop the epochs at 1.5 times this KL [nats]", low=1e-6)
-    normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
+    max_gradient_norm: float | None = hyperparameter(
+        0.5, "largest gradient norm; longer gradients are scaled down", low=0
+    )
+    standardize_advantages: bool = hyperparameter(True, "whether advantages are standardised within each minibatch")
+    target_kl: float | None = hyperparameter(None, "target KL [nats]; the epochs stop at 1.5 times it", low=1e-6)
+    normalize_rewards: bool = hyperparameter(
+        False, "whether rewards are divided by the running deviation of the discounted return"
+    )
 
 
 class PPO(Method[PPOHyperparameters]):

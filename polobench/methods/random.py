@@ -22,8 +22,8 @@ from polobench.core.task import Task
 class RandomHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    n_envs: int = hyperparameter(8, "environments side by side", low=1)
-    n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
+    n_envs: int = hyperparameter(8, "number of environments stepped together", low=1)
+    n_steps: int = hyperparameter(128, "steps per environment in each rollout", low=1)
 
 
 class Random(Method[RandomHyperparameters]):

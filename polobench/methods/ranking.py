@@ -41,19 +41,23 @@ from polobench.objectives.preference import better_pairs, logistic_losses, plack
 class RankingHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    source: str = hyperparameter("auto", "of the groups: the task's data where it has some", choices=SOURCES)
-    n_groups: int = hyperparameter(8, "prompts, or start states, a batch", low=1)
-    group_size: int = hyperparameter(8, "responses sampled of each; a data set has its own", low=2)
-    refresh_updates: int = hyperparameter(1, "updates on a batch before the policy samples anew", low=1)
-    loss: str = hyperparameter("pairwise", "over a ranked group", choices=("pairwise", "plackett_luce"))
-    score: str = hyperparameter(
-        "sum", "a response's value: its log-probability, or the mean over its tokens", choices=("sum", "mean")
+    source: str = hyperparameter(
+        "auto", "where ranked groups come from; auto: the task's data if it has any, else the policy", choices=SOURCES
     )
-    beta: float = hyperparameter(1.0, "scale of the values", low=1e-6)
+    n_groups: int = hyperparameter(8, "prompts (or start states) per batch", low=1)
+    group_size: int = hyperparameter(8, "responses sampled per prompt; a data set has its own number", low=2)
+    refresh_updates: int = hyperparameter(1, "updates on each batch before the policy samples a new one", low=1)
+    loss: str = hyperparameter("pairwise", "loss function of a ranked group", choices=("pairwise", "plackett_luce"))
+    score: str = hyperparameter(
+        "sum", "value of a response: the sum or the mean of its tokens' log-probabilities", choices=("sum", "mean")
+    )
+    beta: float = hyperparameter(1.0, "factor on the responses' values", low=1e-6)
     kl_coef: float = hyperparameter(0.02, "weight of the KL to the reference policy", low=0)
-    learning_rate: float = hyperparameter(3e-4, "of Adam", low=0)
-    max_gradient_norm: float = hyperparameter(1.0, "the gradient is clipped to it", low=0)
-    micro_batch: int | None = hyperparameter(None, "rows through the model at once, in whole groups", low=1)
+    learning_rate: float = hyperparameter(3e-4, "Adam learning rate", low=0)
+    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer gradients are scaled down", low=0)
+    micro_batch: int | None = hyperparameter(
+        None, "most rows per pass through the model, in whole groups; gradients add up", low=1
+    )
 
 
 class Ranking(Method[RankingHyperparameters]):

@@ -51,17 +51,25 @@ BASELINES = ("none", "batch_mean", "leave_one_out", "value")
 class ReinforceHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    n_episodes: int = hyperparameter(8, "episodes an update", low=1)
-    learning_rate: float = hyperparameter(3e-3, "of Adam, for the policy", low=0)
-    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
-    baseline: str = hyperparameter("value", "what is taken off the return", choices=BASELINES)
-    group_size: int = hyperparameter(4, "episodes from one start state, for the baseline leave_one_out", low=2)
-    critic_learning_rate: float = hyperparameter(3e-3, "of Adam, for the value network", low=0)
+    n_episodes: int = hyperparameter(8, "episodes per update", low=1)
+    learning_rate: float = hyperparameter(3e-3, "Adam learning rate of the policy", low=0)
+    gamma: float = hyperparameter(0.99, "discount factor", low=0, high=1)
+    baseline: str = hyperparameter("value", "baseline subtracted from the return", choices=BASELINES)
+    group_size: int = hyperparameter(4, "episodes per start state, for the baseline leave_one_out", low=2)
+    critic_learning_rate: float = hyperparameter(3e-3, "Adam learning rate of the value network", low=0)
     critic_epochs: int = hyperparameter(5, "passes over the batch when the value network is fitted", low=1)
-    critic_minibatch_size: int = hyperparameter(256, "transitions a gradient step of that fit", low=1)
-    entropy_coef: float = hyperparameter(0.0, "weight of the mean entropy, beside a sum over each episode", low=0)
-    max_gradient_norm: float | None = hyperparameter(None, "the policy's gradient is clipped to it", low=0)
-    normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
+    critic_minibatch_size: int = hyperparameter(
+        256, "transitions per gradient step when the value network is fitted", low=1
+    )
+    entropy_coef: float = hyperparameter(
+        0.0, "weight of the entropy bonus, a mean over steps; the policy term is a sum over each episode", low=0
+    )
+    max_gradient_norm: float | None = hyperparameter(
+        None, "largest norm of the policy's gradient; longer ones are scaled down", low=0
+    )
+    normalize_rewards: bool = hyperparameter(
+        False, "whether rewards are divided by the running deviation of the discounted return"
+    )
 
 
 class Reinforce(Method[ReinforceHyperparameters]):

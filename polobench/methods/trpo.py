@@ -46,23 +46,27 @@ from polobench.objectives.trust_region import LineSearch, backtracking_line_sear
 class TRPOHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    n_envs: int = hyperparameter(8, "environments side by side", low=1)
-    n_steps: int = hyperparameter(128, "steps of each a rollout", low=1)
-    max_kl: float = hyperparameter(0.01, "delta, the bound on the mean KL(old || new) [nats]", low=0)
-    cg_steps: int = hyperparameter(10, "conjugate-gradient products at most", low=1)
-    cg_damping: float = hyperparameter(0.1, "added to the diagonal of the Fisher matrix", low=0)
-    cg_tolerance: float = hyperparameter(1e-10, "squared residual that ends the conjugate gradient", low=0)
-    fisher_rows: float = hyperparameter(
-        1.0, "share of the rollout that the Fisher matrix is taken on", low=0.01, high=1
+    n_envs: int = hyperparameter(8, "number of environments stepped together", low=1)
+    n_steps: int = hyperparameter(128, "steps per environment in each rollout", low=1)
+    max_kl: float = hyperparameter(0.01, "bound delta on the mean KL(old || new) [nats]", low=0)
+    cg_steps: int = hyperparameter(10, "most conjugate-gradient steps", low=1)
+    cg_damping: float = hyperparameter(0.1, "number added to the diagonal of the Fisher matrix", low=0)
+    cg_tolerance: float = hyperparameter(1e-10, "squared residual at which the conjugate gradient stops", low=0)
+    fisher_rows: float = hyperparameter(1.0, "share of the rollout used for the Fisher matrix", low=0.01, high=1)
+    backtracks: int = hyperparameter(10, "most times that the line search shortens the step", low=0)
+    backtrack_shrink: float = hyperparameter(
+        0.8, "factor by which the line search shortens the step", low=0.01, high=0.99
     )
-    backtracks: int = hyperparameter(10, "how often the line search may shorten the step", low=0)
-    backtrack_shrink: float = hyperparameter(0.8, "by which factor", low=0.01, high=0.99)
-    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
-    gae_lambda: float = hyperparameter(0.95, "of the advantage estimator", low=0, high=1)
-    critic_learning_rate: float = hyperparameter(1e-3, "of Adam, for the value network", low=0)
+    gamma: float = hyperparameter(0.99, "discount factor", low=0, high=1)
+    gae_lambda: float = hyperparameter(0.95, "lambda of the advantage estimator", low=0, high=1)
+    critic_learning_rate: float = hyperparameter(1e-3, "Adam learning rate of the value network", low=0)
     critic_epochs: int = hyperparameter(10, "passes over the rollout when the value network is fitted", low=1)
-    critic_minibatch_size: int = hyperparameter(128, "transitions a gradient step of that fit", low=1)
-    normalize_rewards: bool = hyperparameter(False, "by the running deviation of the discounted return")
+    critic_minibatch_size: int = hyperparameter(
+        128, "transitions per gradient step when the value network is fitted", low=1
+    )
+    normalize_rewards: bool = hyperparameter(
+        False, "whether rewards are divided by the running deviation of the discounted return"
+    )
 
 
 class TRPO(Method[TRPOHyperparameters]):

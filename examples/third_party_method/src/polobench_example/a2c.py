@@ -17,8 +17,8 @@ from polobench.objectives.returns import generalized_advantages, masked_mean
 
 @dataclass(frozen=True, kw_only=True)
 class A2CHyperparameters(Hyperparameters):
-    n_steps: int = hyperparameter(8, "steps of each of 8 environments a fragment", low=1)
-    learning_rate: float = hyperparameter(3e-3, "of Adam", low=0)
+    n_steps: int = hyperparameter(8, "steps of each of 8 environments per fragment", low=1)
+    learning_rate: float = hyperparameter(3e-3, "Adam learning rate", low=0)
 
 
 class A2C(Method[A2CHyperparameters]):
