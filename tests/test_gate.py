@@ -202,7 +202,7 @@ def test_counts_of_the_rollout_are_a_sample() -> None:
     assert growths(base, head) == []
     head.fixed_batch["rollout_counts"]["reward_calls"] += 10
     assert [(item.what, item.is_regression) for item in growths(base, head)] == [
-        ("reward_calls a sample, rollout", True)
+        ("reward_calls per sample, rollout", True)
     ]
 
 
@@ -275,7 +275,7 @@ def test_few_runs_are_refused_with_the_number_that_is_needed() -> None:
     few = [result for result in side() if result.seed < 4]
     found = compare_results(few, [result for result in side(shift=-0.5, digests="x") if result.seed < 4])
     assert found.exit_code == 0
-    assert all("4 runs a side cannot reach" in row.refused for row in found.rows)
+    assert all("4 runs per side cannot reach" in row.refused for row in found.rows)
     assert "needed: 8" in gate_markdown(found)
 
 

@@ -40,19 +40,19 @@ def page(base: Named, head: Named, cells: Sequence[CellSpeed]) -> str:
     """The whole report."""
     rows = [row for cell in cells for row in _rows(cell)]
     notes = (
-        f"Medians of single iterations, taken in turn. Slower is a part whose whole interval lies above "
-        f"{1 + SMALLEST_SLOWDOWN:g}; from the ratio under *seen from* on, this would have been found at least 8 times "
-        "in 10. CPU seconds count no waiting, neither for a core nor for a disk or a network."
+        "Seconds are medians of single iterations, taken in turn. A part counts as slower if its whole interval lies "
+        f"above {1 + SMALLEST_SLOWDOWN:g}; a true ratio above *seen from* would be called slower at least 8 times in "
+        "10. CPU seconds do not count waiting for a core, a disk or a network."
     )
     lines = ["# Speed", "", f"Base {_plain(str(base))}, head {_plain(str(head))}.", "", f"**{headline(cells)}**", ""]
     return "\n".join([*lines, tabulate(rows, _COLUMNS, "pipe", disable_numparse=True), "", notes, ""])
 
 
 def as_json(base: Named, head: Named, cells: Sequence[CellSpeed], seconds: Sequence[Any]) -> dict[str, Any]:
-    """All numbers; an end or a ratio that nothing is known of is null.
+    """All numbers as data; what is not known is null.
 
     Args:
-        seconds: of every cell, by part: `[blocks][pairs][2]`.
+        seconds: for each cell, by part: `[blocks][pairs][2]`.
     """
     shown = [
         asdict(cell)

@@ -1,4 +1,4 @@
-"""The processes of `polobench ab`, as the parent sees them: a server an interpreter, forked for every worker.
+"""The processes of `polobench ab`, as the parent sees them: one server per interpreter, forked for each worker.
 
 What the processes do themselves stands in worker.py.
 """
@@ -73,7 +73,7 @@ def cores_for(cell: Cell) -> list[int]:
 
 @contextmanager
 def servers(*sides: Side) -> Iterator[Callable[[Side, Side], OpenBoth]]:
-    """Loads the libraries, once an interpreter; then a base and a head among the sides give what opens cells on them.
+    """Load the libraries once per interpreter; gives a function that makes the `OpenBoth` of a base and a head.
 
     Raises:
         UsageError: this system cannot fork.
@@ -128,18 +128,18 @@ class _Server:
         self._log.close()
 
     def wait(self) -> None:
-        """Until it has loaded the libraries, or forked; or has died, which its workers will say."""
+        """Wait until it has loaded the libraries or forked; if it died, its workers will report it."""
         with suppress(OSError):
             self._control.recv(1)
 
     def fork(self, order: dict[str, Any], channel: socket.socket) -> None:
-        """Have a child forked that has the order and the socket; where nobody is left to fork, the socket closes."""
+        """Fork a child with the order and the socket; if the server has died, the socket closes."""
         with suppress(OSError):
             socket.send_fds(self._control, [json.dumps(order).encode()], [channel.fileno()])
             self.wait()  # two orders at once could be read as one
 
     def last_words(self) -> str:
-        """The last line that it or a child of it printed."""
+        """The last line that it or one of its children printed."""
         self._log.seek(0)
         lines = [line.strip() for line in self._log if line.strip()]
         return f": {lines[-1][:300]}" if lines else ""

@@ -1,8 +1,8 @@
 """The two commits that `polobench ab` compares, checked out beside each other, each with its own entry points.
 
-Where both ask for the same packages and this environment has them, they share these, and a commit's environment is its
-worktree and a folder with its metadata, put first on the path: the first distribution of a name is the one that counts.
-Otherwise each commit is installed in a virtual environment of its own.
+If both ask for the same packages and this environment has them, they share it. Each commit's worktree and a folder with
+its metadata then come first on the path, since the first distribution of a name is the one that counts. Otherwise each
+commit is installed in a virtual environment of its own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Side:
 
 @contextmanager
 def checked_out(repository: Path, refs: Sequence[str], say: Say) -> Iterator[list[Side]]:
-    """A side a reference, in worktrees that are gone afterwards, however it ends.
+    """One side per reference, in worktrees that are removed afterwards, however it ends.
 
     Raises:
         UsageError: no git checkout, a reference that does not exist, a dirty tree, a commit that is no polobench or
@@ -85,7 +85,7 @@ def _environments(checkouts: Sequence[tuple[str, str, Path]], say: Say) -> list[
     projects = [project_of(root, ref) for ref, _, root in checkouts]
     if can_share([project.get("dependencies", []) for project in projects]):
         return [_shared(*item, project) for item, project in zip(checkouts, projects, strict=True)]
-    say("the commits ask for different packages, or for some that are not here: installing each by pip")
+    say("the commits need different packages, or some that are missing here: installing each with pip")
     return [_installed(*item) for item in checkouts]
 
 

@@ -1,4 +1,4 @@
-"""The ratio of two commits' seconds an iteration, from interleaved pairs, and whether it is a regression.
+"""The ratio of two commits' seconds per iteration, from interleaved pairs, and whether it is a regression.
 
 Every pair of iterations, one of the base and one of the head, gives a log ratio. Their trimmed mean is the estimate
 (10 % are cut off at each end, since a neighbour's burst of work hits single iterations); its error is Tukey and
@@ -30,7 +30,7 @@ CONFIDENCE = 0.999
 SMALLEST_SLOWDOWN = 0.05
 PROCESS_SPREAD = 0.01
 PROOF = 0.99
-CUT = 0.1  # of the pairs, at each end
+CUT = 0.1  # share of the pairs that is cut at each end
 POWER = 0.9  # as planned; in simulations 0.82 to 0.87, since blocks that differ by chance widen the interval
 SHORTEST_SECONDS = 1e-4  # a part that is shorter on both sides is not judged
 RESOLUTION_SECONDS = 1e-6
@@ -46,10 +46,10 @@ class Ratio:
     """Seconds of the head over those of the base.
 
     Attributes:
-        low, high: ends of the interval; 0 and infinity where one block or pair tells nothing of the error.
+        low, high: ends of the interval; 0 and infinity if one block or pair cannot show the error.
         base_seconds, head_seconds: medians over the pairs.
         detectable: a true ratio that would have been called slower at least 8 times in 10.
-        pairs, blocks: what it stands on.
+        pairs, blocks: how many there were.
     """
 
     value: float
@@ -72,10 +72,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class CellSpeed:
-    """A cell's ratios by part; or, where a side could not run it, what that means and why.
+    """A cell's ratios by part; or, if a side could not run it, the verdict and the reason.
 
     Attributes:
-        clock: whose seconds, in a word.
+        clock: the kind of seconds, in a word.
         parts: by the name of the part; empty where nothing could be compared.
         verdict: that of the worst part, or `new`, `failing` (a regression) or `cannot run`.
     """
@@ -92,7 +92,7 @@ class CellSpeed:
 
 
 def cell_speed(cell: str, clock: str, parts: Mapping[str, Blocks], base_problem: str, head_problem: str) -> CellSpeed:
-    """What a cell's seconds say; a problem is a line on why a side could not run it, or empty."""
+    """The verdict on a cell; a problem is one line on why a side could not run it, or empty."""
     if base_problem or head_problem:
         verdict = NEW if not head_problem else VANISHED if not base_problem else ABSENT
         return CellSpeed(cell, clock, {}, verdict, head_problem or base_problem)
@@ -142,7 +142,7 @@ def mean_log_ratio(logs: Sequence[Array]) -> tuple[float, float, int]:
     One block does not show how processes differ: no degrees of freedom.
 
     Args:
-        logs: `[pairs]` each block.
+        logs: `[pairs]` for each block.
     """
     pooled = np.concatenate(logs)
     kept = trimmed(pooled)

@@ -1,13 +1,11 @@
-"""`polobench ab`: single iterations of two commits, a pair at a time in an order drawn anew, on one machine.
+"""`polobench ab`: iterations of two commits, timed in pairs and in random order on one machine.
 
 A cell is measured in blocks: in each, both commits open it in processes of their own and take pairs of iterations, so
 that whatever slows the machine slows both. Who is faster, and how sure that is, says `polobench/ab/speed.py`.
 
-On the cpu, where CPU seconds are counted, the two iterations of a pair share a core, drawn anew each block: the kernel
-gives each a few milliseconds in turn, so that both meet the same machine even while others use it. With a load of 7 on
-two cores, log ratios of PPO's iterations of half a second differ by 0.01 to 0.03 (standard deviation); where whole
-iterations take turns, by 0.10 to 0.15. On other devices, and where a process cannot be bound to a core, whole
-iterations take turns.
+On the cpu, where CPU seconds are counted, the two iterations of a pair share a core, drawn anew for each block: the
+kernel gives each a few milliseconds in turn, so that both meet the same machine even while others use it. On other
+devices, and where a process cannot be bound to a core, whole iterations take turns.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from polobench.run.library import find
 from polobench.run.study import load_study
 
 BLOCKS = 3
-LEAST_PAIRS, MOST_PAIRS = 2, 40  # a block
+LEAST_PAIRS, MOST_PAIRS = 2, 40  # per block
 WARMUP_PAIRS = 1
 PARTS = ("iteration", "rollout", "update")
 
@@ -40,7 +38,7 @@ TimedPair = tuple[Timing, Timing]  # base, head
 
 @dataclass
 class TimedCell:
-    """A cell's pairs by block; and, where a side could not run it, why, one line (base, head)."""
+    """A cell's pairs by block and, if a side could not run it, one line that says why (base, head)."""
 
     cell: Cell
     blocks: list[list[TimedPair]] = field(default_factory=list)
@@ -56,7 +54,7 @@ class TimedCell:
 
 
 def load_cells(path: Path, head: Side, methods: Sequence[str] = (), tasks: Sequence[str] = ()) -> list[Cell]:
-    """The throughput cells of the head's study; where methods (or labels) or tasks are named, of these alone.
+    """The throughput cells of the head's study, for all or for the named methods (or labels) and tasks.
 
     Raises:
         UsageError: no such study, no such name in its throughput cells, or none of them is left.
@@ -86,9 +84,9 @@ def time_cells(
 
     Args:
         open_both: opens a cell on the base and on the head, as `servers` gives it.
-        seconds: a cell, the start of its processes included.
-        seed: of the orders in which the two take their iterations.
-        moved: told the share of all cells that is done.
+        seconds: time for each cell, including the start of its processes.
+        seed: random seed for the order in which the two take their iterations.
+        moved: called with the share of all cells that is done.
     """
     order, found = np.random.default_rng(seed), []
     for number, cell in enumerate(cells):
@@ -109,7 +107,7 @@ def time_cell(
     moved: Callable[[float], object],
     clock: Callable[[], float] = time.monotonic,
 ) -> TimedCell:
-    """Time one cell in up to `BLOCKS` blocks; from two on, fewer where the time would not hold another.
+    """Time one cell in up to `BLOCKS` blocks, or in two or more if the time does not hold another.
 
     Args:
         open_both: starts a worker of the base and one of the head.

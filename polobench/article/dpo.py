@@ -15,7 +15,7 @@ Departures from Rafailov et al. 2023, "Direct Preference Optimization", equation
   normalised, one token's gain is the others' loss, on both sides.
 - Nothing is masked: the shorter response is padded with end tokens, and its last position is one of these.
 
-What the article leaves open, in the plainest reading: one pair an update, so that an epoch over five pairs is five
+What the article leaves open, in the plainest reading: one pair per update, so that an epoch over five pairs is five
 updates, in a random order; no clipping of the gradient, AdamW's usual weight decay.
 """
 
@@ -46,7 +46,7 @@ class ArticleDPOHyperparameters(Hyperparameters):
 
 
 class ArticleDPO(Method[ArticleDPOHyperparameters]):
-    """As the article has it."""
+    """The method as the article describes it."""
 
     name = "article-dpo"
 

@@ -1,4 +1,4 @@
-"""What the article's three methods for control share: one episode an update, its returns standardised over itself.
+"""What the article's three methods for control share: one episode per update, its returns standardised over itself.
 
     A_t = (G_t - mean(G)) / std(G),   G_t = sum_(k >= t) gamma^(k - t) r_k,   over the steps of that one episode
 

@@ -19,7 +19,7 @@ method `ranking`:
   what the policy finds unlikely. (The article's faults include a second form, clamped at a positive number, which no
   log-probability reaches: that term would be constant. Ours is the first.)
 
-What the article leaves open, in the plainest reading: K is a mean over all its entries; one ranked group an update, so
+What the article leaves open, in the plainest reading: K is a mean over all its entries; one ranked group per update, so
 that an epoch over two groups is two updates; AdamW at 5e-5, as for its other language method; the scheduler takes the
 learning rate to 0 linearly over the budget.
 """
@@ -59,7 +59,7 @@ class ArticleGRPOHyperparameters(Hyperparameters):
 
 
 class ArticleGRPO(Method[ArticleGRPOHyperparameters]):
-    """As the article has it."""
+    """The method as the article describes it."""
 
     name = "article-grpo"
 
@@ -76,7 +76,7 @@ class ArticleGRPO(Method[ArticleGRPOHyperparameters]):
             yield Update(float(step.loss), policy, {"gradient_norm": float(step.gradient_norm)})
 
     def loss(self, policy: Policy, base: Policy, group: Rollout) -> Tensor:
-        """Of the ranked responses `[M, T]` to one prompt, a scalar."""
+        """The loss of the ranked responses `[M, T]` to one prompt, a scalar."""
         outputs = policy.outputs(group)
         with torch.no_grad():
             base_outputs = base.outputs(group)

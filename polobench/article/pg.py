@@ -1,4 +1,4 @@
-"""The article's "policy gradient": REINFORCE on one episode an update, its returns standardised over that episode.
+"""The article's "policy gradient": REINFORCE on one episode per update, its returns standardised over that episode.
 
     L(theta) = -sum_t log pi(a_t | s_t) A_t,   A_t = (G_t - mean(G)) / std(G),   gamma = 0.99
 
@@ -9,7 +9,7 @@ Departures from Williams 1992, "Simple Statistical Gradient-Following Algorithms
 Learning", and from the method `reinforce`:
 - The baseline is the mean of the episode's own returns, which depends on the action that it judges; dividing by their
   deviation gives every episode, good or bad, the same weight.
-- One episode an update.
+- One episode per update.
 - The loop, as printed, ends an episode at termination alone: where the time limit of CartPole-v1 would cut, it goes on,
   and the episode of a perfect policy never ends. `episode_end = "termination"` is that; the ledger ends it. The
   article's curve has peaks of exactly 500, which the time limit gives, so what it ran seems to differ from what it
@@ -52,7 +52,7 @@ class ArticlePGHyperparameters(Hyperparameters):
 
 
 class ArticlePG(Method[ArticlePGHyperparameters]):
-    """As the article has it."""
+    """The method as the article describes it."""
 
     name = "article-pg"
 

@@ -1,4 +1,4 @@
-"""The article's "PPO": the clipped surrogate on one episode an update, without a critic.
+"""The article's "PPO": the clipped surrogate on one episode per update, without a critic.
 
     L(theta) = -mean[ min(r A, clip(r, 1 - eps, 1 + eps) A) ],   r = pi_theta(a | s) / pi_old(a | s)
     A = standardised over the episode:  sum_l (gamma lambda)^l r_(t+l),   gamma = 0.99, lambda = 0.95
@@ -10,7 +10,7 @@ Departures from Schulman et al. 2017, "Proximal Policy Optimization Algorithms",
 - What the article calls generalized advantage estimation has every value fixed at 0, so it is a reward-to-go with
   discount gamma lambda: it looks about 17 steps ahead and has no baseline but the standardisation.
 - There is no value function to learn, no value loss and no entropy bonus.
-- One episode an update, its advantages standardised over itself; a cut by the time limit counts as a termination.
+- One episode per update, its advantages standardised over itself; a cut by the time limit counts as a termination.
 
 What the article leaves open, in the plainest reading: Adam with its usual learning rate of 1e-3, no clipping of the
 gradient, shuffled minibatches as in `ppo`, gamma 0.99 as in its other methods, polobench's network.
@@ -48,7 +48,7 @@ class ArticlePPOHyperparameters(Hyperparameters):
 
 
 class ArticlePPO(Method[ArticlePPOHyperparameters]):
-    """As the article has it."""
+    """The method as the article describes it."""
 
     name = "article-ppo"
 
@@ -77,7 +77,7 @@ class ArticlePPO(Method[ArticlePPOHyperparameters]):
         return episode.attach(advantages=advantages, old_log_probs=old_log_probs)
 
     def loss(self, policy: Policy, batch: Rollout) -> Tensor:
-        """Of one minibatch, a scalar."""
+        """The loss of one minibatch, a scalar."""
         assert batch.advantages is not None
         assert batch.old_log_probs is not None
         log_probs = policy.distribution.log_prob(policy.outputs(batch), batch.actions)

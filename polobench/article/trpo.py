@@ -11,7 +11,7 @@ Departures from Schulman et al. 2015, "Trust Region Policy Optimization", and fr
   binds the quadratic model alone, or the surrogate worse. This is our reading; the article does not settle it.
 - No value function: advantages are the episode's own standardised discounted returns. The article's text promises
   generalized advantage estimation (Schulman et al. 2016), its loop does not use it.
-- One episode a step, which says little of either gradient or Fisher matrix; a cut by the time limit counts as a
+- One episode per step, which says little about the gradient or the Fisher matrix; a cut by the time limit counts as a
   termination.
 
 What the article leaves open, in the plainest reading: delta 0.01, ten products and damping 0.1, as usual; gamma 0.99,
@@ -53,7 +53,7 @@ class ArticleTRPOHyperparameters(Hyperparameters):
 
 
 class ArticleTRPO(Method[ArticleTRPOHyperparameters]):
-    """As the article has it."""
+    """The method as the article describes it."""
 
     name = "article-trpo"
 
@@ -74,7 +74,7 @@ class ArticleTRPO(Method[ArticleTRPOHyperparameters]):
             yield Update(-float(surrogate), policy, metrics)
 
     def full_step(self, policy: Policy, episode: Rollout, advantages: Tensor) -> Tensor:
-        """`[n]` what is added to the actor's parameters."""
+        """`[n]` the step that is added to the actor's parameters."""
         outputs, fisher = policy.fisher_product(episode, self.hp.cg_damping)
         objective = self.surrogate(policy, episode, advantages, outputs.detach(), outputs)
         pieces = torch.autograd.grad(objective, policy.actor_parameters, retain_graph=True)

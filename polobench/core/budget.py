@@ -98,7 +98,7 @@ def _positive(name: str, value: Any) -> int | float:
 
 
 class Stopwatch:
-    """Wall and CPU seconds of the stretches between `start` and `stop`; calling it gives the wall seconds."""
+    """Wall and CPU seconds between `start` and `stop`, summed; calling it gives the wall seconds."""
 
     def __init__(
         self, wall: Callable[[], float] = time.perf_counter, cpu: Callable[[], float] = time.process_time
@@ -117,7 +117,7 @@ class Stopwatch:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave what happens inside out of the time, if the stopwatch runs."""
+        """Stop the stopwatch, if it runs, for the duration of the block."""
         running = self._since is not None
         self.stop()
         try:
@@ -145,12 +145,12 @@ class Stopwatch:
 
 @dataclass(kw_only=True)
 class Counts:
-    """What is counted while a run goes on.
+    """The counts of a run.
 
     Attributes:
         samples_generated: transitions or completion tokens taken from the task.
         samples_read: samples read from a fixed data set, charged each time.
-        reward_calls: calls of a reward function, or steps of an environment, ghosts left out.
+        reward_calls: calls of a reward function, or steps of an environment, discarded ones left out.
         discarded_transitions: steps taken after an episode's end inside a rollout (the autoreset step, or a finished
             episode that waits for its batch); their actions have no effect, and they are never charged.
         gradient_steps: changes of parameters along a gradient.

@@ -1,4 +1,4 @@
-"""When did it get there? Time to target and loss convergence of one run, from its own curve."""
+"""Time to target and convergence of the loss of one run, from its own curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices by name: which are present, waiting for one, and its memory."""
+"""Devices by name: which are present, how to wait for one, and peak memory."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Unavailable(PoloError):
 
 @contextmanager
 def ending_in_one_line() -> Iterator[None]:
-    """What polobench raises on purpose ends the command: its text on stderr, and its exit code."""
+    """End the command on an error that polobench raises on purpose: its text on stderr, and its exit code."""
     try:
         yield
     except PoloError as error:
@@ -39,7 +39,7 @@ def unknown(
 ) -> UsageError:
     """A `UsageError` for a name that does not exist, with the nearest match and everything allowed.
 
-    `others` are allowed, too, but too many to list: they stand under the name `called`.
+    `others` are allowed too, but too many to list; the message names them as `called`.
     """
     names = sorted(allowed)
     near = difflib.get_close_matches(str(name), [*names, *others], n=1)

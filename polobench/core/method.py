@@ -37,7 +37,7 @@ class Method(ABC, Generic[HP]):
         task: the task to learn.
         device: "cpu", "cuda" or "mps".
         label: the name of this variant; the method's own name by default.
-        threads: of torch; recorded, since another number changes bits.
+        threads: number of torch threads; recorded, since another number changes bits.
         hyperparameters: fields of `Hyperparameters`.
 
     Raises:

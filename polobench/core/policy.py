@@ -1,6 +1,6 @@
 """What every method may ask of a policy, on an MLP and on a language model alike.
 
-Shapes: `[B, T]` as in `Rollout`; P parameters of the action distribution a step.
+Shapes: `[B, T]` as in `Rollout`; P parameters of the action distribution per step.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Distribution(Protocol):
 
 @dataclass(frozen=True)
 class GradientStep:
-    """What a gradient step went by: the loss, and the norm of its gradient before clipping (NaN where none was)."""
+    """The loss of a gradient step, and the norm of its gradient before clipping (NaN without clipping)."""
 
     loss: Tensor
     gradient_norm: Tensor
@@ -63,12 +63,12 @@ class Policy(nn.Module, ABC):
     @property
     @abstractmethod
     def actor_parameters(self) -> list[nn.Parameter]:
-        """What the policy gradient changes."""
+        """The parameters that the policy gradient changes."""
 
     @property
     @abstractmethod
     def critic_parameters(self) -> list[nn.Parameter]:
-        """What the value loss changes; empty without a critic."""
+        """The parameters that the value loss changes; empty without a critic."""
 
     @abstractmethod
     def outputs(self, rollout: Rollout) -> Tensor:
@@ -92,7 +92,7 @@ class Policy(nn.Module, ABC):
             return self.outputs(rollout), self.values(rollout)
 
     def with_critic_inputs(self, rollout: Rollout) -> Rollout:
-        """The rollout with what the critic reads beside it, where that is dear; it holds while the actor stays."""
+        """The rollout with the critic's inputs attached, where these are expensive; valid until the actor changes."""
         return rollout
 
     @abstractmethod
@@ -143,7 +143,7 @@ class Policy(nn.Module, ABC):
         return torch.cat([piece.flatten() for piece in pieces])
 
     def _gradients_complete(self, rows: int) -> None:
-        """Called when the gradients of a step, from `rows` rows, are there and neither clipped nor followed yet."""
+        """Called once the gradients of a step, from `rows` rows, are complete, before they are clipped or used."""
 
     def _parameters_changed(self) -> None:
         """Called after the parameters were changed, for a policy that computes on a copy of them."""

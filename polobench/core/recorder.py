@@ -1,6 +1,6 @@
-"""`record(update)`: the one primitive into which every method's updates go.
+"""`record(update)`: the one place that receives every method's updates.
 
-It owns clock, budget, evaluation, hashing and recording, so that these cannot differ between methods.
+It owns the clock, the budget, evaluation, hashing and recording, so that these cannot differ between methods.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, for whoever shows it."""
+    """How far a run has come, for a display."""
 
     fraction: float
     samples: int
@@ -174,7 +174,7 @@ class Recorder:
             return evaluation
 
     def _take_snapshot(self, when: str, evaluation: Evaluation) -> None:
-        """What the policy says and prefers; its pairs were read for the evaluation just before."""
+        """Store the policy's answers and preferences; its pairs were read for the evaluation just before."""
         assert self.policy is not None
         with torch.no_grad(), unmetered(self.policy):
             snapshot = self.task.snapshot(self.policy)

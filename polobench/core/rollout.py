@@ -29,12 +29,12 @@ class Rollout:
         terminated: `[B, T]` bool; no value beyond this step.
         truncated: `[B, T]` bool; cut by a time limit, the value of the next state goes on.
         mask: `[B, T]` bool.
-        groups: `[B]` rows of equal number share a start state or a prompt.
+        groups: `[B]` rows with the same number share a start state or a prompt.
         rows_independent: True if every transition may be used alone (control), False if a row stays whole (language).
         prompts: `[B, P]` tokens, padded on the left, so that column P - 1 holds the first observation; None in control.
         prompt_mask: `[B, P]` bool, False where `prompts` is padded.
         advantages, value_targets, weights, old_log_probs, reference_log_probs: `[B, T]`, attached by a method that
-            splits a rollout; `weights` are of the terms of a sum, so that the parts' losses add up to the whole's.
+            splits a rollout; `weights` are weights in a sum, so that the parts' losses add up to the whole's.
         critic_inputs: `[B, T, H]` what the critic of a language model reads, attached while the model stays as it is.
     """
 
@@ -62,19 +62,19 @@ class Rollout:
 
     @property
     def n_rows(self) -> int:
-        """Rows that one pass of a network over it takes, padding and prompts included."""
+        """Rows in one pass of a network over it, padding and prompts included."""
         return self.mask.numel() + (0 if self.prompts is None else self.prompts.numel())
 
     @property
     def has_ranking(self) -> bool:
-        """Some group has rows of different return."""
+        """Whether some group has rows with different returns."""
         first = torch.zeros(int(self.groups.max()) + 1, dtype=self.rewards.dtype, device=self.mask.device)
         first[self.groups] = self.returns
         return bool((first[self.groups] != self.returns).any())
 
     @property
     def mean_length(self) -> float:
-        """Steps a row, the mean over the rows."""
+        """Mean number of steps per row."""
         return self.n_samples / self.mask.shape[0]
 
     @property

@@ -30,7 +30,7 @@ class Evaluation:
     """A held-out evaluation: mean and sample standard deviation over `episodes`, in the task's own unit.
 
     `measures` are further numbers by name, such as `heldout_kl` [nats]; each becomes a column of the curve. `pairs` are
-    fixed preference pairs under the policy, by the name of their set; docs/results-format.md, `snapshots`, has columns.
+    fixed preference pairs under the policy, by the name of their set; see `snapshots` in docs/results-format.md.
     """
 
     mean: float
@@ -41,19 +41,19 @@ class Evaluation:
 
 
 class Task(ABC):
-    """A named task with its unit, target and floor.
+    """A named task with its unit, floor and target.
 
     Attributes:
         name: unique among the tasks.
-        unit: of an evaluation, in words.
-        floor: what the random policy reaches in control, the starting checkpoint in language; score 0. NaN where it
-            is not known before `begin` has measured it.
-        target: what counts as solved, score 1; None where nobody has defined one.
-        evaluations: held-out evaluations on the way, at equal fractions of the budget, the last one included.
-        evaluation_episodes, final_episodes: episodes of an evaluation on the way, and of the last one.
-        horizon: the most steps that an episode can have.
-        has_preferences: it has a data set for `preferences`.
-        libraries: modules that its runs import late, since they take long; a sweep loads them once for all.
+        unit: unit of an evaluation, in words.
+        floor: return of the random policy in control, of the starting checkpoint in language; score 0. NaN until
+            `begin` has measured it, where no constant is known.
+        target: return that counts as solved, score 1; None where nobody has defined one.
+        evaluations: number of held-out evaluations, at equal fractions of the budget, the last one included.
+        evaluation_episodes, final_episodes: episodes per evaluation during the run, and in the last one.
+        horizon: largest number of steps in an episode.
+        has_preferences: whether it has a data set for `preferences`.
+        libraries: slow modules that its runs import late; a sweep loads them once for all workers.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Task(ABC):
         return self._introduce(self.build_floor_policy())
 
     def identity(self) -> dict[str, str]:
-        """What else than code and name decides what this task is, such as the hash of a data file, for a cell's id."""
+        """What defines the task beside its code and name, such as the hash of a data file; part of a cell's id."""
         return {}
 
     def adopt(self, policy: Policy) -> Policy:
@@ -138,7 +138,7 @@ class Task(ABC):
     def fragments(self, policy: Policy, batch: int, n_steps: int) -> Rollout:
         """`[batch, n_steps]` of experience that may cross episodes and goes on where the last call stopped.
 
-        Longer only where so few steps would hold no sample at all (an autoreset step is none).
+        Longer only where so few steps would hold no sample at all (the step in which gymnasium resets is none).
 
         Raises:
             BudgetExhausted: the next step does not fit; what was taken stays charged.
@@ -177,7 +177,7 @@ class Task(ABC):
             policy: samples the episodes, where the source is not the data.
             source: a member of `SOURCES`; "auto" is the task's data set where it has one, else the policy.
             count: groups.
-            size: episodes a group, where the policy samples them.
+            size: episodes per group, where the policy samples them.
 
         Raises:
             BudgetExhausted: as `fragments`.
@@ -192,7 +192,7 @@ class Task(ABC):
         raise UsageError(f"task {self.name!r}: {UNRANKED_BATCHES} batches in a row had equal returns in every group")
 
     def snapshot(self, policy: Policy) -> dict[str, Any]:
-        """What the policy says, for the store, which adds the evaluation's pairs; nothing in control."""
+        """Answers of the policy, for the store, which adds the evaluation's pairs; empty in control."""
         return {}
 
     @abstractmethod

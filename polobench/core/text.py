@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def printable(text: object) -> str:
-    """On one line and without control characters: names and reasons come from studies and plug-ins."""
+    """The text on one line, without control characters: names and reasons come from studies and plug-ins."""
     return "".join(sign if sign.isprintable() else " " for sign in str(text))

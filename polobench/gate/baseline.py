@@ -1,4 +1,4 @@
-"""The baseline: a store in the repository that later results are compared with, and the log of why it is what it is.
+"""The baseline: a store in the repository that later results are compared with, and a log of why it changed.
 
 The folder is replaced as a whole. The new one is made beside it and takes its place by two renames; a kill between
 them leaves the old one under another name, and the next call puts it back.
@@ -32,11 +32,11 @@ def update_baseline(folder: Path, into: Path, why: str) -> Entry:
 
     Whatever else lies in the baseline's folder stays. The line has `date` (UTC), `commits`, `dirty` (false, or
     null where a cell comes from no checkout), `studies`, `cells` (their number), `why`, and `changes`: for each of
-    "new", "gone" and "differing" (another digest, or another update on a fixed batch) the seeds an arm.
+    "new", "gone" and "differing" (another digest, or another update on a fixed batch) the seeds of each arm.
 
     Args:
-        folder: of the store.
-        into: the baseline; made if it is not there.
+        folder: the store's folder.
+        into: the baseline's folder; made if it is not there.
         why: the reason, for whoever reads the log later.
 
     Raises:

@@ -1,6 +1,6 @@
 """The gate over two stores: every layer's findings, arm by arm, and one exit code.
 
-A finding that `is_regression` fails the gate; the others are told.
+A finding that `is_regression` fails the gate; the others are notes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from polobench.gate.learning import WATCHED, Row, compare_learning
 from polobench.gate.matching import Cells, Key, MatchedArm, matched_arms
 from polobench.gate.reading import read_whole
 
-NOTICEABLE_RATIO = 1.1  # of seconds between different runs, which are told and not judged
+NOTICEABLE_RATIO = 1.1  # smallest ratio of seconds between different runs that gets a note
 LAYERS = {
     "cells": "cells that vanished, failed or are new",
     "probe": "known answers",
@@ -41,13 +41,13 @@ _MOST_SEEDS = 10
 
 @dataclass(frozen=True)
 class GateFinding:
-    """One thing that changed.
+    """One change that the gate reports.
 
     Attributes:
         layer: a key of `LAYERS`.
-        arm: whose, in words.
-        what: in words, with the numbers of both sides.
-        is_regression: it fails the gate.
+        arm: the arm, in words.
+        what: the change in words, with the numbers of both sides.
+        is_regression: whether it fails the gate.
     """
 
     layer: str
@@ -63,9 +63,9 @@ class StoreComparison:
     Attributes:
         base, head: the stores' folders.
         findings: in the order of the layers.
-        rows: every test of the learning layer, those that were refused too.
-        bits: of each arm that has digests on both sides.
-        notes: what a reader must know of the comparison itself.
+        rows: every test of the learning layer, skipped ones included.
+        bits: the comparison of digests, for each arm that has some on both sides.
+        notes: what a reader must know about the comparison itself.
     """
 
     base: str
@@ -196,13 +196,13 @@ def _grown(what: str, base: float, head: float) -> str:
 
 
 def _speed_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
-    """Between stores of different runs speed is advice: the machine may have had other work, or be another one."""
+    """Speed between stores is only a note: the machine may have had other work, or be another one."""
     for pair, base, head in _both_ok(pairs, "throughput"):
         if base.ran_beside_others or head.ran_beside_others or _machine(base) != _machine(head):
             continue
         seconds = [float(np.median(side.throughput["iteration_seconds"])) for side in (base, head)]
         if min(seconds) > 0 and abs(math.log(seconds[1] / seconds[0])) > math.log(NOTICEABLE_RATIO):
-            said = f"an iteration takes {seconds[0]:.3g} s -> {seconds[1]:.3g} s, {seconds[1] / seconds[0]:.2f} times"
+            said = f"an iteration takes {seconds[0]:.3g} s -> {seconds[1]:.3g} s ({seconds[1] / seconds[0]:.2f}x)"
             yield GateFinding("speed", arm_text(pair.arm), f"{said} (advice; `polobench ab` measures it)", False)
 
 

@@ -1,4 +1,4 @@
-"""Layers 1, 2 and 4: what can be compared without statistics.
+"""Layers 1, 2 and 4 of the gate: comparisons that need no statistics.
 
 - Same bits: two runs of equal digest are one run, and their arm needs no test. Where they differ, the trail names the
   first update that does.
@@ -71,7 +71,7 @@ def _answers(result: RunResult) -> bool:
 
 @dataclass(frozen=True)
 class Difference:
-    """A number of a fixed-batch cell that is another one on the head; NaN where a side lacks it."""
+    """A number of a fixed-batch cell that differs on the head; NaN where a side lacks it."""
 
     what: str
     base: float
@@ -123,7 +123,7 @@ def _numbers(result: RunResult) -> Iterator[tuple[str, tuple[float, float]]]:
 
 
 def growths(base: RunResult, head: RunResult) -> list[Growth]:
-    """The counts of the update and of the rollout, the latter a sample, that moved by more than `LARGEST_GROWTH`."""
+    """Counts of the update, and of the rollout per sample, that changed by more than `LARGEST_GROWTH`."""
     sides = [dict(_counts(result)) for result in (base, head)]
     pairs = {name: (sides[0].get(name, 0.0), sides[1].get(name, 0.0)) for name in sides[0].keys() | sides[1].keys()}
     return [
@@ -140,15 +140,15 @@ def _counts(result: RunResult) -> Iterator[tuple[str, float]]:
     samples = max(1, taken.get("samples_generated", 0) + taken.get("samples_read", 0))
     for name, count in taken.items():
         if not name.startswith("samples_"):
-            yield f"{name} a sample, rollout", count / samples
+            yield f"{name} per sample, rollout", count / samples
 
 
 def ledger_growths(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[Growth]:
-    """Over whole runs, a sample: advice alone, since what a run does follows from what it learned."""
+    """Counts per sample over whole runs. Only a note: what a run does follows from what it has learned."""
     names = ("gradient_steps", "forward_rows", "backward_rows", "reward_calls")
     means = [{name: _mean_per_sample(side, name) for name in names} for side in (base, head)]
     return [
-        Growth(f"{name} a sample, whole runs", means[0][name], means[1][name])
+        Growth(f"{name} per sample, whole runs", means[0][name], means[1][name])
         for name in names
         if abs(means[1][name] - means[0][name]) > LARGEST_GROWTH * means[0][name]
     ]

@@ -1,4 +1,4 @@
-"""The history of a project: a line a commit and study, with every learning arm's score and every arm's speed.
+"""The history of a project: one line per commit and study, with each learning arm's score and each arm's speed.
 
 A line has `commit`, `date` (UTC, of the newest cell), `study`, `scores` and `speeds`. An item of either names its arm
 by `label`, `method`, `task`, `budget` and `device`. A score has `score` (mean over the runs, failed ones at 0; null
@@ -111,7 +111,7 @@ def read_history(file: Path) -> list[Entry]:
 
 
 def history_table(file: Path) -> pd.DataFrame:
-    """The history as one table: a row an arm and line.
+    """The history as one table: one row per arm and line.
 
     Columns, besides those of the lines: `number` (of the line, from 1) and `kind` ("learning" or "throughput"); what a
     kind does not have is NaN, as what is null.

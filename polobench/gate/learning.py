@@ -1,7 +1,8 @@
-"""Layer 3: did learning change? Tests of every measure of every arm whose cells are not the same bits on both sides.
+"""Layer 3 of the gate: did learning change? Tests each measure of each arm whose two sides are not the same bits.
 
 Holm's procedure over all tests of all arms keeps the chance of any false alarm below `LEVEL`. A test whose smallest
-reachable p is above `LEVEL` over the number of tests can decide nothing and is refused, with the runs that it needs.
+reachable p is above `LEVEL` over the number of tests can decide nothing; it is skipped, and the report says how many
+runs it needs.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ WATCHED: Mapping[str, WatchedMeasure] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One test, or why there was none.
+    """One test, or the reason why it was skipped.
 
     Attributes:
         arm, measure: what was compared; `measure` is a key of `WATCHED`.
@@ -94,7 +95,7 @@ class Row:
         smallest_change: the smallest d that matters, in the measure's own unit.
         adjusted_p: by Holm over all tests; NaN for one that was refused.
         detectable: the smallest |d| that a comparison like this one finds 4 times in 5.
-        refused: why nothing can be decided; else empty.
+        refused: why the test was skipped; else empty.
     """
 
     arm: Arm
@@ -108,12 +109,12 @@ class Row:
 
     @property
     def is_regression(self) -> bool:
-        """Surely worse, and by enough to matter; a test that was refused is never sure."""
+        """Worse, significantly, and by enough to matter; a skipped test never is."""
         return self.shift is not None and self.adjusted_p <= LEVEL and self.shift.harmful >= self.smallest_change
 
     @property
     def is_gain(self) -> bool:
-        """Towards the better, by what would be found were it harm: told, not tested."""
+        """Better by as much as would be detected if it were worse: reported, not tested."""
         return self.shift is not None and -self.shift.harmful > max(self.smallest_change, self.detectable)
 
 
@@ -175,6 +176,6 @@ def _tested(name: Name, values: tuple[Array, Array], shift: Shift, adjusted_p: f
 def _refused(name: Name, values: tuple[Array, Array], shift: Shift | None, level: float) -> Row:
     measure = WATCHED[name[1]]
     needed = max(LEAST_RUNS, runs_needed(level, measure.harm))
-    said = f"{min(map(len, values))} runs a side cannot reach p = {level:.2g} (needed: {needed})"
+    said = f"{min(map(len, values))} runs per side cannot reach p = {level:.2g} (needed: {needed})"
     smallest = measure.smallest_change(values[0])
     return Row(*name, float(values[0].mean()), shift, smallest, math.nan, math.nan, said)

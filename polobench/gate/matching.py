@@ -1,6 +1,6 @@
 """Cells of two stores, matched by what their study asks for, never by id: an id holds the hash of the code.
 
-An arm is a method variant on a task, device and budget; its cells differ by seed (and, of gradient noise, by policy).
+An arm is a method variant on a task, device and budget; its cells differ by seed (and by policy, for gradient noise).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from polobench.store.identity import newest, within_arm
 Key = tuple[int, str]  # seed and, of gradient noise, the stored policy
 Cells = Mapping[Key, RunResult]
 
-# what a study fixes beside its arms' names; a difference in one of them makes two stores incomparable
+# what a study fixes besides the names of its arms; a difference in one of them makes two stores incomparable
 FIELDS: Mapping[str, Callable[[RunResult], object]] = {
     "method": lambda result: result.method,
     "budget": lambda result: budget_text(result.budget),
@@ -30,7 +30,7 @@ FIELDS: Mapping[str, Callable[[RunResult], object]] = {
     "target": lambda result: result.target,
     "probe": lambda result: bool(result.provenance.get("probe")),
 }
-# a cell that failed or was skipped has not come so far as to know these, nor what its kind adds
+# a cell that failed or was skipped may end before these are known, and what its kind adds
 _MEASURED = ("floor", "target")
 
 
@@ -60,7 +60,7 @@ class MatchedArm:
 
 
 def matched_arms(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[MatchedArm]:
-    """The arms of both sides, in a fixed order; of a cell that is there twice the newest.
+    """The arms of both sides, in a fixed order; where a cell is there twice, its newest result.
 
     Raises:
         Incomparable: the sides come from different studies, or an arm that both have was asked for in different ways.
@@ -76,7 +76,7 @@ def matched_arms(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[M
 
 
 def cells_by_arm(results: Iterable[RunResult]) -> dict[Arm, dict[Key, RunResult]]:
-    """The newest cell of each key of each arm; one that ran counts as newer than one that was skipped."""
+    """The newest result for each key of each arm; one that ran counts as newer than one that was skipped."""
     found: dict[Arm, dict[Key, RunResult]] = {}
     for result in newest(results, lambda result: (Arm.of(result), within_arm(result))):
         found.setdefault(Arm.of(result), {})[within_arm(result)] = result
@@ -110,7 +110,7 @@ def _asked(results: Iterable[RunResult]) -> dict[tuple[str, str, str], dict[str,
 
 
 def _differ(one: set[str], other: set[str]) -> bool:
-    """A side on which nobody knows the value says nothing."""
+    """Whether the values differ; a side on which none is known cannot differ."""
     return bool(one - {"null"}) and bool(other - {"null"}) and one != other
 
 

@@ -1,4 +1,4 @@
-"""pytest-benchmark's own JSON of base and head: its seconds as advice, its vanished benchmarks as regressions.
+"""pytest-benchmark's own JSON of base and head: vanished benchmarks are regressions, seconds are only notes.
 
 The two files come from different runs, so that a ratio may be the machine's and not the code's.
 """

@@ -1,4 +1,4 @@
-"""A store that is to be trusted whole: one damaged file and nothing of it is used."""
+"""Reading a whole store: one damaged file is an error, so that no comparison rests on a part of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_whole(folder: Path) -> list[RunResult]:
 def commits_of(results: Sequence[RunResult]) -> list[str]:
     """The commits that the cells come from, in order of their first cell.
 
-    There is more than one where a cell of an earlier commit was not run again, since the code that it reaches is the
+    There is more than one if a cell of an earlier commit was not run again, because the code that it reaches is the
     same.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Direct Preference Optimization: a reward model is hidden in the policy, and pairs of responses fit it.
+"""Direct Preference Optimization: the policy itself is a reward model, fitted to pairs of responses.
 
     L(theta) = -E[ log sigmoid( beta ( log pi(y_w | x) / pi_ref(y_w | x) - log pi(y_l | x) / pi_ref(y_l | x) ) ) ]
 
@@ -17,7 +17,7 @@ Variants:
   tokens: the paper sums; its authors' experiments, and the peers, average.
 
 Departures from the paper:
-- All pairs of a ranked group count, not one pair a prompt.
+- All pairs of a ranked group count, not one pair per prompt.
 - With `reference` "sampler" the log-ratios are against the policy that sampled the pairs, which moves at each refresh;
   "checkpoint" is the paper's fixed reference, and what data sets are always used with.
 - Adam in place of RMSprop, no warm-up; the gradient's norm is clipped.
@@ -66,7 +66,7 @@ class DPOHyperparameters(Hyperparameters):
 
 
 class DPO(Method[DPOHyperparameters]):
-    """Offline on a data set, or on refreshed pairs of the policy's own."""
+    """Trains on the pairs of a data set, or on pairs that the policy samples and that are refreshed."""
 
     name = "dpo"
 
@@ -118,7 +118,7 @@ class DPO(Method[DPOHyperparameters]):
 
         Args:
             log_ratios: `[B]` summed over each response.
-            lengths: `[B]` tokens of each.
+            lengths: `[B]` tokens in each response.
             better, worse: `[N]` indices.
         """
         hp = self.hp

@@ -1,4 +1,4 @@
-"""Group Relative Policy Optimization: the return's rank in its group stands in for a critic.
+"""Group Relative Policy Optimization: a return is compared with its group instead of with a critic.
 
     J(theta) = E[ 1/G sum_i 1/|o_i| sum_t ( min(r A_i, clip(r, 1 - eps, 1 + eps) A_i) - beta k3(pi || pi_ref) ) ]
     A_i = (R_i - mean(R_1..R_G)) / std(R_1..R_G),   r = pi(o_it | q, o_i<t) / pi_old(o_it | q, o_i<t)
@@ -59,7 +59,7 @@ class GRPOHyperparameters(Hyperparameters):
 
 
 class GRPO(Method[GRPOHyperparameters]):
-    """Outcome rewards, no critic."""
+    """One reward per completion, and no critic."""
 
     name = "grpo"
 
@@ -139,7 +139,7 @@ def _tied_groups(advantages: Tensor, groups: Tensor) -> float:
 
 
 def token_weights(mask: Tensor, normalization: str, horizon: int) -> Tensor:
-    """`[B, T]` what each token's term is multiplied by; horizon is the longest that a row can be."""
+    """`[B, T]` the weight of each token's term; `horizon` is the largest length of a row."""
     rows, counts = mask.shape[0], mask.sum(1, keepdim=True)
     divisor = {"grpo": rows * counts, "dapo": counts.sum(), "dr_grpo": torch.tensor(rows * horizon, device=mask.device)}
     return mask / divisor[normalization]

@@ -108,7 +108,7 @@ class PPO(Method[PPOHyperparameters]):
         clip_eps: float,
         shuffle: np.random.Generator,
     ) -> dict[str, float]:
-        """The epochs over one rollout; gives the mean of every metric over its minibatches, and where it ended."""
+        """The epochs over one rollout; gives each metric's mean over the minibatches, and the KL at the end."""
         seen: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(self.hp.epochs):
             for batch in rows.minibatches(self.hp.minibatch_size, shuffle):
@@ -148,7 +148,7 @@ class PPO(Method[PPOHyperparameters]):
             return float(k3_kl(log_probs, rows.old_log_probs, rows.mask))
 
     def explained_variance(self, rollout: Rollout) -> float:
-        """How much of the targets' variance the critic explained before it was fitted to them."""
+        """The share of the targets' variance that the critic explained before it was fitted to them."""
         assert rollout.value_targets is not None
         assert rollout.advantages is not None
         old_values = rollout.value_targets - rollout.advantages

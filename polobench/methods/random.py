@@ -2,8 +2,8 @@
 
     pi(a | s) = 1 / |A|   (control);   pi = the starting checkpoint   (language)
 
-It yields an `Update` a rollout and leaves the policy as it is, so that a table has the row that every other method
-must beat, at the same price in samples.
+It yields one `Update` per rollout and leaves the policy as it is. Every table so has a row that the other methods must
+beat, at the same cost in samples.
 """
 
 from __future__ import annotations

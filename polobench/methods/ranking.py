@@ -4,8 +4,8 @@
     Plackett-Luce:   L = -mean over groups of sum_k log( exp(beta s_k) / sum_(l = k or worse) exp(beta s_l) )  +  c KL
     s_i = log pi(y_i | x),   KL = mean over the responses' tokens of KL( pi(. | x, y_<t) || pi_ref(. | x, y_<t) )
 
-This is what the source article calls by the name of another method, done soundly: there is no sampled advantage and no
-clipped ratio here, and the KL is between distributions, not a difference of clamped log-probabilities.
+This is a sound version of what the source article calls GRPO (polobench/article/grpo.py). It has no sampled advantage
+and no clipped ratio, so it is not GRPO; its KL is one between distributions.
 
 Sources: Yuan et al. 2023, "RRHF: Rank Responses to Align Language Models with Human Feedback", section 3 (ranking by
 the policy's own log-probabilities); Burges et al. 2005, "Learning to Rank using Gradient Descent", section 3 (the
@@ -61,7 +61,7 @@ class RankingHyperparameters(Hyperparameters):
 
 
 class Ranking(Method[RankingHyperparameters]):
-    """Over ranked groups of a data set, or of the policy's own responses."""
+    """Trains on ranked groups of a data set, or of the policy's own responses."""
 
     name = "ranking"
 

@@ -6,14 +6,14 @@ Source: Williams 1992, "Simple Statistical Gradient-Following Algorithms for Con
 sections 4 and 5; the return-to-go and state-value form is Sutton et al. 2000, theorem 1.
 
 Departures from the paper:
-- A batch of episodes an update, and Adam in place of plain ascent.
+- Each update uses a batch of episodes, and Adam in place of plain ascent.
 - The factor gamma^t of the discounted objective's gradient is dropped, as is usual (Nota and Thomas 2020).
 - Baseline "batch_mean" is the mean return-to-go of the whole batch, each action's own episode included: that biases
   the gradient by a factor of order 1 / (episodes in the batch).
 - Baseline "leave_one_out" is RLOO (Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"; Ahmadian et
-  al. 2024, "Back to Basics", section 3.3): off the whole discounted return of an episode, which then stands at each of
-  its steps, comes the mean return of the other episodes from the same start state or prompt. Such groups of
-  `group_size` share the `n_episodes` of an update.
+  al. 2024, "Back to Basics", section 3.3): every step of an episode gets the episode's whole discounted return minus
+  the mean return of the other episodes from the same start state or prompt. The `n_episodes` of an update are divided
+  into such groups of `group_size`.
 - Baseline "value" fits a state-value network to the returns after each policy step, so that a return is never
   subtracted from itself. An episode that a time limit cut goes on with that network's value of its last state;
   the other baselines have none to offer, and their return-to-go ends at the cut.
@@ -73,7 +73,7 @@ class ReinforceHyperparameters(Hyperparameters):
 
 
 class Reinforce(Method[ReinforceHyperparameters]):
-    """Williams' estimator with return-to-go and a choice of baselines."""
+    """Williams' estimator with the return-to-go and a choice of baselines."""
 
     name = "reinforce"
 
@@ -103,7 +103,7 @@ class Reinforce(Method[ReinforceHyperparameters]):
             yield Update(loss=loss, policy=policy, metrics=metrics)
 
     def returns_and_baseline(self, policy: Policy, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
-        """Discounted returns `[B, T]` and what is to be taken off them, `[B, T]`."""
+        """Discounted returns `[B, T]` and the baseline to be subtracted from them, `[B, T]`."""
         values = torch.zeros(rollout.mask.shape[0], rollout.mask.shape[1] + 1, device=rewards.device)
         if self.hp.baseline == "value":
             with torch.no_grad():

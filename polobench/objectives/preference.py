@@ -1,6 +1,6 @@
 """Losses over ranked responses. A ranked group is a prompt with responses whose scores order them, higher is better.
 
-Shapes: `[B]` a value a response, of several groups; N pairs (better, worse) within these groups.
+Shapes: `[B]` one value per response, over several groups; N pairs (better, worse) within these groups.
 
 Sources: Rafailov et al. 2023, "Direct Preference Optimization", equation 7 and appendix A.3 (Plackett-Luce); Mitchell
 2023, "A note on DPO with noisy preferences" (cDPO), equation 3; Azar et al. 2024, "A General Theoretical Paradigm to

@@ -1,4 +1,4 @@
-"""Conformance suites: a method's or a task's author inherits one, and pytest checks the whole contract.
+"""Conformance suites: the author of a method or a task inherits one, and pytest checks the whole contract.
 
     from polobench.testing import MethodConformance
 

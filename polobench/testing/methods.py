@@ -41,11 +41,11 @@ class MethodConformance:
 
     Attributes:
         method: the registered name, the class, or an instance, which brings its task and hyper-parameters along.
-        task: where it runs, as in `TaskConformance`. It has to learn there, too, so it is a task whose floor and
-            target are known; "token-bandit" is the probe in language.
+        task: where it runs, as in `TaskConformance`. The method has to learn there, so it is a task whose floor and
+            target are known; "token-bandit" is such a task in language.
         hyperparameters: values other than the tuned ones and the defaults.
-        budgets: in samples, from one too small for an update to one that the method learns with; primes, since they
-            are no multiple of any batch.
+        budgets: numbers of samples, from too few for an update to enough to learn; primes, so that none is a multiple
+            of a batch.
 
     A method that need not beat the random policy, such as a baseline, sets `test_beats_random = None`.
     """
@@ -66,7 +66,7 @@ class MethodConformance:
 
     @classmethod
     def run(cls, seed: int, budget: int) -> RunResult:
-        """A whole run that has to end ok; whatever it changes outside is set back."""
+        """A whole run that has to end ok; the process's global state is restored."""
         with watched_state():
             result = cls.make().run(seed, budget)
         ended = f"with seed {seed} and {budget} samples it ended {result.status}: {result.reason}\n{result.traceback}"
@@ -76,13 +76,13 @@ class MethodConformance:
     @classmethod
     @cache
     def result(cls, seed: int, budget: int) -> RunResult:
-        """As `run`, but made once."""
+        """As `run`, but cached."""
         return cls.run(seed, budget)
 
     @classmethod
     @cache
     def inside(cls) -> Inside:
-        """What its training loop was seen to do with the largest budget; not in its first run, which imports things."""
+        """The training loop, watched with the largest budget; not in the first run, which imports modules."""
         cls.result(0, max(cls.budgets))
         return Inside(cls.make(), max(cls.budgets))
 
@@ -92,7 +92,7 @@ class MethodConformance:
         assert first.digest == again.digest, at
 
     def test_another_seed_gives_another_digest(self) -> None:
-        """One of three others: where little is random, such as the order of two prompts, two seeds may agree."""
+        """One of three others differs: if little is random, such as the order of two prompts, two seeds may agree."""
         first = self.result(0, max(self.budgets)).digest
         differs = any(self.result(seed, max(self.budgets)).digest != first for seed in (1, 2, 3))
         assert differs, "seeds 0 to 3 gave one digest (draw from `rng`, and train on what the task gives)"
@@ -114,7 +114,7 @@ class MethodConformance:
         )
 
     def test_metrics_are_finite(self) -> None:
-        """Infinite never, the loss always a number; a metric that has no value now and then is NaN there."""
+        """The loss is always a number; a metric without a value is NaN, never infinite, and not NaN in every update."""
         updates = self.inside().updates
         assert updates, f"no update fits into {max(self.budgets)} samples (set larger `budgets`)"
         values = defaultdict(list)
@@ -134,12 +134,12 @@ class MethodConformance:
             store.save(result)
             back = store.load("conformance")
         assert isinstance(back, RunResult), f"the stored result cannot be read: {back}"
-        assert _text(back) == _text(result), "the result came back from its file as another one"
+        assert _text(back) == _text(result), "the stored result differs from the original"
 
     def test_beats_random(self) -> None:
-        """Half of the way from the random policy to the target, on every seed.
+        """Every seed gets at least half of the way from the random policy to the target.
 
-        On the bandit only the best of four arms is that good: whoever learns nothing passes once in 4^4 times.
+        On the bandit only the best of four arms is that good: a method that learns nothing passes once in 4^4 times.
         """
         scores = {seed: self.result(seed, max(self.budgets)).final_score for seed in LEARNING_SEEDS}
         assert None not in scores.values(), "the task has no target (allowed: a probe, where learning can be seen)"
@@ -156,12 +156,13 @@ def _text(result: RunResult) -> str:
 
 
 class Inside:
-    """A training loop, run without the runner around it, and what it was seen to do.
+    """A training loop, run on its own and watched.
 
     Attributes:
         updates: what it recorded.
-        ledger, budget: as they are at the end, and as the latter was at the beginning.
-        samples: what the task handed out, counted beside the ledger, which a method can reach.
+        ledger: the ledger at the end.
+        budget: the budget at the beginning.
+        samples: samples that the task handed out, counted apart from the ledger, which a method could change.
         evaluations: how often the method asked for the held-out evaluation.
         changed: what of the process's global state it changed.
     """

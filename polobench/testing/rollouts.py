@@ -61,7 +61,7 @@ def check_mask(name: str, rollout: Rollout) -> None:
 
 
 def check_episodes(rollout: Rollout, groups: int, size: int, horizon: int) -> None:
-    """A whole episode a row, `size` rows of each group from one start state."""
+    """One whole episode per row, `size` rows per group from one start state."""
     mask, ended = rollout.mask, ends(rollout)
     numbers = [row // size for row in range(groups * size)]
     assert rollout.groups.tolist() == numbers, (

@@ -174,7 +174,7 @@ class TaskConformance:
 
 
 def _spend(task: Task, verbs: Sequence[str], budget: int) -> dict[str, str]:
-    """Call the verbs in turn, with the policy whose score is 0; which limit ended each of them."""
+    """Call the verbs in turn with the policy whose score is 0; gives the limit that ended each of them."""
     policy = task.floor_policy()
     ended_by: dict[str, str] = {}
     for _ in range(budget + 1):

@@ -1,4 +1,4 @@
-"""One run of a task without a method: its verbs, its evaluation, its end, and what was seen of each."""
+"""One watched run of a task without a method: its verbs, its evaluation and its end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def in_a_run() -> AbstractContextManager[None]:
 
 @contextmanager
 def bound(description: Task, budget: int) -> Iterator[Task]:
-    """The task, bound to a run of so many samples; that it closes is looked at elsewhere."""
+    """The task, bound to a run with that many samples; whether it closes is checked elsewhere."""
     ledger = Ledger(Budget(samples=budget))
     task = description.bind(SeedAxes(SEED), ledger, torch.device("cpu"), lambda policy: None)
     try:
