@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,6 @@ from polobench.core.errors import PoloError, UsageError, unknown
 
 if TYPE_CHECKING:
     from polobench.cells.runner import PreparedCell
-    from polobench.kinds.cell import Cell
     from polobench.store.reader import Reader
 
 
@@ -53,17 +51,18 @@ def run(
     from polobench.run.sweep import interrupted_text, pending, run_sweep
     from polobench.store.pack import open_store, store_to_fill
 
-    plan = load_study(study, present_devices())
-    place = store or Path("results") / plan.name
+    asked = load_study(study, present_devices())
+    place = store or Path("results") / asked.name
     for name in only or ():
         if name not in parts():
             raise unknown("kind of cells", name, parts())
-    wanted = [cell for cell in plan.cells if not only or cell.part in only]
+    wanted = [cell for cell in asked.cells if not only or cell.part in only]
     if not wanted:
-        raise UsageError(f"study {plan.name!r} has no cells of {', '.join(only or [])} (it has: {_parts(plan.cells)})")
+        there = ", ".join(sorted({cell.part for cell in asked.cells}))
+        raise UsageError(f"study {asked.name!r} has no cells of {', '.join(only or [])} (it has: {there})")
     cells = [prepare(cell) for cell in wanted]
     if dry_run:
-        _print_plan(cells, open_store(place), jobs)
+        _print_cells(cells, open_store(place), jobs)
         return
     folder = store_to_fill(place, lambda line: typer.echo(line, err=True))
     todo = pending(cells, folder)
@@ -79,11 +78,7 @@ def run(
         raise PoloError(f"{len(not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why")
 
 
-def _parts(cells: Sequence[Cell]) -> str:
-    return ", ".join(sorted({cell.part for cell in cells}))
-
-
-def _print_plan(cells: list[PreparedCell], store: Reader, jobs: int) -> None:
+def _print_cells(cells: list[PreparedCell], store: Reader, jobs: int) -> None:
     from polobench.run.estimate import estimate
     from polobench.run.sweep import pending
 
