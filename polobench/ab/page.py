@@ -10,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from polobench.ab.speed import CONFIDENCE, SLOWER, SMALLEST_SLOWDOWN, CellSpeed, Ratio
-from polobench.core.text import printable
+from polobench.core.printable import printable
 
 _COLUMNS = ("cell", "part", "seconds, base", "seconds, head", f"head / base [{CONFIDENCE:.1%}]", "seen from", "verdict")
 _NOTHING = "–"

@@ -10,7 +10,7 @@ import typer
 
 from polobench.cli.common import write_text
 from polobench.core.errors import UsageError
-from polobench.core.text import printable
+from polobench.core.printable import printable
 
 SPEED_STUDY = Path("speed")
 

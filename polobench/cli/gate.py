@@ -10,7 +10,7 @@ import typer
 
 from polobench.cli.common import write_text
 from polobench.core.errors import PoloError, UsageError
-from polobench.core.text import printable
+from polobench.core.printable import printable
 
 baseline_app = typer.Typer(
     help="Keep the stored results that later ones are compared with.",

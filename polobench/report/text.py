@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from polobench.analysis.statistics.intervals import Interval
-from polobench.core.text import printable
+from polobench.core.printable import printable
 
 NOTHING = "–"
 Clean = Callable[[object], str]

@@ -15,9 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from polobench.core.printable import printable
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
-from polobench.core.text import printable
+from polobench.core.printable import printable
 from polobench.kinds.cell import Cell
 from polobench.kinds.table import kind_of
 
