@@ -18,7 +18,6 @@ from rich.text import Text
 from polobench.core.printable import printable
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
-from polobench.core.printable import printable
 from polobench.kinds.cell import Cell
 from polobench.kinds.table import kind_of
 
