@@ -49,13 +49,11 @@ CLAMP = 10.0
 class ArticleGRPOHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    clamp: str = hyperparameter(
-        "response", "what is clamped: each response's log-probability or each token's", choices=("response", "token")
-    )
+    clamp: str = hyperparameter("response", "what is clamped", choices=("response", "token"))
     beta: float = hyperparameter(1.0, "factor on the difference of log-probabilities", low=1e-6)
     kl_coef: float = hyperparameter(0.02, "weight of the term that stands in for a KL", low=0)
     learning_rate: float = hyperparameter(5e-5, "AdamW learning rate at the start", low=0)
-    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer gradients are scaled down", low=0)
+    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer ones are scaled down", low=0)
 
 
 class ArticleGRPO(Method[ArticleGRPOHyperparameters]):

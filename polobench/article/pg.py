@@ -44,9 +44,7 @@ EPISODE_ENDS = ("termination", "time_limit")
 class ArticlePGHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    episode_end: str = hyperparameter(
-        "termination", "what ends an episode, apart from the budget", choices=EPISODE_ENDS
-    )
+    episode_end: str = hyperparameter("termination", "what ends an episode, beside the budget", choices=EPISODE_ENDS)
     learning_rate: float = hyperparameter(1e-3, "Adam learning rate", low=0)
     gamma: float = hyperparameter(0.99, "discount factor", low=0, high=1)
 

@@ -32,19 +32,13 @@ class Hyperparameters:
     """What every method that trains a network of its own has; a task uses the fields that apply to it."""
 
     hidden_sizes: tuple[int, ...] = hyperparameter((64, 64), "units per hidden layer (control)", low=1)
-    activation: str = hyperparameter(
-        "tanh", "activation function of the hidden layers (control)", choices=("tanh", "relu")
-    )
-    initial_log_std: float = hyperparameter(
-        0.0, "initial log standard deviation of a Gaussian policy (control)", low=-10, high=3
-    )
-    normalize_observations: bool = hyperparameter(
-        False, "whether observations are standardised by running statistics (control)"
-    )
+    activation: str = hyperparameter("tanh", "activation function (control)", choices=("tanh", "relu"))
+    initial_log_std: float = hyperparameter(0.0, "initial log standard deviation (control)", low=-10, high=3)
+    normalize_observations: bool = hyperparameter(False, "running standardisation of observations (control)")
     temperature: float = hyperparameter(1.0, "softmax temperature of the policy (language)", low=0.01)
     compute_dtype: str = hyperparameter(
         "float32",
-        "number type of the model; bfloat16 keeps float32 master weights (language)",
+        "number type of the model; bfloat16 has float32 masters (language)",
         choices=("float32", "bfloat16", "float64"),
     )
     generation_batch: int = hyperparameter(64, "completions generated together (language)", low=1)

@@ -46,23 +46,17 @@ from polobench.objectives.preference import better_pairs, ipo_losses, logistic_l
 class DPOHyperparameters(Hyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    source: str = hyperparameter(
-        "auto", "where pairs come from; auto: the task's data if it has any, else the policy", choices=SOURCES
-    )
+    source: str = hyperparameter("auto", "source of pairs; auto: data if any, else the policy", choices=SOURCES)
     n_groups: int = hyperparameter(8, "prompts (or start states) per batch", low=1)
     group_size: int = hyperparameter(8, "responses sampled per prompt; a data set has its own number", low=2)
     refresh_updates: int = hyperparameter(1, "updates on each batch before the policy samples a new one", low=1)
-    reference: str = hyperparameter(
-        "checkpoint", "reference policy of sampled pairs", choices=("checkpoint", "sampler")
-    )
+    reference: str = hyperparameter("checkpoint", "reference of sampled pairs", choices=("checkpoint", "sampler"))
     loss: str = hyperparameter("sigmoid", "loss function of a pair's margin", choices=("sigmoid", "ipo"))
     beta: float = hyperparameter(0.1, "strength of the pull towards the reference policy", low=1e-6)
     label_smoothing: float = hyperparameter(0.0, "probability that a label is wrong", low=0, high=0.5)
     learning_rate: float = hyperparameter(3e-4, "Adam learning rate", low=0)
-    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer gradients are scaled down", low=0)
-    micro_batch: int | None = hyperparameter(
-        None, "most rows per pass through the model, in whole groups; gradients add up", low=1
-    )
+    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer ones are scaled down", low=0)
+    micro_batch: int | None = hyperparameter(None, "most rows per forward pass, in whole groups", low=1)
 
 
 class DPO(Method[DPOHyperparameters]):

@@ -50,12 +50,10 @@ class GRPOHyperparameters(Hyperparameters):
     learning_rate: float = hyperparameter(3e-4, "Adam learning rate", low=0)
     clip_eps: float = hyperparameter(0.2, "largest distance of the probability ratio from 1", low=0)
     beta: float = hyperparameter(0.0, "weight of the KL to the reference policy", low=0)
-    normalization: str = hyperparameter(
-        "grpo", "normalisation of each token's term", choices=("grpo", "dapo", "dr_grpo")
-    )
+    normalization: str = hyperparameter("grpo", "normalisation of a token's term", choices=("grpo", "dapo", "dr_grpo"))
     divide_by_std: bool = hyperparameter(True, "whether advantages are divided by their group's standard deviation")
-    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer gradients are scaled down", low=0)
-    micro_batch: int | None = hyperparameter(None, "most rows per pass through the model; gradients add up", low=1)
+    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer ones are scaled down", low=0)
+    micro_batch: int | None = hyperparameter(None, "most rows per forward pass; gradients add up", low=1)
 
 
 class GRPO(Method[GRPOHyperparameters]):

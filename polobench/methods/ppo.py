@@ -51,23 +51,17 @@ class PPOHyperparameters(Hyperparameters):
     epochs: int = hyperparameter(10, "passes over each rollout", low=1)
     minibatch_size: int = hyperparameter(256, "transitions per gradient step", low=1)
     learning_rate: float = hyperparameter(3e-4, "Adam learning rate of policy and critic", low=0)
-    learning_rate_schedule: str = hyperparameter(
-        "constant", "learning rate over the budget", choices=("constant", "linear")
-    )
+    learning_rate_schedule: str = hyperparameter("constant", "learning rate over time", choices=("constant", "linear"))
     clip_eps: float = hyperparameter(0.2, "largest distance of the probability ratio from 1", low=0)
-    clip_schedule: str = hyperparameter("constant", "clip range over the budget", choices=("constant", "linear"))
+    clip_schedule: str = hyperparameter("constant", "clip range over time", choices=("constant", "linear"))
     gamma: float = hyperparameter(0.99, "discount factor", low=0, high=1)
     gae_lambda: float = hyperparameter(0.95, "lambda of the advantage estimator", low=0, high=1)
     value_coef: float = hyperparameter(0.5, "weight of the value loss", low=0)
     entropy_coef: float = hyperparameter(0.0, "weight of the entropy bonus", low=0)
-    max_gradient_norm: float | None = hyperparameter(
-        0.5, "largest gradient norm; longer gradients are scaled down", low=0
-    )
+    max_gradient_norm: float | None = hyperparameter(0.5, "largest gradient norm; longer ones are scaled down", low=0)
     standardize_advantages: bool = hyperparameter(True, "whether advantages are standardised within each minibatch")
     target_kl: float | None = hyperparameter(None, "target KL [nats]; the epochs stop at 1.5 times it", low=1e-6)
-    normalize_rewards: bool = hyperparameter(
-        False, "whether rewards are divided by the running deviation of the discounted return"
-    )
+    normalize_rewards: bool = hyperparameter(False, "whether rewards are divided by the running deviation of returns")
 
 
 class PPO(Method[PPOHyperparameters]):

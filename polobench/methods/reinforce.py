@@ -58,18 +58,10 @@ class ReinforceHyperparameters(Hyperparameters):
     group_size: int = hyperparameter(4, "episodes per start state, for the baseline leave_one_out", low=2)
     critic_learning_rate: float = hyperparameter(3e-3, "Adam learning rate of the value network", low=0)
     critic_epochs: int = hyperparameter(5, "passes over the batch when the value network is fitted", low=1)
-    critic_minibatch_size: int = hyperparameter(
-        256, "transitions per gradient step when the value network is fitted", low=1
-    )
-    entropy_coef: float = hyperparameter(
-        0.0, "weight of the entropy bonus, a mean over steps; the policy term is a sum over each episode", low=0
-    )
-    max_gradient_norm: float | None = hyperparameter(
-        None, "largest norm of the policy's gradient; longer ones are scaled down", low=0
-    )
-    normalize_rewards: bool = hyperparameter(
-        False, "whether rewards are divided by the running deviation of the discounted return"
-    )
+    critic_minibatch_size: int = hyperparameter(256, "transitions per gradient step of the value network", low=1)
+    entropy_coef: float = hyperparameter(0.0, "weight of the mean entropy, beside a sum over each episode", low=0)
+    max_gradient_norm: float | None = hyperparameter(None, "largest norm of the policy's gradient", low=0)
+    normalize_rewards: bool = hyperparameter(False, "whether rewards are divided by the running deviation of returns")
 
 
 class Reinforce(Method[ReinforceHyperparameters]):

@@ -54,19 +54,13 @@ class TRPOHyperparameters(Hyperparameters):
     cg_tolerance: float = hyperparameter(1e-10, "squared residual at which the conjugate gradient stops", low=0)
     fisher_rows: float = hyperparameter(1.0, "share of the rollout used for the Fisher matrix", low=0.01, high=1)
     backtracks: int = hyperparameter(10, "most times that the line search shortens the step", low=0)
-    backtrack_shrink: float = hyperparameter(
-        0.8, "factor by which the line search shortens the step", low=0.01, high=0.99
-    )
+    backtrack_shrink: float = hyperparameter(0.8, "factor by which the step is shortened", low=0.01, high=0.99)
     gamma: float = hyperparameter(0.99, "discount factor", low=0, high=1)
     gae_lambda: float = hyperparameter(0.95, "lambda of the advantage estimator", low=0, high=1)
     critic_learning_rate: float = hyperparameter(1e-3, "Adam learning rate of the value network", low=0)
     critic_epochs: int = hyperparameter(10, "passes over the rollout when the value network is fitted", low=1)
-    critic_minibatch_size: int = hyperparameter(
-        128, "transitions per gradient step when the value network is fitted", low=1
-    )
-    normalize_rewards: bool = hyperparameter(
-        False, "whether rewards are divided by the running deviation of the discounted return"
-    )
+    critic_minibatch_size: int = hyperparameter(128, "transitions per gradient step of the value network", low=1)
+    normalize_rewards: bool = hyperparameter(False, "whether rewards are divided by the running deviation of returns")
 
 
 class TRPO(Method[TRPOHyperparameters]):
