@@ -16,11 +16,12 @@ from polobench.analysis.collection import Collection, collect
 from polobench.analysis.overall import Comparable, comparables
 from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
-from polobench.report import arrivals as arrivals_module
-from polobench.report.arrivals import arrival_frame, arrival_table, arrivals, arrivals_of, draw_arrivals, has_reached
+from polobench.report.arrivals import arrival_frame, arrival_table, arrivals, arrivals_of, has_reached
 from polobench.report.draw import aggregate as aggregate_figures
+from polobench.report.draw import arrivals as arrival_figures
 from polobench.report.draw import cost as cost_figures
 from polobench.report.draw.aggregate import compared, draw_improvements, draw_profiles, improvements
+from polobench.report.draw.arrivals import draw_arrivals
 from polobench.report.draw.cost import costs, draw_costs, has_costs
 from polobench.report.draw.panels import MOST_COMPARED, Panel, panels
 from polobench.report.draw.placing import Spot, place_labels
@@ -60,7 +61,7 @@ class Saved:
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch) -> Saved:
     found = Saved()
-    for module in (aggregate_figures, arrivals_module, cost_figures):
+    for module in (aggregate_figures, arrival_figures, cost_figures):
         monkeypatch.setattr(module, "save", found)
     return found
 
@@ -123,7 +124,7 @@ def test_share_at_the_target_over_samples(tmp_path: Path, saved: Saved) -> None:
     shares = dict(zip(curve.times.tolist(), curve.reached_share.tolist(), strict=True))
     assert shares == pytest.approx({0.0: 0.0, 10_000.0: 0.25, 20_000.0: 0.5, 50_000.0: 0.5})
     draw_arrivals([panel], 1, looks(found.labels), tmp_path)
-    line = saved.axes[0].lines[0]
+    line = saved.axes[0].lines[-1]
     assert (np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) == (50_000, pytest.approx(0.5))
 
 
@@ -175,7 +176,7 @@ def test_a_label_has_one_colour_in_all_figures(tmp_path: Path, saved: Saved) -> 
     draw_profiles([group], 1, look, tmp_path)
     assert _colours(saved.axes[0], 3) == [look[label].colour for label in ("dpo", "ppo", "trpo")]
     draw_arrivals([panel], 1, look, tmp_path)
-    assert _colours(saved.axes[0], 3) == [look[label].colour for label in ("dpo", "ppo", "trpo")]
+    assert [ax.lines[-1].get_color() for ax in saved.axes] == [look[label].colour for label in ("dpo", "ppo", "trpo")]
     draw_costs([panel], 1, look, tmp_path)
     assert _colours(saved.axes[0], 6) == [look[label].colour for label in ("dpo", "dpo", "ppo", "ppo", "trpo", "trpo")]
     draw_improvements(group, 1, look, tmp_path)

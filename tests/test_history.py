@@ -259,14 +259,14 @@ def test_an_arm_without_a_target_is_left_out_and_counted(tmp_path: Path) -> None
     assert trend_section(table[:0], "") == "The history has no line yet."
 
 
-def test_no_panel_has_more_than_eight_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_panel_has_more_than_seven_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     monkeypatch.setattr(
         "polobench.report.trend._draw_panel", lambda ax, panel, look: drawn.append(panel["label"].nunique())
     )
     names = tuple(f"variant {number:02d}" for number in range(19))
     draw_trend(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), [], tmp_path)
-    assert drawn == [8, 8, 3, 3]
+    assert drawn == [7, 7, 5, 3]
 
 
 def test_labels_of_the_store_keep_their_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +274,7 @@ def test_labels_of_the_store_keep_their_colours(tmp_path: Path, monkeypatch: pyt
     from polobench.report import trend
 
     looks = trend.looks
-    monkeypatch.setattr(trend, "looks", lambda labels: asked.append(tuple(labels)) or looks(labels))
+    monkeypatch.setattr(trend, "looks", lambda labels, methods: asked.append(tuple(labels)) or looks(labels, methods))
     names = ("zebra", "aardvark", "ppo")
     draw_trend(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), ["mine", "ppo", "zebra"], tmp_path)
     assert asked == [("mine", "ppo", "zebra", "aardvark", "dpo", "grpo", "grpo, KL term")]

@@ -18,7 +18,6 @@ from synthetic import failed_language, language_demo, make_language, make_result
 from polobench.analysis.collection import collect
 from polobench.core.result import RunResult
 from polobench.report.answers import SMOKE
-from polobench.report.draw.preference import _density
 from polobench.report.draw.style import typical_range
 from polobench.report.language import LONGEST_ANSWER, PROMPTS_SHOWN, measure_frame
 from polobench.report.markdown import comparison_text, markdown, write_report
@@ -263,15 +262,6 @@ def test_small_differences_of_a_share_are_shown(tmp_path: Path) -> None:
     text = _section(_text(*runs, folder=tmp_path), "Task by task")
     assert "**dpo** has the highest mean final return, 0.8020 (" in text
     assert "Floor 0.5200, target 1.0000. Returns are in: held-out preference accuracy." in text
-
-
-@pytest.mark.parametrize("values", [[-3.0], [-3.0] * 9, [-3.0, -4.0], [0.0], list(np.linspace(-90, -0.01, 50))])
-def test_density_is_one_in_all_and_nowhere_above_0(values: list[float]) -> None:
-    data = np.array(values)
-    x, density = _density(data, *typical_range(data, 1.0))
-    assert density.sum() * (x[1] - x[0]) == pytest.approx(1, rel=1e-3)
-    assert (density >= 0).all()
-    assert x.max() <= 0
 
 
 def test_typical_range_is_that_of_most_values() -> None:

@@ -11,10 +11,18 @@ import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import LEDGER, reached, samples_per_second, solved
-from polobench.analysis.statistics.intervals import Interval, mean_interval, median_time_to_target, wilson_interval
+from polobench.analysis.statistics.intervals import (
+    Array,
+    Interval,
+    mean_interval,
+    median_time_to_target,
+    wilson_interval,
+)
 from polobench.core.result import STATUSES, RunResult
 from polobench.kinds.throughput import ROUND_SECONDS
 from polobench.store.identity import age
+
+LOSS_NOISE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,14 @@ def losses(collection: Collection) -> list[LossSummary]:
 
 def _loss_moves(result: RunResult) -> bool:
     """False of a method that learns nothing: its 0 would look like the fastest convergence."""
-    return result.loss_convergence.get("start") != result.loss_convergence.get("end")
+    ends = [value for name in ("start", "end") if (value := result.loss_convergence.get(name)) is not None]
+    return len(ends) == 2 and moves(np.array(ends, np.float64))
+
+
+def moves(losses: Array) -> bool:
+    """Whether they differ by more than rounding errors of single precision; at least one."""
+    with np.errstate(invalid="ignore"):  # two infinite ones
+        return bool(np.ptp(losses) > LOSS_NOISE * max(1.0, float(np.abs(losses).min())))
 
 
 def _summarize_losses(arm: Arm, runs: Sequence[RunResult]) -> LossSummary:

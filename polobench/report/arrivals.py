@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from polobench.analysis.collection import Arm
 from polobench.analysis.frame import reached, table_of
@@ -21,8 +17,7 @@ from polobench.analysis.statistics.survival import (
     time_to_target,
 )
 from polobench.core.result import RunResult
-from polobench.report.draw.panels import MOST_COMPARED, Drawn, Panel
-from polobench.report.draw.style import Look, grid_of_axes, label_first_column, legend, name_panel, save, thousands
+from polobench.report.draw.panels import MOST_COMPARED, Panel
 from polobench.report.tables import TextTable, arm_columns
 from polobench.report.text import ends, escape, number
 
@@ -38,8 +33,6 @@ MEAN_NOTE = (
     "counts as all of it (the restricted mean, the area under the Kaplan-Meier curve); [95 %]: percentile bootstrap "
     "over runs."
 )
-_COLUMNS = 3
-_SIZE = (4.6, 3.5)
 
 
 def has_reached(panel: Panel) -> bool:
@@ -50,7 +43,7 @@ def has_reached(panel: Panel) -> bool:
 
 def arrivals(panel: Panel) -> dict[str, TimeToTarget]:
     """By label, the share of runs that have reached the target over samples."""
-    end = _last_sample(panel)
+    end = last_sample(panel)
     return {arm.label: time_to_target(*_times(runs, end)) for arm, runs in panel.arms}
 
 
@@ -61,7 +54,7 @@ def _times(runs: Sequence[RunResult], end: float) -> tuple[list[float], list[boo
     return [value if known else end for value, known in zip(samples, there, strict=True)], there
 
 
-def _last_sample(panel: Panel) -> float:
+def last_sample(panel: Panel) -> float:
     """Where the panel's axis ends, and where runs that never got there are censored."""
     return max(_end(run) for _, runs in panel.arms for run in runs)
 
@@ -69,36 +62,6 @@ def _last_sample(panel: Panel) -> float:
 def _end(run: RunResult) -> float:
     """The budget of samples, or what the run used where the budget is none of samples."""
     return float(run.budget.get("samples") or max(run.ledger.samples, run.time_to_target.get("samples") or 0.0))
-
-
-def draw_arrivals(page: Sequence[Panel], number_of_page: int, look: Mapping[str, Look], folder: Path) -> Drawn:
-    """One page of panels, each with a step curve a method."""
-    figure, axes = grid_of_axes(len(page), _COLUMNS, _SIZE)
-    for ax, panel in zip(axes, page, strict=True):
-        curves = arrivals(panel)
-        end = _last_sample(panel)
-        for label, curve in curves.items():
-            _draw_steps(ax, curve, end, look[label], len(curves))
-        name_panel(ax, panel.title)
-        ax.set_xlim(0, end)
-        ax.set_ylim(-0.02, 1.02)
-        ax.set_xlabel("samples")
-        label_first_column(ax, "share of runs at the target")
-        ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        thousands(ax.xaxis)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-    legend(figure, sorted({arm.label for panel in page for arm, _ in panel.arms}), look)
-    path = save(figure, folder / f"time_to_target_{number_of_page}.png")
-    return Drawn(path, "time_to_target", "Share of runs that reached the target over samples")
-
-
-def _draw_steps(ax: Axes, curve: TimeToTarget, end: float, look: Look, beside: int) -> None:
-    """Level after the last run, to the end of the axis; before the first the bands of all methods would be the same."""
-    times = np.append(curve.times, end)
-    share, low, high = (np.append(values, values[-1]) for values in (curve.reached_share, curve.low, curve.high))
-    ax.step(times, share, where="post", color=look.colour, linestyle=look.dashes, linewidth=2)
-    some, ink = share > 0, min(0.14, 0.6 / beside)
-    ax.fill_between(times[some], low[some], high[some], step="post", color=look.colour, alpha=ink, linewidth=0)
 
 
 @dataclass(frozen=True)
@@ -118,7 +81,7 @@ def arrivals_of(every: Sequence[Panel]) -> list[Arrival]:
         _arrival(arm, runs, end)
         for panel in every
         if has_reached(panel)
-        for end in [_last_sample(panel)]
+        for end in [last_sample(panel)]
         for arm, runs in panel.arms
     ]
 

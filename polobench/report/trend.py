@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from polobench.analysis.statistics.intervals import STUDENT, Interval
-from polobench.report.draw.panels import MOST_NAMED, Drawn
+from polobench.report.draw.lines import Line, name_ends
+from polobench.report.draw.panels import MOST_LINES, Drawn
 from polobench.report.draw.style import (
     Look,
     grid_of_axes,
     label_first_column,
-    legend,
     looks,
     name_panel,
     pages,
@@ -34,6 +34,7 @@ TREND_CAPTION = (
 SPEED_NOTE = "Speeds come from separate runs, so that a change of them is advice; `polobench ab` measures one."
 PANELS_A_PAGE = 6
 _COLUMNS = 2
+_SIZE = (6.0, 3.7)
 _ARM = ["task", "budget", "device", "label", "method"]
 _PLACE = ["study", "task", "budget", "device"]
 _SHOWN_HASH = 7
@@ -42,7 +43,7 @@ _STEP = 0.06  # beside each other, in commits, so that bars of neighbours do not
 
 
 def draw_trend(history: pd.DataFrame, labels: Sequence[str], folder: Path) -> list[Drawn]:
-    """Pages of panels, one a task, budget, device and study, with at most eight arms each.
+    """Pages of panels, one a task, budget, device and study, with at most seven arms each.
 
     Args:
         history: a row an arm and commit, as `polobench.gate.history.history_table` gives it.
@@ -51,7 +52,7 @@ def draw_trend(history: pd.DataFrame, labels: Sequence[str], folder: Path) -> li
     """
     scores = _scores(history)
     others = sorted(set(scores["label"]) - set(labels))
-    look = looks([*labels, *others])
+    look = looks([*labels, *others], dict(zip(scores["label"], scores["method"], strict=True)))
     with styled():
         return [
             _draw_page(page, scores["study"].nunique() > 1, look, folder / f"trend_{number_of_page}.png")
@@ -65,19 +66,18 @@ def _scores(history: pd.DataFrame) -> pd.DataFrame:
 
 def _panels(scores: pd.DataFrame) -> Iterator[pd.DataFrame]:
     for _, group in scores.groupby(_PLACE, sort=True):
-        for _, labels in pages(sorted(group["label"].unique()), MOST_NAMED):
+        for _, labels in pages(sorted(group["label"].unique()), MOST_LINES):
             yield group[group["label"].isin(labels)]
 
 
 def _draw_page(page: Sequence[pd.DataFrame], with_study: bool, look: Mapping[str, Look], path: Path) -> Drawn:
-    figure, axes = grid_of_axes(len(page), _COLUMNS, (5.6, 3.7))
+    figure, axes = grid_of_axes(len(page), _COLUMNS, _SIZE)
     for ax, panel in zip(axes, page, strict=True):
         first = panel.iloc[0]
         study = f"{short(first['study'])}: " if with_study else ""
         name_panel(ax, f"{study}{short(first['task'])} ({short(first['budget'])}, {short(first['device'])})")
         _draw_panel(ax, panel, look)
         label_first_column(ax, "final score (0 floor, 1 solved)")
-    legend(figure, sorted({label for panel in page for label in panel["label"]}), look)
     return Drawn(save(figure, path), "trend", "Final score over commits")
 
 
@@ -85,6 +85,7 @@ def _draw_panel(ax: Axes, panel: pd.DataFrame, look: Mapping[str, Look]) -> None
     lines = panel[["number", "commit"]].drop_duplicates().sort_values("number")
     places = {line: place for place, line in enumerate(lines["number"])}
     arms = sorted(panel["label"].unique())
+    named: list[Line] = []
     for index, label in enumerate(arms):
         arm = panel[panel["label"] == label].sort_values("number")
         shift = _STEP * (index - (len(arms) - 1) / 2)
@@ -95,6 +96,7 @@ def _draw_panel(ax: Axes, panel: pd.DataFrame, look: Mapping[str, Look]) -> None
             x, score, yerr=sizes, color=look[label].colour, linestyle=look[label].dashes, linewidth=1.6, marker="o",
             markersize=4.5, elinewidth=1.1, capsize=0,
         )  # fmt: skip
+        named.append(Line(short(label), look[label], x, score, score, score))
     for value in (0.0, 1.0):
         ax.axhline(value, color="#999999", linewidth=0.9, zorder=1)
     step = -(-len(places) // _MOST_TICKS)
@@ -103,6 +105,7 @@ def _draw_panel(ax: Axes, panel: pd.DataFrame, look: Mapping[str, Look]) -> None
     ax.set_xticks(shown, [short(hashes[place][:_SHOWN_HASH]) for place in shown], rotation=60, ha="right")
     ax.set_xlim(-0.6, len(places) - 0.4)
     ax.grid(visible=False, axis="x")
+    name_ends(ax, named, _SIZE)
 
 
 def trend_section(history: pd.DataFrame, figures: str) -> str:

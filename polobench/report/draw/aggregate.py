@@ -11,31 +11,45 @@ from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from scipy.spatial.distance import cdist
 
 from polobench.analysis.overall import Comparable
 from polobench.analysis.statistics.aggregates import Estimate, is_ahead, performance_profile, probability_of_improvement
 from polobench.analysis.statistics.intervals import Array
-from polobench.report.draw.panels import MOST_COMPARED, MOST_NAMED, Drawn
-from polobench.report.draw.style import GREY, Look, grid_of_axes, label_first_column, legend, save, short
+from polobench.report.draw.lines import Line, draw_lines
+from polobench.report.draw.panels import MOST_COMPARED, Drawn, parts_of
+from polobench.report.draw.placing import Spot, place_labels
+from polobench.report.draw.rows import Mark, draw_marks
+from polobench.report.draw.style import (
+    GREY,
+    Look,
+    grid_of_axes,
+    label_first_column,
+    percent,
+    round_ticks,
+    save,
+    short,
+    ticks,
+)
 
 PROFILE_CAPTION = (
-    "Performance profiles: the share of runs with a score above each threshold, in the mean over the tasks of a panel. "
-    "0 is the floor, where failed runs are, 1 the target. A panel holds the tasks of one world with a target on which "
-    f"the same methods ran, 2 to {MOST_COMPARED} of them and at least twice each, on one device; n runs on each task. "
-    "Bands: 95 % stratified bootstrap, runs resampled within each task, at each threshold by itself."
+    "The share of runs that score above each threshold, averaged over the tasks of a panel: 0 is the floor, where "
+    "failed runs are, 1 the target. n: runs per task. Bands: pointwise 95 % stratified bootstrap."
 )
 IMPROVEMENT_CAPTION = (
-    "How likely a run of the first method scores above one of the second, a tie counted half, in the mean over the "
-    "tasks of the panel; the groups of tasks are those of the performance profiles with at most "
-    f"{MOST_NAMED} methods. Lines: 95 % stratified bootstrap, the runs of both resampled within each task; n runs on "
-    "each task. An interval that holds 0.5 separates nothing."
+    "The probability that a run of the first method scores above one of the second; ties count half, averaged over "
+    "tasks. Lines: 95 % stratified bootstrap over n runs per task; one that contains 0.5 separates nothing."
 )
 _COLUMNS = 2
+_SIZE = (5.6, 3.5)
 _THRESHOLDS = 241
 _LEAST_RUNS = 2
 _HIGHEST_SCORE = 2.0
 _LONGEST_LINE = 46  # letters of a pair's name
+_NAMED_EVERY = 4  # thresholds between the places where a line may be named
+_NAME = (0.35, 0.08)  # of a panel's width and height: what a name takes
+_TIE = 0.01  # so that lines which are the same are named where they fall
+_EDGES = np.array([[x, y] for x in np.linspace(0, 1, 21) for y in (0.0, 1.0)])  # of a panel, where no name belongs
 
 
 @dataclass(frozen=True)
@@ -58,22 +72,35 @@ def _is_known(group: Comparable) -> bool:
 
 
 def draw_profiles(page: Sequence[Comparable], number_of_page: int, look: Mapping[str, Look], folder: Path) -> Drawn:
-    """A panel a group."""
-    figure, axes = grid_of_axes(len(page), _COLUMNS, (5.4, 3.7))
-    for ax, group in zip(axes, page, strict=True):
-        thresholds = _thresholds(group)
-        for label in group.runs:
-            _draw_profile(ax, group.scores(label), thresholds, look[label], len(group.runs))
+    """A panel per group, or a few where the lines of one would be too many."""
+    parts = [
+        (group, part, labels)
+        for group in page
+        for part, labels in parts_of(group.runs, lambda label: (label, look[label].family))
+    ]
+    figure, axes = grid_of_axes(len(parts), _COLUMNS, _SIZE)
+    for ax, (group, part, labels) in zip(axes, parts, strict=True):
+        lines = profile_lines(group, labels, look)
+        draw_lines(ax, lines)
         ax.axvline(1, color=GREY, linewidth=0.9, zorder=1)
-        ax.set_title(title(group))
-        ax.set_xlim(thresholds[0], thresholds[-1])
+        ax.set_title(f"{part}: {title(group)}" if part else title(group), x=0, ha="left")
+        ax.set_xlim(lines[0].x[0], lines[0].x[-1])
         ax.set_ylim(0, 1.02)
         ax.set_xlabel("score (0 = floor, 1 = target)")
         label_first_column(ax, "share of runs above")
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-    legend(figure, sorted({label for group in page for label in group.runs}), look)
+        ticks(ax.yaxis, percent)
+        place_labels(ax, _spots(lines), _SIZE)
     path = save(figure, folder / f"profiles_{number_of_page}.png")
     return Drawn(path, "profiles", "Performance profiles over tasks")
+
+
+def profile_lines(group: Comparable, labels: Sequence[str], look: Mapping[str, Look]) -> list[Line]:
+    """The profile of each label, on thresholds that all labels of the group share."""
+    thresholds = _thresholds(group)
+    return [
+        Line(short(label), look[label], thresholds, *performance_profile(group.scores(label), thresholds))
+        for label in labels
+    ]
 
 
 def _thresholds(group: Comparable) -> Array:
@@ -82,10 +109,21 @@ def _thresholds(group: Comparable) -> Array:
     return np.linspace(0, 1.03 * min(max(best, 1.0), _HIGHEST_SCORE), _THRESHOLDS)
 
 
-def _draw_profile(ax: Axes, scores: Sequence[Array], thresholds: Array, look: Look, beside: int) -> None:
-    share, low, high = performance_profile(scores, thresholds)
-    ax.plot(thresholds, share, color=look.colour, linestyle=look.dashes, linewidth=2)
-    ax.fill_between(thresholds, low, high, color=look.colour, alpha=min(0.18, 0.8 / beside), linewidth=0)
+def _spots(lines: Sequence[Line]) -> list[Spot]:
+    """Where the lines are named: each where it is the furthest from the others and their names, as all end at 0."""
+    drawn = [np.column_stack([line.x / line.x[-1], line.y])[::_NAMED_EVERY] for line in lines]
+    spots: list[Spot] = []
+    chosen: list[Array] = []
+    for index, line in enumerate(lines):
+        points = drawn[index]
+        alone = cdist(points, np.concatenate([_EDGES, *drawn[:index], *drawn[index + 1 :]])).min(axis=1)
+        alone += _TIE * points[:, 1] * (1 - points[:, 1])
+        for other in chosen:
+            alone -= (np.abs(points - other) < _NAME).all(axis=1)
+        chosen.append(points[int(alone.argmax())])
+        x, y = chosen[-1].tolist()
+        spots.append(Spot(x * line.x[-1], y, line.name, line.look.colour, np.column_stack([line.x, line.y])))
+    return spots
 
 
 def title(group: Comparable) -> str:
@@ -110,7 +148,7 @@ def _pair(scores: Mapping[str, Sequence[Array]], one: str, two: str) -> Pair:
 
 
 def draw_improvements(group: Comparable, number: int, look: Mapping[str, Look], folder: Path) -> Drawn:
-    """A dot and its interval a pair, in the first method's colour."""
+    """A dot and its interval per pair, in the first method's colour."""
     pairs = improvements(group)
     lines = 1 + max("\n" in _name(pair) for pair in pairs)
     figure, (ax,) = grid_of_axes(1, 1, (7.6, (0.1 + 0.2 * lines) * len(pairs) + 0.9))
@@ -128,21 +166,18 @@ def _name(pair: Pair) -> str:
 
 def _draw_pairs(ax: Axes, pairs: Sequence[Pair], look: Mapping[str, Look]) -> None:
     ax.axvline(0.5, color=GREY, linewidth=1, zorder=1)
-    for place, pair in enumerate(pairs):
-        estimate, colour = pair.estimate, look[pair.better].colour
-        low, high = estimate.interval.low, estimate.interval.high
-        if not math.isnan(low):
-            ax.hlines(place, low, high, color=colour, linewidth=2.4)
-        ax.plot(estimate.value, place, marker="o", color=colour, markersize=7, linestyle="none")
-        ends = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    ends = [(pair.estimate.interval.low, pair.estimate.interval.high) for pair in pairs]
+    marks = [
+        Mark(row, pair.estimate.value, look[pair.better].colour, outer)
+        for row, (pair, outer) in enumerate(zip(pairs, ends, strict=True))
+    ]
+    draw_marks(ax, [_name(pair) for pair in pairs], marks, thickness=2.4)
+    for row, (pair, (low, high)) in enumerate(zip(pairs, ends, strict=True)):
+        shown = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
         ax.annotate(
-            f"{estimate.value:.2f}{ends}", (1.02, place), xycoords=("axes fraction", "data"), va="center",
+            f"{pair.estimate.value:.2f}{shown}", (1.02, row), xycoords=("axes fraction", "data"), va="center",
             fontsize=10, annotation_clip=False,
         )  # fmt: skip
-    ax.set_yticks(range(len(pairs)), [_name(pair) for pair in pairs])
-    ax.set_ylim(len(pairs) - 0.5, -0.5)
-    lows = [pair.estimate.interval.low for pair in pairs if not math.isnan(pair.estimate.interval.low)]
-    ax.set_xlim(max(0.0, min([0.4, *lows]) - 0.02), 1.02)
-    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    ax.set_xlim(max(0.0, min([0.4, *(low for low, _ in ends if not math.isnan(low))]) - 0.02), 1.02)
+    round_ticks(ax.xaxis, 6)
     ax.set_xlabel("probability that a run of the first scores higher")
-    ax.grid(visible=False, axis="y")

@@ -8,26 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from polobench.analysis.statistics.intervals import Array, mean_interval
 from polobench.core.result import RunResult
 from polobench.report.draw.panels import MOST_NAMED, Drawn, Panel
 from polobench.report.draw.placing import Spot, place_labels
-from polobench.report.draw.style import (
-    LARGEST_DRAWN,
-    Look,
-    grid_of_axes,
-    name_panel,
-    save,
-    short,
-)
+from polobench.report.draw.style import LARGEST_DRAWN, Look, grid_of_axes, log_ticks, name_panel, round_ticks, save
 
 COST_CAPTION = (
-    "Cost against score: small dots are runs, a large one is the mean score of a method at its median cost, with the "
-    "95 % Student's t interval of that mean over its n runs, failed ones included, at the floor. Cost is in "
-    "seconds of training for 1,000 samples, evaluation excluded: of the CPU for runs on it, else of the wall where "
-    f"they ran alone. Tasks without a target show the return; those of more than {MOST_NAMED} methods are left out."
+    "Small dots are runs; a large dot is a method's mean score at its median cost, with the 95 % Student's t interval "
+    f"of that mean. Failed runs count at the floor. Tasks of more than {MOST_NAMED} methods are left out."
 )
 _COLUMNS = 3
 _SIZE = (4.6, 3.5)
@@ -36,7 +26,7 @@ _LEAST_RATIO = 5.0  # of the ends of the axis of costs: two of 1, 2, 5, 10 lie b
 
 
 def costs(panel: Panel, runs: Sequence[RunResult]) -> tuple[Array, Array]:
-    """Seconds for 1,000 samples and final score (or return) of each run, `[n]`; a cost is NaN where nothing ran."""
+    """Seconds per 1,000 samples and final score (or return) of each run, `[n]`; a cost is NaN where nothing ran."""
     axis = _axis(panel)
     seconds = np.array([getattr(run.ledger, axis) for run in runs], np.float64)
     samples = np.array([run.ledger.samples for run in runs], np.float64)
@@ -73,14 +63,14 @@ def draw_costs(page: Sequence[Panel], number_of_page: int, look: Mapping[str, Lo
         for arm, runs in panel.arms:
             cost, score = costs(panel, runs)
             if _is_drawable(cost, score):
-                spots.append(_draw_arm(ax, cost, score, arm.label, look[arm.label]))
+                spots.append(_draw_arm(ax, cost, score, panel.name(arm), look[arm.label]))
         _finish(ax, panel)
         place_labels(ax, spots, _SIZE)
     path = save(figure, folder / f"cost_{number_of_page}.png")
     return Drawn(path, "cost", "Cost against score")
 
 
-def _draw_arm(ax: Axes, cost: Array, score: Array, label: str, look: Look) -> Spot:
+def _draw_arm(ax: Axes, cost: Array, score: Array, name: str, look: Look) -> Spot:
     ink = float(np.clip(10 / len(cost), 0.08, 0.4))
     ax.plot(cost, score, marker="o", color=look.colour, markersize=4, alpha=ink, linestyle="none", markeredgewidth=0)
     middle, mean = float(np.nanmedian(cost)), float(score.mean())
@@ -93,7 +83,7 @@ def _draw_arm(ax: Axes, cost: Array, score: Array, label: str, look: Look) -> Sp
     ax.plot(
         middle, mean, marker="o", color=look.colour, markersize=9, linestyle="none", markeredgecolor="white", zorder=5
     )
-    return Spot(middle, mean, short(label), look.colour, marks[np.isfinite(marks).all(axis=1)])
+    return Spot(middle, mean, name, look.colour, marks[np.isfinite(marks).all(axis=1)])
 
 
 def _finish(ax: Axes, panel: Panel) -> None:
@@ -102,11 +92,9 @@ def _finish(ax: Axes, panel: Panel) -> None:
     beyond = max(1.5, math.sqrt(_LEAST_RATIO * low / high))
     low, high = ax.set_xlim(low / beyond, high * beyond)
     ax.margins(y=0.12)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    log_ticks(ax.xaxis, low, high)
+    round_ticks(ax.yaxis, 6)
     name_panel(ax, panel.title)
-    clock = "CPU" if _axis(panel) == "cpu_seconds" else "wall"
-    ax.set_xlabel(f"{clock} seconds for 1,000 samples")
+    clock = "CPU" if _axis(panel) == "cpu_seconds" else "wall-clock"
+    ax.set_xlabel(f"{clock} seconds per 1,000 samples")
     ax.set_ylabel("final score (0 = floor, 1 = target)" if has_target(panel) else "final held-out return")

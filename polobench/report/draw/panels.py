@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.core.result import RunResult
-from polobench.report.draw.style import short
+from polobench.report.draw.style import Look, compact, natural, short
 
-MOST_COMPARED = 12  # methods whose curves are in one panel: of more, none could be told from another
+MOST_COMPARED = 12  # methods of a task or group: of more, no comparison is drawn
 MOST_NAMED = 8  # methods whose names, or pairs, stand beside their marks
+MOST_LINES = 7  # lines of a panel
+SEVERAL = "several budgets"
+_LONGEST = 64  # letters of a name that may be in several lines
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,16 +38,22 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Panel:
-    """The learning arms of one task, budget and device, with their runs."""
+    """The learning arms of one task and device, and of one budget unless they were merged, with their runs.
+
+    Attributes:
+        part: which of the methods it shows, where it does not show all.
+    """
 
     task: str
     budget: str
     device: str
     arms: tuple[tuple[Arm, list[RunResult]], ...]
+    part: str = ""
 
     @property
     def title(self) -> str:
-        return f"{short(self.task)} ({short(self.budget)}, {short(self.device)})"
+        part = f"{self.part}: " if self.part else ""
+        return f"{part}{short(self.task)} ({short(self.budget)}, {short(self.device)})"
 
     @property
     def file_part(self) -> str:
@@ -63,6 +75,12 @@ class Panel:
     def has_curves(self) -> bool:
         return any(len(result.curve) > 1 for _, runs in self.arms for result in runs)
 
+    def name(self, arm: Arm) -> str:
+        """The label of one of its arms, with the budget where that differs between them."""
+        budget = re.match(r"([\d,]+) samples", arm.budget) if self.budget == SEVERAL else None
+        label = short(arm.label, _LONGEST)
+        return f"{label}, {compact(float(budget[1].replace(',', '')))}" if budget else label
+
 
 def panels(collection: Collection) -> list[Panel]:
     """The panels of a store in a fixed order."""
@@ -70,3 +88,55 @@ def panels(collection: Collection) -> list[Panel]:
     for arm, runs in collection.of_kind("learning").items():
         groups.setdefault((arm.task, arm.budget, arm.device), []).append((arm, runs))
     return [Panel(*key, tuple(groups[key])) for key in sorted(groups)]
+
+
+def merged(every: Sequence[Panel], most: int) -> list[Panel]:
+    """Panels of one arm together with the others of their task and device, as far as these are no more than `most`."""
+    found: list[Panel] = []
+    for task, device in dict.fromkeys((panel.task, panel.device) for panel in every):
+        group = [panel for panel in every if (panel.task, panel.device) == (task, device)]
+        lone = [panel for panel in group if len(panel.arms) == 1]
+        joined = group if sum(len(panel.arms) for panel in group) <= most else lone
+        if not lone or len(joined) < 2:
+            found += group
+            continue
+        arms = tuple(item for panel in joined for item in panel.arms)
+        found += [panel for panel in group if panel not in joined]
+        found += [Panel(task, SEVERAL, device, arms[at : at + most]) for at in range(0, len(arms), most)]
+    return found
+
+
+def split(panel: Panel, look: Mapping[str, Look]) -> list[Panel]:
+    """Parts with no more arms than lines can be followed."""
+    parts = parts_of(panel.arms, lambda item: (item[0].label, look[item[0].label].family))
+    return [replace(panel, part=part, arms=tuple(arms)) for part, arms in parts]
+
+
+def parts_of(items: Iterable[T], key: Callable[[T], tuple[str, str]]) -> list[tuple[str, list[T]]]:
+    """Items in parts of seven at most, each with its name; the variants of a method stay together if they fit.
+
+    Args:
+        key: label and family of an item.
+
+    Returns:
+        The parts; one that holds all has no name.
+    """
+    members: dict[str, list[T]] = {}
+    for item in sorted(items, key=lambda item: natural(key(item)[0])):
+        members.setdefault(key(item)[1], []).append(item)
+    chunks = [found[at : at + MOST_LINES] for found in members.values() for at in range(0, len(found), MOST_LINES)]
+    total = sum(map(len, chunks))
+    wanted = total / max(1, -(-total // MOST_LINES))
+    parts: list[list[T]] = []
+    for chunk in chunks:
+        if parts and len(parts[-1]) < wanted and len(parts[-1]) + len(chunk) <= MOST_LINES:
+            parts[-1] += chunk
+        else:
+            parts.append(chunk)
+    return [("" if len(parts) == 1 else _name([key(item) for item in part]), part) for part in parts]
+
+
+def _name(keys: Sequence[tuple[str, str]]) -> str:
+    methods = dict.fromkeys(family for _, family in keys)
+    ends = (keys[0][0], keys[-1][0])
+    return ", ".join(short(name, 16) for name in methods) if len(methods) < 3 else " to ".join(map(short, ends))

@@ -1,27 +1,30 @@
-"""One look for every figure: the same method has the same colour and dashes everywhere, readable at half size.
+"""One look for every figure: a method has one colour everywhere, its variants share it and differ in their dashes.
 
 Figures are made without pyplot, so that no global state or display is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
-from polobench.analysis.curves import MeanCurve
 from polobench.analysis.statistics.intervals import Array
 from polobench.report.draw.layout import arrange
 from polobench.report.text import plain
@@ -30,8 +33,19 @@ DPI = 120
 PALETTE = 256  # colours
 GREY = "#555555"
 LARGEST_DRAWN = 1e100
-BUILT_IN = ("dpo", "grpo", "ppo", "reinforce", "trpo", "ranking", "random")
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+_LEFT = 0.5  # inches on the left of a panel
+_INCH_A_LETTER = 0.1  # of a title
+_COLOURS = {
+    "dpo": "#0173b2", "grpo": "#de8f05", "ppo": "#029e73", "reinforce": "#d55e00", "trpo": "#cc78bc",
+    "ranking": "#56b4e9", "random": "#949494",
+}  # fmt: skip
+_ARTICLE = {
+    "article-dpo": "dpo", "article-grpo": "grpo", "article-pg": "reinforce", "article-ppo": "ppo",
+    "article-trpo": "trpo",
+}  # fmt: skip
+_SIZES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+_PLUG_INS = ("#7a4f1d", "#5b4bb3", "#8f9a00", "#e3508f", "#175e62", "#a30021")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (10, 3)))
 _RC: Any = {
     "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10,
     "legend.fontsize": 11, "axes.edgecolor": "#888888", "grid.color": "#e4e4e4", "axes.spines.top": False,
@@ -41,28 +55,45 @@ _RC: Any = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a label is drawn."""
+    """How a label is drawn.
+
+    Attributes:
+        family: the method whose variants share the colour; the article's version of a method is one of them.
+    """
 
     colour: tuple[float, float, float]
     dashes: Any
+    family: str
 
 
-def looks(labels: Sequence[str]) -> dict[str, Look]:
-    """A look for each label of a store; past ten labels the colours come again with other dashes.
-
-    The built-in methods look the same in every report, whoever else is in it.
+def looks(labels: Sequence[str], methods: Mapping[str, str] | None = None) -> dict[str, Look]:
+    """A look for each label of a store; those of the built-in methods do not depend on who else is in it.
 
     Args:
-        labels: all of the store in a fixed order.
+        labels: all of the store in a fixed order; those that come after others do not change how these look.
+        methods: by label; else a label names its method before the first comma.
     """
-    palette = seaborn.color_palette("colorblind")
-    size = len(palette)
-    others = [label for label in labels if label not in BUILT_IN]
-    return {
-        label: Look(palette[index % size], _DASHES[(index + index // size) % len(_DASHES)])
-        for index, label in enumerate((*BUILT_IN, *others))
-        if label in labels
-    }
+    named = {label: (methods or {}).get(label) or label.partition(",")[0].strip() for label in labels}
+    families = {label: _ARTICLE.get(name, name) for label, name in named.items()}
+    plug_ins = [family for family in dict.fromkeys(families.values()) if family not in _COLOURS]
+    colours = _COLOURS | {family: _PLUG_INS[index % len(_PLUG_INS)] for index, family in enumerate(plug_ins)}
+    found: dict[str, Look] = {}
+    taken: set[tuple[str, int]] = set()
+    for label, family in families.items():
+        first = 0 if label == family else 1 if label in _ARTICLE else 2
+        rank = next(rank for rank in count(first) if (colours[family], rank) not in taken)
+        taken.add((colours[family], rank))
+        found[label] = Look(to_rgb(colours[family]), _dashes(rank), family)
+    return found
+
+
+def _dashes(rank: int) -> Any:
+    return _DASHES[rank] if rank < len(_DASHES) else (0, (6, 1.5, *(1.2, 1.5) * (rank - 3)))
+
+
+def natural(text: str) -> str:
+    """A key that sorts 2 before 16."""
+    return re.sub(r"\d+", lambda found: found[0].zfill(20), text)
 
 
 @contextmanager
@@ -72,21 +103,12 @@ def styled() -> Iterator[None]:
         yield
 
 
-def grid_of_axes(count: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, list[Axes]]:
+def grid_of_axes(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     """A figure with exactly `count` axes, row by row; `size` of each in inches."""
     rows = -(-count // columns)
     columns = -(-count // rows)  # four panels stand two by two, not three and one
     figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), dpi=DPI)
-    return figure, [figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)]
-
-
-def draw_mean(ax: Axes, curve: MeanCurve, look: Look, beside: int) -> None:
-    """A mean curve with its band, which is fainter the more curves are drawn beside it."""
-    mean = drawable(curve.mean)
-    known = np.isfinite(mean)
-    ax.plot(curve.x[known], mean[known], color=look.colour, linestyle=look.dashes, linewidth=2)
-    low, high = drawable(curve.low), drawable(curve.high)
-    ax.fill_between(curve.x, low, high, color=look.colour, alpha=min(0.18, 0.8 / beside), linewidth=0)
+    return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
 
 
 def is_first_column(ax: Axes) -> bool:
@@ -110,23 +132,68 @@ def name_panel(ax: Axes, title: str) -> None:
     grid, figure = ax.get_gridspec(), ax.get_figure()
     assert grid is not None
     assert isinstance(figure, Figure)
-    ax.set_title(_within(figure.get_figwidth() / grid.ncols, title))
+    ax.set_title(_within(figure.get_figwidth() / grid.ncols - _LEFT, title), x=0, ha="left")
 
 
 def _within(width: float, title: str) -> str:
-    """What the title's last brackets hold goes into a second line where `width` [inches] is too narrow for both."""
+    """In as many lines as `width` [inches] needs; what the last brackets hold begins one of them."""
+    letters = max(12, int(width / _INCH_A_LETTER))
     start = title.rfind(" (")
-    fits = width >= 0.1 * len(title)  # inches a letter
-    return title if fits or start < 0 else f"{title[:start]}\n{title[start + 1 :]}"
+    parts = [title] if len(title) <= letters or start < 0 else [title[:start], title[start + 1 :]]
+    return "\n".join(line for part in parts for line in wrap(part, letters) or [part])
 
 
-def legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Look]) -> None:
-    """A legend below all axes, where it can cover nothing; the figure grows by its rows."""
-    lines = [Line2D([], [], color=look[label].colour, linestyle=look[label].dashes, linewidth=2) for label in labels]
-    names = [short(label) for label in labels]
-    columns = min(len(names), max(1, int(figure.get_figwidth() // (0.9 + 0.09 * max(map(len, names))))))
-    figure.set_figheight(figure.get_figheight() + 0.23 * (-(-len(names) // columns) - 1))
-    figure.legend(lines, names, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2)
+def count_axis(ax: Axes, end: float, name: str = "samples") -> None:
+    """From 0 to the end, thousands as 50k."""
+    ax.set_xlim(0, 1.01 * end or 1)
+    ax.set_xlabel(name)
+    round_ticks(ax.xaxis, 5)
+    ticks(ax.xaxis, compact)
+
+
+def round_ticks(axis: Axis, most: int, **options: Any) -> None:
+    """At round numbers."""
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], **options))
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Named 0.1, 1 and 10; 0.2 and 0.5 too on a short axis."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    axis.set_minor_locator(NullLocator())
+    ticks(axis, "{:g}".format)
+
+
+def ticks(axis: Axis, text: Callable[[float], str]) -> None:
+    """What is written at a tick."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+
+
+def percent(share: float) -> str:
+    """As 20 %."""
+    return f"{100 * share:.0f} %"
+
+
+def compact(value: float) -> str:
+    """As 500, 50k, 1.5M."""
+    size, suffix = next(((size, name) for size, name in _SIZES if abs(value) >= size), (1.0, ""))
+    return f"{value / size:.3g}{suffix}"
+
+
+def share_y(panels: Iterable[tuple[Axes, Hashable]]) -> None:
+    """One scale for all panels of the same group."""
+    groups: dict[Hashable, list[Axes]] = {}
+    for ax, group in panels:
+        groups.setdefault(group, []).append(ax)
+    for axes in groups.values():
+        ends = np.array([ax.get_ylim() for ax in axes])
+        for ax in axes:
+            ax.set_ylim(float(ends[:, 0].min()), float(ends[:, 1].max()))
+
+
+def darker(colour: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Light colours of the palette are hard to read as text."""
+    red, green, blue = (0.75 * part for part in colour)
+    return red, green, blue
 
 
 def short(text: str, longest: int = 32) -> str:
@@ -157,18 +224,6 @@ def typical_range(values: Array, least: float = 1e-3) -> tuple[float, float]:
         return low, high
     middle = low + (high - low) / 2
     return middle - least / 2, middle + least / 2
-
-
-def thousands(axis: Any) -> None:
-    """Ticks as 500, 50k, 1.5M."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))
-
-
-def _thousands(value: float) -> str:
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{suffix}"
-    return f"{value:g}"
 
 
 def save(figure: Figure, path: Path) -> Path:

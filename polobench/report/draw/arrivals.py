@@ -1,0 +1,73 @@
+"""When the target was reached: the share of runs over samples, a row per task and a panel per method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice, zip_longest
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from polobench.report.arrivals import arrivals, last_sample
+from polobench.report.draw.lines import Line, draw_lines
+from polobench.report.draw.panels import Drawn, Panel
+from polobench.report.draw.style import (
+    Look,
+    count_axis,
+    grid_of_axes,
+    is_first_column,
+    label_first_column,
+    name_panel,
+    natural,
+    percent,
+    save,
+    short,
+    ticks,
+)
+
+_COLUMNS = 6
+_SIZE = (2.6, 1.9)
+_OTHERS = "#cccccc"
+
+
+def draw_arrivals(page: Sequence[Panel], number_of_page: int, look: Mapping[str, Look], folder: Path) -> Drawn:
+    """Each method's curve and band, those of the others in grey."""
+    columns = min(_COLUMNS, max(len(panel.arms) for panel in page))
+    blocks = [-(-len(panel.arms) // columns) * columns for panel in page]
+    figure, axes = grid_of_axes(sum(blocks), columns, _SIZE)
+    rest = iter(axes)
+    for panel, block in zip(page, blocks, strict=True):
+        lines = arrival_lines(panel, look)
+        for ax, line in zip_longest(islice(rest, block), lines):
+            if line is None:
+                ax.remove()
+                continue
+            for other in lines:
+                ax.step(other.x, other.y, where="post", color=_OTHERS, linewidth=1)
+            draw_lines(ax, [line], steps=True)
+            _finish(ax, panel, line)
+    path = save(figure, folder / f"time_to_target_{number_of_page}.png")
+    return Drawn(path, "time_to_target", "Share of runs that reached the target over samples")
+
+
+def arrival_lines(panel: Panel, look: Mapping[str, Look]) -> list[Line]:
+    """The curve of each label, level after its last run; its band begins with its first, as all would be the same."""
+    found, end = arrivals(panel), last_sample(panel)
+    lines = []
+    for label in sorted(found, key=natural):
+        curve = found[label]
+        share, low, high = (np.append(part, part[-1]) for part in (curve.reached_share, curve.low, curve.high))
+        band = [np.where(share > 0, part, np.nan) for part in (low, high)]
+        lines.append(Line(short(label), look[label], np.append(curve.times, end), share, *band))
+    return lines
+
+
+def _finish(ax: Axes, panel: Panel, line: Line) -> None:
+    name_panel(ax, line.name)
+    count_axis(ax, float(line.x[-1]))
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_yticks([0, 0.5, 1])
+    ticks(ax.yaxis, percent)
+    ax.tick_params(labelleft=is_first_column(ax))
+    label_first_column(ax, f"{short(panel.task, 20)}\n{short(panel.budget, 20)}")
