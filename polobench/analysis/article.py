@@ -23,7 +23,7 @@ SHOWN_EPISODES = range(50, 501, 50)
 
 
 @dataclass(frozen=True)
-class Claim:
+class PublishedClaim:
     """What the article shows of something, in words."""
 
     of: str
@@ -58,7 +58,7 @@ class Published:
     task: str | None
     returns: dict[int, PublishedReturn]
     epochs: int | None
-    claims: tuple[Claim, ...]
+    claims: tuple[PublishedClaim, ...]
 
 
 @cache
@@ -71,7 +71,7 @@ def published() -> dict[str, Published]:
             task=found.get("task"),
             returns={at: _published_return(item) for item in found.get("returns", []) for at in item["at"]},
             epochs=found.get("epochs"),
-            claims=tuple(Claim(**claim) for claim in found.get("claims", [])),
+            claims=tuple(PublishedClaim(**claim) for claim in found.get("claims", [])),
         )
         for method, found in content.items()
     }

@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from polobench.analysis.statistics.intervals import Array
 from polobench.core.budget import budget_text
 from polobench.core.result import RunResult
 from polobench.kinds.table import kind_of, kinds
@@ -67,6 +70,15 @@ class Collection:
     def of_kind(self, kind: str) -> dict[Arm, list[RunResult]]:
         """The arms of one kind: "learning", "throughput" or "gradient_noise"."""
         return {arm: runs for arm, runs in self.arms.items() if arm.kind == kind}
+
+    def final_returns(self, arm: Arm) -> Array:
+        """`[n]` of the runs of one arm, failed ones at the floor."""
+        return np.array([run.final_return for run in self.arms[arm]], dtype=np.float64)
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """The method of each label."""
+        return {arm.label: arm.method for arm in sorted(self.arms, reverse=True)}
 
     @property
     def labels(self) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from polobench.analysis.statistics.intervals import Array
+from polobench.core.result import RunResult
 
 
 def column(table: pd.DataFrame, name: str) -> Array:
@@ -29,3 +32,21 @@ def columns(table: pd.DataFrame, *names: str) -> list[Array]:
     if values.dtype != np.float64:
         return [table[name].to_numpy(dtype=np.float64) for name in names]
     return [values[:, table.columns.get_loc(name)] for name in names]
+
+
+def last_of(run: RunResult, name: str) -> float:
+    """The last known number of a column of a run's curve; NaN without one."""
+    return _known_of(run, name, -1)
+
+
+def first_of(run: RunResult, name: str) -> float:
+    """The first known number of a column of a run's curve; NaN without one."""
+    return _known_of(run, name, 0)
+
+
+def _known_of(run: RunResult, name: str, place: int) -> float:
+    if name not in run.curve:
+        return math.nan
+    values = column(run.curve, name)
+    known = values[~np.isnan(values)]
+    return float(known[place]) if len(known) else math.nan

@@ -1,75 +1,86 @@
-"""Each arm of one task against the one with the best mean: how far apart, how sure, and what could have been seen."""
+"""Each arm against the best one: how far apart they are, how sure that is, and what could have been seen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from polobench.analysis.collection import Arm
 from polobench.analysis.statistics.hypothesis import (
     Comparison,
+    Strata,
     compare,
     holm,
+    permutation_p,
     permutation_test,
     seeds_needed,
     smallest_p,
 )
-from polobench.analysis.statistics.intervals import CONFIDENCE
-from polobench.core.result import RunResult
+from polobench.analysis.statistics.intervals import CONFIDENCE, Array
 
 LEVEL = 0.05
+Who = TypeVar("Who")
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """The mean final return of the best arm less that of another, on one task.
+class Contrast(Generic[Who]):
+    """The best arm less another, on the tasks that they share.
 
     Attributes:
-        compared: its interval at 95 %, not adjusted; detectable at `LEVEL` over the number of arms.
+        compared: the difference of means with its 95 % interval, not adjusted; detectable at `LEVEL` over the arms.
         p: permutation test, adjusted by Holm over the arms; NaN where the test was refused, and `reason` says why.
     """
 
-    best: Arm
-    other: Arm
+    best: Who
+    other: Who
     compared: Comparison
     p: float
     reason: str = ""
 
+    @property
+    def is_separated(self) -> bool:
+        """Whether the test tells the two apart."""
+        return self.p <= LEVEL
 
-def against_best(arms: Sequence[tuple[Arm, Sequence[RunResult]]]) -> list[Contrast]:
+
+def against_best(
+    arms: Sequence[tuple[Who, Sequence[Array]]], statistic: Callable[[Sequence[Array]], Any] | None = None
+) -> list[Contrast[Who]]:
     """Every other arm against the first.
 
     Args:
-        arms: of one task and budget, the best mean final return first; a return that is not finite leaves its arm out.
+        arms: the best first, each with its numbers on each task; one with a number that is not finite is left out.
+        statistic: over the tasks, whose difference is tested; the mean by default.
     """
-    known = [(arm, np.array([run.final_return for run in runs], np.float64)) for arm, runs in arms]
-    known = [(arm, returns) for arm, returns in known if np.isfinite(returns).all()]
+    known = [(arm, tasks) for arm, tasks in arms if all(np.isfinite(values).all() for values in tasks)]
     if len(known) < 2:
         return []
     (best, top), *others = known
     alpha = LEVEL / len(others)
-    refusals = [_refusal(len(top), len(returns), alpha) for _, returns in others]
+    strata = [list(zip(top, tasks, strict=True)) for _, tasks in others]
+    refusals = [_refusal(pairs, alpha) for pairs in strata]
     raw = [
-        1.0 if refusal else permutation_test([(top, returns)]).p
-        for (_, returns), refusal in zip(others, refusals, strict=True)
+        1.0 if refusal else permutation_p(pairs, statistic) if statistic else permutation_test(pairs).p
+        for pairs, refusal in zip(strata, refusals, strict=True)
     ]
     return [
         Contrast(
             best=best,
             other=arm,
-            compared=compare([(top, returns)], alpha=alpha, confidence=CONFIDENCE),
+            compared=compare(pairs, alpha=alpha, confidence=CONFIDENCE),
             p=math.nan if refusal else p,
             reason=refusal,
         )
-        for (arm, returns), refusal, p in zip(others, refusals, holm(raw), strict=True)
+        for (arm, _), pairs, refusal, p in zip(others, strata, refusals, holm(raw), strict=True)
     ]
 
 
-def _refusal(n: int, m: int, alpha: float) -> str:
+def _refusal(strata: Strata, alpha: float) -> str:
     """Why runs of these numbers could not be told apart; empty where they could."""
-    if smallest_p([(np.zeros(n), np.zeros(m))]) <= alpha:
+    if smallest_p(strata) <= alpha:
         return ""
-    return f"{min(n, m)} seeds cannot reach p = {alpha:.2g}; {seeds_needed(alpha, 1)} are needed"
+    n = min(len(side) for pair in strata for side in pair)
+    return f"{n} seeds cannot reach p = {alpha:.2g}; the test needs {seeds_needed(alpha, len(strata))}"

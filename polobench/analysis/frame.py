@@ -1,4 +1,4 @@
-"""`load(store)`: the results of a store as a pandas table, a row a cell."""
+"""`load(store)`: the results of a store as a pandas table, one row per cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from polobench.analysis.collection import Collection, OnProgress, collect
+from polobench.analysis.collection import Arm, Collection, OnProgress, collect
+from polobench.analysis.statistics.intervals import Interval
 from polobench.core.budget import LedgerTotals, budget_text
 from polobench.core.result import RunResult
 from polobench.store.validation import TIMES
@@ -28,6 +29,7 @@ _NUMBERS = (
     "peak_memory_mib", *(f"gradient_{name}" for name in _NOISE),
 )  # fmt: skip
 _PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
+ARM = ("task", "budget", "label", "method", "device")
 COLUMNS = tuple(dict.fromkeys((
     *_PLAIN, "fixed_policy", "budget", "budget_samples", "budget_updates", "budget_seconds", *_OUTCOME, *_FLAGS,
     *_NUMBERS, "digest", "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
@@ -35,7 +37,7 @@ COLUMNS = tuple(dict.fromkeys((
 
 
 def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFrame:
-    """The cells of a store, a row each, ordered by task, budget, label, device and seed.
+    """The cells of a store, one row each, ordered by task, budget, label, device and seed.
 
     Where cells differ only by code or platform the newest is taken. `attrs` of the table holds how many were left out
     for that (`left_out`) and each damaged file with its reason (`damaged`); a warning says the same. Skipped cells are
@@ -95,6 +97,48 @@ def table_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = 
         {_encodable(name): [_encodable(row.get(name, math.nan)) for row in found] for name in names},
         columns=[_encodable(name) for name in names],
     )
+
+
+def flat_table(items: Iterable[Any]) -> pd.DataFrame:
+    """A row per dataclass, as `flat_rows` makes it."""
+    return table_of(flat_rows(items))
+
+
+def flat_rows(items: Iterable[Any], **of_all: Any) -> list[dict[str, object]]:
+    """Every number in each dataclass, an interval as its ends, an arm as what names it.
+
+    Args:
+        of_all: further columns, the same in every row.
+    """
+    return [of_all | _flat(item) for item in items]
+
+
+def _flat(item: Any, prefix: str = "") -> dict[str, object]:
+    row: dict[str, object] = {}
+    for field in dataclasses.fields(item):
+        value = getattr(item, field.name)
+        parts = value if isinstance(value, tuple) and not any(isinstance(part, tuple) for part in value) else (value,)
+        for number, part in enumerate(parts, 1):
+            row |= _columns(prefix + field.name + (f"_{number}" if len(parts) > 1 else ""), prefix, part)
+    return row
+
+
+def _columns(name: str, prefix: str, value: Any) -> dict[str, object]:
+    if isinstance(value, Arm):
+        return {f"{prefix}{key}": getattr(value, key) for key in ARM}
+    if isinstance(value, Interval):
+        return {f"{name}_low": value.low, f"{name}_high": value.high}
+    if isinstance(value, RunResult):
+        return {f"{name}_{key}": getattr(value, key) for key in ("seed", "cell_id")}
+    if dataclasses.is_dataclass(value):
+        return _flat(value, f"{name}_")
+    if isinstance(value, Mapping):
+        return {} if any(map(dataclasses.is_dataclass, value.values())) else {name: _joined(value)}
+    return {name: "; ".join(map(" ".join, value)) if isinstance(value, tuple) else value}
+
+
+def _joined(counts: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={count}" for key, count in counts.items())
 
 
 def _encodable(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """What is measured of a method: each measure defined once, with its source. claims.toml names them.
 
-A measure turns the cells of one arm into numbers, one an observation: a run (a seed), or of gradient noise a batch, or
-of throughput a timed round. Observations are averaged within a task and then over tasks.
+A measure turns the cells of one arm into numbers, one per observation: a run, a batch of gradients, or a timed round
+of throughput. Observations are averaged within a task and then over tasks.
 
 Ratio measures (costs) are kept as natural logarithms, so that a difference of means is the logarithm of a ratio of
 geometric means; a table shows the exponential.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from polobench.analysis.collection import Collection
-from polobench.analysis.columns import column
+from polobench.analysis.columns import column, last_of
 from polobench.analysis.reliability import (
     Scores,
     area_under_curve,
@@ -119,7 +119,7 @@ def _cells(collection: Collection, label: str, kind: str) -> dict[Place, Cells]:
 
 
 def _each(function: Callable[[RunResult], float]) -> Numbers:
-    """One number a run; a run without one has no part."""
+    """One number per run; runs without one are left out."""
     return lambda cells: _finite([function(run) for run in cells.runs])
 
 
@@ -160,7 +160,7 @@ def _batches(runs: Sequence[RunResult]) -> Batches | None:
 
 
 def _noise(of: Callable[[Any], Any]) -> Numbers:
-    """Jackknife pseudo-values of a function of the signal-to-noise, one a batch (Efron and Tibshirani 1993, ch. 11).
+    """Jackknife pseudo-values of a function of the signal-to-noise, one per batch (Efron and Tibshirani 1993, ch. 11).
 
     Their mean is the estimate less its bias of order 1 / n, and they behave like independent observations of it.
     """
@@ -190,7 +190,7 @@ def _log_per_1000_samples(amount: Callable[[RunResult], float]) -> Numbers:
 
 
 def _log_update_seconds(cells: Cells) -> Array:
-    """Of an update a timed round, for 1,000 samples of its rollout; rounds of cells that ran alone."""
+    """One per timed round: the seconds of its update per 1,000 samples of its rollout, in cells that ran alone."""
     found: list[float] = []
     for run in cells.runs:
         timed, speed = run.throughput, run.throughput.get("samples_per_second")
@@ -201,20 +201,11 @@ def _log_update_seconds(cells: Cells) -> Array:
     return np.asarray(values[np.isfinite(values)])
 
 
-def _last(run: RunResult, name: str) -> float:
-    """The last known number of a column of the curve."""
-    if name not in run.curve:
-        return math.nan
-    values = column(run.curve, name)
-    known = values[~np.isnan(values)]
-    return float(known[-1]) if len(known) else math.nan
-
-
 def _generalisation_gap(run: RunResult) -> float:
     """Return of the last training samples less the held-out one, as a share of the way from floor to target."""
     if run.target is None or run.status != "ok":
         return math.nan
-    return (_last(run, "train_return") - run.final_return) / (run.target - run.floor)
+    return (last_of(run, "train_return") - run.final_return) / (run.target - run.floor)
 
 
 def _early_fall(run: RunResult) -> float:
@@ -230,7 +221,7 @@ def _rose(name: str) -> Callable[[RunResult], float]:
     """1 if the last number of a column is above 0, else 0; a run that failed counts as 0."""
 
     def one(run: RunResult) -> float:
-        value = _last(run, name)
+        value = last_of(run, name)
         return math.nan if math.isnan(value) and run.status == "ok" else float(run.status == "ok" and value > 0)
 
     return one
@@ -284,13 +275,13 @@ MEASURES: Mapping[str, Measure] = {
     # generalisation, and what preference optimization does
     "generalisation_gap": _learning("training less held-out", "score", _generalisation_gap),
     "preferred_over_rejected": _learning(
-        "runs whose margin of training pairs rose", "share of runs", _rose("train_margin"), is_share=True
+        "runs whose margin on training pairs rose", "share of runs", _rose("train_margin"), is_share=True
     ),
     "preferred_over_rejected_heldout": _learning(
-        "runs whose margin of held-out pairs rose", "share of runs", _rose("heldout_margin"), is_share=True
+        "runs whose margin on held-out pairs rose", "share of runs", _rose("heldout_margin"), is_share=True
     ),
     "early_fall": _learning("loss's fall in the first third", "share of the whole fall", _early_fall),
-    "kl_to_reference": _learning("KL to the reference", "nats a token", lambda run: _last(run, "heldout_kl")),
+    "kl_to_reference": _learning("KL to the reference", "nats per token", lambda run: last_of(run, "heldout_kl")),
     "works_without_rewards": _learning(
         "runs that called no reward", "share of runs", lambda run: float(run.ledger.reward_calls == 0), is_share=True
     ),

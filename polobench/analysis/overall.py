@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from polobench.analysis.collection import Collection
+from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.columns import last_of
 from polobench.analysis.frame import solved
 from polobench.analysis.statistics.aggregates import (
     Estimate,
@@ -21,7 +23,7 @@ from polobench.analysis.statistics.aggregates import (
 from polobench.analysis.statistics.intervals import Array, Interval, wilson_interval
 from polobench.core.result import RunResult
 
-CONTROL, LANGUAGE = "control", "language"
+CONTROL, LANGUAGE, PREFERENCES = "control", "language", "preferences"
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,11 @@ class Comparable:
 def comparables(collection: Collection) -> list[Comparable]:
     """Every largest such group of the learning arms, most tasks first; a smoke run has no part."""
     arms = collection.of_kind("learning")
-    speaking = {arm.task for arm, runs in arms.items() if any(run.snapshots for run in runs)}
+    worlds = _worlds(arms)
     tasks: dict[tuple[str, str, str, str], dict[str, list[RunResult]]] = {}
     for arm, runs in arms.items():
-        world = LANGUAGE if arm.task in speaking else CONTROL  # only a language model says something
         if all(run.final_score is not None for run in runs) and not any(run.provenance.get("smoke") for run in runs):
-            tasks.setdefault((world, arm.device, arm.task, arm.budget), {})[arm.label] = runs
+            tasks.setdefault((worlds[arm.task], arm.device, arm.task, arm.budget), {})[arm.label] = runs
     groups: dict[tuple[str, str, tuple[str, ...]], list[tuple[tuple[str, str], dict[str, list[RunResult]]]]] = {}
     for (world, device, task, budget), found in sorted(tasks.items()):
         groups.setdefault((world, device, tuple(sorted(found))), []).append(((task, budget), found))
@@ -66,12 +67,30 @@ def comparables(collection: Collection) -> list[Comparable]:
     ]
 
 
+def _worlds(arms: Mapping[Arm, Sequence[RunResult]]) -> dict[str, str]:
+    """By task: only a language model says something, and only preference data are read."""
+    runs: dict[str, list[RunResult]] = {}
+    for arm, found in arms.items():
+        runs.setdefault(arm.task, []).extend(found)
+    return {task: _world(found) for task, found in runs.items()}
+
+
+def _world(runs: Sequence[RunResult]) -> str:
+    if not any(run.snapshots for run in runs):
+        return CONTROL
+    return PREFERENCES if any(run.ledger.samples_read for run in runs) else LANGUAGE
+
+
 @dataclass(frozen=True)
 class Overall:
     """One label over the tasks of a group.
 
     Attributes:
         n: runs at the place with the fewest.
+        worst: the run with the lowest score.
+        cpu_seconds, gradient_steps: of a run, as means over runs and then over tasks.
+        sampled, greedy: final held-out returns of actions drawn from the policy and of its likeliest ones, in the mean
+            over tasks, where runs know both; NaN elsewhere.
         solved: of all `runs`; with Wilson's interval of the share.
         tail: the mean of the worst quarter of each task's runs (conditional value at risk over runs), over tasks.
     """
@@ -86,12 +105,30 @@ class Overall:
     tail: Estimate
     solved: int
     solved_interval: Interval
+    worst: RunResult
+    cpu_seconds: float
+    gradient_steps: float
+    sampled: float
+    greedy: float
 
 
 def overall(group: Comparable) -> list[Overall]:
     """Every label of a group, the largest mean first."""
     found = [_overall(group, label) for label in group.runs]
     return sorted(found, key=lambda item: (-item.mean.value, item.label))
+
+
+def mean_over_tasks(group: Comparable, label: str, of: Callable[[RunResult], float]) -> float:
+    """The mean over runs, and then over the tasks of a group."""
+    return float(np.mean([np.mean([of(run) for run in runs]) for runs in group.runs[label]]))
+
+
+def _sampled(run: RunResult) -> float:
+    return run.final_return if math.isfinite(_greedy(run)) else math.nan
+
+
+def _greedy(run: RunResult) -> float:
+    return last_of(run, "heldout_greedy_return")
 
 
 def _overall(group: Comparable, label: str) -> Overall:
@@ -110,4 +147,11 @@ def _overall(group: Comparable, label: str) -> Overall:
         tail=tail,
         solved=n_solved,
         solved_interval=wilson_interval(n_solved, len(runs)),
+        worst=min(runs, key=lambda run: (run.final_score or 0.0, run.task, run.seed)),
+        cpu_seconds=mean_over_tasks(group, label, lambda run: run.ledger.cpu_seconds),
+        gradient_steps=mean_over_tasks(group, label, lambda run: run.ledger.gradient_steps),
+        sampled=mean_over_tasks(
+            group, label, lambda run: run.final_return if math.isfinite(_greedy(run)) else math.nan
+        ),
+        greedy=mean_over_tasks(group, label, _greedy),
     )

@@ -12,7 +12,8 @@ import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.snapshots import snapshot
-from polobench.analysis.statistics.intervals import Array, Interval, clustered_intervals
+from polobench.analysis.statistics.aggregates import Estimate
+from polobench.analysis.statistics.intervals import Array, clustered_intervals
 from polobench.core.budget import LARGEST
 from polobench.core.result import RunResult
 from polobench.store.validation import PAIR_LOG_PROBS, PAIR_SETS
@@ -20,7 +21,7 @@ from polobench.store.validation import PAIR_LOG_PROBS, PAIR_SETS
 
 @dataclass(frozen=True)
 class Pairs:
-    """Preference pairs of some runs, a row a pair and run.
+    """Preference pairs of some runs, one row per pair and run.
 
     Attributes:
         prompt: `[N]` the number of each pair's prompt.
@@ -52,7 +53,7 @@ class Pairs:
 
     @property
     def normalised_accuracy(self) -> Array:
-        """The same by log-probability a token, where a long response is not less likely for its length."""
+        """The same by log-probability per token, where a long response is not less likely for its length."""
         chosen = self.chosen / np.maximum(self.chosen_tokens, 1)[:, None]
         return _preferred(chosen, self.rejected / np.maximum(self.rejected_tokens, 1)[:, None])
 
@@ -64,20 +65,12 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % interval."""
-
-    mean: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
 class PreferenceSummary:
     """One set of pairs of one arm.
 
     Attributes:
         pair_set: "heldout" or "train".
-        n: runs, one a seed; `known` those that know the pairs before training: the means are over these.
+        n: runs, one per seed; `known` those that know the pairs before training: the means are over these.
         unchanged: of the known, those without numbers after training: they count as before.
         prompts, pairs: how many there are.
         accuracy, normalised_accuracy: before, after, and after - before of the same pairs.

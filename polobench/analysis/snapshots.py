@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.columns import first_of, last_of
 from polobench.core.result import RunResult
+
+_IN_CURVES = {
+    "kl_to_reference": "heldout_kl",
+    "entropy": "heldout_entropy",
+    "completion_length": "heldout_completion_length",
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class MeasureSummary:
     """One measure of an arm's policy.
 
     Attributes:
+        everywhere: it is of all held-out prompts, as the curves are; else of those alone whose answers are stored.
         n: runs; `known` those that have the measure after training, or failed and have it before.
         before, after: means over the runs that have it; a run that knows nothing after training counts as before.
     """
@@ -54,6 +62,7 @@ class MeasureSummary:
     known: int
     before: float
     after: float
+    everywhere: bool
 
 
 @dataclass(frozen=True)
@@ -111,15 +120,29 @@ def measures(collection: Collection) -> list[MeasureSummary]:
 
 
 def _summarize_measure(arm: Arm, runs: Sequence[RunResult], name: str) -> MeasureSummary:
-    before = [_known(_measures(run, "before").get(name)) for run in runs]
-    after = [_known(_measures(run, "after").get(name)) for run in runs]
+    moments = [_moments(run, name) for run in runs]
+    before = [first for first, _ in moments]
     after = [
         first if math.isnan(last) and not snapshot(run, "after") else last
-        for run, first, last in zip(runs, before, after, strict=True)
+        for run, (first, last) in zip(runs, moments, strict=True)
     ]
     return MeasureSummary(
-        arm, name, len(runs), sum(map(math.isfinite, after)), _mean_of_finite(before), _mean_of_finite(after)
+        arm=arm,
+        name=name,
+        n=len(runs),
+        known=sum(map(math.isfinite, after)),
+        before=_mean_of_finite(before),
+        after=_mean_of_finite(after),
+        everywhere=all(_IN_CURVES.get(name) in run.curve for run in runs),
     )
+
+
+def _moments(run: RunResult, name: str) -> tuple[float, float]:
+    """Before and after: of the curve where it has the measure, since a snapshot reads a few prompts alone."""
+    if _IN_CURVES.get(name) in run.curve:
+        after = last_of(run, _IN_CURVES[name]) if snapshot(run, "after") else math.nan
+        return _known(first_of(run, _IN_CURVES[name])), _known(after)
+    return _known(_measures(run, "before").get(name)), _known(_measures(run, "after").get(name))
 
 
 def _measures(run: RunResult, moment: str) -> dict[str, float]:

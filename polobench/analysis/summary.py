@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.frame import LEDGER, reached, samples_per_second, solved
+from polobench.analysis.frame import reached, samples_per_second, solved
 from polobench.analysis.statistics.intervals import (
     Array,
     Interval,
@@ -30,7 +30,7 @@ class ArmSummary:
     """The learning runs of one arm, failed ones at the floor.
 
     Attributes:
-        n: runs, one a seed.
+        n: runs, one per seed.
         final_return, final_interval: mean over the runs, and its Student's t interval.
         final_score: mean over the runs; NaN without a target.
         solved, solved_interval: runs whose final evaluation is at or above the target, with Wilson's interval of
@@ -68,7 +68,7 @@ class ArmSummary:
 
 
 def summarize(arm: Arm, runs: Sequence[RunResult]) -> ArmSummary:
-    """The numbers of one arm from its runs, one a seed."""
+    """The numbers of one arm from its runs, one per seed."""
     returns = [result.final_return for result in runs]
     newest = max(runs, key=age)
     has_target = newest.target is not None
@@ -121,21 +121,14 @@ def comparisons(collection: Collection) -> dict[tuple[str, str], list[ArmSummary
     return {key: sorted(groups[key], key=_best_first) for key in sorted(groups)}
 
 
+def is_smoke(group: Sequence[ArmSummary]) -> bool:
+    """Whether an arm is marked as a smoke run: what it is compared with cannot be concluded from either."""
+    return any(summary.smoke for summary in group)
+
+
 def _best_first(summary: ArmSummary) -> tuple[bool, float, Arm]:
     unknown = math.isnan(summary.final_return)
     return unknown, 0.0 if unknown else -summary.final_return, summary.arm
-
-
-def ledger_means(runs: Sequence[RunResult]) -> dict[str, float]:
-    """Every number of the ledger as a mean over the runs that have it; NaN if none has.
-
-    Wall seconds of a run that ran beside others say little and have no part.
-    """
-    ledgers = [dict(vars(result.ledger)) for result in runs]
-    for ledger, result in zip(ledgers, runs, strict=True):
-        if result.ran_beside_others:
-            ledger["wall_seconds"] = ledger["rollout_seconds"] = None
-    return {name: _mean([ledger[name] for ledger in ledgers if ledger[name] is not None]) for name in LEDGER}
 
 
 @dataclass(frozen=True)

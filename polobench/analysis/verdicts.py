@@ -189,7 +189,7 @@ def _draft(observed: Observed, less: str, more: str, measure: Measure, alpha: fl
     absent = [label for label in (less, more) if not observed[label]]
     places = _shared([observed[less], observed[more]])
     if not places:
-        who = f"no such cells of {' and '.join(absent)}" if absent else "no place where both were measured"
+        who = f"no matching {' and '.join(absent)} runs" if absent else "never measured on the same task and budget"
         return PairVerdict(less, more, NOT_MEASURED, reason=who)
     strata = [(observed[more][place], observed[less][place]) for place in places]
     refused = _refusal(strata, len({place[0] for place in places}), measure, alpha, rules)
@@ -209,9 +209,9 @@ def _refusal(strata: Strata, tasks: int, measure: Measure, alpha: float, rules: 
     n = min(len(side) for pair in strata for side in pair)
     least = rules.least_seeds_on_one_task if tasks == 1 else rules.least_seeds
     if n < least:
-        return f"{n} {measure.observation} on {_counted(tasks)}; {least} are needed"
+        return f"{n} {measure.observation} on {_counted(tasks)}; the test needs {least}"
     if smallest_p(strata) > alpha:
-        return f"no data of this size could reach p = {alpha:.2g}; {seeds_needed(alpha, tasks)} seeds are needed"
+        return f"too few seeds to reach p = {alpha:.2g}; the test needs {seeds_needed(alpha, tasks)}"
     return ""
 
 
@@ -237,8 +237,8 @@ def _level_verdict(observed: Observed, claim: Claim, rules: Claims) -> ClaimVerd
     few = {label: level.n for label, level in found.items() if level.n < rules.least_seeds}
     verdicts = [NOT_MEASURED] * len(absent)
     verdicts += [UNDECIDED if label in few else _bounded(level, claim) for label, level in found.items()]
-    reasons = [f"no such cells of {' and '.join(absent)}"] if absent else []
-    reasons += [f"{label} has {n}, {rules.least_seeds} are needed" for label, n in few.items()]
+    reasons = [f"no matching {' and '.join(absent)} runs"] if absent else []
+    reasons += [f"{label} has n = {n}, the test needs {rules.least_seeds}" for label, n in few.items()]
     return ClaimVerdict(claim, _together(verdicts), levels=found, reason="; ".join(reasons))
 
 

@@ -113,12 +113,7 @@ def aggregates(
 
 
 def performance_profile(
-    scores: Scores,
-    thresholds: Array,
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = BAND_RESAMPLES,
-    seed: int = 0,
+    scores: Scores, thresholds: Array, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES, seed: int = 0
 ) -> tuple[Array, Array, Array]:
     """The run-score distribution: which share of the runs has a score above each threshold, in the mean over tasks.
 

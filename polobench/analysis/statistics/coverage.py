@@ -58,7 +58,7 @@ def worst_coverage(statistic: str, method: str, n: int) -> float:
 
 
 def coverage_note(n: int, statistic: str = MEAN) -> str:
-    """What to read beside an interval of n runs; empty where a method holds the truth 93 times in 100 or more.
+    """What to read beside an interval of n runs; empty where 93 % or more of some method's intervals contain the truth.
 
     Args:
         n: runs, rounded down to a simulated number; the text says to which.
@@ -67,15 +67,15 @@ def coverage_note(n: int, statistic: str = MEAN) -> str:
     rows = [row for row in coverages() if row.statistic == statistic]
     simulated = [size for size in rows[0].share if size <= n]
     if not simulated:
-        return f"how often such an interval of {n} runs holds is not known; {ADVISED_SEEDS} or more seeds are advised"
+        return f"how well intervals of {n} runs cover is not known; use {ADVISED_SEEDS} seeds or more"
     size = simulated[-1]
     if max(worst_coverage(statistic, method, size) for method in {row.method for row in rows}) >= SUFFICIENT:
         return ""
     shown = [row for row in rows if row.method == SHOWN_METHOD[statistic]]
     kinds = _listed([row.returns for row in shown])
-    shares = _listed([f"{100 * row.share[size]:.0f}" for row in shown])
-    note = f"at n = {size} such an interval held the {statistic} of {kinds} returns {shares} times in 100"
-    return f"{note}; {ADVISED_SEEDS} or more seeds are advised" if n < ADVISED_SEEDS else note
+    shares = _listed([f"{100 * row.share[size]:.0f} %" for row in shown])
+    note = f"in simulation, {shares} of such intervals (n = {size}) contained the true {statistic} of {kinds} returns"
+    return f"{note}; use {ADVISED_SEEDS} seeds or more" if n < ADVISED_SEEDS else note
 
 
 def _listed(words: list[str]) -> str:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from polobench.analysis.statistics.intervals import CONFIDENCE, Array, Interval
 Strata = Sequence[tuple[Array, Array]]  # x and y on each task, `[n]` and `[m]`
 LARGEST_ENUMERATION = 100_000
 DRAWS = 19_999
-MANY = 100  # observations a side and task from which the normal limit of the arrangements is taken
+MANY = 100  # observations per side and task from which the normal limit of the arrangements is taken
 POWER = 0.8
 WELCH = "Welch, stratified by task"
 STUDENT = "Student, stratified by task"
@@ -79,6 +80,30 @@ def permutation_test(strata: Strata, *, draws: int = DRAWS, seed: int = 0) -> Pe
     return Permutation(observed, p, smallest_p(strata, draws=draws), exact)
 
 
+def permutation_p(
+    strata: Strata, statistic: Callable[[Sequence[Array]], Any], *, draws: int = DRAWS, seed: int = 0
+) -> float:
+    """The p of `permutation_test` for the difference of another statistic over tasks, by drawn arrangements.
+
+    Args:
+        statistic: of tasks `[..., n]`, arrangements first, to `[...]`.
+    """
+    ways = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), draws, seed)
+    pooled = [np.concatenate(pair) for pair in strata]
+    mine = [values[chosen] for values, chosen in zip(pooled, ways, strict=True)]
+    theirs = [_others(values, chosen) for values, chosen in zip(pooled, ways, strict=True)]
+    observed = abs(float(statistic([x for x, _ in strata]) - statistic([y for _, y in strata])))
+    found = np.abs(statistic(mine) - statistic(theirs))
+    return float(1 + (found >= observed - _ROUNDING * max(1.0, observed)).sum()) / (1 + draws)
+
+
+def _others(values: Array, chosen: NDArray[np.int32]) -> Array:
+    """`[draws, m]` the values that were not chosen."""
+    left = np.ones((len(chosen), len(values)), dtype=bool)
+    np.put_along_axis(left, chosen, False, axis=1)
+    return np.asarray(np.broadcast_to(values, left.shape)[left].reshape(len(chosen), -1))
+
+
 def _arrangements(strata: Strata) -> int:
     return math.prod(math.comb(len(x) + len(y), len(x)) for x, y in strata)
 
@@ -106,7 +131,7 @@ def _arranged_deviation(strata: Strata) -> float:
 
 
 def seeds_needed(alpha: float, tasks: int) -> int:
-    """The fewest seeds a side and task with which a test on so many tasks can give p <= alpha."""
+    """The fewest seeds per side and task with which a test on so many tasks can give p <= alpha."""
     n = 2
     while 2 / math.comb(2 * n, n) ** tasks > alpha:
         n += 1
@@ -188,7 +213,7 @@ class _Error:
 
 
 def _error(sides: Sequence[Array], tasks: int) -> _Error:
-    """Welch and Satterthwaite, the variance of each side and task estimated on its own; NaN below two runs a side."""
+    """Welch and Satterthwaite, the variance of each side and task estimated on its own; NaN below two runs per side."""
     if any(len(side) < 2 for side in sides):
         return _Error(math.nan, math.nan)
     parts = np.array([side.var(ddof=1) / len(side) for side in sides]) / tasks**2
@@ -222,7 +247,7 @@ def _around(centre: float, error: _Error, confidence: float, method: str, n: int
 def detectable_difference(strata: Strata, *, alpha: float, power: float = POWER) -> float:
     """The smallest |d| that a two-sided test at `alpha` would have found with this power, given this data's spread.
 
-    (t_(1 - alpha / 2) + t_power) standard errors, with the freedom of the interval; NaN below two runs a side.
+    (t_(1 - alpha / 2) + t_power) standard errors, with the freedom of the interval; NaN below two runs per side.
     """
     error = _error([side for pair in strata for side in pair], len(strata))
     return float(student.ppf(1 - alpha / 2, error.freedom) + student.ppf(power, error.freedom)) * error.size

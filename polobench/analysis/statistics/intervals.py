@@ -51,10 +51,6 @@ class Interval:
     method: str
     n: int
 
-    def overlaps(self, other: Interval) -> bool:
-        """Whether the two share a point; unknown ends count as shared, since nothing separates them."""
-        return not (self.low > other.high or other.low > self.high)
-
 
 def mean(samples: Array) -> Array:
     """The mean over the last axis, the statistic of most intervals here."""
@@ -115,7 +111,7 @@ def bootstrap_band(
     """Percentile bootstrap ends of the mean curve, whole runs resampled.
 
     Args:
-        curves: `[n, G]` a row a run, on a common grid.
+        curves: `[n, G]`, one row per run, on a common grid.
 
     Returns:
         Low and high ends, `[G]` each; NaN below two runs.

@@ -7,7 +7,7 @@ direction is harm. Seeds are not paired: after a change of the code, equal seeds
 
 All ways are counted without listing them: d grows with the sum of the head's runs, and the subsets of each half of the
 runs, sorted by their sum, say how many whole ones lie below a limit (Horowitz and Sahni 1974, "Computing Partitions
-with Applications to the Knapsack Problem"). Ten runs a side have 184,756 ways and 2 x 1,024 subsets.
+with Applications to the Knapsack Problem"). Ten runs per side have 184,756 ways and 2 x 1,024 subsets.
 
 The smallest detectable difference is what the next comparison as large finds with a power of 80 %, where the true
 spread is known from these runs alone (O'Hagan, Stevens and Campbell 2005, "Assurance in Clinical Trial Design"). With
@@ -87,7 +87,7 @@ def _next_and_this(freedom: int) -> tuple[Array, Array]:
 
 
 def shift_of(base: Array, head: Array, harm: str) -> Shift:
-    """The shift of finite values, `[n]` of the base and `[m]` of the head, at least two a side."""
+    """The shift of finite values, `[n]` of the base and `[m]` of the head, at least two per side."""
     n, m = len(base), len(head)
     pooled = np.concatenate((base, head))
     difference = float(head.mean() - base.mean())
@@ -104,7 +104,7 @@ def smallest_p(n: int, m: int, harm: str) -> float:
 
 
 def runs_needed(level: float, harm: str) -> int:
-    """The fewest runs a side with which p can reach `level`."""
+    """The fewest runs per side with which p can reach `level`."""
     n = 2
     while smallest_p(n, n, harm) > level and 2 * n < MOST_COUNTED:
         n += 1
