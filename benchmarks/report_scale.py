@@ -79,7 +79,7 @@ def fill(folder: Path, cells: int) -> None:
 def measure(folder: Path) -> tuple[float, float, float, float, float, float]:
     """Wall seconds of reading, drawing and writing, of all, its CPU seconds, and the peak of memory [MiB]."""
     from polobench.analysis.collection import collect
-    from polobench.report.markdown import write_report
+    from polobench.report.page import write_report
 
     moments = [Moment.now()]
 

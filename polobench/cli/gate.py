@@ -79,14 +79,15 @@ def baseline_show(
     """Show where the baseline comes from, and why it last changed."""
     from polobench.analysis.collection import collect
     from polobench.gate.baseline import read_log
-    from polobench.report.origins import provenance_table
+    from polobench.report.markdown import terminal
+    from polobench.report.sections.provenance import provenance_table
 
     for entry in read_log(into)[-lines:]:
         typer.echo(printable(f"{entry['date']}  {entry['cells']} cells  {entry['why']}"))
         for change, arms in entry["changes"].items():
             for arm, seeds in arms.items():
                 typer.echo(printable(f"  {change}: {arm}, seeds {', '.join(map(str, seeds))}"))
-    typer.echo(provenance_table(collect(into)).terminal())
+    typer.echo(terminal(provenance_table(collect(into))))
 
 
 def history(

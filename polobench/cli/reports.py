@@ -25,8 +25,8 @@ def report(
 ) -> None:
     """Compare the methods in a store.
 
-    Writes report.md, its figures, and its tables as CSV, from stored results alone. Each claim in the file of claims
-    gets a verdict from the cells it is about.
+    Writes report.md, the pages it links to, figures, and tables as CSV, from stored results alone. Each claim in the
+    file of claims gets a verdict from the cells it is about.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -34,7 +34,8 @@ def report(
     from polobench.analysis.claims import load_claims
     from polobench.analysis.collection import collect
     from polobench.gate.history import history_table
-    from polobench.report.markdown import comparison_text, write_report
+    from polobench.report.findings import Findings
+    from polobench.report.page import verdict_text, write_findings
     from polobench.store.pack import open_store
 
     rules = load_claims(claims)
@@ -46,8 +47,9 @@ def report(
             bars.update(tasks[what], completed=done, total=total)
 
         collection = collect(stores[0], show, *stores[1:])
-        path = write_report(collection, output or Path("reports") / open_store(stores[0]).name, show, rules, trend)
-    typer.echo(comparison_text(collection))
+        findings = Findings(collection, rules, trend)
+        path = write_findings(findings, output or Path("reports") / open_store(stores[0]).name, show)
+    typer.echo(verdict_text(findings))
     typer.echo(f"report: {path}")
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from polobench.analysis.collection import Arm
-from polobench.analysis.frame import reached, table_of
+from polobench.analysis.frame import reached
 from polobench.analysis.statistics.intervals import Interval
 from polobench.analysis.statistics.survival import (
     TimeToTarget,
@@ -18,21 +16,6 @@ from polobench.analysis.statistics.survival import (
 )
 from polobench.core.result import RunResult
 from polobench.report.draw.panels import MOST_COMPARED, Panel
-from polobench.report.tables import TextTable, arm_columns
-from polobench.report.text import ends, escape, number
-
-TIME_CAPTION = (
-    "Time to target: the share of runs that had reached the target by then (two evaluations in a row at or above it), "
-    "by Kaplan and Meier. A run that never reached it, failed ones included, counts as not there until the budget "
-    "ends. Bands, from a method's first such run on: 95 % Wilson intervals at each moment by itself, over the n runs "
-    "of the table. Tasks whose target no run reached are left out, as are those of one run a method or of more than "
-    f"{MOST_COMPARED} methods."
-)
-MEAN_NOTE = (
-    "Mean: of the samples to target, of which no more than the budget counts, so that a run that never got there "
-    "counts as all of it (the restricted mean, the area under the Kaplan-Meier curve); [95 %]: percentile bootstrap "
-    "over runs."
-)
 
 
 def has_reached(panel: Panel) -> bool:
@@ -90,27 +73,3 @@ def _arrival(arm: Arm, runs: Sequence[RunResult], end: float) -> Arrival:
     times, there = _times(runs, end)
     mean = restricted_mean(times, there, end)
     return Arrival(arm, len(runs), sum(there), mean, restricted_mean_interval(times, there, end))
-
-
-def arrival_frame(items: Sequence[Arrival]) -> pd.DataFrame:
-    """A row an arm."""
-    return table_of(
-        arm_columns(item.arm)
-        | {"n": item.n, "reached": item.reached, "restricted_mean_samples": item.mean}
-        | {"low": item.interval.low, "high": item.interval.high, "interval": f"95 % {item.interval.method}"}
-        for item in items
-    )
-
-
-def arrival_table(items: Sequence[Arrival]) -> str:
-    """The same as text; empty where no run of any task reached its target."""
-    rows = [
-        [
-            *(escape(text) for text in (item.arm.task, item.arm.budget, item.arm.label, item.arm.device)),
-            f"{item.reached}/{item.n}",
-            f"{number(item.mean)} {ends(item.interval, 0)}".strip(),
-        ]
-        for item in items
-    ]
-    headers = ["task", "budget", "method", "device", "reached", "samples to target, restricted mean [95 %]"]
-    return f"{TextTable(headers, rows, 'llllrr').markdown()}\n\n{MEAN_NOTE}" if rows else ""

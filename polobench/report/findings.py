@@ -1,29 +1,96 @@
-"""What a report says over all tasks, computed once for its text and its tables."""
+"""What the sections of a report read, each computed once however many of them read it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 
+import pandas as pd
+
+from polobench.analysis import article, gradient_noise, overall, preferences, snapshots, summary, troubled, tuning
 from polobench.analysis.claims import Claims, load_claims
-from polobench.analysis.collection import Collection
-from polobench.analysis.summary import ArmSummary, comparisons
-from polobench.report.arrivals import Arrival, arrivals_of
-from polobench.report.draw.panels import panels
-from polobench.report.overall import Groups, groups_of
-from polobench.report.verdicts import Verdicts
+from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.contrasts import Contrast, against_best
+from polobench.analysis.measures import Observations
+from polobench.analysis.use_cases import FINAL_SCORE, USE_CASES, standings, standings_of
+from polobench.analysis.verdicts import claim_verdict, column_verdict
+from polobench.report import naming
+from polobench.report.arrivals import arrivals_of
+from polobench.report.draw import panels
+from polobench.report.draw.style import looks
 
 
-@dataclass(frozen=True)
 class Findings:
-    """Scores over tasks, the verdicts on claims, the arms of each task and budget, and when they were at the target."""
+    """All that a report says, in numbers; the functions that compute them say what they are.
 
-    groups: Groups
-    verdicts: Verdicts
-    comparisons: dict[tuple[str, str], list[ArmSummary]]
-    arrivals: list[Arrival]
+    Args:
+        collection: the store, or several as one.
+        rules: the claims that get a verdict; by default the source article's.
+        history: whose trend the report shows, as `polobench.gate.history.history_table` gives it.
+    """
 
-    @classmethod
-    def of(cls, collection: Collection, claims: Claims | None = None) -> Findings:
-        """By default with verdicts on the source article's claims."""
-        verdicts = Verdicts(collection, claims or load_claims())
-        return cls(groups_of(collection), verdicts, comparisons(collection), arrivals_of(panels(collection)))
+    def __init__(
+        self, collection: Collection, rules: Claims | None = None, history: pd.DataFrame | None = None
+    ) -> None:
+        self.collection = collection
+        self.rules = rules or load_claims()
+        self.history = history
+
+    # by task and budget
+    comparisons = cached_property(lambda self: summary.comparisons(self.collection))
+    budgets = cached_property(lambda self: naming.budgets(self.collection))
+    panels = cached_property(lambda self: panels.panels(self.collection))
+    arrivals = cached_property(lambda self: arrivals_of(self.panels))
+    task_files = cached_property(lambda self: naming.task_files(task for task, _ in self.comparisons))
+
+    @cached_property
+    def contrasts(self) -> dict[tuple[str, str], list[Contrast[Arm]]]:
+        """Each arm of a task and budget against its best one; nothing is concluded from smoke runs."""
+        found = {place: group for place, group in self.comparisons.items() if not summary.is_smoke(group)}
+        returns = self.collection.final_returns
+        return {place: against_best([(i.arm, [returns(i.arm)]) for i in group]) for place, group in found.items()}
+
+    # over the tasks of a world: the groups, their numbers, their standings by final score and by use case
+    groups = cached_property(lambda self: overall.comparables(self.collection))
+    overalls = cached_property(lambda self: [(group, overall.overall(group)) for group in self.groups])
+    leaders = cached_property(lambda self: [standings_of(group, FINAL_SCORE) for group in self.groups])
+    use_cases = cached_property(lambda self: [(case, standings(self.groups, case)) for case in USE_CASES])
+
+    # the article: verdicts on its ratings and claims, and its methods run again
+    observations = cached_property(lambda self: Observations(self.collection))
+    columns = cached_property(
+        lambda self: [column_verdict(self.observations, item, self.rules) for item in self.rules.columns]
+    )
+    claims = cached_property(
+        lambda self: [claim_verdict(self.observations, item, self.rules) for item in self.rules.claims]
+    )
+    article_arms = cached_property(lambda self: article.episode_arms(self.collection))
+    article_losses = cached_property(lambda self: article.loss_shapes(self.collection))
+    article_costs = cached_property(lambda self: article.beside_sound(self.collection))
+
+    # arm by arm, or cell by cell
+    troubled = cached_property(lambda self: troubled.troubled(self.collection))
+    losses = cached_property(lambda self: summary.losses(self.collection))
+    throughputs = cached_property(lambda self: summary.throughputs(self.collection))
+    noises = cached_property(lambda self: gradient_noise.gradient_noises(self.collection))
+    preferences = cached_property(lambda self: preferences.preferences(self.collection))
+    measures = cached_property(lambda self: snapshots.measures(self.collection))
+    conversations = cached_property(lambda self: snapshots.conversations(self.collection))
+    notes = cached_property(lambda self: snapshots.notes(self.collection))
+    trials = cached_property(lambda self: tuning.tuning_frame(self.collection))
+    looks = cached_property(lambda self: looks(self.collection.labels, self.collection.methods))
+
+    @property
+    def has_ratings(self) -> bool:
+        """Whether a rating of the article's table has a measure in this store."""
+        return any(word.level for column in self.columns for word in column.words)
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Whether a rating or a claim has one."""
+        claims = any(item.levels or any(pair.compared for pair in item.pairs) for item in self.claims)
+        return self.has_ratings or claims
+
+    @property
+    def is_first_look(self) -> bool:
+        """Whether the store holds smoke runs: it shows that the parts work together, and its reader is new here."""
+        return any(run.provenance.get("smoke") is True for run in self.collection.cells)

@@ -10,27 +10,24 @@ from polobench.gate.compare import LAYERS, GateFinding, StoreComparison, arm_tex
 from polobench.gate.exact import LARGEST_GROWTH, TOLERANCE, Bits
 from polobench.gate.learning import LEVEL, WATCHED, Row
 from polobench.gate.matching import MatchedArm
-from polobench.report.tables import TextTable
-from polobench.report.text import escape, number, p_value, significant
+from polobench.report.blocks import Block, Bullets, Page, Paragraph, Section, Strong, Table, Text
+from polobench.report.markdown import render
+from polobench.report.text import number, p_value, significant
 
 _SEEDS_SHOWN = 3
 
 
 def gate_markdown(found: StoreComparison) -> str:
     """The whole page."""
-    parts = [
-        f"# Gate: {escape(found.head)} against {escape(found.base)}",
-        answer(found),
-        *(f"- {escape(note)}" for note in found.notes),
-        "## What changed",
-        _findings(found.findings),
-        _batches(found),
-        "## Same bits",
-        _bits(found.bits),
-        "## Tests of learning, loss and KL",
-        _tests(found.rows),
+    sections = [
+        Section("What changed", [*_findings(found.findings), Paragraph(_batches(found))]),
+        Section("Same bits", _bits(found.bits)),
+        Section("Tests of learning, loss and KL", _tests(found.rows)),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    notes: list[Block] = [Bullets(found.notes)] if found.notes else []
+    return render(
+        Page("gate", f"Gate: {found.head} against {found.base}", sections, [Paragraph(answer(found)), *notes])
+    )
 
 
 def answer(found: StoreComparison) -> str:
@@ -52,15 +49,15 @@ def finding_line(finding: GateFinding) -> str:
     return f"{word}: {LAYERS[finding.layer]}: {finding.arm}: {finding.what}"
 
 
-def _findings(findings: Sequence[GateFinding]) -> str:
+def _findings(findings: Sequence[GateFinding]) -> list[Block]:
     if not findings:
-        return "Nothing that the gate looks at."
+        return [Paragraph("Nothing that the gate looks at.")]
     ordered = sorted(findings, key=lambda finding: not finding.is_regression)
-    rows = [
-        ["**regression**" if item.is_regression else "note", LAYERS[item.layer], escape(item.arm), escape(item.what)]
+    rows: list[list[Text]] = [
+        [Strong("regression") if item.is_regression else "note", LAYERS[item.layer], item.arm, item.what]
         for item in ordered
     ]
-    return TextTable(["", "layer", "arm", "what"], rows, "llll").markdown()
+    return [Table(["", "layer", "arm", "what"], rows, "llll")]
 
 
 def _batches(found: StoreComparison) -> str:
@@ -74,15 +71,14 @@ def _batches(found: StoreComparison) -> str:
     return f"{len(pairs)} updates on stored batches were compared, number by number and count by count: {agree}."
 
 
-def _bits(bits: Sequence[tuple[MatchedArm, Bits]]) -> str:
+def _bits(bits: Sequence[tuple[MatchedArm, Bits]]) -> list[Block]:
     if not bits:
-        return "No cell of both sides has a digest."
-    rows = [
-        [escape(arm_text(pair.arm)), f"{found.identical} of {found.compared}", _first(found)]
-        for pair, found in bits
-    ]  # fmt: skip
-    table = TextTable(["arm", "the same bits", "first update that differs, by seed"], rows, "lrl").markdown()
-    return f"{table}\n\nArms whose runs are all the same bits need no test: there is nothing that could differ."
+        return [Paragraph("No cell of both sides has a digest.")]
+    rows = [[arm_text(pair.arm), f"{found.identical} of {found.compared}", _first(found)] for pair, found in bits]
+    return [
+        Table(["arm", "the same bits", "first update that differs, by seed"], rows, "lrl"),
+        Paragraph("Arms whose runs are all the same bits need no test: there is nothing that could differ."),
+    ]
 
 
 def _first(found: Bits) -> str:
@@ -92,35 +88,35 @@ def _first(found: Bits) -> str:
     return ", ".join(texts) + more
 
 
-def _tests(rows: Sequence[Row]) -> str:
+def _tests(rows: Sequence[Row]) -> list[Block]:
     if not rows:
-        return "None: every arm is the same bits, or there is no arm that learns."
-    table = TextTable(
+        return [Paragraph("None: every arm is the same bits, or there is no arm that learns.")]
+    table = Table(
         ["arm", "measure", "n", "base", "head", "change", "p (Holm)", "matters from", "80 % power from"],
         [_test(row) for row in rows],
         "llrrrrrrr",
-    ).markdown()
-    tested = sum(not row.refused for row in rows)
-    said = (
-        f"{tested} unpaired permutation tests at {LEVEL:g} over all of them (Holm); scores one-sided, loss and KL "
-        "two-sided. A regression is a change that is sure and that matters. **What this comparison could not see:** a "
-        "change smaller than the last column is found in fewer than four of five comparisons. On stored batches a "
-        f"number may differ by {TOLERANCE:g} of its size and a count may grow by {LARGEST_GROWTH:.0%}."
     )
+    tested = sum(not row.refused for row in rows)
+    said: Text = [
+        f"{tested} unpaired permutation tests at {LEVEL:g} over all of them (Holm); scores one-sided, loss and KL "
+        "two-sided. A regression is a change that is sure and that matters. ",
+        Strong("What this comparison could not see:"),
+        " a change smaller than the last column is found in fewer than four of five comparisons. On stored batches a "
+        f"number may differ by {TOLERANCE:g} of its size and a count may grow by {LARGEST_GROWTH:.0%}.",
+    ]
     refused = sorted({f"{WATCHED[row.measure].title}: {row.refused}" for row in rows if row.refused})
-    return "\n\n".join([table, said, *(f"Not tested: {escape(text)}." for text in refused)])
+    return [table, Paragraph(said), *(Paragraph(f"Not tested: {text}.") for text in refused)]
 
 
-def _test(row: Row) -> list[str]:
-    arm = escape(arm_text(row.arm))
-    title = escape(WATCHED[row.measure].title)
+def _test(row: Row) -> list[Text]:
+    arm, title = arm_text(row.arm), WATCHED[row.measure].title
     if row.shift is None:
         return [arm, title, "", significant(row.base_mean), "", "", "not tested", significant(row.smallest_change), ""]
     head = row.base_mean + row.shift.difference
     sure = "not tested" if math.isnan(row.adjusted_p) else p_value(row.adjusted_p)
     return [
         arm, title, f"{row.shift.n[0]}, {row.shift.n[1]}", significant(row.base_mean), significant(head),
-        significant(row.shift.difference), f"**{sure}**" if row.is_regression else sure,
+        significant(row.shift.difference), Strong(sure) if row.is_regression else sure,
         significant(row.smallest_change), number(None) if math.isnan(row.detectable) else significant(row.detectable),
     ]  # fmt: skip
 

@@ -1,34 +1,21 @@
-"""Numbers and foreign text as the report prints them: fixed formats, nothing that could break a table."""
+"""Numbers and names as every format of the report prints them."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 from polobench.analysis.statistics.intervals import Interval
 from polobench.core.printable import printable
 
 NOTHING = "–"
-Clean = Callable[[object], str]
-_ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in "\\`|*[]~$#"} | {
-    ord("&"): "&amp;",
-    ord("<"): "&lt;",
-    ord(">"): "&gt;",
-}
-_EMPHASIS = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # inside of a word it is an underscore anyway
 _LONGEST = 300
 
 
-def plain(text: object) -> str:
+def plain(text: object, longest: int = _LONGEST) -> str:
     """One line without control characters, for a terminal or a figure."""
     line = " ".join(printable(text).split())
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
-
-
-def escape(text: object) -> str:
-    """One line that Markdown shows as it is: labels and reasons come from plug-ins and may hold anything."""
-    return _EMPHASIS.sub("&#95;", plain(text).translate(_ENTITIES))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def number(value: float | None, decimals: int = 0) -> str:
@@ -87,3 +74,21 @@ def runs_of(seeds: Sequence[int]) -> str:
         else:
             parts.append([seed, seed])
     return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def quoted(name: str) -> str:
+    """A name, in quotes where it holds a comma: beside others it would read like two."""
+    return f'"{name}"' if "," in name else name
+
+
+def listed(names: Iterable[str], last: str = "") -> str:
+    """`a, b, "c, d"`; with a word before the last one where it is given."""
+    shown = [quoted(name) for name in names]
+    if last and len(shown) > 1:
+        return f"{', '.join(shown[:-1])} {last} {shown[-1]}"
+    return ", ".join(shown)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"

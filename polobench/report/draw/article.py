@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from polobench.analysis.article import SHOWN_EPISODES, EpisodeArm, PublishedReturn, episode_arms, published
-from polobench.analysis.collection import Collection
+from polobench.analysis.article import SHOWN_EPISODES, EpisodeArm, PublishedReturn, published
 from polobench.analysis.statistics.intervals import Array
 from polobench.report.draw.panels import Drawn
 from polobench.report.draw.style import Look, grid_of_axes, name_panel, save, short
@@ -22,9 +21,9 @@ _TICKS = [step * 10**power for power in range(6) for step in (1, 2, 5)]
 _BLACK = "black"
 
 
-def draw_article(collection: Collection, look: Mapping[str, Look], folder: Path) -> Drawn | None:
-    """The training returns of every arm whose updates are episodes; None if there is none."""
-    arms = [item for item in episode_arms(collection) if any(map(len, item.returns))]
+def draw_article(every: Sequence[EpisodeArm], look: Mapping[str, Look], folder: Path) -> Drawn | None:
+    """The training returns of arms whose updates are episodes; None if none had an episode."""
+    arms = [item for item in every if any(map(len, item.returns))]
     if not arms:
         return None
     figure, axes = grid_of_axes(len(arms), _COLUMNS, (5.6, 3.3))

@@ -1,0 +1,81 @@
+"""How a report names arms, tasks and budgets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from polobench.analysis.collection import Arm, Collection
+from polobench.core.budget import budget_text
+from polobench.core.result import RunResult
+from polobench.report.blocks import Link
+from polobench.report.text import listed
+
+GLOSSARY = "glossary"
+_LONGEST = 60
+
+
+def term(name: str, shown: str = "") -> Link:
+    """A link to the glossary's entry."""
+    return Link(shown or name, f"{GLOSSARY}#{name.replace(' ', '-')}")
+
+
+def arm_name(arm: Arm, among: Iterable[Arm]) -> str:
+    """The label, with the method and the device where the label alone does not tell it from the others."""
+    twins = [other for other in among if other.label == arm.label]
+    name = arm.label
+    if len({other.method for other in twins}) > 1:
+        name += f" ({arm.method})"
+    if len({other.device for other in twins}) > 1:
+        name += f" on {arm.device}"
+    return name
+
+
+def arm_columns(arm: Arm) -> dict[str, object]:
+    """What names an arm in every CSV table."""
+    return {
+        "task": arm.task, "budget": arm.budget, "label": arm.label, "method": arm.method, "device": arm.device,
+    }  # fmt: skip
+
+
+def budget_words(runs: Sequence[RunResult]) -> str:
+    """The budget of runs that have the same one; a limit beside the one that ended them is no more than a cap."""
+    budget = {name: limit for name, limit in runs[0].budget.items() if limit is not None}
+    if len(budget) < 2:
+        return budget_text(budget)
+    ended_ok = [run for run in runs if run.status == "ok"]
+    if ended_ok and "updates" in budget and all(run.ledger.updates >= budget["updates"] for run in ended_ok):
+        rest = {name: limit for name, limit in budget.items() if name != "updates"}
+        return f"{budget_text({'updates': budget['updates']})} (capped at {budget_text(rest)})"
+    return f"{budget_text(budget)}, whichever comes first"
+
+
+def budgets(collection: Collection) -> dict[tuple[str, str], str]:
+    """In words, by the task and budget of an arm."""
+    runs: dict[tuple[str, str], list[RunResult]] = {}
+    for arm, found in collection.of_kind("learning").items():
+        runs.setdefault((arm.task, arm.budget), []).extend(found)
+    return {place: budget_words(found) for place, found in runs.items()}
+
+
+def place_names(places: Iterable[tuple[str, str]], words: Mapping[tuple[str, str], str]) -> str:
+    """`CartPole-v1 (100,000 samples), Acrobot-v1 (150,000 samples)`."""
+    return ", ".join(f"{task} ({words.get((task, budget), budget)})" for task, budget in places)
+
+
+def task_files(tasks: Iterable[str]) -> dict[str, str]:
+    """For each task the file of its card, below the report's folder and without its ending."""
+    found: dict[str, str] = {}
+    for task in sorted(set(tasks)):
+        slug = re.sub(r"[^A-Za-z0-9-]+", "-", task)[:_LONGEST].strip("-") or "task"
+        name, number = slug, 2
+        while f"tasks/{name}" in found.values():
+            name, number = f"{slug}-{number}", number + 1
+        found[task] = f"tasks/{name}"
+    return found
+
+
+def names(labels: Sequence[str], most: int = 5) -> str:
+    """A few names, and how many more there are."""
+    more = len(labels) - most
+    return listed(labels, "and") if more <= 0 else f"{listed(labels[:most])} and {more} more"

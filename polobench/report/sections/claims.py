@@ -1,0 +1,204 @@
+"""The evidence on the article: every rating and claim with what was measured, and the pairs behind each verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from polobench.analysis.claims import Claim, Column
+from polobench.analysis.frame import flat_rows, table_of
+from polobench.analysis.measures import MEASURES, Measure, Place
+from polobench.analysis.statistics.intervals import Interval
+from polobench.analysis.verdicts import (
+    CONTRADICTED,
+    NOT_MEASURED,
+    NOT_TESTABLE,
+    SUPPORTED,
+    ClaimVerdict,
+    ColumnVerdict,
+    Level,
+    PairVerdict,
+)
+from polobench.report.blocks import Paragraph, Section, Strong, Table, Text, compact
+from polobench.report.findings import Findings
+from polobench.report.text import NOTHING, counted, listed, number, p_value, quoted, significant
+
+RULES = (
+    "Per pair of methods: d is the second method's mean less the first's, averaged over tasks (of a cost, their "
+    "ratio); p is a permutation test with Holm's adjustment. A rating is supported when every pair of it is (p at "
+    "most {level:g} and d at least the smallest effect), and contradicted when d's Bonferroni interval lies "
+    "wholly below that effect for one pair. Detectable: the smallest d that such a test finds in 4 of 5 cases."
+)
+
+
+def sections(findings: Findings) -> list[Section]:
+    """One per column of the article's table, and one with its further claims; empty where nothing is about them."""
+    if not findings.has_verdicts:
+        return []
+    found = [_column(item, findings.rules.level) for item in findings.columns] if findings.has_ratings else []
+    return [*found, Section("Further claims", [_claim_table(findings.claims)], tables_of(findings))]
+
+
+def title_of(item: ColumnVerdict) -> str:
+    """The title of a column's section."""
+    return item.column.name.capitalize()
+
+
+def anchor_of(item: ColumnVerdict) -> str:
+    """How a link names it."""
+    return Section(title_of(item), []).anchor
+
+
+def _column(item: ColumnVerdict, level: float) -> Section:
+    order = " < ".join(" = ".join(words) for words in item.column.order)
+    measure = MEASURES[item.column.measure]
+    effect = f"{item.column.smallest_effect:g}"
+    said = (
+        f"Measured by: {measure.title} ({measure.unit}). The "
+        f"article's words in the order of the measure: {order}. Smallest effect that counts: {effect}. Every rated "
+        f"method was measured on {_places(item.places)}."
+    )
+    return Section(
+        title_of(item),
+        [
+            Paragraph(said),
+            *compact(_rating_table(item), 3),
+            Paragraph(RULES.format(level=level)),
+            *compact(_pair_table(item), 3),
+        ],
+    )
+
+
+def strong(verdict: str) -> Text:
+    """A verdict, emphasised where it is one."""
+    return Strong(verdict) if verdict in (SUPPORTED, CONTRADICTED) else verdict
+
+
+def _rating_table(item: ColumnVerdict) -> Table:
+    """Every rating beside the measure, and beside the column's other measures, which are not tested."""
+    names = [item.column.measure, *item.column.also]
+    titles = [f"{MEASURES[name].title} ({MEASURES[name].unit})" for name in names]
+    rows = [
+        [
+            word.method,
+            word.word,
+            strong(word.verdict),
+            shown_level(word.level, MEASURES[names[0]]),
+            _size(word.level, MEASURES[names[0]]),
+            *(shown_level(word.also.get(name), MEASURES[name]) for name in item.column.also),
+        ]
+        for word in item.words
+    ]
+    headers = ["method", "rating", "our verdict", f"{titles[0]} [95 %]", "n", *titles[1:]]
+    return Table(headers, rows, "lllrr" + "r" * len(item.column.also))
+
+
+def shown_level(level: Level | None, measure: Measure) -> str:
+    """A method's measure with its interval."""
+    return NOTHING if level is None else f"{_shown(level.value, measure)} {_ends(level.interval, measure)}".strip()
+
+
+def _size(level: Level | None, measure: Measure) -> str:
+    """Of how many numbers a level is the mean."""
+    if level is None:
+        return NOTHING
+    over = f" x {counted(level.places, 'setting')}" if level.places > 1 and not measure.is_share else ""
+    return f"{level.n} {measure.observation}{over}"
+
+
+def _shown(value: float, measure: Measure) -> str:
+    """A number of a measure; of a ratio measure it is a logarithm."""
+    if math.isnan(value):
+        return NOTHING
+    return significant(math.exp(min(value, 700.0))) if measure.is_ratio else number(value, 3)
+
+
+def _ends(interval: Interval, measure: Measure) -> str:
+    if math.isnan(interval.low):
+        return ""
+    return f"[{_shown(interval.low, measure)}, {_shown(interval.high, measure)}]"
+
+
+def _places(places: Sequence[Place]) -> str:
+    return listed(" ".join(filter(None, (task, policy))) for task, _, _, policy in places) or "no common task"
+
+
+def _pair_table(item: ColumnVerdict) -> Table:
+    headers = ["less", "more", "verdict", "d [Bonferroni]", "p (Holm)", "detectable", "n", "settings", "reason"]
+    return Table(headers, [_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrl")
+
+
+def _pair_row(pair: PairVerdict, measure: Measure) -> list[Text]:
+    found = pair.compared
+    named: list[Text] = [pair.less, pair.more, pair.verdict]
+    if found is None:
+        return [*named, *[NOTHING] * 5, pair.reason]
+    return [
+        *named,
+        f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}",
+        p_value(pair.p),
+        _shown(found.detectable, measure),
+        str(found.n),
+        str(len(pair.places)),
+        pair.reason,
+    ]
+
+
+def _claim_table(items: Sequence[ClaimVerdict]) -> Table:
+    headers = ["where", "the article says", "verdict", "measured", "reason"]
+    rows = [
+        [item.claim.source, item.claim.says, strong(item.verdict), _measured(item), _reason(item)] for item in items
+    ]
+    return Table(headers, rows, "lllll")
+
+
+def _measured(item: ClaimVerdict) -> str:
+    if item.verdict in (NOT_TESTABLE, NOT_MEASURED):
+        return NOTHING
+    measure = MEASURES[item.claim.measure]
+    parts = [
+        f"{quoted(label)} {shown_level(level, measure)}, n = {_size(level, measure)}"
+        for label, level in (item.levels or {}).items()
+    ]
+    parts += [
+        f"{quoted(pair.more)} {'over' if measure.is_ratio else 'less'} {quoted(pair.less)} "
+        f"{_shown(pair.compared.difference, measure)} {_ends(pair.compared.interval, measure)}, p = {p_value(pair.p)}, "
+        f"n = {pair.compared.n} {measure.observation} x {counted(len(pair.places), 'setting')}"
+        for pair in item.pairs
+        if pair.compared
+    ]
+    return f"{measure.title}: {'; '.join(parts)}"
+
+
+def _reason(item: ClaimVerdict) -> str:
+    reasons = [item.reason, *(pair.reason for pair in item.pairs)]
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or NOTHING
+
+
+def tables_of(findings: Findings) -> dict[str, pd.DataFrame]:
+    """Every number behind the verdicts: of the ratings, the claims and the pairs. Costs are logarithms."""
+    ratings = [
+        row
+        for item in findings.columns
+        for row in flat_rows(
+            [replace(word, pairs=(), also={}) for word in item.words],
+            column=item.column.name,
+            measure=item.column.measure,
+        )
+    ]
+    rules = [(item.column.name, item.column, item.pairs) for item in findings.columns]
+    pairs = [row for name, rule, found in rules for row in _pairs(name, rule, found)]
+    pairs += [row for item in findings.claims for row in _pairs(item.claim.says, item.claim, item.pairs)]
+    claims = [
+        {"source": item.claim.source, "says": item.claim.says, "measure": item.claim.measure, "verdict": item.verdict}
+        | {"measured": _measured(item), "reason": _reason(item)}
+        for item in findings.claims
+    ]
+    return {"verdicts": table_of(ratings), "pairs": table_of(pairs), "claims": table_of(claims)}
+
+
+def _pairs(name: str, rule: Column | Claim, pairs: Sequence[PairVerdict]) -> list[dict[str, object]]:
+    return flat_rows(pairs, claim=name, measure=rule.measure, smallest_effect=rule.smallest_effect)
