@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from polobench.analysis.collection import Collection
 from polobench.core.budget import LedgerTotals
 from polobench.core.convergence import loss_convergence, time_to_target
 from polobench.core.result import RunResult
+from polobench.report.findings import Findings
+from polobench.report.markdown import render
+from polobench.report.page import pages
 from polobench.store.folder import Store
 
 EVALUATIONS = 20
@@ -168,6 +172,16 @@ def save_all(folder: Path, *results: RunResult) -> Path:
     for result in results:
         store.save(result)
     return folder
+
+
+def report_pages(collection: Collection, **more: Any) -> dict[str, str]:
+    """The Markdown of every page of a report by its file, without drawing."""
+    return {page.file: render(page) for page in pages(Findings(collection, **more))}
+
+
+def report_text(collection: Collection, **more: Any) -> str:
+    """All pages below each other."""
+    return "\n".join(report_pages(collection, **more).values())
 
 
 def demo(folder: Path, seeds: int = 5) -> Path:

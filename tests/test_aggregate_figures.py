@@ -16,7 +16,8 @@ from polobench.analysis.collection import Collection, collect
 from polobench.analysis.overall import Comparable, comparables
 from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
-from polobench.report.arrivals import arrival_frame, arrival_table, arrivals, arrivals_of, has_reached
+from polobench.report.arrivals import arrivals, has_reached
+from polobench.report.blocks import Table
 from polobench.report.draw import aggregate as aggregate_figures
 from polobench.report.draw import arrivals as arrival_figures
 from polobench.report.draw import cost as cost_figures
@@ -26,6 +27,8 @@ from polobench.report.draw.cost import costs, draw_costs, has_costs
 from polobench.report.draw.panels import MOST_COMPARED, Panel, panels
 from polobench.report.draw.placing import Spot, place_labels
 from polobench.report.draw.style import looks, styled
+from polobench.report.findings import Findings
+from polobench.report.sections.diagnostics import arrival_sections
 
 
 def run(method: str, score: float, seed: int, samples: float | None = None, **changes: object) -> RunResult:
@@ -232,13 +235,14 @@ def test_who_never_got_there_counts_as_the_whole_budget(tmp_path: Path) -> None:
     for run, samples in zip(runs, (10_000.0, 20_000.0, None, 30_000.0), strict=True):
         run.time_to_target = {"samples": samples}
     runs[3].status = "failed"  # it had been there before
-    found = arrivals_of(panels(collect(save_all(tmp_path, *runs))))
-    (row,) = arrival_frame(found).to_dict("records")
+    (section,) = arrival_sections(Findings(collect(save_all(tmp_path, *runs))))
+    (row,) = section.tables["time_to_target"].to_dict("records")
     assert (row["n"], row["reached"]) == (4, 2)
-    assert row["restricted_mean_samples"] == pytest.approx((10_000 + 20_000 + 50_000 + 50_000) / 4)
-    assert row["low"] < row["restricted_mean_samples"] < row["high"] <= 50_000
-    assert " 2/4 |" in arrival_table(found)
-    assert "32,500 [" in arrival_table(found)
+    assert row["mean"] == pytest.approx((10_000 + 20_000 + 50_000 + 50_000) / 4)
+    assert row["interval_low"] < row["mean"] < row["interval_high"] <= 50_000
+    (shown,) = next(block for block in section.blocks if isinstance(block, Table)).rows
+    assert shown[-2] == "2/4"
+    assert str(shown[-1]).startswith("32,500 [")
 
 
 def test_a_built_in_method_looks_the_same_whoever_else_is_there() -> None:

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import make_language, make_result, save_all, with_id
+from synthetic import make_language, make_result, report_text, save_all, with_id
 
 from polobench.analysis.article import beside_sound, episode_arms, loss_shapes, published
 from polobench.analysis.collection import collect
 from polobench.core.result import RunResult
 from polobench.registry import find_task
-from polobench.report.answers import SMOKE
-from polobench.report.markdown import markdown, write_report
-from polobench.report.text import escape
+from polobench.report.markdown import escape
+from polobench.report.page import write_report
+from polobench.report.sections.article_runs import TITLE
+from polobench.report.sections.welcome import SMOKE
 from polobench.tasks.article import MODEL, article_groups, article_pairs, builtin_split
 from polobench.tasks.preference_data import builtin_preferences
 from polobench.tasks.pretraining import COURSES
@@ -182,11 +183,11 @@ def test_sound_versions_stand_beside_the_articles(store: Path) -> None:
 
 
 def section(text: str) -> str:
-    return text.partition("## The article\n")[2].partition("\n## ")[0]
+    return text.partition(f"## {TITLE}\n")[2].partition("\n## ")[0]
 
 
 def test_the_report_says_it(store: Path, tmp_path: Path) -> None:
-    text = section(write_report(store, tmp_path).read_text())
+    text = section(write_report(store, tmp_path).with_name("article.md").read_text())
     assert "| 50 | 20 | 25 [18, 32] | 10 to 40 | 4 | above 1, level with 1, below 2 of 4 |" in " ".join(text.split())
     words = " ".join(text.split())
     assert "1 of 4 runs ended in an episode that was still going, after 245,200 steps of it" in words
@@ -200,14 +201,15 @@ def test_the_report_says_it(store: Path, tmp_path: Path) -> None:
 
 
 def test_no_section_without_the_articles_methods(tmp_path: Path) -> None:
-    assert "## The article\n" not in markdown(collect(save_all(tmp_path, make_result())), [])
+    assert TITLE not in report_text(collect(save_all(tmp_path, make_result())))
 
 
 def test_runs_without_a_single_episode(tmp_path: Path) -> None:
     """The first episode never ended: there is nothing to place, and no curve to draw."""
     run = control_run("article-pg", 0, [], unfinished=250_000)
     run.updates = pd.DataFrame()
-    text = section(write_report(save_all(tmp_path / "store", run), tmp_path / "report").read_text())
+    path = write_report(save_all(tmp_path / "store", run), tmp_path / "report")
+    text = section(path.with_name("article.md").read_text())
     words = " ".join(text.split())
     assert "1 of 1 runs ended in an episode that was still going, after 250,000 steps of it" in words
     assert "| 500 | 9 | – | – | 0 | – |" in words
@@ -216,6 +218,6 @@ def test_runs_without_a_single_episode(tmp_path: Path) -> None:
 
 def test_a_label_cannot_break_the_section(tmp_path: Path) -> None:
     evil = "a|b <script> *x*"
-    text = section(markdown(collect(save_all(tmp_path, control_run("article-pg", 0, [9.0] * 60, evil))), []))
+    text = section(report_text(collect(save_all(tmp_path, control_run("article-pg", 0, [9.0] * 60, evil)))))
     assert escape(evil) in text
     assert evil not in text

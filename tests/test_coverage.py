@@ -129,15 +129,15 @@ def test_the_interval_of_a_mean_is_the_one_with_the_best_worst_coverage(n: int) 
 def test_the_note_has_the_kept_figures() -> None:
     shares = [f"{100 * kept(MEAN, STUDENT, name)[5]:.0f}" for name in ("normal", "skewed", "collapse-prone")]
     expected = (
-        "at n = 5 such an interval held the mean of normal, skewed and collapse-prone returns "
-        f"{shares[0]}, {shares[1]} and {shares[2]} times in 100; 10 or more seeds are advised"
+        f"in simulation, {shares[0]} %, {shares[1]} % and {shares[2]} % of such intervals (n = 5) contained the true "
+        "mean of normal, skewed and collapse-prone returns; use 10 seeds or more"
     )
     assert coverage_note(5) == coverage_note(9) == expected
 
 
 def test_the_note_advises_more_seeds_below_ten_alone() -> None:
-    assert "is not known; 10 or more seeds are advised" in coverage_note(2)
-    assert coverage_note(10).startswith("at n = 10 ")
+    assert "is not known; use 10 seeds or more" in coverage_note(2)
+    assert "(n = 10)" in coverage_note(10)
     assert "advised" not in coverage_note(10)
     assert coverage_note(1_000) == coverage_note(20)
     assert "interquartile mean over tasks" in coverage_note(3, IQM)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import make_result, make_throughput, save_all
+from synthetic import make_result, make_throughput, report_text, save_all
 
 from polobench.analysis.collection import Collection, collect
 from polobench.analysis.frame import frame, load
-from polobench.report.markdown import markdown, write_report
+from polobench.report.page import write_report
 from polobench.store.folder import Store
 
 NASTY = (None, "x", True, [], {}, 10**400, "Infinity", -1.5)
@@ -61,7 +61,7 @@ def _collect(folder: Path) -> Collection:
     found = collect(folder)
     table = frame(found)
     assert NEIGHBOUR in table["cell_id"].tolist()
-    assert markdown(found, [])
+    assert report_text(found)
     return found
 
 

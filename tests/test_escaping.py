@@ -10,9 +10,12 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from synthetic import failed, failed_language, make_language, make_result, make_throughput, save_all, with_id
 
+from polobench.analysis.collection import collect
 from polobench.core.result import RunResult
-from polobench.report.markdown import comparison_text, write_report
-from polobench.report.text import escape, plain
+from polobench.report.findings import Findings
+from polobench.report.markdown import escape
+from polobench.report.page import verdict_text, write_report
+from polobench.report.text import plain
 
 SHORT = {
     "script": "<script>alert(1)</script>",
@@ -70,7 +73,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name, text in (("hostile", ALL), ("harmless", HARMLESS)):
         folder = tmp_path_factory.mktemp(name)
         path = write_report(store(folder / "store", text), folder / "report")
-        found[name] = path.read_text(encoding="utf-8")
+        found[name] = "\n".join(item.read_text("utf-8") for item in sorted(path.parent.rglob("*.md")))
     return found
 
 
@@ -89,9 +92,14 @@ def shapes(text: str) -> list[tuple[int, ...]]:
 def test_no_foreign_html_image_or_link(reports: dict[str, str]) -> None:
     found = tokens(reports["hostile"])
     assert [token.content for token in found if token.type.startswith("html_")] == []
-    assert all(str(token.attrs["src"]).startswith("figures/") for token in found if token.type == "image")
-    harmless = [token.attrs["href"] for token in tokens(reports["harmless"]) if token.type == "link_open"]
-    assert [token.attrs["href"] for token in found if token.type == "link_open"] == harmless
+    images = [str(token.attrs["src"]) for token in found if token.type == "image"]
+    assert images
+    assert all(re.fullmatch(r"(\.\./)?figures/[\w./-]+\.png", source) for source in images)
+    links = [str(token.attrs["href"]) for token in found if token.type == "link_open"]
+    assert links
+    assert all(re.fullmatch(r"((\.\./)?(tasks/|tables/)?[\w-]+\.(md|csv))?(#[a-z0-9-]+)?", link) for link in links)
+    harmless = [token for token in tokens(reports["harmless"]) if token.type == "link_open"]
+    assert len(links) == len(harmless)
 
 
 def test_tables_and_headings_are_those_of_harmless_text(reports: dict[str, str]) -> None:
@@ -117,13 +125,13 @@ def test_no_control_characters(reports: dict[str, str]) -> None:
 
 
 def test_terminal_text_moves_no_cursor(tmp_path: Path) -> None:
-    text = comparison_text(store(tmp_path, ALL))
+    text = verdict_text(Findings(collect(store(tmp_path, ALL))))
     assert [sign for sign in text if not sign.isprintable() and sign != "\n"] == []
 
 
 @pytest.mark.parametrize("name", sorted(SHORT))
 def test_escaped_text_is_shown_as_it_is(name: str) -> None:
-    escaped, shown = escape(SHORT[name]), plain(SHORT[name])
+    escaped, shown = escape(SHORT[name]), plain(SHORT[name], 2_000)
     table = tokens(f"| a | b |\n|---|---|\n| {escaped} | c |\n")
     assert sum(token.type == "td_open" for token in table) == 2
     for line in (escaped, f"- {escaped}", f"**{escaped}x**", f"![{escaped}](figures/a.png)"):

@@ -30,7 +30,7 @@ from polobench.report.draw.preference import _marks, draw_losses
 from polobench.report.draw.style import Look, looks, natural, styled
 from polobench.report.draw.throughput import draw_throughput
 from polobench.report.draw.update import draw_updates
-from polobench.report.markdown import write_report
+from polobench.report.page import write_report
 
 BUILT_IN = ("dpo", "grpo", "ppo", "reinforce", "trpo", "ranking", "random")
 VARIANTS = (
@@ -58,7 +58,7 @@ class Laid:
             write_report(store, folder)
 
     def _save(self, figure: Figure, path: Path, save: Callable[[Figure, Path], Path] = style.save) -> Path:
-        self.figures[path.name] = figure
+        self.figures.setdefault(path.name, figure)  # of a name that stands in several cards, the first page's
         return save(figure, path)
 
     def axes(self, *kinds: str) -> Iterator[tuple[str, Axes]]:

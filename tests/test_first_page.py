@@ -1,30 +1,72 @@
-"""The report's first page: the answer, the article's table beside ours, scores over tasks, each from numbers alone."""
+"""The report's first page: the verdict first, then what could flip it, each from numbers alone, on few lines."""
 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
+import numpy as np
 import pytest
-from synthetic import WORLDS, failed, make_language, make_result, noise_cell, save_all
+from synthetic import (
+    LANGUAGE_METHODS,
+    WORLDS,
+    failed,
+    make_language,
+    make_result,
+    make_throughput,
+    noise_cell,
+    report_pages,
+    report_text,
+    save_all,
+    with_id,
+)
 from typer.testing import CliRunner
 
-from polobench.analysis.claims import load_claims
 from polobench.analysis.collection import Collection, collect
 from polobench.analysis.contrasts import against_best
 from polobench.analysis.overall import comparables, overall
-from polobench.analysis.summary import comparisons
+from polobench.analysis.statistics.aggregates import mean_score, tail_score
+from polobench.analysis.statistics.hypothesis import permutation_p, permutation_test
+from polobench.analysis.use_cases import USE_CASES, horizons, standings
 from polobench.cli import app
-from polobench.report.markdown import markdown
-from polobench.report.overall import groups_of, overall_answer
-from polobench.report.tasks import contrast_frame, task_sections
-from polobench.report.verdicts import Verdicts, article_table, claim_frame, pair_frame, summary_sentence, word_frame
+from polobench.core.budget import LedgerTotals
+from polobench.core.result import RunResult
+from polobench.report import page as page_module
+from polobench.report.blocks import Figure, Paragraph, Section, Table
+from polobench.report.findings import Findings
+from polobench.report.markdown import render
+from polobench.report.naming import budget_words
+from polobench.report.page import pages, verdict_text
+from polobench.report.sections import glossary, leaderboard, task_cards, verdict
+from polobench.report.sections.article import summary
+from polobench.report.sections.claims import tables_of
 
 METHODS = ("reinforce", "trpo", "ppo")
+FIVE = ("dpo", "grpo", "ppo", "reinforce", "trpo")
+ORDER = [
+    "Verdict", "What could flip it", "Leaderboard", "Curves and cost", "Robustness", "The article's ratings", "Details",
+]  # fmt: skip
 
 
 def section(text: str, title: str) -> str:
     return text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def of_scores(method: str, scores: list[float], task: str = "CartPole-v1") -> list[RunResult]:
+    """Runs with these final scores; floor 0 and target 1."""
+    return [
+        with_id(make_result(method, task, seed, floor=0.0, target=1.0, final_return=score, final_score=score))
+        for seed, score in enumerate(scores)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -40,43 +82,292 @@ def collection(folder: Path) -> Collection:
     return collect(folder)
 
 
-def test_the_page_is_read_from_the_top(collection: Collection) -> None:
-    titles = re.findall(r"^## (.+)$", markdown(collection, []), flags=re.MULTILINE)
-    wanted = ["The answer", "Method comparison", "Loss and KL", "Task by task", "The article's claims one by one"]
-    places = [titles.index(title) for title in wanted]
-    assert places == sorted(places)
-    assert titles[:2] == wanted[:2]
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Every kind of cell: five methods on three control tasks and two language tasks, variants, failures, speeds."""
+    runs = [make_result(method, task, seed) for method in FIVE for task in WORLDS for seed in range(5)]
+    runs += [make_language(method, "summaries", seed, pairs=12) for method in LANGUAGE_METHODS for seed in range(5)]
+    for size in (2, 4, 8, 16):
+        for method in ("grpo", "ranking", "dpo"):
+            label = f"{method}, {size} responses"
+            variants = [make_language(method, "digits", seed, pairs=12, label=label) for seed in range(5)]
+            runs += [with_id(run) for run in variants]
+    runs += [make_throughput(method, task) for method in FIVE for task in WORLDS]
+    runs += [noise_cell(method, 2.0, policy=policy) for method in FIVE for policy in ("initial", "trained")]
+    for run in runs[:30:2]:
+        failed(run)
+    return collect(save_all(tmp_path_factory.mktemp("full") / "matrix", *runs))
 
 
-def test_the_answer_is_one_paragraph_of_numbers(collection: Collection) -> None:
-    text = section(markdown(collection, []), "The answer").strip()
-    assert "\n" not in text
-    assert text.startswith("On control (Acrobot-v1, CartPole-v1, Pendulum-v1), **ppo** has the highest mean score, ")
-    assert "n = 5 seeds" in text
-    assert "Of the 15 words of the article's table" in text
+@pytest.fixture(scope="module")
+def text(collection: Collection) -> str:
+    return report_pages(collection)["report"]
 
 
-def test_every_word_has_a_number_an_interval_and_n(collection: Collection) -> None:
-    rows = {
-        line.split("|")[1].strip(): line for line in article_table(Verdicts(collection, load_claims())).splitlines()
-    }
-    assert set(METHODS) < set(rows)
-    for method in METHODS:
-        assert len(re.findall(r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\], n = \d+", rows[method])) == 3
-    assert "high: not measured" not in rows["reinforce"]
-    assert rows["grpo"].count("not measured") == 3
+def test_the_page_is_read_from_the_top(full: Collection) -> None:
+    first = report_pages(full)["report"]
+    assert re.findall(r"^## (.+)$", first, flags=re.MULTILINE) == ORDER
+    contents = first.partition("\n## ")[0].splitlines()[-1]
+    assert re.findall(r"\[([^]]+)\]\(#", contents) == ORDER
 
 
-def test_the_counts_of_verdicts_are_those_of_the_tables(collection: Collection) -> None:
-    verdicts = Verdicts(collection, load_claims())
-    words, claims = word_frame(verdicts), claim_frame(verdicts)
-    primary = words[words["primary"]]
-    said = summary_sentence(verdicts)
-    for verdict, count in primary["verdict"].value_counts().items():
-        assert f"{count} {verdict}" in said
-    assert len(primary) == 15
-    assert f"of {len(claims)} further claims" in said
-    assert {"p_holm", "difference", "low", "high", "n", "detectable", "smallest_effect"} <= set(pair_frame(verdicts))
+def test_the_first_page_is_short(full: Collection) -> None:
+    page = pages(Findings(full))[0]
+    assert len(render(page).splitlines()) <= 200
+    figures = [block for part in page.sections for block in part.blocks if isinstance(block, Figure)]
+    assert 3 <= len(figures) <= 8
+    figures = [block for item in pages(Findings(full)) for part in item.sections for block in part.blocks
+               if isinstance(block, Figure)]  # fmt: skip
+    assert all(len("".join(str(piece) for piece in figure.caption)) <= 340 for figure in figures), "two lines"
+
+
+def test_every_link_leads_somewhere(full: Collection) -> None:
+    found = report_pages(full)
+    for file, content in found.items():
+        for target in re.findall(r"(?<!!)\[[^]]*\]\(([^)]+)\)", content):
+            name, _, anchor = target.partition("#")
+            if name.endswith(".csv"):
+                continue
+            other = (Path("/") / Path(file).parent / name).resolve().relative_to("/") if name else Path(file)
+            titles = re.findall(r"^#+ (.+)$", found[str(other).removesuffix(".md")], flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert not anchor or anchor in anchors, (file, target)
+
+
+def test_what_several_sections_read_is_computed_once(full: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, int] = {}
+
+    def counted(name: str, function: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            calls[name] = calls.get(name, 0) + 1
+            return function(*arguments, **named)
+
+        return call
+
+    once = ("comparisons", "comparables", "throughputs", "gradient_noises", "losses", "troubled", "preferences",
+            "measures", "conversations", "panels", "arrivals_of", "tuning_frame")  # fmt: skip
+    for name in (*once, "against_best", "overall", "column_verdict"):
+        modules = [item for key, item in sys.modules.items() if key.startswith("polobench.")]
+        for module in [module for module in modules if isinstance(getattr(module, name, None), FunctionType)]:
+            monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    found = Findings(full)
+    page_module._write_tables(found, pages(found), Path("/tmp"))
+    verdict_text(found)
+    assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
+    assert calls["column_verdict"] == len(found.rules.columns)
+    assert calls["overall"] == len(found.groups)
+    places = sum(place in found.contrasts for place in found.comparisons)
+    cases = sum(item is not None for _, item in found.use_cases)
+    assert calls["against_best"] == places + len(found.leaders) + cases
+
+
+def test_a_section_is_one_function_and_one_entry(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    def toy(findings: Findings) -> list[Section]:
+        count = len(findings.collection.cells)
+        return [Section("A toy", [Paragraph(f"{count} | *cells*"), Table(["a", "b"], [["1", "<b>"]], "lr")])]
+
+    monkeypatch.setattr(page_module, "FIRST_PAGE", (*page_module.FIRST_PAGE, toy))
+    first = report_pages(collection)["report"]
+    assert "[A toy](#a-toy)" in first
+    assert section(first, "A toy").split("\n\n")[0].strip() == "48 &#124; &#42;cells&#42;"
+    assert rows(section(first, "A toy"))[2] == ["1", "&lt;b&gt;"]
+
+
+def blocks_of(collection: Collection) -> Iterator[Any]:
+    for page in pages(Findings(collection)):
+        for part in (page.intro, *(item.blocks for item in page.sections)):
+            yield from part
+
+
+def test_nothing_of_markdown_is_in_a_section(full: Collection) -> None:
+    """Whatever a section says is shown as it is: a mark of Markdown in it would be seen as such."""
+    for block in blocks_of(full):
+        if isinstance(block, Paragraph) and isinstance(block.text, str):
+            assert not re.search(r"\*\*|\]\(|^\||`", block.text), block.text
+        if isinstance(block, Table):
+            cells = [cell for row in block.rows for cell in row if isinstance(cell, str)]
+            assert not [cell for cell in cells if re.search(r"\*\*|\]\(|&\w+;", cell)]
+
+
+def test_the_verdict_names_score_cost_certainty_and_what_would_change(text: str) -> None:
+    found = {row[0]: row for row in rows(section(text, "Verdict"))[2:]}
+    assert list(found) == [case.name for case in USE_CASES]
+    samples = found["few samples, control"]
+    assert samples[1] in ("**ppo**", "**trpo**", "**ppo or trpo**", "**trpo or ppo**")
+    assert re.fullmatch(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", samples[2])
+    assert re.fullmatch(r"[\d.]+( to [\d.]+)?", samples[3])
+    assert samples[4] == "600"
+    assert re.search(r"separated .*; n = 5$", samples[5])
+    assert all(found["few samples, control"])
+    assert found["language, checkable answers"][1] == "not measured yet"
+    assert found["preference data"][-1] == "a study with preference data"
+
+
+def test_not_separated_comes_from_the_tests_not_from_intervals(tmp_path: Path) -> None:
+    """Intervals overlap, but every run of the one is above every run of the other on each task."""
+    runs = [run for task in WORLDS for run in of_scores("ppo", [0.61, 0.7, 0.8, 0.9, 1.0], task)]
+    runs += [run for task in WORLDS for run in of_scores("trpo", [0.2, 0.3, 0.4, 0.5, 0.6], task)]
+    runs += [run for task in WORLDS for run in of_scores("grpo", [0.5, 0.6, 0.8, 0.9, 1.0], task)]
+    found = Findings(collect(save_all(tmp_path, *runs)))
+    (leaders,) = found.leaders
+    assert [item.label for item in leaders.unseparated] == ["grpo"]
+    worst = {case.name: item for case, item in found.use_cases}["worst-case seeds, control"]
+    assert worst is not None
+    assert (worst.best.label, worst.best.value.value) == ("ppo", pytest.approx((0.61 + 0.7) / 2))
+    assert verdict.how_sure(leaders).startswith("not separated from the best: grpo; n = 5")
+
+
+def test_all_tied_are_called_tied(tmp_path: Path) -> None:
+    runs = [run for method in FIVE for run in of_scores(method, [1.0] * 5)]
+    found = Findings(collect(save_all(tmp_path, *runs)))
+    first = render(pages(found)[0])
+    row = next(row for row in rows(section(first, "Verdict")) if row[0].startswith("worst-case"))
+    assert row[1] == "any: all 5 are tied"
+    marks = [row[1] for row in rows(section(first, "Leaderboard"))[2:]]
+    assert marks == ["equal best", *["equal best (p = 1.000)"] * 4]
+    assert "All 5 methods are tied" in report_text(found.collection)
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_few_seeds_conclude_nothing(seeds: int, tmp_path: Path) -> None:
+    runs = of_scores("ppo", [1.0] * seeds) + of_scores("trpo", [0.1] * seeds)
+    first = report_pages(collect(save_all(tmp_path, *runs)))["report"]
+    row = rows(section(first, "Verdict"))[2]
+    assert row[1] == "too few seeds; highest: ppo"
+    assert row[5] == f"nothing concluded: {seeds} seed{'s' if seeds > 1 else ''}, 5 are needed"
+    assert "**ppo**" not in first
+
+
+def test_equal_cpu_seconds_are_those_of_the_quickest_run(tmp_path: Path) -> None:
+    slow, quick = (with_id(make_result(method)) for method in ("ppo", "trpo"))
+    slow.ledger = LedgerTotals(samples=50_000, cpu_seconds=100.0)
+    quick.ledger = LedgerTotals(samples=50_000, cpu_seconds=2.0)
+    collection = collect(save_all(tmp_path, slow, quick))
+    (group,) = comparables(collection)
+    assert horizons(group) == [2.0]
+
+
+def test_a_permutation_of_another_statistic_is_a_test() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0.4, 1, 9), rng.normal(0, 1, 9)
+    assert permutation_p([(x, y)], mean_score) == pytest.approx(permutation_test([(x, y)]).p, abs=0.01)
+    assert permutation_p([(x, x)], tail_score) == 1.0
+    assert permutation_p([(x + 9, y)], tail_score) < 0.01
+
+
+def test_budgets_that_differ_are_not_compared(tmp_path: Path) -> None:
+    """An equal score at another budget stands alone, and nobody is above every other method."""
+    runs = of_scores("article-pg", [1.06] * 5) + of_scores("article-ppo", [0.2] * 5)
+    others = of_scores("reinforce", [1.06] * 5)
+    for run in others:
+        run.budget = {"samples": 153_160}
+    first = report_pages(collect(save_all(tmp_path, *runs, *map(with_id, others))))["report"]
+    board = section(first, "Leaderboard")
+    assert "above" not in board
+    assert "Alone at their budget, so compared with nothing:" in board
+    assert "- reinforce on CartPole-v1 (153,160 samples): score 1.06" in board
+
+
+def test_a_cap_is_no_budget() -> None:
+    runs = [make_result(seed=seed) for seed in range(2)]
+    for run in runs:
+        run.budget = {"updates": 30, "samples": 737_280}
+        run.ledger.updates = 30
+    assert budget_words(runs) == "30 updates (capped at 737,280 samples)"
+    runs[0].ledger.updates = 12
+    assert budget_words(runs) == "737,280 samples, 30 updates, whichever comes first"
+    assert budget_words([make_result()]) == "50,000 samples"
+
+
+def test_solved_without_having_reached_is_explained(tmp_path: Path) -> None:
+    runs = [make_result(seed=seed) for seed in range(5)]
+    for run in runs[:2]:
+        run.time_to_target = dict.fromkeys(run.time_to_target)
+    card = report_pages(collect(save_all(tmp_path, *runs)))["tasks/CartPole-v1"]
+    assert "More runs of ppo solved the task than reached the target" in card
+
+
+def test_reversed_digits_are_explained(tmp_path: Path) -> None:
+    runs = [with_id(make_language("ppo", "add-digits", seed, pairs=6)) for seed in range(2)]
+    found = report_pages(collect(save_all(tmp_path, *runs)))
+    assert "34+85= is answered by 911" in found["tasks/add-digits"]
+    assert "34+85= is answered by 911" in found["diagnostics"]
+
+
+def test_the_policy_is_measured_on_all_heldout_prompts(tmp_path: Path) -> None:
+    """The stored answers are those of eight prompts; the curve, which the figure shows, knows all of them."""
+    run = make_language("ppo")
+    run.curve["heldout_entropy"] = np.linspace(2.0, 1.25, len(run.curve))
+    diagnostics = report_pages(collect(save_all(tmp_path, run)))["diagnostics"]
+    row = next(row for row in rows(section(diagnostics, "The policy before and after")) if row[0] == "entropy")
+    assert row[-3:] == ["2.00", "1.25", "-0.750"]
+
+
+def test_a_label_with_a_comma_is_one_label(full: Collection) -> None:
+    about = section(report_pages(full)["provenance"], "About this store")
+    assert 'dpo, "dpo, 16 responses", "dpo, 2 responses"' in about
+
+
+def test_a_first_look_says_that_it_works_and_what_comes_next(tmp_path: Path) -> None:
+    runs = [make_result(method, seed=seed) for method in ("random", *METHODS) for seed in range(5)]
+    smoke = [make_language(method, "sort-digits", seed, pairs=6) for method in ("dpo", "grpo") for seed in range(3)]
+    for run in smoke:
+        run.provenance["smoke"] = True
+    store = save_all(tmp_path, *runs, *map(with_id, smoke))
+    first = report_pages(collect(store))["report"]
+    titles = re.findall(r"^## (.+)$", first, flags=re.MULTILINE)
+    assert titles == ["It works", "Verdict", "Leaderboard", "Curves and cost", "Details"]
+    works = section(first, "It works")
+    assert "**26 of 26 cells ended ok**" in works
+    assert "polobench run matrix\n" in works
+    assert len(first.splitlines()) < 65
+    assert "not measured yet" not in first
+    assert "Smoke runs, from which nothing is concluded: sort-digits." in first
+    failed(smoke[0])
+    again = report_pages(collect(save_all(tmp_path, smoke[0])))["report"]
+    assert "## It ran, with failures" in again
+
+
+def test_columns_that_say_the_same_in_every_row_go(text: str) -> None:
+    board = section(text, "Leaderboard")
+    assert "n" not in rows(board)[0]
+    assert "In every row: " in board
+    assert "n = 5" in board
+
+
+def test_the_glossary_of_the_docs_is_the_reports() -> None:
+    docs = Path(__file__).parents[1] / "docs" / "glossary.md"
+    assert docs.read_text("utf-8") == render(glossary.page())
+
+
+def test_every_rating_has_its_reason(collection: Collection) -> None:
+    found = Findings(collection)
+    tables = tables_of(found)
+    ratings, claims = tables["verdicts"], tables["claims"]
+    said = "".join(piece if isinstance(piece, str) else piece.text for piece in summary(found))
+    assert "Analytics Vidhya, 20 March 2025" in said
+    spoken = {"supported": "support", "contradicted": "contradict", "undecided": "leave open"}
+    counts = ratings["verdict"].value_counts()
+    for name, word in spoken.items():
+        if name in counts:
+            assert f"{word} {counts[name]}" in said
+    assert len(ratings) == 15
+    assert f"Of its {len(claims)} further claims" in said
+    wanted = {"p", "compared_difference", "compared_interval_low", "compared_detectable", "smallest_effect"}
+    assert wanted <= set(tables["pairs"])
+    table = rows(section(report_pages(collection)["report"], "The article's ratings"))[2:]
+    assert len(table) == 15
+    assert all(row[3] for row in table)
+
+
+def test_every_rating_has_a_number_an_interval_and_n(collection: Collection) -> None:
+    evidence = report_pages(collection)["article"]
+    for title in ("Variance", "Stability", "Sample efficiency"):
+        found = {row[0]: row for row in reversed(rows(section(evidence, title)))}
+        for method in METHODS:
+            assert re.fullmatch(r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]", found[method][3])
+            assert re.fullmatch(r"\d+ (seeds x 3 settings|batches)", found[method][4])
+        assert found["grpo"][2] == "not measured"
 
 
 def test_scores_over_tasks(collection: Collection) -> None:
@@ -84,48 +375,74 @@ def test_scores_over_tasks(collection: Collection) -> None:
     assert [task for task, _ in group.places] == sorted(WORLDS)
     items = {item.label: item for item in overall(group)}
     assert items["reinforce"].tail.value < items["reinforce"].mean.value, "its failed run is in the worst quarter"
+    assert items["reinforce"].worst.final_score == 0.0
     assert items["ppo"].runs == 15
     assert items["ppo"].mean.value == pytest.approx(sum(map(sum, group.scores("ppo"))) / 15)
+    assert items["ppo"].gradient_steps == 600
+
+
+def test_greedy_stands_beside_sampled(tmp_path: Path) -> None:
+    runs = [make_language(method, "summaries", seed) for method in ("dpo", "grpo") for seed in range(5)]
+    for run in runs:
+        run.curve["heldout_greedy_return"] = 0.75
+    table = rows(section(report_pages(collect(save_all(tmp_path, *runs)))["report"], "Leaderboard"))
+    assert "sampled return" in table[0]
+    text = section(report_pages(collect(tmp_path))["report"], "Leaderboard")
+    assert "greedy return = 0.750" in text
 
 
 def test_worlds_and_smoke_runs_are_kept_apart(tmp_path: Path) -> None:
     speaking = [make_language(method, "summaries", seed) for method in ("dpo", "grpo") for seed in range(2)]
+    reading = [make_language(method, "pairs", seed) for method in ("dpo", "grpo") for seed in range(2)]
+    for run in reading:
+        run.ledger.samples_read = 100
     acting = [make_result(method, seed=seed) for method in ("dpo", "grpo") for seed in range(2)]
     smoke = make_result("dpo", "Acrobot-v1")
     smoke.provenance["smoke"] = True
-    groups = comparables(collect(save_all(tmp_path, *speaking, *acting, smoke)))
+    groups = comparables(collect(save_all(tmp_path, *speaking, *reading, *acting, smoke)))
     assert [(group.world, group.places[0][0]) for group in groups] == [
         ("control", "CartPole-v1"),
         ("language", "summaries"),
+        ("preferences", "pairs"),
     ]
-    assert "fewer than 5 seeds nothing can be concluded" in overall_answer(groups_of(collect(tmp_path)))
+    assert standings(groups, USE_CASES[-1]) is not None
 
 
 def test_against_the_best(collection: Collection) -> None:
-    arms = sorted(collection.of_kind("learning").items(), key=lambda item: item[0].label)
-    arms = [(arm, runs) for arm, runs in arms if arm.task == "Pendulum-v1"]
-    found = against_best([arms[0], arms[1]])
-    assert [item.other.label for item in found] == ["reinforce"]
+    arms = sorted(collection.of_kind("learning"), key=lambda arm: arm.label)
+    returns = [(arm.label, [collection.final_returns(arm)]) for arm in arms if arm.task == "Pendulum-v1"]
+    found = against_best(returns[:2])
+    assert [item.other for item in found] == ["reinforce"]
     assert found[0].p == pytest.approx(2 / 252), "all of ppo's runs are better"
-    few = against_best([(arm, runs[:3]) for arm, runs in arms])
-    assert few[0].reason == "3 seeds cannot reach p = 0.025; 5 are needed"
-    assert "detectable_difference" in contrast_frame(collection, comparisons(collection))
+    few = against_best([(label, [values[:3] for values in tasks]) for label, tasks in returns])
+    assert few[0].reason == "3 seeds cannot reach p = 0.025; the test needs 5"
+    assert "compared_detectable" in task_cards.tables(Findings(collection))["against_best"]
 
 
 def test_what_dropping_failed_runs_would_change_is_said(tmp_path: Path) -> None:
     runs = [make_result(seed=seed) for seed in range(5)]
     kept = sum(run.final_return for run in runs[1:]) / 4
     failed(runs[0])
-    found = collect(save_all(tmp_path, *runs))
-    text = task_sections(found, comparisons(found))
-    assert f"Without the runs that failed the means would be: ppo {kept:.1f} instead of " in text
-    assert "(n = 4)." in text
+    card = report_pages(collect(save_all(tmp_path, *runs)))["tasks/CartPole-v1"]
+    assert f"Without the runs that failed the means would be: ppo {kept:.1f} instead of " in card
+    assert "(n = 4)." in card
+
+
+def test_the_gallery_has_what_went_wrong(tmp_path: Path) -> None:
+    runs = [make_result(seed=seed) for seed in range(5)]
+    failed(runs[0], reason="the loss is nan")
+    runs[1].final_score, runs[1].curve["return_mean"] = 0.0, [475.0] * 10 + [22.3] * (len(runs[1].curve) - 10)
+    runs[2].final_score, runs[2].curve["return_mean"] = 0.01, 25.0
+    found = rows(section(report_pages(collect(save_all(tmp_path, *runs)))["report"], "Robustness"))[-3:]
+    assert [row[3] for row in found] == ["diverged", "fell below its start", "did not learn"]
+    assert found[0][-1] == "the loss is nan"
+    assert re.fullmatch("█{10}▁+", found[1][4])
 
 
 def test_a_store_about_something_else_has_no_claims(tmp_path: Path) -> None:
-    text = markdown(collect(save_all(tmp_path, *(make_result("mine", seed=seed) for seed in range(5)))), [])
-    assert "The article" not in text
-    assert "## Method comparison" in text
+    text = report_text(collect(save_all(tmp_path, *(make_result("mine", seed=seed) for seed in range(5)))))
+    assert "## The article" not in text
+    assert "## Leaderboard" in text
 
 
 def test_several_stores_and_claims_of_ones_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +456,19 @@ def test_several_stores_and_claims_of_ones_own(folder: Path, tmp_path: Path, mon
     runner = CliRunner()
     done = runner.invoke(app, ["report", str(folder), str(more), "--claims", str(rules)])
     assert done.exit_code == 0, done.output
+    assert done.output.lstrip().startswith("if you care about")
     text = (tmp_path / "reports" / "matrix" / "report.md").read_text()
     assert text.startswith("# Report on matrix + more\n")
-    assert "of 1 further claims 1 supported" in text
-    assert "grpo" in section(text, "Task by task")
+    assert "Of its 1 further claim: 1 supported" in text
+    assert "grpo" in (tmp_path / "reports" / "matrix" / "tasks" / "CartPole-v1.md").read_text()
     wrong = runner.invoke(app, ["report", str(folder), "--claims", "absent.toml"])
     assert "absent.toml" in str(wrong.exception)
+
+
+def test_the_leaderboard_marks_instead_of_ranking(full: Collection) -> None:
+    found = Findings(full)
+    for standing in found.leaders:
+        for item in standing.items[1:]:
+            said = leaderboard._against(standing, item)
+            assert item.contrast is not None
+            assert item.contrast.is_separated == ("behind" in said)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save, save_file
-from synthetic import make_result, save_all
+from synthetic import make_result, report_text, save_all
 from test_damaged import NASTY, _changed
 from test_pytest_door import bench
 
@@ -42,7 +42,7 @@ from polobench.core.seeding import SeedAxes
 from polobench.kinds.cell import Cell
 from polobench.kinds.gradient_noise import GradientNoise
 from polobench.registry import find_task
-from polobench.report.markdown import markdown, write_report
+from polobench.report.page import write_report
 from polobench.run.estimate import estimate
 from polobench.run.library import BUILT_IN
 from polobench.run.study import parse_study
@@ -475,18 +475,17 @@ def test_both_policies_of_an_arm_are_kept_and_of_two_runs_the_newer(tmp_path: Pa
 def test_the_report_has_table_figure_and_csv(tmp_path: Path) -> None:
     store = save_all(tmp_path / "s", make_noise(), make_noise("<b>", "initial"), make_result())
     path = write_report(store, tmp_path / "r")
-    text = path.read_text()
-    section = text.partition("## Gradient noise\n")[2].partition("\n## ")[0]
+    section = (tmp_path / "r" / "diagnostics.md").read_text().partition("## Gradient noise\n")[2].partition("\n## ")[0]
     assert "| &lt;b&gt;" in section
     assert "jackknife" in section
     assert "](figures/gradient_noise_1.png)" in section
-    assert "1 learning, 2 gradient noise" in text
+    assert "2 gradient noise, 1 learning" in path.with_name("provenance.md").read_text()
     assert (tmp_path / "r" / "figures" / "gradient_noise_1.png").read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "r" / "tables" / "gradient_noise.csv").read_text().splitlines()) == 3
 
 
 def test_a_store_without_such_cells_has_no_such_section(tmp_path: Path) -> None:
-    assert "Gradient noise" not in markdown(collect(save_all(tmp_path, make_result())), [])
+    assert "Gradient noise" not in report_text(collect(save_all(tmp_path, make_result())))
 
 
 def test_an_old_file_is_read_and_a_bad_value_is_named_or_harmless(tmp_path: Path) -> None:
@@ -500,7 +499,7 @@ def test_an_old_file_is_read_and_a_bad_value_is_named_or_harmless(tmp_path: Path
         for value in NASTY:
             (tmp_path / "bad.json").write_text(_changed(plain, ("gradient_noise", key), value))
             found = collect(tmp_path)
-            assert markdown(found, [])
+            assert report_text(found)
             assert len(found.arms) >= 1
             named += len(found.damaged)
     assert named > 60

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from synthetic import failed, make_result, make_throughput, save_all, with_id
+from synthetic import failed, make_result, make_throughput, report_pages, report_text, save_all, with_id
 from typer.testing import CliRunner
 
 from polobench.analysis.collection import collect
@@ -23,8 +23,9 @@ from polobench.core.result import RunResult
 from polobench.gate import journal
 from polobench.gate.history import entry_of, history_table, read_history, record
 from polobench.gate.journal import append_entry
-from polobench.report.markdown import markdown, write_report
-from polobench.report.trend import draw_trend, trend_section
+from polobench.report.draw import trend as trend_figures
+from polobench.report.draw.trend import draw_trend, trend_pages
+from polobench.report.page import write_report
 
 METHODS = ("reinforce", "trpo", "ppo", "dpo", "grpo", "random")
 ARM = {"label": "ppo", "method": "ppo", "task": "CartPole-v1", "budget": "50,000 samples", "device": "cpu"}
@@ -237,46 +238,57 @@ def _rows(section: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
 
 
+def trend_section(folder: Path, history: pd.DataFrame) -> str:
+    """The section as text, of a report on a store of one run."""
+    store = save_all(folder / "a store", make_result())
+    text = report_pages(collect(store), history=history)["report"]
+    return text.partition("## Trend over commits\n")[2].partition("\n## ")[0].strip()
+
+
+def draw_all(history: pd.DataFrame, labels: list[str], folder: Path) -> list[Path]:
+    return [draw_trend(page, number, history, labels, folder).path for number, page in trend_pages(history)]
+
+
 def test_the_section_shows_the_newest_score_beside_the_one_before(tmp_path: Path) -> None:
     table = history_table(synthetic_history(tmp_path / "history.jsonl"))
-    rows = _rows(trend_section(table, ""))
-    ppo = next(row for row in rows if row[1:3] == ["CartPole-v1 (50,000 samples, cpu)", "ppo"])
+    rows = _rows(trend_section(tmp_path, table))
+    ppo = dict(zip(rows[0], next(row for row in rows if row[1:3] == ["CartPole-v1 (50,000 samples, cpu)", "ppo"])))
     of_ppo = table[(table["label"] == "ppo") & (table["kind"] == "learning")]["score"].tolist()
     newest, before = of_ppo[-1], of_ppo[-2]
-    assert ppo[3:7] == ["12", f"{min(of_ppo):.2f}", f"{max(of_ppo):.2f}", f"{before:.2f}"]
-    assert ppo[7].startswith(f"{newest:.2f} [")
-    assert ppo[8:10] == ["10", f"{newest - before:+.2f}"]
-    speed = rows[-1]
-    assert speed[:7] == ["ci", "CartPole-v1 (50,000 samples, cpu)", "ppo", "12", "10,000", "10,100", "2"]
+    ends = [ppo[name] for name in ("lowest", "highest", "before")]
+    assert ends == [f"{value:.2f}" for value in (min(of_ppo), max(of_ppo), before)]
+    assert ppo["newest, mean [95 %]"].startswith(f"{newest:.2f} [")
+    assert ppo["change"] == f"{newest - before:+.2f}"
+    assert rows[-1][:7] == ["ci", "CartPole-v1 (50,000 samples, cpu)", "ppo", "12", "10,000", "10,100", "2"]
 
 
 def test_an_arm_without_a_target_is_left_out_and_counted(tmp_path: Path) -> None:
     file = tmp_path / "history.jsonl"
     record(save_all(tmp_path / "store", of_commit(make_result(target=None, final_score=None))), file)
     table = history_table(file)
-    assert trend_section(table, "") == "Arms without a target have no score and are left out: 1."
-    assert draw_trend(table, [], tmp_path) == []
-    assert trend_section(table[:0], "") == "The history has no line yet."
+    assert trend_section(tmp_path, table) == "Arms without a target have no score and are left out: 1."
+    assert trend_pages(table) == []
+    assert trend_section(tmp_path, table[:0]) == "The history has no line yet."
 
 
 def test_no_panel_has_more_than_seven_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     monkeypatch.setattr(
-        "polobench.report.trend._draw_panel", lambda ax, panel, look: drawn.append(panel["label"].nunique())
+        "polobench.report.draw.trend._draw_panel", lambda ax, panel, look: drawn.append(panel["label"].nunique())
     )
     names = tuple(f"variant {number:02d}" for number in range(19))
-    draw_trend(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), [], tmp_path)
+    draw_all(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), [], tmp_path)
     assert drawn == [7, 7, 5, 3]
 
 
 def test_labels_of_the_store_keep_their_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
-    from polobench.report import trend
-
-    looks = trend.looks
-    monkeypatch.setattr(trend, "looks", lambda labels, methods: asked.append(tuple(labels)) or looks(labels, methods))
+    looks = trend_figures.looks
+    monkeypatch.setattr(
+        trend_figures, "looks", lambda labels, methods: asked.append(tuple(labels)) or looks(labels, methods)
+    )
     names = ("zebra", "aardvark", "ppo")
-    draw_trend(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), ["mine", "ppo", "zebra"], tmp_path)
+    draw_all(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), ["mine", "ppo", "zebra"], tmp_path)
     assert asked == [("mine", "ppo", "zebra", "aardvark", "dpo", "grpo", "grpo, KL term")]
     assert looks(asked[0])["zebra"] == looks(["mine", "ppo", "zebra"])["zebra"]
 
@@ -290,7 +302,7 @@ def test_the_report_has_the_section_only_with_a_history(tmp_path: Path) -> None:
     assert re.findall(r"\]\(figures/([^)]+)\)", section) == ["trend_1.png"]
     assert (path.parent / "figures" / "trend_1.png").read_bytes().startswith(b"\x89PNG")
     assert len(_rows(section)) == 2 + 9 + 2 + 1
-    assert "Trend over commits" not in markdown(collect(store), [])
+    assert "Trend over commits" not in report_text(collect(store))
 
 
 def test_foreign_text_breaks_no_table(tmp_path: Path) -> None:
@@ -298,8 +310,8 @@ def test_foreign_text_breaks_no_table(tmp_path: Path) -> None:
     score = SCORE | {"label": "a|b\n## c", "task": "$x_{", "score": 0.5}
     append_entry(file, {"commit": "|\n#", "date": "*", "study": "<b>", "scores": [score], "speeds": []})
     table = history_table(file)
-    section = trend_section(table, "")
+    section = trend_section(tmp_path, table)
     assert len({len(row) for row in _rows(section)}) == 1
     assert "<b>" not in section
-    assert len(draw_trend(table, [], tmp_path)) == 1
+    assert len(draw_all(table, [], tmp_path)) == 1
     assert isinstance(table, pd.DataFrame)

@@ -88,8 +88,8 @@ def test_accuracy_change_and_margin_by_hand() -> None:
     before = _columns([(0, -5.0, -4.0), (0, -3.0, -3.0), (1, -2.0, -6.0)])
     after = _columns([(0, -4.0, -9.0), (0, -3.0, -5.0), (1, -8.0, -7.0)])
     found = _summary(_run(before, after))
-    assert [item.mean for item in found.accuracy] == pytest.approx([1.5 / 3, 2 / 3, 0.5 / 3])
-    assert found.margin.mean == pytest.approx((6 + 2 - 5) / 3)
+    assert [item.value for item in found.accuracy] == pytest.approx([1.5 / 3, 2 / 3, 0.5 / 3])
+    assert found.margin.value == pytest.approx((6 + 2 - 5) / 3)
     assert found.chosen == pytest.approx((-10 / 3, -5.0))
     assert found.rejected == pytest.approx((-13 / 3, -7.0))
     assert (found.prompts, found.pairs, found.n, found.known, found.unchanged) == (2, 3, 1, 1, 0)
@@ -100,12 +100,12 @@ def test_accuracy_change_and_margin_by_hand() -> None:
 def test_by_token_a_long_response_is_not_less_likely() -> None:
     columns = _columns([(0, -20.0, -15.0), (1, -20.0, -15.0)], tokens=(20, 10))
     found = _summary(_run(columns, columns))
-    assert (found.accuracy[0].mean, found.normalised_accuracy[0].mean) == (0.0, 1.0)
+    assert (found.accuracy[0].value, found.normalised_accuracy[0].value) == (0.0, 1.0)
 
 
 def test_empty_responses_have_an_accuracy() -> None:
     columns = _columns([(0, 0.0, -1.0), (1, 0.0, 0.0)], tokens=(0, 0))
-    assert _summary(_run(columns, columns)).normalised_accuracy[1].mean == 0.75
+    assert _summary(_run(columns, columns)).normalised_accuracy[1].value == 0.75
 
 
 def test_seeds_of_a_pair_are_averaged_first() -> None:
@@ -120,7 +120,7 @@ def test_failed_run_counts_as_before() -> None:
     before, after = _columns([(0, -5.0, -4.0), (1, -5.0, -4.0)]), _columns([(0, -3.0, -4.0), (1, -3.0, -4.0)])
     well, broken = _run(before, after), failed_language(_run(before, None, 1))
     found = _summary(well, broken)
-    assert [item.mean for item in found.accuracy] == [0.0, 0.5, 0.5]
+    assert [item.value for item in found.accuracy] == [0.0, 0.5, 0.5]
     assert (found.n, found.known, found.unchanged) == (2, 2, 1)
     late = _run(before, after, 2)
     late.status = "timeout"  # it was asked, and failed later
@@ -131,7 +131,7 @@ def test_failed_run_counts_as_before() -> None:
 def test_numbers_that_are_not_finite(value: float) -> None:
     good, bad = _columns([(0, -3.0, -4.0), (1, -3.0, -4.0)]), _columns([(0, -3.0, -4.0), (1, value, -4.0)])
     found = _summary(_run(good, bad), _run(good, good, 1))
-    assert (found.known, found.unchanged, found.accuracy[1].mean) == (2, 1, 1.0)
+    assert (found.known, found.unchanged, found.accuracy[1].value) == (2, 1, 1.0)
     assert _summary(_run(bad, good), _run(good, good, 1)).known == 1
     assert summarize_pairs(Arm.of(_run(bad, good)), [_run(bad, good)], "heldout") is None
 

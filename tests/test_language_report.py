@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import failed_language, language_demo, make_language, make_result, save_all
+from synthetic import failed_language, language_demo, make_language, make_result, report_pages, report_text, save_all
 
 from polobench.analysis.collection import collect
+from polobench.analysis.frame import flat_table
 from polobench.core.result import RunResult
-from polobench.report.answers import SMOKE
 from polobench.report.draw.style import typical_range
-from polobench.report.language import LONGEST_ANSWER, PROMPTS_SHOWN, measure_frame
-from polobench.report.markdown import comparison_text, markdown, write_report
+from polobench.report.findings import Findings
+from polobench.report.page import verdict_text, write_report
+from polobench.report.sections.language import LONGEST_ANSWER, PROMPTS_SHOWN
+from polobench.report.sections.welcome import SMOKE
 from polobench.store.folder import Store
 from polobench.store.validation import problem
 
@@ -29,7 +31,11 @@ PAIRS = ("snapshots", "before", "pairs", "heldout")
 
 
 def _text(*results: RunResult, folder: Path) -> str:
-    return markdown(collect(save_all(folder, *results)), [])
+    return report_text(collect(save_all(folder, *results)))
+
+
+def _pages(report: Path) -> str:
+    return "\n".join(path.read_text() for path in sorted(report.parent.rglob("*.md")))
 
 
 def _section(text: str, title: str) -> str:
@@ -104,7 +110,7 @@ def test_any_value_of_a_snapshot_may_be_bad(tmp_path: Path) -> None:
             (store / "bad.json").write_text(_changed(place, value))
             found = collect(store)
             assert 1 <= len(found.cells) <= 2
-            assert markdown(found, []), (place, value)
+            assert report_text(found), (place, value)
             named += len(found.damaged)
     assert named > 150
 
@@ -166,41 +172,43 @@ def test_figures_of_bad_numbers(tmp_path: Path, place: tuple[Any, ...], value: o
 
 
 def test_every_figure_is_drawn_linked_and_the_same_again(report: Path, tmp_path: Path) -> None:
-    linked = re.findall(r"\]\(figures/([^)]+)\)", report.read_text())
-    assert sorted(linked) == sorted(path.name for path in (report.parent / "figures").iterdir())
+    linked = set(re.findall(r"\]\((?:\.\./)?figures/([^)]+)\)", _pages(report)))
+    figures = report.parent / "figures"
+    assert sorted(linked) == sorted(str(path.relative_to(figures)) for path in figures.rglob("*.png"))
     kinds = ("losses", "accuracy", "policy", "shift", "spread", "loss")
     assert {f"{kind}_01-1_summaries.png" for kind in kinds} <= set(linked)
     again = write_report(report.parent.parent / "store", tmp_path)
-    assert again.read_bytes() == report.read_bytes()
+    assert _pages(again) == _pages(report)
     for name in linked:
         assert (tmp_path / "figures" / name).read_bytes() == (report.parent / "figures" / name).read_bytes(), name
 
 
 def test_control_has_no_word_of_language(tmp_path: Path) -> None:
     path = write_report(save_all(tmp_path / "store", make_result(), make_result(seed=1)), tmp_path / "report")
-    names = {item.name.partition("_")[0] for item in (path.parent / "figures").iterdir()}
+    names = {item.name.partition("_")[0] for item in (path.parent / "figures").rglob("*.png")}
     assert names == {"returns", "loss", "kl", "cost", "time"}
-    assert not re.search(r"Preferences|Answers before|Left out of the data|before and after", path.read_text())
+    assert not re.search(r"## (Preferences|Answers before|Left out of the data|The policy before)", _pages(path))
 
 
 def test_sections_and_tables(report: Path) -> None:
-    text = report.read_text()
-    rows = _rows(_section(text, "Preferences"))
+    text = _pages(report)
+    preferences = _section(text, "Preferences")
+    rows = _rows(preferences.partition("### summaries")[2])
     dpo, grpo = (next(row for row in rows if row[:2] == [name, "held-out"]) for name in ("dpo", "grpo"))
-    assert (dpo[2:6], grpo[2:6]) == (["3", "0", "15", "90"], ["3", "1", "15", "90"])
-    assert all(re.fullmatch(r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]", cell) for cell in dpo[6:])
-    assert ["KL to reference", "dpo", "3", "0"] in [
-        row[:4] for row in _rows(_section(text, "The policy before and after"))
-    ]
+    assert rows[0][:3] == ["method", "pairs", "unchanged"]
+    assert (dpo[2], grpo[2]) == ("0", "1")
+    assert "In every row: n = 3; prompts = 15; pairs each = 90." in preferences
+    assert all(re.fullmatch(r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]", cell) for cell in dpo[3:])
+    assert ["KL to reference", "dpo", "0"] in [row[:3] for row in _rows(_section(text, "The policy before and after"))]
     noted = _rows(_section(text, "Left out of the data"))
     assert noted[2] == ["summaries", "20,000 samples", "dpo", "chosen equals rejected", "2"]
     tables = {path.stem: pd.read_csv(path) for path in (report.parent / "tables").iterdir()}
     assert (len(tables["preferences"]), len(tables["measures"])) == (16, 24)
-    assert tables["preferences"]["accuracy_change_mean"].between(-1, 1).all()
+    assert tables["preferences"]["accuracy_3_value"].between(-1, 1).all()
 
 
 def test_answers_are_of_the_lowest_seed_that_ended_ok(report: Path, tmp_path: Path) -> None:
-    section = _section(report.read_text(), "Answers before and after")
+    section = _section(_pages(report), "Answers before and after")
     summaries = section.partition("### sums")[0]
     assert re.findall(r"\*\*(\w+)\*\*, seed (\d)", summaries) == [
         ("dpo", "0"), ("grpo", "1"), ("ranking", "0"), ("reinforce", "0"),
@@ -217,14 +225,14 @@ def test_no_answer_breaks_a_table(tmp_path: Path) -> None:
     run = _answering(evil, "", "word " * 200, label="x|y")
     run.snapshots["before"] |= {"notes": {evil: 3}, "measures": {evil: 1.0}}
     text = _text(run, folder=tmp_path)
-    assert measure_frame(collect(tmp_path))["measure"].tolist() == [evil.replace("\ud800", "?")]
+    assert flat_table(Findings(collect(tmp_path)).measures)["name"].tolist() == [evil.replace("\ud800", "?")]
     assert text.encode("utf-8")
     assert not re.search(r"<script|</td|<!--|\x1b|\x00|\u202e|!\[|\n# k|\*\*c|\]\(f", text)
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
         assert len({len(row) for row in _rows(table)}) == 1
     prompt, before, after = _rows(_section(text, "Answers before and after"))[2]
     assert "a ⏎ ⏎ &#124; b" in prompt
-    assert before == "*empty*"
+    assert before == "(empty)"
     assert (len(after), after[-1]) == (LONGEST_ANSWER, "…")
 
 
@@ -241,12 +249,14 @@ def test_smoke_run_concludes_nothing(tmp_path: Path) -> None:
     runs = [make_language(method, seed=seed) for method in ("dpo", "grpo") for seed in range(5)]
     runs[0].provenance["smoke"] = True
     store = save_all(tmp_path, *runs, *(make_result(seed=seed) for seed in range(5)))
-    section = _section(markdown(collect(store), []), "Task by task")
-    assert section.count(SMOKE) == 1
-    assert "has the highest" not in section.partition("### summaries")[2]
-    assert "**ppo** has the highest" in section
-    assert comparison_text(store).count(SMOKE) == 1
-    assert "origin 2" not in markdown(collect(store), [])
+    found = report_pages(collect(store))
+    assert SMOKE in found["tasks/summaries"]
+    assert "has the highest" not in found["tasks/summaries"]
+    assert "ppo alone ran at this budget" in found["tasks/CartPole-v1"]
+    assert "nothing is concluded: summaries" in found["report"]
+    assert "summaries" not in _section(found["report"], "Verdict")
+    assert verdict_text(Findings(collect(store))).count(SMOKE) == 1
+    assert "origin 2" not in found["provenance"]
 
 
 @pytest.mark.parametrize("value", [False, "yes", 1, None])
@@ -259,8 +269,9 @@ def test_only_true_marks_a_smoke_run(tmp_path: Path, value: object) -> None:
 def test_small_differences_of_a_share_are_shown(tmp_path: Path) -> None:
     runs = [make_language("dpo", seed=seed, final_return=value) for seed, value in enumerate((0.801, 0.803))]
     runs += [make_language("grpo", seed=seed, final_return=0.800) for seed in range(2)]
-    text = _section(_text(*runs, folder=tmp_path), "Task by task")
-    assert "**dpo** has the highest mean final return, 0.8020 (" in text
+    text = _text(*runs, folder=tmp_path)
+    assert "0.8020" in text
+    assert "0.8000" in text
     assert "Floor 0.5200, target 1.0000. Returns are in: held-out preference accuracy." in text
 
 

@@ -83,7 +83,7 @@ READERS = (
     "polobench",
     "polobench.cli",
     "polobench.analysis.frame",
-    "polobench.report.markdown",
+    "polobench.report.page",
     "polobench.run.study",
     "polobench.kinds.table",
     "polobench.store.identity",

@@ -11,30 +11,38 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import SKILLS, demo, failed, make_result, make_throughput, save_all, with_id
+from synthetic import SKILLS, demo, failed, make_result, make_throughput, report_text, save_all, with_id
 
 from polobench.analysis.collection import Arm, Collection, collect
 from polobench.analysis.summary import comparisons, throughputs
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
-from polobench.report.answers import answer
-from polobench.report.draw.figures import draw_all
 from polobench.report.draw.panels import panels
 from polobench.report.draw.style import grid_of_axes, looks, name_figure, name_panel, styled
-from polobench.report.markdown import comparison_text, markdown, write_report
-from polobench.report.tables import comparison_text_table
-from polobench.report.text import NOTHING, escape, number, plain, runs_of, significant
+from polobench.report.findings import Findings
+from polobench.report.markdown import escape
+from polobench.report.page import draw, pages, verdict_text, write_report
+from polobench.report.sections.task_cards import answer, comparison_table
+from polobench.report.text import NOTHING, listed, number, plain, runs_of, significant
 
 GROUP = ("CartPole-v1", "50,000 samples")
 
 
 def _text(*results: RunResult, folder: Path) -> str:
     """The report's Markdown without drawing."""
-    return markdown(collect(save_all(folder, *results)), [])
+    return report_text(collect(save_all(folder, *results)))
 
 
 def _rows(text: str) -> list[list[str]]:
     return [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
+
+
+def linked_figures(report: Path) -> set[str]:
+    """Every figure that a page links to, seen from the folder of figures."""
+    found: list[str] = re.findall(
+        r"\]\((?:\.\./)?figures/([^)]+)\)", "\n".join(path.read_text() for path in report.rglob("*.md"))
+    )
+    return set(found)
 
 
 def _section(text: str, title: str) -> str:
@@ -52,45 +60,46 @@ def report(store: Path) -> Path:
 
 
 def test_same_bytes_again_and_from_another_process(store: Path, report: Path, tmp_path: Path) -> None:
-    assert markdown(collect(store), []) == markdown(collect(store), [])
-    program = (
-        f"from polobench.report.markdown import write_report; write_report({str(store)!r}, {str(tmp_path / 'c')!r})"
-    )
+    assert report_text(collect(store)) == report_text(collect(store))
+    program = f"from polobench.report.page import write_report; write_report({str(store)!r}, {str(tmp_path / 'c')!r})"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env={"PYTHONHASHSEED": "7"})
-    assert (tmp_path / "c" / "report.md").read_bytes() == report.read_bytes()
+    found = {path.relative_to(report.parent): path.read_bytes() for path in report.parent.rglob("*.md")}
+    assert len(found) == 9
+    assert found == {path.relative_to(tmp_path / "c"): path.read_bytes() for path in (tmp_path / "c").rglob("*.md")}
 
 
 def test_no_paths_and_no_clock(store: Path, report: Path) -> None:
-    text = report.read_text()
+    text = "\n".join(path.read_text() for path in report.parent.rglob("*.md"))
     assert str(store.parent) not in text
-    assert text.startswith("# Report on matrix\n")
+    assert report.read_text().startswith("# Report on matrix\n")
     assert set(re.findall(r"20\d\d-\d\d-\d\d", text)) == {"2025-01-02"}
 
 
 def test_figures_are_linked_and_there(report: Path) -> None:
-    linked = re.findall(r"\]\(figures/([^)]+)\)", report.read_text())
-    assert sorted(linked) == sorted(path.name for path in (report.parent / "figures").iterdir())
-    assert {"returns_over_samples_1.png", "returns_over_seconds_1.png", "throughput_1.png"} <= set(linked)
-    assert all((report.parent / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in linked)
+    linked = linked_figures(report.parent)
+    figures = report.parent / "figures"
+    assert sorted(linked) == sorted(str(path.relative_to(figures)) for path in figures.rglob("*.png"))
+    assert {"returns_over_samples_1.png", "CartPole-v1/returns_over_seconds_1.png", "throughput_1.png"} <= set(linked)
+    assert all((figures / name).read_bytes().startswith(b"\x89PNG") for name in linked)
 
 
 def test_tables_as_csv(report: Path) -> None:
     tables = {path.stem: pd.read_csv(path) for path in (report.parent / "tables").iterdir()}
-    compared = {"comparison", "against_best", "overall", "time_to_target", "verdicts", "pairs", "claims"}
-    assert set(tables) == {"cells", "throughput", "failures"} | compared
+    compared = {"comparison", "against_best", "overall", "use_cases", "time_to_target", "verdicts", "pairs", "claims"}
+    assert set(tables) == {"cells", "throughput", "failures", "troubled"} | compared
     assert len(tables["cells"]) == 84
     assert len(tables["comparison"]) == 12
     assert set(tables["failures"]["status"]) == {"diverged"}
 
 
 def test_no_torch() -> None:
-    program = "import sys, polobench.report.markdown; assert 'torch' not in sys.modules"
+    program = "import sys, polobench.report.page; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_global_style_is_left_as_found(store: Path, tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
-    draw_all(collect(store), tmp_path)
+    draw(pages(Findings(collect(store))), tmp_path)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -110,7 +119,7 @@ def test_median_time_counts_failed_runs_as_never(tmp_path: Path) -> None:
     for run in runs[:3]:
         run.status = "failed"  # they had reached the target before
     text = _text(*runs, folder=tmp_path)
-    cells = [cell.strip() for cell in _rows(_section(text, "Task by task"))[2]]
+    cells = [cell.strip() for cell in _rows(_section(text, "50,000 samples"))[2]]
     assert cells.count("never") == 3
     assert "2/5" in cells
 
@@ -128,7 +137,7 @@ def test_wall_seconds_beside_others_stay_out(tmp_path: Path) -> None:
     assert [panel.seconds for panel in panels(found)] == ["cpu_seconds"]
     speeds = throughputs(found)[0]
     assert (speeds.n, speeds.cells, speeds.beside_others) == (1, 2, 1)
-    text = markdown(found, [])
+    text = report_text(found)
     assert "ran beside others" in text
     assert "3,000,000" not in text
 
@@ -149,7 +158,7 @@ def test_foreign_text_breaks_no_table(tmp_path: Path) -> None:
     assert "&lt;script&gt;&#124;x&#96; &#95;y&#95;" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
         assert len({len(cells) for cells in _rows(table)}) == 1
-    assert "\x1b" not in comparison_text(tmp_path)
+    assert "\x1b" not in verdict_text(Findings(collect(tmp_path)))
 
 
 def test_strange_labels_can_be_drawn(tmp_path: Path) -> None:
@@ -161,10 +170,10 @@ def test_strange_labels_can_be_drawn(tmp_path: Path) -> None:
 def test_damaged_file_is_named(tmp_path: Path) -> None:
     store = save_all(tmp_path, make_result())
     (store / "broken.json").write_text("{")
-    text = markdown(collect(store), [])
-    assert "1 file is damaged" in text
+    text = report_text(collect(store))
+    assert "1 file is damaged and left out: broken.json." in text
     assert "- broken.json: JSONDecodeError" in text
-    assert "broken.json" in comparison_text(store)
+    assert "broken.json" in verdict_text(Findings(collect(store)))
 
 
 def test_older_code_is_counted(tmp_path: Path) -> None:
@@ -184,49 +193,42 @@ def test_arms_of_mixed_code_are_named(tmp_path: Path) -> None:
 def test_skipped_cells_are_listed_not_averaged(tmp_path: Path) -> None:
     skipped = [make_result("trpo", seed=seed, status="skipped", reason="no such device") for seed in (0, 1, 2, 5)]
     text = _text(*skipped, make_result(), folder=tmp_path)
-    assert [cell.strip() for cell in _rows(_section(text, "Cells that were skipped"))[2]] == [
+    assert [cell.strip() for cell in _rows(_section(text, "Skipped cells"))[2]] == [
         "CartPole-v1", "trpo", "cpu", "50,000 samples", "learning", "0-2, 5", "no such device",
     ]  # fmt: skip
-    assert "trpo" not in _section(text, "Task by task")
+    assert "trpo" not in _section(text, "50,000 samples")
 
 
 def _answer(folder: Path, *runs: RunResult) -> str:
-    return answer(comparisons(collect(save_all(folder, *runs)))[GROUP])
+    said = answer(comparisons(collect(save_all(folder, *runs)))[GROUP])
+    return said if isinstance(said, str) else "".join(piece if isinstance(piece, str) else piece.text for piece in said)
 
 
 def _runs(method: str, returns: list[float]) -> list[RunResult]:
     return [make_result(method, seed=seed, final_return=value) for seed, value in enumerate(returns)]
 
 
-def test_answer_separated(tmp_path: Path) -> None:
+def test_answer_names_the_best(tmp_path: Path) -> None:
     best, other = _runs("ppo", [480, 490, 500, 500, 495]), _runs("trpo", [100, 120, 110, 130, 90])
-    text = _answer(tmp_path, *best, *other)
-    assert "**ppo** has the highest mean final return, 493.0 (95 % Student's t interval [" in text
-    assert "n = 5 seeds); 5/5 of its runs solved the task (95 % Wilson interval [57 %, 100 %], n = 5)" in text
-    assert "above that of every other arm" in text
-    assert "Nothing can be concluded" not in text
-
-
-def test_answer_not_separated(tmp_path: Path) -> None:
-    text = _answer(tmp_path, *_runs("ppo", [480, 490, 500, 300, 495]), *_runs("trpo", [450, 470, 410, 430, 490]))
-    assert "not separated from: trpo." in text
+    assert _answer(tmp_path, *best, *other) == "ppo has the highest mean final return, 493.0."
 
 
 def test_ties_share_the_first_place(tmp_path: Path) -> None:
     text = _answer(tmp_path, *_runs("ppo", [500.0] * 5), *_runs("trpo", [500.0] * 5), *_runs("random", [20.0] * 5))
-    assert text.startswith("**ppo** and **trpo** share the highest mean final return, 500.0")
-    assert "Their intervals lie above that of every other arm." in text
+    assert text == "ppo and trpo share the highest mean final return, 500.0."
+    tied = _answer(tmp_path / "tied", *_runs("ppo", [500.0] * 5), *_runs("trpo", [500.0] * 5))
+    assert tied == "All 2 methods are tied at a mean final return of 500.0."
 
 
 def test_answer_at_the_floor(tmp_path: Path) -> None:
-    assert "not separated from the floor (22.3)" in _answer(tmp_path, *_runs("ppo", [20, 22, 21, 25, 24]))
+    runs = [*_runs("ppo", [20, 22, 21, 25, 24]), *_runs("trpo", [20.0] * 5)]
+    assert "not separated from the floor (22.3)" in _answer(tmp_path, *runs)
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
 def test_answer_of_few_seeds(tmp_path: Path, seeds: int) -> None:
     text = _answer(tmp_path, *_runs("ppo", [500.0] * seeds), *_runs("trpo", [100.0] * seeds))
-    assert "Nothing can be concluded: every arm has fewer than 5 seeds." in text
-    assert "above that of every" not in text
+    assert text == "Fewer than 5 seeds of a method: nothing can be concluded."
 
 
 def test_budgets_and_tasks_are_not_ranked_together(tmp_path: Path) -> None:
@@ -237,7 +239,7 @@ def test_budgets_and_tasks_are_not_ranked_together(tmp_path: Path) -> None:
 
 def test_devices_are_arms_of_one_table(tmp_path: Path) -> None:
     runs = [make_result(), make_result(device="cuda")]
-    table = comparison_text_table(comparisons(collect(save_all(tmp_path, *runs)))[GROUP])
+    table = comparison_table(comparisons(collect(save_all(tmp_path, *runs)))[GROUP])
     assert sorted(row[1] for row in table.rows) == ["cpu", "cuda"]
 
 
@@ -252,21 +254,9 @@ def test_hyperparameters_shared_and_differing(tmp_path: Path) -> None:
 
 
 def test_commands(tmp_path: Path) -> None:
-    runs = [make_result(method, task) for method in ("ppo", "trpo") for task in ("CartPole-v1", "Acrobot-v1")]
-    text = _text(*runs, make_result(label="fast"), make_result("ppo", "a b"), folder=tmp_path)
-    options = "--seeds 0-0 --devices cpu --budget 50000 --throughput-rounds 0"
-    assert f"pytest benchmarks --methods ppo,trpo --tasks Acrobot-v1,CartPole-v1 {options}\n" in text
-    assert text.count("pytest benchmarks --methods") == 1
-    assert "2 arms are variants or have names that `pytest benchmarks` cannot be given" in text
-    assert f"polobench run STUDY --store {tmp_path.name}\n" in text
-
-
-def test_commands_of_other_budgets_and_throughput(tmp_path: Path) -> None:
-    runs = [make_result(seed=seed, budget=1000) for seed in (0, 1, 2, 7)]
-    for run in runs:
-        run.budget = {"updates": 5, "seconds": 2.5}
-    text = _text(*runs, make_throughput(), folder=tmp_path)
-    assert "--seeds 0-2,7 --devices cpu --budget seconds=2.5,updates=5 --throughput-rounds 10\n" in text
+    text = _text(make_result(), folder=tmp_path)
+    assert f"polobench run STUDY --store {tmp_path.name}\npolobench report {tmp_path.name}\n" in text
+    assert "No study is named in these cells: pytest benchmarks ran them." in text
 
 
 def test_clock_that_saw_no_time_pass(tmp_path: Path) -> None:
@@ -275,7 +265,7 @@ def test_clock_that_saw_no_time_pass(tmp_path: Path) -> None:
     found = collect(save_all(tmp_path, cell))
     assert found.damaged == []
     assert np.isnan(throughputs(found)[0].update_samples_per_second)
-    assert "## Throughput" in markdown(found, [])
+    assert "## Throughput" in report_text(found)
 
 
 def test_timed_rounds_without_new_samples(tmp_path: Path) -> None:
@@ -283,8 +273,8 @@ def test_timed_rounds_without_new_samples(tmp_path: Path) -> None:
     none = dict.fromkeys(("samples_per_second", "rollout_samples_per_second", "update_samples_per_second"))
     cell.throughput |= none
     found = collect(save_all(tmp_path, cell, make_throughput()))
-    row = next(row for row in _rows(_section(markdown(found, []), "Throughput")) if "dpo" in row[1])
-    assert row[5].strip() == NOTHING
+    row = next(row for row in _rows(_section(report_text(found), "Throughput")) if "dpo" in row[1])
+    assert row[2].strip() == NOTHING
     assert row[-1].strip() == "ok 1, no new samples 1"
     assert [item.without_samples for item in throughputs(found)] == [1, 0]
 
@@ -302,14 +292,14 @@ def test_figures_without_data_are_left_out(tmp_path: Path) -> None:
     path = write_report(save_all(tmp_path / "store", *broken), tmp_path / "report")
     assert list((tmp_path / "report" / "figures").iterdir()) == []
     assert "![" not in path.read_text()
-    assert "## Learning curves" not in path.read_text()
+    assert "## Curves and cost" not in path.read_text()
 
 
 def test_empty_store(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     text = write_report(tmp_path / "store", tmp_path / "report").read_text()
     assert "The store holds no cell that ran." in text
-    assert "No learning cell has run." in comparison_text(tmp_path / "store")
+    assert "No learning cell has run." in verdict_text(Findings(collect(tmp_path / "store")))
 
 
 def test_no_store_and_no_place_to_write(tmp_path: Path) -> None:
@@ -355,6 +345,10 @@ def test_numbers_as_text() -> None:
     assert runs_of([3, 1, 2, 7, 7]) == "1-3, 7"
     assert plain("a\tb\x00\n c") == "a b c"
     assert escape("max_kl _a_ | < & \\") == "max_kl &#95;a&#95; &#124; &lt; &amp; &#92;"
+    assert escape("1.0 [0.5, 1.5] [a](b) [1](c) [2]: d") == (
+        "1.0 [0.5, 1.5] &#91;a&#93;(b) &#91;1&#93;(c) &#91;2&#93;: d"
+    )  # an interval is readable in the source too
+    assert listed(["dpo", "dpo, 2 responses"]) == 'dpo, "dpo, 2 responses"'
 
 
 def test_many_cells_are_sorted_in_one_pass(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from polobench.report.draw.layout import arrange
 from polobench.report.draw.panels import panels
 from polobench.report.draw.style import DPI, grid_of_axes, looks, save, styled
 from polobench.report.draw.update import draw_updates
-from polobench.report.markdown import write_report
+from polobench.report.page import write_report
 from polobench.store.folder import Store
 
 LONG = "a label that is much longer than its panel would like"

@@ -10,7 +10,6 @@ import pytest
 from scipy.stats import bootstrap, ttest_1samp
 
 from polobench.analysis.statistics.intervals import (
-    Interval,
     bootstrap_band,
     bootstrap_interval,
     jackknife_interval,
@@ -147,11 +146,3 @@ def test_median_time_counts_the_unsolved(values: list[float | None], median: flo
 
 def test_median_time_of_nothing() -> None:
     assert math.isnan(median_time_to_target([]))
-
-
-def test_overlap() -> None:
-    low, high = Interval(0.0, 1.0, "", 5), Interval(1.5, 2.0, "", 5)
-    assert not low.overlaps(high)
-    assert not high.overlaps(low)
-    assert low.overlaps(Interval(1.0, 3.0, "", 5))
-    assert low.overlaps(Interval(math.nan, math.nan, "", 1))

@@ -14,8 +14,9 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
-from synthetic import failed, make_result, save_all
+from synthetic import failed, make_result, report_text, save_all
 
+from polobench.analysis import tuning as tuning_report
 from polobench.analysis.collection import collect
 from polobench.cells.runner import PreparedCell, blank_result, run_cell
 from polobench.cli import main
@@ -24,8 +25,7 @@ from polobench.core.hyperparameters import build
 from polobench.core.result import RunResult
 from polobench.core.seeding import SeedAxes
 from polobench.registry import find_task, method_class
-from polobench.report import tuning as tuning_report
-from polobench.report.markdown import markdown, write_report
+from polobench.report.page import write_report
 from polobench.run import tuning
 from polobench.run.library import BUILT_IN
 from polobench.run.progress import Display
@@ -332,8 +332,8 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 def test_the_report_says_what_tuning_cost(tmp_path: Path, shipped: pd.DataFrame) -> None:
     runs = [make_result(method, seed=seed) for method in ("ppo", "trpo") for seed in range(3)]
     folder = save_all(tmp_path / "store", *copy.deepcopy(runs))
-    text = markdown(collect(folder), [])
-    section = text.partition("## What tuning cost\n")[2].partition("\n## ")[0]
+    text = report_text(collect(folder))
+    section = text.partition("## Tuning\n")[2].partition("\n## ")[0]
     assert "3 trials on seed 1000" in section
     (row,) = [line for line in section.splitlines() if "CartPole" in line]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
@@ -347,4 +347,4 @@ def test_the_report_says_what_tuning_cost(tmp_path: Path, shipped: pd.DataFrame)
 def test_the_report_says_nothing_of_tuning_where_other_values_ran(tmp_path: Path, shipped: pd.DataFrame) -> None:
     others = {"learning_rate": 1e-3, "gamma": 0.99}
     runs = [make_result(seed=0), make_result(seed=1, hyperparameters=others), make_result(seed=0, label="variant")]
-    assert "What tuning cost" not in markdown(collect(save_all(tmp_path, *runs)), [])
+    assert "## Tuning" not in report_text(collect(save_all(tmp_path, *runs)))

@@ -101,7 +101,7 @@ def test_one_task_needs_eight_seeds(tmp_path: Path) -> None:
     means = {"reinforce": 0.2, "ppo": 0.9, "trpo": 0.9}
     few = column_verdict(Observations(store(tmp_path / "few", scored(means), 7, TASKS[:1])), COLUMN, RULES)
     assert {pair.verdict for pair in few.pairs} == {UNDECIDED}
-    assert few.pairs[0].reason == "7 seeds on one task; 8 are needed"
+    assert few.pairs[0].reason == "7 seeds on one task; the test needs 8"
     enough = words(store(tmp_path / "enough", scored(means), 8, TASKS[:1]))
     assert set(enough.values()) == {SUPPORTED}
 
@@ -112,7 +112,7 @@ def test_a_test_that_cannot_reach_its_level_is_refused(tmp_path: Path) -> None:
     found = column_verdict(Observations(collection), COLUMN, rules)
     assert found.pairs[0].verdict == UNDECIDED
     assert math.isnan(found.pairs[0].p)
-    assert found.pairs[0].reason == "no data of this size could reach p = 0.025; 5 seeds are needed"
+    assert found.pairs[0].reason == "too few seeds to reach p = 0.025; the test needs 5"
 
 
 def test_failed_runs_count_at_the_floor(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_what_is_absent_is_not_measured(tmp_path: Path) -> None:
     column = dataclasses.replace(COLUMN, words={**COLUMN.words, "grpo": "good"})
     found = column_verdict(Observations(collection), column, RULES)
     assert words(collection, column)["grpo"] == NOT_MEASURED
-    assert "no such cells of grpo" in [pair.reason for pair in found.pairs]
+    assert "no matching grpo runs" in [pair.reason for pair in found.pairs]
     assert words(collection, column)["reinforce"] == UNDECIDED, "one of its pairs is not known"
     assert found.words[1].level is not None, "the others are still shown"
 
