@@ -63,6 +63,8 @@ def one(folder: Path, row: object) -> RankedGroup:
 
 
 CONVERSATION = (("user", "Sky?"),)
+SYSTEM = (("system", "Be brief."), ("user", "Sky?"))
+ASKED = "\n\nHuman: Sky?\n\nAssistant:"
 SHAPES: dict[str, tuple[dict[str, Any], Any, tuple[str, ...], tuple[float, ...]]] = {
     "pair": (PAIR, "Sky?", ("Blue.", "Green."), (1, 0)),
     "conversations": (
@@ -83,16 +85,37 @@ SHAPES: dict[str, tuple[dict[str, Any], Any, tuple[str, ...], tuple[float, ...]]
         {"prompt": "Sky?", "chosen": [USER, GOOD], "rejected": [USER, BAD]}, CONVERSATION, ("Blue.", "Green."), (1, 0)
     ),
     "implicit, text": (
-        {"chosen": "The sky is blue.", "rejected": "The sky is black.", "prompt_id": 3},
-        "The sky is", (" blue.", " black."), (1, 0),
-    ),
-    "implicit, text that differs after a blank": (
-        {"chosen": "Sky?\n\nBlue.", "rejected": "Sky?\n\nGreen."}, "Sky?", ("\n\nBlue.", "\n\nGreen."), (1, 0)
+        {"chosen": f"{ASKED} It is blue.", "rejected": f"{ASKED} It is black.", "prompt_id": 3},
+        ASKED, (" It is blue.", " It is black."), (1, 0),
     ),
     "implicit, one text begins the other": (
-        {"chosen": "The sky is", "rejected": "The sky is up"}, "The sky", (" is", " is up"), (1, 0)
+        {"chosen": f"{ASKED} Blue", "rejected": f"{ASKED} Blue, mostly."}, ASKED, (" Blue", " Blue, mostly."), (1, 0)
     ),
+    "implicit, text of several turns": (
+        {"chosen": f"{ASKED} Blue.{ASKED} Yes", "rejected": f"{ASKED} Blue.{ASKED} Yes?"},
+        f"{ASKED} Blue.{ASKED}", (" Yes", " Yes?"), (1, 0),
+    ),
+    "implicit, other marks of a turn": (
+        {"chosen": "Instruction:\nSky?\n### Response:\nBlue.", "rejected": "Instruction:\nSky?\n### Response:\nB"},
+        "Instruction:\nSky?\n### Response:", ("\nBlue.", "\nB"), (1, 0),
+    ),
+    "a system prompt beside text": (changed(PAIR, system="Be brief."), SYSTEM, ("Blue.", "Green."), (1, 0)),
+    "a system prompt beside messages": (
+        {"system_prompt": "Be brief.", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        SYSTEM, ("Blue.", "Green."), (1, 0),
+    ),
+    "a system prompt that stands twice": (
+        {"system": "Be brief. ", "prompt": [message("system", "Be brief."), USER], "chosen": [GOOD], "rejected": [BAD]},
+        SYSTEM, ("Blue.", "Green."), (1, 0),
+    ),
+    "an empty system prompt": (changed(PAIR, system=" "), "Sky?", ("Blue.", "Green."), (1, 0)),
+    "nulls": (changed(PAIR, responses=None, scores=None, system=None), "Sky?", ("Blue.", "Green."), (1, 0)),
+    "another name of the prompt": (
+        changed(PAIR, prompt=..., instruction="Sky?", input=""), "Sky?", ("Blue.", "Green."), (1, 0)
+    ),
+    "a message as the response": (changed(PAIR, chosen=GOOD, rejected=BAD), CONVERSATION, ("Blue.", "Green."), (1, 0)),
     "ranks": (GROUP, "Sky?", ("Green.", "Blue.", "Grey."), (-3, -1, -2)),
+    "ranks of a table": (changed(GROUP, ranks=[3.0, 1.5, 1.5]), "Sky?", ("Green.", "Blue.", "Grey."), (-3, -1.5, -1.5)),
     "ranks that tie": (changed(GROUP, ranks=[2, 1, 1]), "Sky?", ("Green.", "Blue.", "Grey."), (-2, -1, -1)),
     "scores": (changed(GROUP, ranks=..., scores=[-1, 2.5, 0]), "Sky?", ("Green.", "Blue.", "Grey."), (-1, 2.5, 0)),
     "a group of messages": (
@@ -142,27 +165,33 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
 
 
 BAD_ROWS: list[tuple[object, str]] = [
-    ([PAIR], "one JSON object a line"),
-    ("text", "one JSON object a line"),
-    (None, "one JSON object a line"),
-    ({}, "prompt, chosen and rejected"),
-    ({"prompt": "Sky?"}, "prompt, chosen and rejected"),
+    ([PAIR], "is not a row (allowed: an object with columns)"),
+    ("text", "is not a row (allowed: an object with columns)"),
+    (None, "is not a row (allowed: an object with columns)"),
+    ({}, "columns [] are no preference (allowed: prompt, chosen, rejected; "),
+    ({"prompt": "Sky?"}, "columns ['prompt'] are no preference (allowed: prompt, chosen, rejected; "),
     ({"prompt": "Sky?", "choosen": "a", "reject": "b"}, "it has 'choosen': did you mean 'chosen'?"),
-    ({"question": "Sky?", "answers": ["a"]}, "it has 'answers': did you mean 'responses'?"),
+    ({"question": "Sky?", "answers": ["a"]}, "field 'answers[0]': 'a' (allowed: an object with answer and rank)"),
     (changed(PAIR, rejected=...), "field 'rejected' is missing"),
     (changed(PAIR, rejected=..., Rejected="x"), "it has 'Rejected': did you mean 'rejected'?"),
     (changed(PAIR, prompt=..., promt="Sky?"), "field 'prompt' is missing; it has 'promt': did you mean 'prompt'?"),
-    ({"instruction": "?", "chosen": "It is a", "rejected": "It is b"}, "it has 'instruction': did you mean 'prompt'?"),
-    (changed(PAIR, prompt=...), "field 'prompt' is missing, and 'chosen' and 'rejected' do not begin"),
-    ({"chosen": "Once", "rejected": "Once more"}, "do not begin with the same words"),
-    ({"chosen": [USER, GOOD], "rejected": [message("user", "x"), BAD]}, "do not begin with the same messages"),
+    ({"instruction": "?", "input": "x", "chosen": "a", "rejected": "b"}, "['instruction', 'input'] might each be the"),
+    (changed(PAIR, prompt=...), "field 'prompt' is missing, and 'chosen' has no turns to cut at"),
+    ({"chosen": "The sky is blue", "rejected": "The sky is up"}, "'chosen' has no turns to cut at"),
+    ({"chosen": f"{ASKED} a", "rejected": "b"}, "'rejected' has no turns to cut at"),
+    ({"chosen": "Assistant: a", "rejected": "Assistant: b"}, "'chosen' has no turns to cut at"),
+    ({"chosen": [GOOD], "rejected": [BAD]}, "field 'chosen': one message, and field 'prompt' is missing"),
+    (changed(PAIR, prompt="Sea?", chosen=[USER, GOOD], rejected=[USER, BAD]), "field 'prompt' is none of the user's"),
+    (changed(PAIR, system="x", prompt=[message("system", "y"), USER]), "field 'system' and the system message"),
+    (changed(PAIR, system=["x"]), "field 'system': ['x'] (allowed: text)"),
+    (changed(PAIR, history=[["Sea?", "Wet."]]), "field 'history' would be part of what is asked, and is not read"),
+    (changed(PAIR, score_chosen="a", score_rejected=1), "field 'score_chosen': 'a' (allowed: a finite number"),
     ({"chosen": [USER, GOOD], "rejected": "Green."}, "field 'chosen'"),
-    ({"chosen": [GOOD, BAD], "rejected": [GOOD, GOOD]}, "field 'chosen[:1]': its last message"),
-    ({"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, BAD]}, "field 'chosen[1:]': messages of assistant, user"),
-    ({"chosen": [USER, BAD, USER, GOOD], "rejected": [USER, BAD]}, "field 'chosen[1:]': messages of assistant, user"),
+    ({"chosen": [GOOD, BAD], "rejected": [GOOD, GOOD]}, "field 'chosen[:-1]': its last message"),
+    ({"chosen": [USER, GOOD, USER], "rejected": [USER, BAD]}, "field 'chosen[-1]': messages of user"),
     (changed(PAIR, prompt=""), "field 'prompt': ''"),
     (changed(PAIR, prompt=" \n"), "field 'prompt'"),
-    (changed(PAIR, prompt=None), "field 'prompt': None"),
+    (changed(PAIR, prompt=None), "field 'prompt' is missing, and 'chosen' has no turns"),
     (changed(PAIR, prompt=[]), "field 'prompt': it is empty"),
     (changed(PAIR, prompt=["Sky?"]), "field 'prompt[0]': 'Sky?' (allowed: an object with role and content)"),
     (changed(PAIR, prompt=[GOOD]), "field 'prompt': its last message"),
@@ -172,7 +201,7 @@ BAD_ROWS: list[tuple[object, str]] = [
     (changed(PAIR, prompt=[{"role": "user", "content": ["x"]}]), "field 'prompt[0].content': ['x'] (allowed: text)"),
     (changed(PAIR, prompt=[{"role": "user", "contents": "x"}]), "did you mean 'content'?"),
     (changed(PAIR, chosen=3), "field 'chosen': 3"),
-    (changed(PAIR, chosen=None), "field 'chosen': None"),
+    (changed(PAIR, chosen=None), "field 'chosen' is missing; columns ['prompt', 'rejected'] would fit pair (prompt, "),
     (changed(PAIR, chosen=[]), "field 'chosen': it is empty"),
     (changed(PAIR, chosen=[USER]), "field 'chosen': messages of user (allowed: one message, of the assistant)"),
     (changed(PAIR, prompt=[USER], chosen=[USER, GOOD]), "field 'chosen': messages of user, assistant"),
@@ -180,30 +209,29 @@ BAD_ROWS: list[tuple[object, str]] = [
     (changed(PAIR, prompt="\udfff"), "field 'prompt': it has half of a surrogate pair"),
     (changed(PAIR, responses=["a", "b"]), "'responses' and 'chosen' or 'rejected' exclude each other"),
     (changed(GROUP, prompt=...), "field 'prompt' is missing"),
-    (changed(GROUP, prompt=..., question="Sky?"), "it has 'question': did you mean 'prompt'?"),
-    (changed(GROUP, responses="Blue."), "field 'responses': 'Blue.' (allowed: a list of responses)"),
+    (changed(GROUP, prompt=..., question="Sky?", query="Sea?"), "['question', 'query'] might each be the prompt"),
+    (changed(GROUP, responses="Blue."), "field 'responses': 'Blue.' (allowed: a list of them)"),
     (changed(GROUP, responses=["a", "b", 3]), "field 'responses[2]': 3"),
     (changed(GROUP, ranks=...), "field 'ranks' or 'scores' is missing"),
     (changed(GROUP, ranks=..., rank=[1, 2, 3]), "it has 'rank': did you mean 'ranks'?"),
     (changed(GROUP, scores=[1, 2, 3]), "'ranks' and 'scores' exclude each other"),
     (changed(GROUP, ranks=[1, 2]), "field 'ranks': [1, 2] (allowed: a list of 3, as many as 'responses')"),
     (changed(GROUP, ranks=3), "field 'ranks': 3"),
-    (changed(GROUP, ranks=[0, 1, 2]), "field 'ranks[0]': 0 (allowed: an integer from 1"),
+    (changed(GROUP, ranks=[0, 1, 2]), "field 'ranks[0]': 0 (allowed: a number from 1, the best"),
     (changed(GROUP, ranks=[1, 2, 10**9]), "field 'ranks[2]'"),
-    (changed(GROUP, ranks=[1, 2.0, 3]), "field 'ranks[1]': 2.0"),
+    (changed(GROUP, ranks=[1, 0.5, 3]), "field 'ranks[1]': 0.5"),
     (changed(GROUP, ranks=[True, 2, 3]), "field 'ranks[0]': True"),
     (changed(GROUP, ranks=..., scores=[True, 0, 1]), "field 'scores[0]': True (allowed: a finite number"),
     (changed(GROUP, ranks=..., scores=[1, float("nan"), 0]), "field 'scores[1]': nan"),
     (changed(GROUP, ranks=..., scores=[1, 0, float("inf")]), "field 'scores[2]': inf"),
     (changed(GROUP, ranks=..., scores=[1, 0, 10**400]), "field 'scores[2]'"),
     (changed(GROUP, ranks=..., scores=[1, 0, "2"]), "field 'scores[2]': '2'"),
-    ({"question": "Sky?", "a": {"solution": "x", "is_correct": 1}}, "field 'a.is_correct': 1 (allowed: true, false)"),
+    ({"question": "Sky?", "a": {"solution": "x", "is_correct": 2}}, "field 'a.is_correct': 2 (allowed: true, false)"),
     ({"question": "Sky?", "a": {"is_correct": True}}, "field 'a.solution' is missing"),
     (
         {"question": "?", "a": {"solution": "x", "is_correct": True}, "b": {"solution": "x", "is_corect": True}},
         "field 'b.is_correct' is missing; it has 'is_corect'",
     ),
-    ({"prompt": "Sky?", "a": {"solution": "x", "is_correct": True}}, "it has 'prompt': did you mean 'question'?"),
     (changed(PAIR, prompt=["x" * 1000] * 1000), "..."),
 ]
 
@@ -273,7 +301,20 @@ def test_the_name_of_a_file_cannot_break_the_line(tmp_path: Path) -> None:
     [
         (changed(PAIR, rejected=""), "field 'rejected' is empty: 1 response to choose from"),
         (changed(PAIR, chosen=" \n", rejected=""), "fields ['chosen', 'rejected'] are empty: 0 responses"),
-        (changed(PAIR, prompt=..., chosen="Sky is", rejected=""), "field 'rejected' is empty"),
+        (changed(PAIR, prompt=..., chosen=f"{ASKED} Blue", rejected=""), "field 'rejected' is empty"),
+        (changed(PAIR, prompt=..., chosen=f"{ASKED} Blue", rejected=f"{ASKED} "), "field 'rejected' is empty"),
+        (
+            {"chosen": f"{ASKED} a", "rejected": f"{ASKED} b{ASKED} c"},
+            "the two dialogues differ before their last turn",
+        ),
+        ({"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, BAD]}, "the two dialogues differ before their last"),
+        ({"chosen": [USER, GOOD], "rejected": [message("user", "x"), BAD]}, "the two dialogues differ before"),
+        (changed(PAIR, score_chosen=7.5, score_rejected=7.5), "its responses tie everywhere"),
+        (changed(PAIR, chosen_rating=1, rejected_rating=2), "the chosen response has the lower score"),
+        (
+            changed(GROUP, responses=["a", None, "b"], ranks=[2, 1, 2]),
+            "field 'responses[1]' is empty: its responses tie",
+        ),
         (changed(PAIR, chosen=[message("assistant", "")], rejected=[BAD]), "field 'chosen' is empty"),
         (changed(PAIR, rejected="Blue."), "its two responses are the same"),
         (changed(PAIR, rejected="Blue. "), "its two responses are the same"),
@@ -390,7 +431,7 @@ def test_a_hub_data_set_is_read_as_a_file_is(monkeypatch: pytest.MonkeyPatch) ->
     ("rows", "kind", "part"),
     [
         ([], UsageError, "who/what: it has no row"),
-        ([{"text": "x"}], UsageError, "who/what/train:1: fields ['text'] are no preference"),
+        ([{"text": "x"}], UsageError, "who/what/train:1: columns ['text'] are no preference"),
         (FileNotFoundError("Dataset\nnot found"), UsageError, "not found"),
         (ValueError("Unknown split"), UsageError, "Unknown split"),
         (ConnectionError("Couldn't reach\nthe Hub"), Unavailable, "cannot be reached"),

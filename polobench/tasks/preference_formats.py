@@ -1,42 +1,54 @@
-"""One row of preference data, in any of the shapes that people keep it in, as a ranked group.
+"""One row of preference data, in any shape of the table `SHAPES`, as a prompt and scored responses.
 
-| shape | fields |
-|---|---|
-| pair | `prompt`, `chosen`, `rejected` |
-| pair, implicit prompt | `chosen`, `rejected`: what both begin with is the prompt |
-| ranked group | `prompt`, `responses`, and `ranks` (1 is best) or `scores` (higher is better) |
-| marked answers | `question`, and one object an answer: `{"solution": ..., "is_correct": true}` |
+A prompt is text or a conversation: a list of `{"role", "content"}`, or of ShareGPT's `{"from", "value"}`, the last
+message the user's. A response is text, a message of the assistant or a list of one. Beside such a response, a prompt
+that is text counts as a user message. The columns `system` and `system_prompt` become the first message.
 
-A prompt is text or a conversation (a list of `{"role", "content"}`, the last one the user's). A response is text or a
-conversation of one assistant message. Beside such a response, a prompt that is text counts as a user message.
-Fields that are not in this table are ignored: data sets have many, such as `id`, `category`, `source`, `metadata`.
+A column that is null counts as absent, and one that no shape names is ignored, such as `id`, `category` or `source`.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 from polobench.core.errors import UsageError
 
 Message = tuple[str, str]  # role and content
 Prompt = str | tuple[Message, ...]  # plain text, or a conversation
+Row = Mapping[str, Any]
 
 ROLES = ("system", "user", "assistant")
-WORST_RANK = 1_000_000
-# what other data sets call a field: beside one of these, a field is rather misnamed than absent
+SPEAKERS = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+LARGEST_RANK = 1_000_000
+PROMPTS = ("prompt", "question", "instruction", "input", "query", "conversations")
+CONTEXT = ("history", "images", "image", "tools", "documents")  # would change what the model is asked
+PAIR_SCORES = [names for mark in ("score", "rating") for names in (
+    (f"{mark}_chosen", f"{mark}_rejected"), (f"chosen_{mark}", f"rejected_{mark}"),
+    (f"chosen-{mark}", f"rejected-{mark}"),
+)]  # fmt: skip
+# what other data sets call a column: beside one of these, a column is misnamed rather than absent
 ALIASES = {
-    "prompt": ("question", "instruction", "input", "query"),
+    "prompt": PROMPTS[1:],
     "chosen": ("preferred", "accepted", "better"),
     "rejected": ("dispreferred", "refused", "worse"),
-    "responses": ("completions", "answers", "outputs", "candidates"),
-    "question": ("prompt", "instruction", "input", "query"),
+    "responses": ("outputs", "candidates"),
 }
-SHAPES = "prompt, chosen and rejected; or prompt, responses, and ranks or scores; or question and marked answers"
+ASSISTANT_TURN = re.compile(r"^(Assistant:|AI:|### Response:|<\|assistant\|>|<\|im_start\|>assistant$)", re.MULTILINE)
+CELL_OF_MESSAGES = re.compile(r"""\s*(\[\s*\{\s*['"](role|content|from|value)|\{\s*['"](role|from))['"]\s*:""")
+
+
+class Cell(str):
+    """A cell of a file whose cells are all text, such as CSV: read as a number or as JSON where a shape wants one."""
+
+
+class LeftOut(Exception):
+    """A row that is sound but of no use; the text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -52,94 +64,131 @@ class RankedGroup:
     where: str
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """A row that is well formed, before it is known whether it prefers anything; `names` are those of its fields."""
+@dataclass
+class Candidates:
+    """A row that is well formed, before it is known whether it prefers anything; `names` are those of its columns."""
 
     prompt: Prompt
-    names: Sequence[str]
-    responses: Sequence[str]
-    scores: Sequence[float]
+    names: list[str]
+    responses: list[str]
+    scores: list[float]
+
+    def extend(self, other: Candidates) -> None:
+        """Add the responses of another row to the same prompt."""
+        self.names += other.names
+        self.responses += other.responses
+        self.scores += other.scores
+
+    def settle(self, where: str) -> tuple[RankedGroup | None, str]:
+        """The ranked group, and what was left out and why ("" for nothing); no group where nothing is preferred."""
+        kept = [(text, score) for text, score in zip(self.responses, self.scores) if text.strip()]
+        empty = [name for name, text in zip(self.names, self.responses) if not text.strip()]
+        note = f"field {empty[0]!r} is empty" if len(empty) == 1 else f"fields {brief(empty)} are empty"
+        responses, scores = tuple(text for text, _ in kept), tuple(score for _, score in kept)
+        reason = _prefers_nothing(responses, scores)
+        if reason:
+            return None, f"{note}: {reason}" if empty else reason
+        group = RankedGroup(self.prompt, responses, scores, where)
+        return group, f"{note}: left out of its group of {len(self.names)}" if empty else ""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One way in which people keep preferences.
+
+    Attributes:
+        name: of the data set or the format.
+        columns: what a row must have, separated by ", "; alternatives by "|". A prompt may be any of `PROMPTS`.
+        read: gives the candidates of a row.
+        one_response: rows of the same prompt make one group.
+    """
+
+    name: str
+    columns: str
+    read: Callable[[Row], Candidates]
+    one_response: bool = False
+
+    def fits(self, row: Row) -> bool:
+        """The row has every column."""
+        return not self.lacks(row)
+
+    def lacks(self, row: Row) -> list[str]:
+        """The columns that the row does not have."""
+        return [part for part in self.columns.split(", ") if not _has(row, part)]
+
+    def nearness(self, row: Row) -> float:
+        """The share of the columns that the row has, perhaps misspelled."""
+        parts = self.columns.split(", ")
+        return sum(1.0 if _has(row, part) else 0.6 * bool(_near(row, part)) for part in parts) / len(parts)
+
+
+def _has(row: Row, part: str) -> bool:
+    if part == MARKED:
+        return any(isinstance(value, dict) and MarkedFields.mark in value for value in row.values())
+    return any(name in row for name in (PROMPTS if part == "prompt" else part.split("|")))
 
 
 @dataclass(frozen=True)
 class MarkedFields:
     """What the fields of a row of marked answers are called."""
 
-    question: str = "question"
+    question: str = ""  # any of `PROMPTS`
     answer: str = "solution"
     mark: str = "is_correct"
 
 
-ReadRow = Callable[[Mapping[str, Any]], _Candidates]
-
-
-def parse_row(row: object, where: str, read: ReadRow | None = None) -> tuple[RankedGroup | None, str]:
-    """The group of a row, and what was left out and why ("" for nothing); no group where the row prefers nothing.
+def recognise(row: object) -> tuple[Shape, Row]:
+    """The shape of a row, and its columns that are there.
 
     Raises:
-        UsageError: the row has none of the shapes of this module, or a field of it has a wrong value.
+        UsageError: it has none of the shapes of this module, or a column that would be part of what is asked.
     """
-    try:
-        if not isinstance(row, dict):
-            raise UsageError(f"{brief(row)} is not a row (allowed: one JSON object a line)")
-        return _settle((read or read_row)(row), where)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-
-
-def read_row(row: Mapping[str, Any]) -> _Candidates:
-    """A row whose shape shows in its fields."""
-    pair, group = "chosen" in row or "rejected" in row, "responses" in row
-    if pair and group:
+    present = present_columns(row)
+    filled = {name: value for name, value in present.items() if not isinstance(value, Cell) or value.strip()}
+    fitting = ((shape, columns) for columns in (filled, present) for shape in SHAPES if shape.fits(columns))
+    shape, columns = next(fitting, (None, present))
+    if shape is None:
+        raise _unknown_shape(present)
+    if "responses" in columns and ("chosen" in columns or "rejected" in columns):
         raise UsageError("fields 'responses' and 'chosen' or 'rejected' exclude each other (allowed: one of them)")
-    if group:
-        return _ranked(row)
-    if pair:
-        return _pair(row)
-    if any(isinstance(value, dict) and MarkedFields.mark in value for value in row.values()):
-        return read_marked(row)
-    raise UsageError(f"fields {brief(list(row))} are no preference{_hint(row)} (allowed: {SHAPES})")
+    unread = next((name for name in CONTEXT if columns.get(name) and name not in shape.columns), "")
+    if unread:
+        raise UsageError(f"field {unread!r} would be part of what is asked, and is not read (allowed: none, or empty)")
+    return shape, columns
 
 
-def read_marked(row: Mapping[str, Any], fields: MarkedFields | None = None) -> _Candidates:
-    """A question with answers that are each marked right (score 1) or wrong (score 0)."""
-    called = fields or MarkedFields()
-    prompt = _prompt(called.question, _required(row, called.question))
-    objects = [(name[:80], value) for name, value in row.items() if isinstance(value, dict)]
-    marked = [(name, value) for name, value in objects if called.mark in value or called.answer in value]
-    if not marked:
-        needed = f"objects with {called.answer!r}, and true or false {called.mark!r}"
-        raise UsageError(f"no field holds a marked answer (needed: {needed})")
-    responses, scores = [], []
-    for name, value in marked:
-        responses.append(_text(f"{name}.{called.answer}", _required(value, called.answer, f"{name}.")))
-        scores.append(float(_truth(f"{name}.{called.mark}", _required(value, called.mark, f"{name}."))))
-    return _Candidates(prompt, [name for name, _ in marked], responses, scores)
+def present_columns(row: object) -> dict[str, Any]:
+    """The columns that are not null.
+
+    Raises:
+        UsageError: it is no row.
+    """
+    if not isinstance(row, dict):
+        raise UsageError(f"{brief(row)} is not a row (allowed: an object with columns)")
+    return {str(name): value for name, value in row.items() if value is not None}
+
+
+def _unknown_shape(row: Row) -> UsageError:
+    nearest = max(SHAPES, key=lambda shape: shape.nearness(row))
+    if nearest.nearness(row) > 0.5:
+        missing = nearest.lacks(row)[0]
+        hint = _near(row, missing) or f"; columns {brief(list(row))} would fit {nearest.name} ({nearest.columns})"
+        called = missing.replace("|", "' or '")
+        return UsageError(f"field '{called}' is missing{hint}")
+    fitting = [shape.columns for shape in SHAPES if shape.read is not _pair or shape.name == "pair"]
+    return UsageError(f"columns {brief(list(row))} are no preference (allowed: {'; '.join(fitting)})")
 
 
 def prompt_key(prompt: Prompt) -> str:
     """Equal for prompts that ask the same: blanks do not count, and text is a conversation of one user message."""
     messages = (("user", prompt),) if isinstance(prompt, str) else prompt
-    return "\n".join(f"{role} {' '.join(content.split())}" for role, content in messages)
+    return "\n".join(f"{role} {' '.join(content.split())}" for role, content in messages if content.strip())
 
 
 def brief(value: object) -> str:
     """The value as Python writes it, cut to what fits into a line."""
     text = repr(value[:80] if isinstance(value, (str, list)) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _settle(found: _Candidates, where: str) -> tuple[RankedGroup | None, str]:
-    kept = [(text, score) for text, score in zip(found.responses, found.scores) if text.strip()]
-    empty = [name for name, text in zip(found.names, found.responses) if not text.strip()]
-    note = f"field {empty[0]!r} is empty" if len(empty) == 1 else f"fields {brief(empty)} are empty"
-    responses, scores = tuple(text for text, _ in kept), tuple(score for _, score in kept)
-    reason = _prefers_nothing(responses, scores)
-    if reason:
-        return None, f"{note}: {reason}" if empty else reason
-    group = RankedGroup(found.prompt, responses, scores, where)
-    return group, f"{note}: left out of its group of {len(found.names)}" if empty else ""
 
 
 def _prefers_nothing(responses: Sequence[str], scores: Sequence[float]) -> str:
@@ -153,90 +202,206 @@ def _prefers_nothing(responses: Sequence[str], scores: Sequence[float]) -> str:
     return ""
 
 
-def _ranked(row: Mapping[str, Any]) -> _Candidates:
-    values = row["responses"]
-    if not isinstance(values, list):
-        raise UsageError(f"field 'responses': {brief(values)} (allowed: a list of responses)")
-    names = [f"responses[{index}]" for index in range(len(values))]
-    responses = [_response(name, value) for name, value in zip(names, values)]
-    prompt = _prompt("prompt", _required(row, "prompt"), as_message=any(isinstance(value, list) for value in values))
-    return _Candidates(prompt, names, responses, _scores(row, len(values)))
+# how each shape is read
 
 
-def _scores(row: Mapping[str, Any], count: int) -> list[float]:
+def _pair(row: Row) -> Candidates:
+    given = {name: _decoded(name, row[name]) for name in ("chosen", "rejected")}
+    whole = all(isinstance(value, list) and len(value) > 1 for value in given.values())
+    asked = _prompt_column(row)
+    if not asked and _near(row, "prompt", least=0.85):
+        _required(row, "prompt")
+    if not asked or (whole and isinstance(row[asked], str)):  # some sets repeat the prompt as text
+        prompt, responses = _dialogues(given)
+        if asked and not isinstance(prompt, str) and ("user", row[asked].strip()) not in _stripped(prompt):
+            raise UsageError(f"field {asked!r} is none of the user's messages in 'chosen'")
+        prompt = _with_system(row, prompt)
+    else:
+        prompt = _asked_prompt(row, as_message=any(not isinstance(value, str) for value in given.values()))
+        responses = [_response(name, value) for name, value in given.items()]
+    return Candidates(prompt, list(given), responses, _pair_scores(row))
+
+
+def _pair_scores(row: Row) -> list[float]:
+    for names in PAIR_SCORES:
+        if all(name in row for name in names):
+            chosen, rejected = (_score(name, row[name]) for name in names)
+            if chosen < rejected:
+                raise LeftOut("the chosen response has the lower score")
+            return [float(chosen > rejected), 0.0]
+    return [1.0, 0.0]
+
+
+def _dialogues(given: Mapping[str, Any]) -> tuple[Prompt, list[str]]:
+    """Two whole dialogues: what stands before the last turn is the prompt."""
+    blank = next((name for name, value in given.items() if isinstance(value, str) and not value.strip()), "")
+    if blank or given["chosen"] == given["rejected"]:
+        raise LeftOut(f"field {blank!r} is empty" if blank else "its two responses are the same")
+    as_messages = all(isinstance(value, list) for value in given.values())
+    cut = _cut_messages if as_messages else _cut_text
+    cuts: list[tuple[Any, str]] = [cut(name, value) for name, value in given.items()]
+    (asked, chosen), (other, rejected) = cuts
+    if asked != other:
+        raise LeftOut("the two dialogues differ before their last turn")
+    return (_asked("chosen[:-1]", asked) if as_messages else asked), [chosen, rejected]
+
+
+def _cut_messages(name: str, value: list[Any]) -> tuple[list[Message], str]:
+    messages = _messages(name, value)
+    if len(messages) < 2:
+        raise UsageError(f"field {name!r}: one message, and field 'prompt' is missing (allowed: a whole dialogue)")
+    return messages[:-1], _answer(f"{name}[-1]", messages[-1:])
+
+
+def _cut_text(name: str, value: object) -> tuple[str, str]:
+    text = _text(name, value)
+    turns = list(ASSISTANT_TURN.finditer(text))
+    if not turns or not text[: turns[-1].start()].strip():
+        raise UsageError(
+            f"field 'prompt' is missing, and {name!r} has no turns to cut at (needed: lines 'Human:' and 'Assistant:')"
+        )
+    return text[: turns[-1].end()], text[turns[-1].end() :]
+
+
+def _ranked(row: Row) -> Candidates:
+    called = next(name for name in ("responses", "answers", "completions") if name in row)
+    values = _list(called, row[called])
+    names = [f"{called}[{index}]" for index in range(len(values))]
+    responses = [_response(name, "" if value is None else value) for name, value in zip(names, values)]
+    prompt = _asked_prompt(row, as_message=any(isinstance(value, (list, dict)) for value in values))
+    return Candidates(prompt, names, responses, _scores(row, called, len(values)))
+
+
+def _scores(row: Row, called: str, count: int) -> list[float]:
     given = [name for name in ("ranks", "scores") if name in row]
     if len(given) == 2:
         raise UsageError("fields 'ranks' and 'scores' exclude each other (allowed: one of them)")
-    if not given:
-        raise UsageError(f"field 'ranks' or 'scores' is missing{_near(row, 'ranks') or _near(row, 'scores')}")
-    (name,) = given
-    values = row[name]
-    if not isinstance(values, list) or len(values) != count:
-        raise UsageError(f"field {name!r}: {brief(values)} (allowed: a list of {count}, as many as 'responses')")
+    name = given[0]
+    values = _list(name, row[name])
+    if len(values) != count:
+        raise UsageError(f"field {name!r}: {brief(values)} (allowed: a list of {count}, as many as {called!r})")
     number = _rank if name == "ranks" else _score
     return [number(f"{name}[{index}]", value) for index, value in enumerate(values)]
 
 
-def _rank(name: str, value: object) -> float:
-    if type(value) is not int or not 1 <= value <= WORST_RANK:
-        raise UsageError(f"field {name!r}: {brief(value)} (allowed: an integer from 1, the best, to {WORST_RANK:,})")
-    return -float(value)
+def _listed(column: str, answer: str, mark: str) -> Callable[[Row], Candidates]:
+    """A list of objects, one per response."""
+
+    def read(row: Row) -> Candidates:
+        found = Candidates(_asked_prompt(row), [], [], [])
+        for index, item in enumerate(_list(column, row[column])):
+            name = f"{column}[{index}]"
+            if not isinstance(item, dict):
+                raise UsageError(f"field {name!r}: {brief(item)} (allowed: an object with {answer} and {mark})")
+            number = _rank if mark == "rank" else _score
+            found.names.append(name)
+            found.responses.append(_text(f"{name}.{answer}", _required(item, answer, f"{name}.")))
+            found.scores.append(number(f"{name}.{mark}", _required(item, mark, f"{name}.")))
+        return found
+
+    return read
 
 
-def _score(name: str, value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
-        return float(value)
-    raise UsageError(f"field {name!r}: {brief(value)} (allowed: a finite number, higher is better)")
+def _shp(row: Row) -> Candidates:
+    """`labels` is 1 where A is preferred, whatever the scores say, unless they tie."""
+    prefers_a = float(_truth("labels", row["labels"]))
+    scores = [_score(name, row[name]) for name in ("score_A", "score_B") if name in row]
+    tie = len(scores) == 2 and scores[0] == scores[1]
+    names = ["human_ref_A", "human_ref_B"]
+    responses = [_text(name, row[name]) for name in names]
+    return Candidates(_asked_prompt(row, "history"), names, responses, [prefers_a, prefers_a if tie else 1 - prefers_a])
 
 
-def _pair(row: Mapping[str, Any]) -> _Candidates:
-    texts = [_required(row, name) for name in ("chosen", "rejected")]
-    whole = all(isinstance(value, list) and len(value) > 1 for value in texts)
-    if "prompt" not in row or (whole and isinstance(row["prompt"], str)):  # some sets repeat the prompt as text
-        prompt, *responses = _implicit(row, *texts)
-    else:
-        prompt = _prompt("prompt", row["prompt"], as_message=any(isinstance(value, list) for value in texts))
-        responses = [_response(name, value) for name, value in zip(("chosen", "rejected"), texts)]
-    return _Candidates(prompt, ("chosen", "rejected"), responses, (1.0, 0.0))
+def _helpsteer_preference(row: Row) -> Candidates:
+    """`preference_strength` is below 0 where the first response is the better one."""
+    strength = _score("preference_strength", row["preference_strength"])
+    names = ["response_1", "response_2"]
+    responses = [_response(name, row[name]) for name in names]
+    return Candidates(_asked_prompt(row), names, responses, [-strength, strength])
 
 
-def _implicit(row: Mapping[str, Any], chosen: object, rejected: object) -> tuple[Prompt, str, str]:
-    if isinstance(chosen, list) and isinstance(rejected, list):
-        return _implicit_conversation(_messages("chosen", chosen), _messages("rejected", rejected))
-    texts = [_text("chosen", chosen), _text("rejected", rejected)]
-    near = _near(row, "prompt", least=0.85)
-    if near:  # what the two texts share would be a wrong prompt, not a missing one
-        raise UsageError(f"field 'prompt' is missing{near}")
-    if texts[0] == texts[1] or not all(text.strip() for text in texts):
-        return texts[0], texts[0], texts[1]  # `_settle` leaves it out, so that its prompt does not matter
-    prompt = _whole_words(texts[0][: _shared(*texts)])
-    if not prompt:
-        raise UsageError("field 'prompt' is missing, and 'chosen' and 'rejected' do not begin with the same words")
-    return prompt, texts[0][len(prompt) :], texts[1][len(prompt) :]
+def _one_response(answer: str, mark: str) -> Callable[[Row], Candidates]:
+    def read(row: Row) -> Candidates:
+        value = _decoded(answer, row[answer])
+        prompt = _asked_prompt(row, as_message=not isinstance(value, str))
+        number = float(_truth(mark, row[mark])) if mark == "label" else _score(mark, row[mark])
+        return Candidates(prompt, [answer], [_response(answer, value)], [number])
+
+    return read
 
 
-def _implicit_conversation(chosen: Sequence[Message], rejected: Sequence[Message]) -> tuple[Prompt, str, str]:
-    shared = min(_shared(chosen, rejected), len(chosen) - 1, len(rejected) - 1)  # the last message is the response
-    if not shared:
-        raise UsageError("field 'prompt' is missing, and 'chosen' and 'rejected' do not begin with the same messages")
-    answers = [_answer(f"chosen[{shared}:]", chosen[shared:]), _answer(f"rejected[{shared}:]", rejected[shared:])]
-    return _asked(f"chosen[:{shared}]", chosen[:shared]), answers[0], answers[1]
+def read_marked(row: object, fields: MarkedFields | None = None) -> Candidates:
+    """A question with answers that are each marked right (score 1) or wrong (score 0)."""
+    present, called = present_columns(row), fields or MarkedFields()
+    if called.question:
+        _required(present, called.question)
+    prompt = _asked_prompt(present, called.question)
+    objects = [(name[:80], value) for name, value in present.items() if isinstance(value, dict)]
+    marked = [(name, value) for name, value in objects if called.mark in value or called.answer in value]
+    if not marked:
+        needed = f"objects with {called.answer!r}, and true or false {called.mark!r}"
+        raise UsageError(f"no field holds a marked answer (needed: {needed})")
+    found = Candidates(prompt, [], [], [])
+    for name, value in marked:
+        found.names.append(name)
+        found.responses.append(_text(f"{name}.{called.answer}", _required(value, called.answer, f"{name}.")))
+        found.scores.append(float(_truth(f"{name}.{called.mark}", _required(value, called.mark, f"{name}."))))
+    return found
 
 
-def _shared(first: Sequence[object], second: Sequence[object]) -> int:
-    """How many items, or characters, both begin with."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second)))
+MARKED = f"objects with {MarkedFields.mark}"
+SHAPES = (
+    Shape("ShareGPT", "conversations, chosen, rejected", _pair),
+    Shape("UltraFeedback, binarized", "prompt, chosen, rejected, score_chosen, score_rejected", _pair),
+    Shape("Orca pairs", "system, question, chosen, rejected", _pair),
+    Shape("pair", "prompt, chosen, rejected", _pair),
+    Shape("dialogues (HH-RLHF)", "chosen, rejected", _pair),
+    Shape("ranked group", "prompt, responses|answers|completions, ranks|scores", _ranked),
+    Shape("Nectar", "prompt, answers", _listed("answers", "answer", "rank")),
+    Shape("UltraFeedback", "prompt, completions", _listed("completions", "response", "overall_score")),
+    Shape("SHP", "history, human_ref_A, human_ref_B, labels", _shp),
+    Shape("HelpSteer2 preference", "prompt, response_1, response_2, preference_strength", _helpsteer_preference),
+    Shape("HelpSteer2", "prompt, response, helpfulness", _one_response("response", "helpfulness"), one_response=True),
+    Shape("KTO", "prompt, completion, label", _one_response("completion", "label"), one_response=True),
+    Shape("marked answers", f"prompt, {MARKED}", read_marked),
+)
+
+# prompts, responses and their messages
 
 
-def _whole_words(text: str) -> str:
-    """Without its last word, which may be the half of one, and the blanks before it."""
-    if text[-1:].isspace():
-        return text.rstrip()
-    words = text.rsplit(maxsplit=1)
-    return words[0] if len(words) == 2 else ""
+def _prompt_column(row: Row) -> str:
+    """The name of the column that is the prompt, or nothing."""
+    given = [name for name in PROMPTS if row.get(name)] or [name for name in PROMPTS if name in row]
+    if len(given) > 1 and given[0] != "prompt":
+        raise UsageError(f"fields {brief(given)} might each be the prompt (allowed: one of them, or 'prompt')")
+    return given[0] if given else ""
 
 
-def _prompt(name: str, value: object, *, as_message: bool = False) -> Prompt:
+def _asked_prompt(row: Row, column: str = "", *, as_message: bool = False) -> Prompt:
+    """The prompt of a row, with its system prompt."""
+    name = column or _prompt_column(row) or "prompt"
+    return _with_system(row, read_prompt(name, _required(row, name), as_message=as_message))
+
+
+def _with_system(row: Row, prompt: Prompt) -> Prompt:
+    name = next((name for name in ("system", "system_prompt") if row.get(name)), "")
+    if not name or not _text(name, row[name]).strip():
+        return prompt
+    messages = (("user", prompt),) if isinstance(prompt, str) else prompt
+    if messages[0][0] != "system":
+        return (("system", row[name]), *messages)
+    if messages[0][1].strip() != row[name].strip():
+        raise UsageError(f"field {name!r} and the system message of the prompt differ (allowed: one of them)")
+    return prompt
+
+
+def read_prompt(name: str, value: object, *, as_message: bool = False) -> Prompt:
+    """A prompt in either of its forms, checked.
+
+    Raises:
+        UsageError: it is neither text nor a conversation that ends with a message of the user.
+    """
+    value = _decoded(name, value)
     if isinstance(value, list):
         return _asked(name, _messages(name, value))
     if not isinstance(value, str) or not value.strip():
@@ -246,11 +411,16 @@ def _prompt(name: str, value: object, *, as_message: bool = False) -> Prompt:
 
 
 def _response(name: str, value: object) -> str:
-    if isinstance(value, list):
-        return _answer(name, _messages(name, value))
+    value = _decoded(name, value)
+    if isinstance(value, (list, dict)):
+        return _answer(name, _messages(name, value if isinstance(value, list) else [value]))
     if not isinstance(value, str):
         raise UsageError(f"field {name!r}: {brief(value)} (allowed: text, or a list of one assistant message)")
     return _text(name, value)
+
+
+def _stripped(messages: Sequence[Message]) -> list[Message]:
+    return [(role, content.strip()) for role, content in messages]
 
 
 def _asked(name: str, messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -277,29 +447,88 @@ def _messages(name: str, value: Sequence[object]) -> list[Message]:
 def _message(name: str, item: object) -> Message:
     if not isinstance(item, dict):
         raise UsageError(f"field {name!r}: {brief(item)} (allowed: an object with role and content)")
-    role = _required(item, "role", f"{name}.")
-    if role not in ROLES:
-        raise UsageError(f"field '{name}.role': {brief(role)} (allowed: {', '.join(ROLES)})")
-    return role, _text(f"{name}.content", _required(item, "content", f"{name}."))
+    if item.get("from") is not None and item.get("role") is None:
+        speaker, said, roles = "from", "value", SPEAKERS
+    else:
+        speaker, said, roles = "role", "content", dict(zip(ROLES, ROLES))
+    role = _required(item, speaker, f"{name}.")
+    if not isinstance(role, str) or role not in roles:
+        raise UsageError(f"field '{name}.{speaker}': {brief(role)} (allowed: {', '.join(roles)})")
+    return roles[role], _text(f"{name}.{said}", _required(item, said, f"{name}."))
 
 
-def _required(row: Mapping[str, Any], name: str, prefix: str = "") -> Any:
-    if name not in row:
+# values
+
+
+def _required(row: Row, name: str, prefix: str = "") -> Any:
+    if row.get(name) is None:
         raise UsageError(f"field {prefix + name!r} is missing{_near(row, name)}")
     return row[name]
 
 
-def _near(row: Mapping[str, Any], name: str, least: float = 0.6) -> str:
-    """A hint at the field that was meant, perhaps: spelled alike, or what others call it."""
+def _near(row: Row, part: str, least: float = 0.6) -> str:
+    """A hint at the column that was meant, perhaps: spelled alike, or what others call it."""
     names = {key.lower(): key for key in row}
-    near = difflib.get_close_matches(name, names, n=1, cutoff=least)
-    near += [alias for alias in ALIASES.get(name, ()) if alias in names]
-    return f"; it has {brief(names[near[0]])}: did you mean {name!r}?" if near else ""
+    for name in part.split("|"):
+        near = difflib.get_close_matches(name, names, n=1, cutoff=least)
+        near += [alias for alias in ALIASES.get(name, ()) if alias in names]
+        if near:
+            return f"; it has {brief(names[near[0]])}: did you mean {name!r}?"
+    return ""
 
 
-def _hint(row: Mapping[str, Any]) -> str:
-    hints = (_near(row, name) for name in ("chosen", "rejected", "responses"))
-    return next((hint for hint in hints if hint), "")
+def _rank(name: str, value: object) -> float:
+    number = _number(value)
+    if number is None or not 1 <= number <= LARGEST_RANK:
+        raise UsageError(f"field {name!r}: {brief(value)} (allowed: a number from 1, the best, to {LARGEST_RANK:,})")
+    return -number
+
+
+def _score(name: str, value: object) -> float:
+    number = _number(value)
+    if number is None:
+        raise UsageError(f"field {name!r}: {brief(value)} (allowed: a finite number, higher is better)")
+    return number
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or nothing."""
+    if isinstance(value, Cell):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        return float(value)
+    return None
+
+
+def _truth(name: str, value: object) -> bool:
+    known = {"true": True, "false": False, "1": True, "0": False}
+    if isinstance(value, Cell) and value.lower() in known:
+        return known[value.lower()]
+    if isinstance(value, bool) or (type(value) in (int, float) and value in (0, 1)):
+        return bool(value)
+    raise UsageError(f"field {name!r}: {brief(value)} (allowed: true, false)")
+
+
+def _list(name: str, value: object) -> list[Any]:
+    found = _json(name, value) if isinstance(value, Cell) else value
+    if not isinstance(found, list):
+        raise UsageError(f"field {name!r}: {brief(value)} (allowed: a list of them)")
+    return found
+
+
+def _decoded(name: str, value: object) -> object:
+    """The messages that a cell of text holds; any other value as it is."""
+    return _json(name, value) if isinstance(value, Cell) and CELL_OF_MESSAGES.match(value) else value
+
+
+def _json(name: str, value: str) -> object:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise UsageError(f"field {name!r}: {brief(str(value))} (allowed in a cell: text, or a list as JSON)") from None
 
 
 def _text(name: str, value: object) -> str:
@@ -309,10 +538,4 @@ def _text(name: str, value: object) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise UsageError(f"field {name!r}: it has half of a surrogate pair (allowed: text that is Unicode)") from None
-    return value
-
-
-def _truth(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise UsageError(f"field {name!r}: {brief(value)} (allowed: true, false)")
-    return value
+    return str(value)
