@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -21,7 +22,7 @@ from polobench.core.method import Method
 from polobench.core.task import Task
 
 METHODS, TASKS = "polobench.methods", "polobench.tasks"
-DATA_FILES = (".jsonl", ".jsonl.gz")
+DATA_FILES = tuple(f"{kind}{packed}" for kind in (".jsonl", ".json", ".csv", ".parquet") for packed in ("", ".gz"))
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def find_task(name: str) -> Task:
         Unavailable: its plug-in or its environment does not load; the text is the reason.
     """
     entries = _entries(TASKS)
-    base, at, model = (name, "", "") if name.endswith(DATA_FILES) else name.partition("@")
+    base, at, model = _split_model(name)
     if at and not model:
         raise UsageError(f"task {name!r} names no model after the @")
     if base.startswith("hub:") or base.endswith(DATA_FILES):
@@ -86,6 +87,14 @@ def find_task(name: str) -> Task:
     if not isinstance(task, Task):
         raise Unavailable(f"task {name!r} of {_source(entries[base])} does not give a polobench.Task")
     return task
+
+
+def _split_model(name: str) -> tuple[str, str, str]:
+    """The task, the @ and the model; a file that exists may have an @ in its path, and the longest such path counts."""
+    for cut in [len(name), *(at for at in reversed(range(len(name))) if name[at] == "@")]:
+        if name[:cut].endswith(DATA_FILES) and Path(name[:cut]).is_file():
+            return name[:cut], name[cut : cut + 1], name[cut + 1 :]
+    return (name, "", "") if name.endswith(DATA_FILES) else name.partition("@")
 
 
 def _with_model(make_task: Any, name: str, model: str) -> Any:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import typer
 
-from polobench.cli import ab, gate, listing, reports, sweeps
+from polobench.cli import ab, data, gate, listing, reports, sweeps
 from polobench.cli.common import Interrupted
 from polobench.core.errors import ending_in_one_line
 
@@ -30,6 +30,7 @@ COMMANDS = (
     ("list", listing.list_command, "polobench list tasks"),
     ("run", sweeps.run, "polobench run quick --jobs 2"),
     ("tune", sweeps.tune, "polobench tune tuning/matrix --jobs 2"),
+    ("data", data.data, "polobench data my.jsonl --model smollm2"),
     ("report", reports.report, "polobench report results/quick -o reports/quick"),
     ("pack", reports.pack, "polobench pack results/quick -o quick.zip"),
     ("compare", gate.compare, "polobench compare results/base results/head -o gate.md"),

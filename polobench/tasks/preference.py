@@ -26,8 +26,7 @@ from polobench.tasks.preference_data import (
     PreferenceData,
     RankedGroup,
     builtin_preferences,
-    hub_preferences,
-    read_preferences,
+    read_source,
     split_by_prompt,
 )
 from polobench.tasks.text import as_completions, as_rollout
@@ -37,7 +36,6 @@ SPLIT_SEED = 0
 MEASURED_TRAIN_GROUPS, MEASURED_HELDOUT_GROUPS = 12, 200
 MAX_NEW_TOKENS = 48
 DEFAULT_MODEL = "smollm2"
-HUB = "hub:"
 Encoded = tuple[RankedGroup, Tokens, list[Tokens]]
 
 
@@ -157,10 +155,9 @@ def builtin(model: str = DEFAULT_MODEL) -> PreferenceTask:
 
 
 def from_data(source: str, model: str = DEFAULT_MODEL) -> PreferenceTask:
-    """A JSONL file, or `hub:` and the id of a data set, with a model.
+    """A file or a data set of the hub, with a model.
 
     Raises:
-        UsageError, Unavailable: as the readers of `preference_data`.
+        UsageError, Unavailable: as `read_source`.
     """
-    data = hub_preferences(source.removeprefix(HUB)) if source.startswith(HUB) else read_preferences(source)
-    return PreferenceTask(source, data, model)
+    return PreferenceTask(source, read_source(source), model)

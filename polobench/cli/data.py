@@ -1,0 +1,60 @@
+"""The command `polobench data`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+LONGEST_TEXT = 600
+
+
+def data(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="A file, or hub:ID or hub:ID:SPLIT.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model whose tokenizer counts: smollm2, a folder, a .gguf file or a hub id; characters by default.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what polobench understands of a preference file: its shape, prompts, pairs, lengths, and what is left out.
+
+    Reads JSON Lines, JSON, CSV and Parquet, each also compressed by gzip. Exits with 2 if the file cannot be used.
+    """
+    from polobench.policies.pretrained import load, locate
+    from polobench.tasks.preference_data import read_source
+    from polobench.tasks.preference_summary import summary
+
+    place = locate(model) if model else None
+    read = read_source(source)
+    found = summary(read, load(place) if place else None)
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    shapes = "; ".join(f"{shape}: {count:,}" for shape, count in found["rows"].items())
+    yield f"{found['data']} (digest {found['digest']})"
+    yield f"rows by shape    {shapes}"
+    yield f"prompts          {found['prompts']:,} distinct, in {found['groups']:,} groups ({found['duplicates']:,} repeated)"
+    yield f"responses        {found['responses']:,}, in {found['pairs']:,} pairs; {found['ties']:,} more pairs tie"
+    yield f"length           in {found['unit']}"
+    for name, spread in found["lengths"].items():
+        yield f"  {name:<20} " + ", ".join(f"{which} {value:,g}" for which, value in spread.items())
+    yield f"left out         {'nothing' if not found['left_out'] else ''}".rstrip()
+    for reason, count in found["left_out"].items():
+        yield f"  {count:>8,}  {_printable(reason)}"
+    for example in found["examples"]:
+        yield f"\nexample {_printable(example['row'])}\n{_printable(example['prompt'])}"
+        for response in example["responses"]:
+            yield f"-- score {response['score']:g}\n{_printable(response['text'])}"
+
+
+def _printable(text: str) -> str:
+    """Without what would move a terminal's cursor, and cut."""
+    shown = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return shown if len(shown) <= LONGEST_TEXT else f"{shown[:LONGEST_TEXT]} ... ({len(shown):,} characters)"
