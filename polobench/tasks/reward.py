@@ -1,4 +1,4 @@
-"""Tasks with a reward: any function of prompts and completions."""
+"""Tasks with a reward: any function of prompts, completions and further columns of the data."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from polobench.core.errors import UsageError, first_line
+from polobench.core.errors import UsageError
 from polobench.core.policy import Policy
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
-from polobench.core.task import Evaluation
+from polobench.core.task import UNRANKED_BATCHES, Evaluation
 from polobench.policies.causal_lm import CausalLM
+from polobench.policies.generation import Completions
 from polobench.policies.pretrained import Pretrained
 from polobench.tasks.language import PROBE_SEED, LanguageTask, Tokens, language_policy
 from polobench.tasks.pairs import PairSet
-from polobench.tasks.text import as_rollout
-
-Reward = Callable[[list[str], list[str]], Sequence[float]]
+from polobench.tasks.preference_formats import prompt_key
+from polobench.tasks.reward_function import GivenPrompt, Question, Reward, RewardFunction, read_questions
+from polobench.tasks.text import as_rollout, shown
 
 PROBE_PROMPTS, PROBE_SAMPLES = 48, 8
 
@@ -31,23 +32,26 @@ class RewardTask(LanguageTask):
     The floor is the starting checkpoint's mean reward, sampled. The fixed pairs are completions that the checkpoint
     gave to held-out prompts and that differ in reward.
 
+    A completion to which the reward does not apply is left out of its group and counted in the notes; so is one that
+    stays behind alone in a group. An evaluation is the mean over the others.
+
     Args:
         name, model, max_new_tokens, unit, target, floor: as `LanguageTask`.
-        train_prompts: texts.
-        heldout_prompts: other texts; None evaluates on the training prompts.
-        reward: gives a finite number for each prompt and completion.
+        train_prompts: texts, lists of messages, or rows: mappings with a `prompt` and further columns.
+        heldout_prompts: other prompts; None evaluates on the training prompts.
+        reward: gives a finite number, or None, for each completion; see `reward_function`.
         heldout_reward: of the evaluation; the same by default.
 
     Raises:
-        UsageError: no prompt, or one that is in both lists.
+        UsageError: no prompt, one that is in both lists whatever its blanks, or a reward whose signature does not fit.
     """
 
     def __init__(
         self,
         name: str,
         model: str | Callable[[], Pretrained],
-        train_prompts: Sequence[str],
-        heldout_prompts: Sequence[str] | None,
+        train_prompts: Sequence[GivenPrompt],
+        heldout_prompts: Sequence[GivenPrompt] | None,
         reward: Reward,
         *,
         max_new_tokens: int,
@@ -57,30 +61,35 @@ class RewardTask(LanguageTask):
         floor: float = math.nan,
     ) -> None:
         super().__init__(name, model, max_new_tokens=max_new_tokens, unit=unit, target=target, floor=floor)
-        self._train_texts = list(train_prompts)
-        self._heldout_texts = self._train_texts if heldout_prompts is None else list(heldout_prompts)
-        both = set(self._train_texts) & set(self._heldout_texts) if heldout_prompts is not None else set()
-        if not self._train_texts or not self._heldout_texts or both:
-            wrong = f"prompt {min(both)!r} is both trained on and held out" if both else "it has no prompts"
-            raise UsageError(f"task {name!r}: {wrong}")
-        self._reward, self._heldout_reward = reward, heldout_reward or reward
+        try:
+            self._train = read_questions(train_prompts)
+            self._heldout = self._train if heldout_prompts is None else read_questions(heldout_prompts)
+            both = {prompt_key(question.prompt): question.prompt for question in self._train}.keys() & {
+                prompt_key(question.prompt) for question in self._heldout if heldout_prompts is not None
+            }
+            if both:
+                raise UsageError(f"prompt {min(both)!r} is both trained on and held out")
+            self._reward = RewardFunction(reward, tuple(self._train[0].columns))
+            self._heldout_reward = RewardFunction(heldout_reward or reward, tuple(self._heldout[0].columns))
+        except UsageError as error:
+            raise UsageError(f"task {name!r}: {error}") from None
 
     def modules(self) -> set[str]:
-        functions = (self._reward, self._heldout_reward, self._source)
+        functions = (self._reward.function, self._heldout_reward.function, self._source)
         found = {getattr(function, "__module__", None) for function in functions}
         return super().modules() | {name for name in found if name and name.partition(".")[0] != "builtins"}
 
     def _prepare(self, context_length: int) -> None:
-        self._train = [self._fitting(text, context_length) for text in self._train_texts]
-        self._heldout = [self._fitting(text, context_length) for text in self._heldout_texts]
+        self._train_tokens = [self._fitting(question, context_length) for question in self._train]
+        self._heldout_tokens = [self._fitting(question, context_length) for question in self._heldout]
         self._calls = 0
 
-    def _fitting(self, text: str, context_length: int) -> Tokens:
-        tokens = self.codec.prompt(text)
+    def _fitting(self, question: Question, context_length: int) -> Tokens:
+        tokens = self.codec.prompt(question.prompt)
         if len(tokens) + self.horizon > context_length:
             raise UsageError(
-                f"task {self.name!r}: the prompt {text[:40]!r} has {len(tokens)} tokens, which with {self.horizon} new "
-                f"ones pass the model's context of {context_length}"
+                f"task {self.name!r}: the prompt {shown(question.prompt)[:40]!r} has {len(tokens)} tokens, which with "
+                f"{self.horizon} new ones pass the model's context of {context_length}"
             )
         return tokens
 
@@ -96,6 +105,13 @@ class RewardTask(LanguageTask):
         return self.episodes(policy, max(1, batch * n_steps // self.horizon), 1)
 
     def episodes(self, policy: Policy, groups: int, size: int) -> Rollout:
+        for _ in range(UNRANKED_BATCHES):
+            rollout = self._episodes(policy, groups, size)
+            if rollout is not None:
+                return rollout
+        raise UsageError(f"the reward of task {self.name!r} applied to nothing in {UNRANKED_BATCHES} batches in a row")
+
+    def _episodes(self, policy: Policy, groups: int, size: int) -> Rollout | None:
         with self.ledger.timing_rollout():
             prompts = self._next_prompts(groups, len(self._train))
             seen: Counter[int] = Counter()
@@ -103,62 +119,95 @@ class RewardTask(LanguageTask):
             for prompt in prompts:  # where few prompts come round within one call, their samples are numbered on
                 rows += [(prompt, seen[prompt] + sample) for sample in range(size)]
                 seen[prompt] += size
-            tokens = [self._train[prompt] for prompt, _ in rows]
+            tokens = [self._train_tokens[prompt] for prompt, _ in rows]
             uniforms = self._uniforms(self.rng, self._calls, rows)
             self._calls += 1
             completions = self._complete(policy, tokens, uniforms, self.ledger.charge_generated)
-            texts = [self._train_texts[prompt] for prompt, _ in rows]
-            returns = self._rewards(self._reward, texts, self._texts(completions))
+            questions = [self._train[prompt] for prompt, _ in rows]
+            rewards = self._rewards(self._reward, questions, self._texts(completions))
             self.ledger.reward_calls += len(rows)
-            self._finished_returns += returns
-            return as_rollout(tokens, completions, returns, [index // size for index in range(len(rows))])
+            return self._rewarded(tokens, completions, rewards, [index // size for index in range(len(rows))], size)
+
+    def _rewarded(
+        self,
+        tokens: Sequence[Tokens],
+        completions: Completions,
+        rewards: list[float | None],
+        groups: Sequence[int],
+        size: int,
+    ) -> Rollout | None:
+        """The completions to which the reward applies, where their group has more than one; None if there are none."""
+        applied = Counter(group for group, value in zip(groups, rewards) if value is not None)
+        alone = {group for group, count in applied.items() if count < min(size, 2)}
+        returns = [None if group in alone else value for group, value in zip(groups, rewards)]
+        left_out = {"the reward does not apply": rewards.count(None), "alone in its group, others left out": len(alone)}
+        self.notes.update({reason: count for reason, count in left_out.items() if count})
+        self._finished_returns += [value for value in returns if value is not None]
+        numbers = {group: number for number, group in enumerate(sorted(applied.keys() - alone))}
+        return _applied(tokens, completions, returns, [numbers.get(group, 0) for group in groups])
 
     def _uniforms(self, rng: SeedAxes, call: int, rows: Sequence[tuple[int, int]]) -> np.ndarray:
         """`[B, horizon]`, a stream for each (call, prompt, sample) and a number in it for each position."""
         return np.stack([rng.numpy("tokens", call, *row).random(self.horizon) for row in rows])
 
-    def _rewards(self, reward: Reward, prompts: list[str], completions: list[str]) -> list[float]:
+    def _rewards(
+        self, reward: RewardFunction, questions: Sequence[Question], completions: Sequence[str]
+    ) -> list[float | None]:
         try:
-            values = [float(value) for value in reward(prompts, completions)]
-        except Exception as error:
-            raise UsageError(f"the reward of task {self.name!r} failed: {first_line(error)}") from error
-        if len(values) != len(completions):
-            raise UsageError(
-                f"the reward of task {self.name!r} gave {len(values)} numbers for {len(completions)} completions"
-            )
-        wrong = next((index for index, value in enumerate(values) if not math.isfinite(value)), None)
-        if wrong is not None:
-            raise UsageError(
-                f"the reward of task {self.name!r} gave {values[wrong]} for the prompt {prompts[wrong][:60]!r} and the "
-                f"completion {completions[wrong][:60]!r} (allowed: finite numbers)"
-            )
-        return values
+            return reward(questions, completions)
+        except UsageError as error:
+            raise UsageError(f"the reward of task {self.name!r} {error}") from error
 
     def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
         language, count = language_policy(policy), len(self._heldout)
         rows = [(index % count, index // count) for index in range(episodes)]
         sampled = self._sampled(language, SeedAxes(seed), 0, rows)
         returns = sampled.returns.cpu().double()
-        few = range(min(count, episodes))
-        texts = self._texts(self._complete(policy, [self._heldout[index] for index in few], None))
-        greedy = self._rewards(self._heldout_reward, [self._heldout_texts[index] for index in few], texts)
+        few = min(count, episodes)
+        texts = self._texts(self._complete(policy, self._heldout_tokens[:few], None))
+        given = self._rewards(self._heldout_reward, self._heldout[:few], texts)
+        greedy = [value for value in given if value is not None]
+        if not greedy:
+            raise self._applies_to_none(few)
         measures = {"greedy_return": sum(greedy) / len(greedy)} | self._measures_of_samples(language, sampled)
         measures = {f"heldout_{name}": value for name, value in measures.items()}
         pairs = self._pair_columns(language)
         measures |= self._measures_of_pairs(language, pairs)
-        spread = float(returns.std()) if episodes > 1 else 0.0
-        return Evaluation(float(returns.mean()), spread, episodes, measures, pairs)
+        spread = float(returns.std()) if len(returns) > 1 else 0.0
+        return Evaluation(float(returns.mean()), spread, len(returns), measures, pairs)
 
     def _sampled(self, policy: CausalLM, rng: SeedAxes, call: int, rows: Sequence[tuple[int, int]]) -> Rollout:
         """Completions of held-out prompts; each of `rows` is a prompt's number and a sample's."""
-        tokens = [self._heldout[prompt] for prompt, _ in rows]
+        tokens = [self._heldout_tokens[prompt] for prompt, _ in rows]
         completions = self._complete(policy, tokens, self._uniforms(rng, call, rows))
-        texts = [self._heldout_texts[prompt] for prompt, _ in rows]
-        returns = self._rewards(self._heldout_reward, texts, self._texts(completions))
-        return as_rollout(tokens, completions, returns, [prompt for prompt, _ in rows])
+        questions = [self._heldout[prompt] for prompt, _ in rows]
+        returns = self._rewards(self._heldout_reward, questions, self._texts(completions))
+        sampled = _applied(tokens, completions, returns, [prompt for prompt, _ in rows])
+        if sampled is None:
+            raise self._applies_to_none(len(rows))
+        return sampled
+
+    def _applies_to_none(self, completions: int) -> UsageError:
+        return UsageError(f"the reward of task {self.name!r} applies to none of {completions} held-out completions")
 
     def snapshot(self, policy: Policy) -> dict[str, Any]:
-        def rewards(prompts: list[str], texts: list[str]) -> list[float]:
-            return self._rewards(self._heldout_reward, prompts, texts)
+        def rewards(shown_prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+            return self._rewards(self._heldout_reward, self._heldout[: len(texts)], texts)
 
-        return self._snapshot(language_policy(policy), self._heldout_texts, self._heldout, rewards)
+        prompts = [question.prompt for question in self._heldout]
+        return self._snapshot(language_policy(policy), prompts, self._heldout_tokens, rewards)
+
+
+def _applied(
+    prompts: Sequence[Tokens], completions: Completions, returns: Sequence[float | None], groups: Sequence[int]
+) -> Rollout | None:
+    """The rows that have a return, or nothing."""
+    kept = [index for index, value in enumerate(returns) if value is not None]
+    if not kept:
+        return None
+    return as_rollout(
+        [prompts[index] for index in kept],
+        Completions(*(column[kept] for column in (completions.tokens, completions.mask, completions.log_probs))),
+        [value for value in returns if value is not None],
+        [groups[index] for index in kept],
+    )
