@@ -25,6 +25,7 @@ from polobench.tasks.pairs import Columns, PairSet, accuracies
 from polobench.tasks.preference import PreferenceTask
 from polobench.tasks.preference_data import read_preferences
 from polobench.tasks.reward import RewardTask
+from polobench.tasks.reward_function import RewardFunction
 from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
 from polobench.testing.use import bound
 
@@ -49,8 +50,9 @@ def test_every_method_reaches_the_token_bandit(method: str) -> None:
 
 def test_a_bandit_with_the_reward_turned_round_is_not_reached() -> None:
     task: Any = find_task("token-bandit")
-    right = task._reward
-    task._reward = lambda prompts, completions: [-value for value in right(prompts, completions)]
+    right = task._reward.function
+    turned = lambda prompts, completions: [-value for value in right(prompts, completions)]  # noqa: E731
+    task._reward = RewardFunction(turned, ())
     result = make("grpo", task, **REACHED["grpo"]).run(seed=0, budget=5_000)
     assert result.final_return < 0.2
 

@@ -22,9 +22,10 @@ def data(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what polobench understands of a preference file: its shape, prompts, pairs, lengths, and what is left out.
+    """Show how a preference file is understood.
 
-    Reads JSON Lines, JSON, CSV and Parquet, each also compressed by gzip. Exits with 2 if the file cannot be used.
+    Prints its shape, prompts, pairs and lengths, three examples as a model will read them, and what is left out and why.
+    Files are JSON Lines, JSON, CSV or Parquet, each also compressed by gzip. Exits with 2 if the file cannot be used.
     """
     from polobench.policies.pretrained import load, locate
     from polobench.tasks.preference_data import read_source
@@ -40,7 +41,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     shapes = "; ".join(f"{shape}: {count:,}" for shape, count in found["rows"].items())
     yield f"{found['data']} (digest {found['digest']})"
     yield f"rows by shape    {shapes}"
-    yield f"prompts          {found['prompts']:,} distinct, in {found['groups']:,} groups ({found['duplicates']:,} repeated)"
+    repeated = f"{found['groups']:,} groups ({found['duplicates']:,} repeated)"
+    yield f"prompts          {found['prompts']:,} distinct, in {repeated}"
     yield f"responses        {found['responses']:,}, in {found['pairs']:,} pairs; {found['ties']:,} more pairs tie"
     yield f"length           in {found['unit']}"
     for name, spread in found["lengths"].items():
