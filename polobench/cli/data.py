@@ -24,7 +24,7 @@ def data(
 ) -> None:
     """Show how a preference file is understood.
 
-    Prints its shape, prompts, pairs and lengths, three examples as a model will read them, and what is left out and why.
+    Prints its shape, prompts, pairs and lengths, three examples as a model will read them, and what is left out.
     Files are JSON Lines, JSON, CSV or Parquet, each also compressed by gzip. Exits with 2 if the file cannot be used.
     """
     from polobench.policies.pretrained import load, locate
