@@ -159,7 +159,7 @@ def padded_prompts(policy, rollout, sound=CausalLM.outputs):
     return sound(policy, rollout.attach(prompt_mask=torch.ones_like(rollout.prompt_mask)))
 
 
-def padding_attended_to(policy, tokens, sound=CausalLM.next_token_logits, **state):
+def padding_attended_to(policy, tokens, sound=CausalLM.read, **state):
     known = {name: value for name, value in state.items() if name not in ("attention_mask", "position_ids")}
     return sound(policy, tokens, **known)
 
@@ -285,7 +285,7 @@ FAULTS: dict[str, list[tuple[Any, ...]]] = {
         (preference_task, "as_rollout", rollout_with_padding, ON_DATA, "dpo"),
         (reward, "as_rollout", rollout_with_padding, SAMPLED),
         (CausalLM, "outputs", padded_prompts, SINGLE, "gpt2"),
-        (CausalLM, "next_token_logits", padding_attended_to,
+        (CausalLM, "read", padding_attended_to,
          test_causal_lm.test_sampled_log_probs_are_those_of_the_policy, "gpt2"),
         (pairs, "row_log_probs", row_log_probs_of(padding_unmasked), PAIRS),
     ],

@@ -325,7 +325,7 @@ def uniforms_for(prompts: list[list[int]]) -> Tensor:
 
 
 def sampled(policy: CausalLM, prompts: list[list[int]], uniforms: Tensor | None, **settings: Any) -> Completions:
-    return complete(policy, prompts, uniforms, **{"limit": LIMIT, "end_token": END, "batch": 64} | settings)
+    return complete(policy, prompts, uniforms, **{"limit": LIMIT, "end_tokens": [END], "batch": 64} | settings)
 
 
 @FAMILIES
@@ -375,7 +375,7 @@ def test_without_uniforms_the_most_likely_token(family):
     for row, prompt in enumerate(prompts):
         tokens = list(prompt)
         for column in range(int(found.mask[row].sum())):
-            logits = policy.next_token_logits(torch.tensor([tokens]), use_cache=False)
+            logits = policy.next_token_logits(torch.tensor([tokens]))
             assert found.tokens[row, column] == logits.argmax()
             assert policy.act_greedily(torch.tensor([tokens]), torch.zeros(1)) == logits.argmax()
             tokens.append(int(logits.argmax()))
@@ -385,7 +385,7 @@ def test_frequencies_are_the_probabilities():
     policy, count = tiny(), 10_000
     grid = (torch.arange(count, dtype=torch.float64) + 0.5).unsqueeze(1) / count
     found = sampled(policy, [[3, 5]] * count, grid, limit=1, batch=count)
-    expected = policy.next_token_logits(torch.tensor([[3, 5]]), use_cache=False).softmax(-1)[0] * count
+    expected = policy.next_token_logits(torch.tensor([[3, 5]])).softmax(-1)[0] * count
     counts = torch.bincount(found.tokens[:, 0], minlength=VOCABULARY)
     assert ((counts - expected).abs() <= 1).all()
 

@@ -9,7 +9,7 @@ mask, and a row's numbers do not depend on the padding of its neighbours.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ from polobench.core.errors import UsageError
 from polobench.core.policy import Distribution, Policy
 from polobench.core.rollout import Rollout
 from polobench.policies.distributions import Categorical
+from polobench.policies.reading import Decoder, Head, Reading, self_test
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -39,6 +40,10 @@ class CausalLM(Policy):
         critic: with a value head.
         generator: of the value head's initial weights.
         generation_batch: so many completions are sampled side by side.
+        reading: how the model is read, by default what `self_test` finds.
+
+    Raises:
+        UsageError: there is no way of reading the model that gives its own log-probabilities.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class CausalLM(Policy):
         critic: bool = False,
         generator: torch.Generator | None = None,
         generation_batch: int = 64,
+        reading: Reading | None = None,
     ) -> None:
         super().__init__()
         self.distribution: Distribution = Categorical()
@@ -56,7 +62,9 @@ class CausalLM(Policy):
         self.generation_batch = generation_batch
         self.model = _with_one_kernel_gelu(model.eval())
         self.model.config.pad_token_id = None  # else the model looks for padding in every pass
-        self.head = _value_head(model.config.hidden_size, generator) if critic else None
+        self.reading = reading or self_test(model, model.config.model_type)
+        self._logits = Head(model, self.reading.bare_head)
+        self.head = _value_head(self.reading.width, generator) if critic else None
         masters = [nn.Parameter(weight.detach().clone()) for weight in model.parameters()]
         self.masters = nn.ParameterList(masters) if compute_dtype == "bfloat16" else None
         if self.masters is None:
@@ -120,22 +128,34 @@ class CausalLM(Policy):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states `[..., H]` to logits over the temperature `[..., V]`, in float32 at least."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        logits = self._logits(hidden)
         logits = logits.float() if logits.dtype == torch.bfloat16 else logits
         return logits if self.temperature == 1 else logits / self.temperature
 
-    def next_token_logits(self, tokens: Tensor, **state: Any) -> Tensor:
-        """`[N, V]` after the last of `tokens` `[N, L]`; `state` is the cache with its mask and positions."""
+    def read(self, tokens: Tensor, **state: Any) -> tuple[Tensor, Any]:
+        """`[N, V]` logits after the last of `tokens` `[N, L]`, and the base model's outputs.
+
+        Args:
+            state: the cache with its mask and positions, as the base model takes them.
+        """
         self.ledger.forward_rows += tokens.numel()
-        hidden: Tensor = self.model.base_model(input_ids=tokens, **state).last_hidden_state[:, -1]
-        return self.logits(hidden)
+        outputs = self.model.base_model(input_ids=tokens, **state)
+        return self.logits(outputs.last_hidden_state[:, -1]), outputs
+
+    def next_token_logits(self, tokens: Tensor) -> Tensor:
+        """`[N, V]` after whole sequences `[N, L]`, without a cache."""
+        return self.read(tokens, use_cache=False)[0]
+
+    def decoder(self, prompts: Sequence[Sequence[int]], limit: int) -> Decoder:
+        """What reads these prompts and up to `limit` tokens after each, one by one."""
+        return Decoder(self.model, self.read, self.reading, prompts, limit)
 
     def act(self, observations: Tensor, noise: Tensor) -> Tensor:
         """The next tokens after whole sequences `[N, L]`, without a cache."""
-        return self.distribution.sample(self.next_token_logits(observations, use_cache=False), noise)
+        return self.distribution.sample(self.next_token_logits(observations), noise)
 
     def act_greedily(self, observations: Tensor, noise: Tensor) -> Tensor:
-        return self.distribution.mode(self.next_token_logits(observations, use_cache=False))
+        return self.distribution.mode(self.next_token_logits(observations))
 
     def linearize(self, rollout: Rollout) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """As every policy's, with plain attention, whose backward pass can be differentiated again."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import io
+import json
 import logging
 import os
 import re
@@ -17,8 +19,8 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +30,8 @@ from polobench.core.errors import PoloError, Unavailable, UsageError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from polobench.policies.reading import Reading
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 INSTALL = "pip install 'polobench[gguf]'"
@@ -76,12 +80,23 @@ class ModelSource:
 class Pretrained:
     """A causal language model in evaluation mode and float32, without dropout, and its tokenizer with EOS and pad.
 
-    `context_length` is the longest sequence that the model states, `sys.maxsize` where it states none.
+    Attributes:
+        context_length: the longest sequence that the model states [tokens], `sys.maxsize` where it states none.
+        end_tokens: at which generation stops, beside the tokenizer's end token (those of the generation config).
+        reading: how the model is read right; None if nobody has tested it yet.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     context_length: int
+    end_tokens: tuple[int, ...] = ()
+    reading: Reading | None = None
+
+    @property
+    def embedded_tokens(self) -> int:
+        """So many tokens have an embedding."""
+        table: Any = self.model.get_input_embeddings()
+        return int(table.weight.shape[0])
 
 
 def locate(name: str) -> ModelSource:
@@ -121,6 +136,8 @@ def _in_folder(name: str, path: Path) -> ModelSource:
         files = {file.name: file.suffix for file in path.iterdir()}
     except OSError as error:
         raise UsageError(f"model {name!r} cannot be read: {first_line(error)}") from error
+    if "adapter_config.json" in files:  # which transformers would load on top of the model without a word
+        raise UsageError(f"model {name!r}: the folder holds an adapter (merge it into its model, or move it away)")
     if "config.json" not in files:
         raise UsageError(f"model {name!r}: the folder holds no config.json")
     if ".safetensors" not in files.values():
@@ -258,8 +275,39 @@ def _load(source: ModelSource, place: str) -> Pretrained:
             module.p = 0.0
     model.eval()
     _match(source, tokenizer, model)
+    _check_weights(source, model)
     _check_logits(source, model)
-    return Pretrained(model, tokenizer, _context_length(model.config, tokenizer))
+    return Pretrained(
+        model, tokenizer, _context_length(model.config, tokenizer), _end_tokens(model), _tested(source, model)
+    )
+
+
+def _end_tokens(model: PreTrainedModel) -> tuple[int, ...]:
+    """The end tokens of the generation config, which may be one or several."""
+    stated = getattr(model.generation_config, "eos_token_id", None)
+    return tuple(stated) if isinstance(stated, (list, tuple)) else () if stated is None else (int(stated),)
+
+
+def _tested(source: ModelSource, model: PreTrainedModel) -> Reading:
+    """What the self-test finds, which is kept beside the converted models by the bytes of the model and of the code."""
+    import torch
+    import transformers
+
+    from polobench.policies import reading
+
+    known = [source.identity(), torch.__version__, transformers.__version__, inspect.getsource(reading)]
+    key = hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
+    path = cache_root() / "readings" / f"{key}.json"
+    try:
+        return reading.Reading(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        found = reading.self_test(model, source.name)
+    with suppress(OSError):  # a cache that cannot be written only costs the next run a second
+        path.parent.mkdir(parents=True, exist_ok=True)
+        working = path.with_suffix(f".{os.getpid()}.part")
+        working.write_text(json.dumps(asdict(found)))
+        working.replace(path)
+    return found
 
 
 def _check_config(source: ModelSource, config: PreTrainedConfig) -> None:
@@ -291,6 +339,12 @@ def _match(source: ModelSource, tokenizer: PreTrainedTokenizerBase, model: PreTr
         tokenizer.pad_token = tokenizer.eos_token
 
 
+def _check_weights(source: ModelSource, model: PreTrainedModel) -> None:
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise UsageError(f"model {source.name!r}: weight {name!r} holds numbers that are not finite")
+
+
 def _check_logits(source: ModelSource, model: PreTrainedModel) -> None:
     """Refuse a model whose logits are not finite or depend on later tokens."""
     import torch
@@ -306,7 +360,23 @@ def _check_logits(source: ModelSource, model: PreTrainedModel) -> None:
 def _context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     stated = (getattr(config.get_text_config(), name, None) for name in LENGTHS)
     length = next((value for value in stated if isinstance(value, int) and value > 0), tokenizer.model_max_length)
-    return min(int(length), sys.maxsize)  # a tokenizer without a limit says 1e30
+    return min(int(length), _rotary_limit(config), sys.maxsize)  # a tokenizer without a limit says 1e30
+
+
+def _rotary_limit(config: PreTrainedConfig) -> int:
+    """Up to here positions are turned by the same frequencies, whatever the length of the batch [tokens].
+
+    Rotary embeddings of type "longrope" and "dynamic" change them for a whole batch that is longer: log-probabilities
+    of a row would depend on its neighbours.
+    """
+    text = config.get_text_config()
+    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    if not isinstance(scaling, dict) or scaling.get("rope_type", scaling.get("type")) not in ("longrope", "dynamic"):
+        return sys.maxsize
+    original = scaling.get("original_max_position_embeddings") or getattr(
+        text, "original_max_position_embeddings", None
+    )
+    return int(original or text.max_position_embeddings)
 
 
 def cache_root() -> Path:

@@ -71,7 +71,7 @@ class LanguageTask(Task):
 
     def begin(self) -> None:
         self._loaded: Pretrained | None = self._load()
-        self.codec = TextCodec(self._loaded.tokenizer)
+        self.codec = TextCodec(self._loaded.tokenizer, self._loaded.end_tokens, self._loaded.embedded_tokens)
         self.notes: Counter[str] = Counter()
         self.pairs: dict[str, PairSet] = {}
         self._first_columns: dict[str, dict[str, list[float]]] = {}
@@ -79,7 +79,8 @@ class LanguageTask(Task):
         self._queue: list[int] = []
         self._passes = 0
         self._prepare(self._loaded.context_length)
-        checkpoint = CausalLM(self._loaded.model, generation_batch=BEGIN_BATCH).to(self.device)
+        checkpoint = CausalLM(self._loaded.model, generation_batch=BEGIN_BATCH, reading=self._loaded.reading)
+        checkpoint = checkpoint.to(self.device)
         checkpoint.ledger = Ledger(Budget(updates=1))
         with torch.no_grad():
             self._prepare_pairs(checkpoint)
@@ -123,7 +124,8 @@ class LanguageTask(Task):
     ) -> CausalLM:
         """The model that `begin` loaded goes into the first policy, so that it is not twice in memory."""
         loaded, self._loaded = self._loaded or self._load(), None
-        return CausalLM(loaded.model, temperature, dtype, critic, self.rng.torch("policy"), generation_batch)
+        generator = self.rng.torch("policy")
+        return CausalLM(loaded.model, temperature, dtype, critic, generator, generation_batch, loaded.reading)
 
     def _next_prompts(self, count: int, of: int) -> list[int]:
         """Numbers of training prompts, all `of` them in an order that is drawn anew for every pass."""
@@ -146,7 +148,7 @@ class LanguageTask(Task):
             prompts,
             None if uniforms is None else self._on_device(uniforms),
             limit=self.horizon,
-            end_token=self.codec.end_token,
+            end_tokens=self.codec.end_tokens,
             batch=language.generation_batch,
             before_step=before_step,
         )

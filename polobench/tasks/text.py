@@ -8,54 +8,99 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polobench.core.errors import UsageError
+from polobench.core.errors import UsageError, first_line
 from polobench.core.rollout import Rollout
 from polobench.policies.generation import Completions
 from polobench.tasks.preference_formats import Prompt
+
+CONTENT = "polobench answers"  # stands for a response, to see how a chat template ends one
 
 
 class TextCodec:
     """A tokenizer as the tasks use it.
 
     A prompt goes through the tokenizer's chat template where it has one: plain text as a single message of the user.
-    Without a template a conversation is its messages' texts, a line each. A response ends with the end token.
+    The template writes its own special tokens. Without a template a conversation is its messages' texts, one per line,
+    with the special tokens that the tokenizer itself puts before a text (a BOS, say).
+
+    A response continues its prompt's text: both are tokenized together, and what follows the prompt's tokens is the
+    response. Where the prompt's tokens are no prefix of the whole (a token would span the boundary), the response is
+    tokenized alone, since a policy is asked at the prompt's own tokens. It ends as the chat template ends a message of
+    the assistant, up to the first end token; without one, with the tokenizer's end token. A response that already ends
+    with an end token gets no second one.
 
     Args:
         tokenizer: of transformers, with an end token.
+        end_tokens: tokens at which generation stops beside the tokenizer's own end token.
+        embedded: so many tokens the model has embeddings for; any number by default.
+
+    Attributes:
+        end_tokens: all of them; the first one pads.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, end_tokens: Sequence[int] = (), embedded: int | None = None) -> None:
+        self._tokenizer, self._embedded = tokenizer, embedded
         self.end_token = int(tokenizer.eos_token_id)
+        self.end_tokens = tuple(dict.fromkeys([self.end_token, *end_tokens]))
+        self._ending = self._template_ending()
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt; at least one.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is none, or one that the model has no embedding for.
         """
-        messages = (("user", prompt),) if isinstance(prompt, str) else prompt
-        if self._tokenizer.chat_template:
-            turns = [{"role": role, "content": content} for role, content in messages]
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        else:
-            text = "\n".join(content for _, content in messages)
-        tokens = self._encode(text)
+        tokens = self._encode(self._written(prompt), with_special=not self._tokenizer.chat_template)
         if not tokens:
             raise UsageError(f"prompt {prompt!r} has no tokens")
         return tokens
 
-    def response(self, text: str) -> list[int]:
-        """The tokens of a response, the end token included."""
-        return [*self._encode(text), self.end_token]
+    def response(self, text: str, prompt: Prompt | None = None) -> list[int]:
+        """The tokens of a response to a prompt, its end included; on its own where no prompt is given."""
+        tokens = self._continuation(text, prompt) if prompt else self._encode(text)
+        return tokens if tokens and tokens[-1] in self.end_tokens else [*tokens, *self._ending]
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of a completion, special tokens left out."""
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def _encode(self, text: str) -> list[int]:
-        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _continuation(self, text: str, prompt: Prompt) -> list[int]:
+        before = self.prompt(prompt)
+        whole = self._encode(self._written(prompt) + text, with_special=not self._tokenizer.chat_template)
+        return whole[len(before) :] if whole[: len(before)] == before else self._encode(text)
+
+    def _written(self, prompt: Prompt) -> str:
+        messages = (("user", prompt),) if isinstance(prompt, str) else prompt
+        if not self._tokenizer.chat_template:
+            return "\n".join(content for _, content in messages)
+        return self._rendered([{"role": role, "content": content} for role, content in messages], asks=True)
+
+    def _rendered(self, messages: list[dict[str, str]], *, asks: bool) -> str:
+        try:
+            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks)
+        except Exception as error:  # a template may raise whatever its author wrote
+            roles = ", ".join(message["role"] for message in messages)
+            raise UsageError(f"the chat template refuses messages of {roles}: {first_line(error)}") from error
+        return text
+
+    def _template_ending(self) -> list[int]:
+        """What the chat template writes behind an answer, up to its first end token; else the tokenizer's end token."""
+        if self._tokenizer.chat_template:
+            turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": CONTENT}]
+            behind = self._encode(self._rendered(turns, asks=False).rpartition(CONTENT)[2])
+            ends = [position for position, token in enumerate(behind) if token in self.end_tokens]
+            if ends:
+                return behind[: ends[0] + 1]
+        return [self.end_token]
+
+    def _encode(self, text: str, *, with_special: bool = False) -> list[int]:
+        tokens: list[int] = self._tokenizer(text, add_special_tokens=with_special)["input_ids"]
+        if with_special and tokens and tokens[-1] in self.end_tokens:  # an end behind the text would end the prompt
+            tokens = tokens[:-1]
+        if self._embedded is not None and tokens and max(tokens) >= self._embedded:
+            unknown = self._tokenizer.convert_ids_to_tokens(max(tokens))
+            raise UsageError(f"the model has no embedding for token {unknown!r} ({max(tokens)}) of its tokenizer")
         return tokens
 
 

@@ -1,0 +1,316 @@
+"""How a causal language model is read, and the self-test that decides it by the model's own numbers.
+
+A policy wants three things of a model: the last hidden states (for a value head), logits at some positions alone, and
+decoding with a cache. Models differ in what they do around their output layer (scales, soft caps, transforms) and in
+what their cache holds (windows, shared or recurrent states). So nothing is assumed:
+
+- The base model gives hidden states, and the model's own `forward`, with its base replaced by these states, gives the
+  logits: everything around the output layer is the model's own code. Where that equals the bare output layer bit for
+  bit, the bare layer is used.
+- Decoding tries a cache that is allocated once, then the model's own cache, then none.
+- Rows of unequal length are padded where padding changes nothing, else rows of equal length are read together.
+
+`self_test` compares each with full passes of single rows and refuses a model that no way reads right.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polobench.core.errors import UsageError, first_line
+
+# largest difference of log-probabilities [nats] that rounding explains, as a share of the largest logit
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+CACHES = ("preallocated", "own", "none")
+Read = Callable[..., tuple[Tensor, Any]]  # tokens `[N, L]` and the model's state: logits `[N, V]` after them, outputs
+LENGTHS = (12, 7)  # of the self-test's rows; a window below 12 tokens shows
+SPLIT = 5  # tokens of each row that are its prompt; the others are decoded
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model is read right.
+
+    Attributes:
+        bare_head: its logits are its output layer's, with nothing around it.
+        cache: one of `CACHES`.
+        pads: rows of unequal length may stand side by side, padded on the left.
+        width: of the last hidden states.
+    """
+
+    bare_head: bool
+    cache: str
+    pads: bool
+    width: int
+
+
+class Head:
+    """Hidden states `[..., H]` to logits `[..., V]`, by the model's own `forward` or by its bare output layer."""
+
+    def __init__(self, model: Any, bare: bool) -> None:
+        self._bare, self._model = bare, model
+        if not bare:
+            self._model = copy.copy(model)
+            self._model._modules = dict(model._modules) | {model.base_model_prefix: _Given()}
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if self._bare:
+            logits: Tensor = self._model.get_output_embeddings()(hidden)
+            return logits
+        rows = hidden.reshape(-1, 1, hidden.shape[-1]) if hidden.dim() == 2 else hidden
+        logits = self._model(inputs_embeds=rows, use_cache=False).logits
+        return logits.view(*hidden.shape[:-1], logits.shape[-1])
+
+
+class _Given(nn.Module):
+    """Stands for a base model (and for its decoder) and answers with the hidden states that it was given."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("decoder", "model"):
+            return self
+        return super().__getattr__(name)
+
+    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> Any:
+        return _Outputs(inputs_embeds)
+
+
+class _Outputs(tuple[Tensor, ...]):
+    """A base model's outputs: the hidden states first, None for whatever else a model may ask for."""
+
+    def __new__(cls, hidden: Tensor) -> _Outputs:
+        return super().__new__(cls, (hidden,))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[0] if name == "last_hidden_state" else None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self, name, default)
+
+
+def self_test(model: Any, name: str) -> Reading:
+    """How this model is read right; takes a few passes over three rows of at most 12 tokens, and draws nothing.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        name: what messages call it.
+
+    Raises:
+        UsageError: no way of reading it gives its own log-probabilities; the text says by how much the best one fails.
+    """
+    rows = _rows(model)
+    try:
+        with torch.no_grad():
+            whole = [model(input_ids=row[None], use_cache=False).logits[0] for row in rows]
+            allowed = TOLERANCE[whole[0].dtype] * max(1.0, *(float(logits.abs().max()) for logits in whole))
+            return _reading(model, name, rows, [logits.log_softmax(-1) for logits in whole], allowed)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"model {name!r} cannot be read: {first_line(error)}") from error
+
+
+def _rows(model: Any) -> list[Tensor]:
+    """Three rows of tokens that do not repeat soon: two of unequal length, and one that shares the first one's prompt."""
+    table = model.get_input_embeddings().weight
+    rows = [(torch.arange(length, device=table.device) * 7 + 3 + row) % table.shape[0] for row, length in
+            enumerate(LENGTHS)]  # fmt: skip
+    return [*rows, torch.cat([rows[0][:-SPLIT], rows[0][-SPLIT:].flip(0)])]
+
+
+def _reading(model: Any, name: str, rows: Sequence[Tensor], own: Sequence[Tensor], allowed: float) -> Reading:
+    hidden = _base(model, name)(input_ids=rows[0][None], use_cache=False).last_hidden_state
+    logits = Head(model, bare=False)(hidden)
+    off = _difference(logits[0], own[0])
+    if not off <= allowed:
+        raise UsageError(
+            f"model {name!r}: log-probabilities from its hidden states are off by {off:.2g} nats from its own "
+            f"(allowed: {allowed:.2g}), so it is not supported"
+        )
+    off = _padding_error(model, rows, own)
+    if not off <= allowed:
+        raise UsageError(
+            f"model {name!r}: the log-probabilities of a row change by {off:.2g} nats with what is padded behind it "
+            f"(allowed: {allowed:.2g}), so it is not supported"
+        )
+    output_layer = model.get_output_embeddings()
+    bare = output_layer is not None and torch.equal(output_layer(hidden), logits)
+    worst: list[str] = []
+    for reading in _candidates(Reading(bare, "none", False, hidden.shape[-1])):
+        found = _decoding_error(model, reading, rows, own)
+        if isinstance(found, float) and found <= allowed:
+            return reading
+        worst.append(f"{reading.cache} cache: {found if isinstance(found, str) else f'{found:.2g} nats'}")
+    raise UsageError(f"model {name!r}: decoding differs from full passes ({'; '.join(worst)}), so it is not supported")
+
+
+def _padding_error(model: Any, rows: Sequence[Tensor], own: Sequence[Tensor]) -> float:
+    """How far the rows' log-probabilities are from their own where they stand in one batch, padded behind [nats]."""
+    batch = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    hidden = getattr(model, model.base_model_prefix)(input_ids=batch, use_cache=False).last_hidden_state
+    logits = Head(model, bare=False)(hidden)
+    return max(_difference(logits[index, : len(row)], own[index]) for index, row in enumerate(rows))
+
+
+def _candidates(base: Reading) -> Iterator[Reading]:
+    """From the fastest to the most careful."""
+    for pads in (True, False):
+        for cache in CACHES:
+            yield replace(base, cache=cache, pads=pads)
+
+
+def _base(model: Any, name: str) -> Any:
+    if hasattr(model, "peft_config"):
+        raise UsageError(f"model {name!r} is wrapped by PEFT (merge it first: model.merge_and_unload())")
+    base = getattr(model, model.base_model_prefix or " ", None)
+    if base is None or base is model:
+        raise UsageError(f"model {name!r} ({type(model).__name__}) has no base model that gives hidden states")
+    return base
+
+
+def _decoding_error(model: Any, reading: Reading, rows: Sequence[Tensor], own: Sequence[Tensor]) -> float | str:
+    """How far log-probabilities of decoded tokens are from those of full passes [nats], or what went wrong.
+
+    The rows are decoded together where the reading pads them, else those of equal length are.
+    """
+    head, base = Head(model, reading.bare_head), getattr(model, model.base_model_prefix)
+
+    def read(tokens: Tensor, **state: Any) -> tuple[Tensor, Any]:
+        outputs = base(input_ids=tokens, **state)
+        return head(outputs.last_hidden_state[:, -1]), outputs
+
+    lengths = [0 if reading.pads else len(row) for row in rows]
+    groups = [[index for index, found in enumerate(lengths) if found == length] for length in dict.fromkeys(lengths)]
+    worst = 0.0
+    try:
+        for group in groups:
+            prompts = [rows[index][: len(rows[index]) - SPLIT].tolist() for index in group]
+            decoder = Decoder(model, read, reading, prompts, SPLIT)
+            logits = decoder.read_prompts()
+            for step in range(SPLIT):
+                for position, index in enumerate(group):
+                    at = len(prompts[position]) - 1 + step
+                    worst = max(worst, _difference(logits[position], own[index][at]))
+                if step + 1 < SPLIT:
+                    taken = [rows[index][len(prompt) + step] for index, prompt in zip(group, prompts, strict=True)]
+                    logits = decoder.read(torch.stack(taken))
+    except Exception as error:
+        return first_line(error)
+    return worst
+
+
+def _difference(logits: Tensor, own: Tensor) -> float:
+    """The largest difference of log-probabilities; NaN where one is not a number."""
+    return float((logits.log_softmax(-1) - own).abs().max())
+
+
+class Decoder:
+    """A model's state after the tokens read so far, for N rows.
+
+    Args:
+        model, reading: the model and how to read it.
+        read: takes tokens and the state that goes with them.
+        prompts: N lists of tokens, which may repeat; of one length unless the reading pads.
+        limit: so many tokens will follow at most.
+    """
+
+    def __init__(self, model: Any, read: Read, reading: Reading, prompts: Sequence[Sequence[int]], limit: int) -> None:
+        self._read_model, self._cache_kind = read, reading.cache
+        device = next(model.parameters()).device
+        shares = reading.cache == "preallocated"  # its rows can be taken again for each row that shares a prompt
+        distinct = list(dict.fromkeys(map(tuple, prompts))) if shares else list(map(tuple, prompts))
+        where = {prompt: index for index, prompt in enumerate(distinct)}
+        rows = [where[tuple(prompt)] for prompt in prompts] if shares else list(range(len(prompts)))
+        self._rows = torch.tensor(rows, device=device)
+        lengths = torch.tensor([len(prompt) for prompt in distinct], device=device)
+        longest = max(map(len, distinct))
+        padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in distinct]
+        self._tokens = torch.tensor(padded, device=device)
+        self._padded = bool((lengths < longest).any())
+        self._mask = torch.arange(longest, device=device) >= (longest - lengths).unsqueeze(1)
+        self._cache: Any = None
+        if shares:
+            self._cache = preallocated_cache(model.config.get_text_config().num_hidden_layers, longest + limit)
+        self._cache_name = _cache_name(type(getattr(model, model.base_model_prefix)).forward)
+
+    def read_prompts(self) -> Tensor:
+        """`[N, V]` the logits after the prompts; a prompt that several rows share is read once where that can be."""
+        logits = self._read(self._tokens, slice(None))
+        if len(self._tokens) == len(self._rows):  # each row has a prompt of its own, in the same order
+            return logits
+        for layer in self._cache.layers:
+            layer.take(self._rows)
+        self._mask = self._mask[self._rows]
+        return logits[self._rows]
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """`[N, V]` the logits after one more token `[N]` of each row."""
+        if self._padded:
+            self._mask = nn.functional.pad(self._mask, (0, 1), value=True)
+        if self._cache_kind == "none":
+            self._tokens = torch.cat([self._tokens, tokens.unsqueeze(1)], 1)
+            return self._read(self._tokens, slice(None))
+        return self._read(tokens.unsqueeze(1), slice(-1, None))
+
+    def _read(self, tokens: Tensor, new: slice) -> Tensor:
+        cached = self._cache_kind != "none"
+        state: dict[str, Any] = {"use_cache": cached}
+        if self._cache is not None:
+            state[self._cache_name] = self._cache
+        if self._padded:  # else the model finds the mask and the positions by itself
+            positions = (self._mask.cumsum(1) - 1).clamp(min=0)
+            state |= {"attention_mask": self._mask, "position_ids": positions[:, new]}
+        logits, outputs = self._read_model(tokens, **state)
+        if self._cache_kind == "own":
+            self._cache = getattr(outputs, self._cache_name)
+        return logits
+
+
+@cache
+def _cache_name(forward: Any) -> str:
+    """What a model calls its cache; transformers 5 came to rename `past_key_values`, and drops the old name in 5.40."""
+    names = inspect.signature(forward).parameters
+    return next((name for name in ("cache", "past_key_values", "cache_params", "state") if name in names), "cache")
+
+
+def preallocated_cache(layers: int, capacity: int) -> Any:
+    """A transformers `Cache` whose keys and values are written in place: growing by `cat` is its greatest cost."""
+    from transformers.cache_utils import Cache, DynamicLayer
+
+    class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is typed in part
+        """Keys and values `[N, heads, capacity, width]`; what has been read so far is a view of them."""
+
+        is_initialized: bool
+
+        def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+            start = self.get_seq_length()
+            end = start + key_states.shape[-2]
+            if not self.is_initialized:
+                self.is_initialized, self.dtype, self.device = True, key_states.dtype, key_states.device
+                self._buffers = [_roomy(states, capacity) for states in (key_states, value_states)]
+            for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+                buffer[:, :, start:end] = states
+            self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+            return self.keys, self.values
+
+        def take(self, rows: Tensor) -> None:
+            """The rows of these indices in place of all."""
+            end = self.get_seq_length()
+            self._buffers = [buffer[rows] for buffer in self._buffers]
+            self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+
+    return Cache(layers=[PreallocatedLayer() for _ in range(layers)])
+
+
+def _roomy(states: Tensor, capacity: int) -> Tensor:
+    rows, heads, _, width = states.shape
+    return states.new_empty(rows, heads, capacity, width)
