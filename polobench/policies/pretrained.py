@@ -358,9 +358,14 @@ def _check_logits(source: ModelSource, model: PreTrainedModel) -> None:
 
 
 def _context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    stated = (getattr(config.get_text_config(), name, None) for name in LENGTHS)
-    length = next((value for value in stated if isinstance(value, int) and value > 0), tokenizer.model_max_length)
+    length = stated_length(config) or tokenizer.model_max_length
     return min(int(length), _rotary_limit(config), sys.maxsize)  # a tokenizer without a limit says 1e30
+
+
+def stated_length(config: PreTrainedConfig) -> int | None:
+    """The longest sequence that a model's configuration states [tokens]."""
+    stated = (getattr(config.get_text_config(), name, None) for name in LENGTHS)
+    return next((value for value in stated if isinstance(value, int) and value > 0), None)
 
 
 def _rotary_limit(config: PreTrainedConfig) -> int:

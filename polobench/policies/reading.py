@@ -20,19 +20,20 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polobench.core.errors import UsageError, first_line
+from polobench.policies.pretrained import stated_length
 
 # largest difference of log-probabilities [nats] that rounding explains, as a share of the largest logit
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 CACHES = ("preallocated", "own", "none")
 Read = Callable[..., tuple[Tensor, Any]]  # tokens `[N, L]` and the model's state: logits `[N, V]` after them, outputs
-LENGTHS = (12, 7)  # of the self-test's rows; a window below 12 tokens shows
-SPLIT = 5  # tokens of each row that are its prompt; the others are decoded
+LENGTH = 12  # of the self-test's longest row [tokens]; a window below it shows
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,18 @@ def self_test(model: Any, name: str) -> Reading:
 
 
 def _rows(model: Any) -> list[Tensor]:
-    """Three rows of tokens that do not repeat soon: two of unequal length, and one that shares the first one's prompt."""
+    """Three rows of tokens that do not repeat soon: two of unequal length, one with the first one's prompt."""
     table = model.get_input_embeddings().weight
-    rows = [(torch.arange(length, device=table.device) * 7 + 3 + row) % table.shape[0] for row, length in
-            enumerate(LENGTHS)]  # fmt: skip
-    return [*rows, torch.cat([rows[0][:-SPLIT], rows[0][-SPLIT:].flip(0)])]
+    longest = min(LENGTH, stated_length(model.config) or LENGTH)
+    lengths = (longest, max(2, longest // 2 + 1))
+    rows = [(torch.arange(n, device=table.device) * 7 + 3 + row) % table.shape[0] for row, n in enumerate(lengths)]
+    split = _decoded(rows)
+    return [*rows, torch.cat([rows[0][:-split], rows[0][-split:].flip(0)])]
+
+
+def _decoded(rows: Sequence[Tensor]) -> int:
+    """How many of the last tokens of each row are decoded one by one; the others are its prompt."""
+    return max(1, min(map(len, rows)) - 2)
 
 
 def _reading(model: Any, name: str, rows: Sequence[Tensor], own: Sequence[Tensor], allowed: float) -> Reading:
@@ -163,9 +171,8 @@ def _padding_error(model: Any, rows: Sequence[Tensor], own: Sequence[Tensor]) ->
 
 def _candidates(base: Reading) -> Iterator[Reading]:
     """From the fastest to the most careful."""
-    for pads in (True, False):
-        for cache in CACHES:
-            yield replace(base, cache=cache, pads=pads)
+    for pads, kind in product((True, False), CACHES):
+        yield replace(base, cache=kind, pads=pads)
 
 
 def _base(model: Any, name: str) -> Any:
@@ -190,17 +197,17 @@ def _decoding_error(model: Any, reading: Reading, rows: Sequence[Tensor], own: S
 
     lengths = [0 if reading.pads else len(row) for row in rows]
     groups = [[index for index, found in enumerate(lengths) if found == length] for length in dict.fromkeys(lengths)]
-    worst = 0.0
+    worst, steps = 0.0, _decoded(rows)
     try:
         for group in groups:
-            prompts = [rows[index][: len(rows[index]) - SPLIT].tolist() for index in group]
-            decoder = Decoder(model, read, reading, prompts, SPLIT)
+            prompts = [rows[index][: len(rows[index]) - steps].tolist() for index in group]
+            decoder = Decoder(model, read, reading, prompts, steps)
             logits = decoder.read_prompts()
-            for step in range(SPLIT):
+            for step in range(steps):
                 for position, index in enumerate(group):
                     at = len(prompts[position]) - 1 + step
                     worst = max(worst, _difference(logits[position], own[index][at]))
-                if step + 1 < SPLIT:
+                if step + 1 < steps:
                     taken = [rows[index][len(prompt) + step] for index, prompt in zip(group, prompts, strict=True)]
                     logits = decoder.read(torch.stack(taken))
     except Exception as error:
