@@ -21,7 +21,7 @@ from polobench.core.errors import UsageError
 from polobench.core.policy import Distribution, Policy
 from polobench.core.rollout import Rollout
 from polobench.policies.distributions import Categorical
-from polobench.policies.reading import Decoder, Head, Reading, self_test
+from polobench.policies.reading import Decoder, Head, Reading, base_of, self_test
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -120,7 +120,7 @@ class CausalLM(Policy):
         """`[B, columns, H]` the last hidden states, from the last prompt token on."""
         tokens, first = _left_aligned(rollout, columns - 1)
         self.ledger.forward_rows += tokens.numel()
-        hidden: Tensor = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        hidden: Tensor = base_of(self.model)(input_ids=tokens, use_cache=False).last_hidden_state
         if isinstance(first, int):
             return hidden[:, first : first + columns]
         index = (first.unsqueeze(1) + torch.arange(columns, device=first.device)).clamp(max=tokens.shape[1] - 1)
@@ -139,7 +139,7 @@ class CausalLM(Policy):
             state: the cache with its mask and positions, as the base model takes them.
         """
         self.ledger.forward_rows += tokens.numel()
-        outputs = self.model.base_model(input_ids=tokens, **state)
+        outputs = base_of(self.model)(input_ids=tokens, **state)
         return self.logits(outputs.last_hidden_state[:, -1]), outputs
 
     def next_token_logits(self, tokens: Tensor) -> Tensor:

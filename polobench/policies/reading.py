@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,11 +30,12 @@ from torch import Tensor, nn
 from polobench.core.errors import UsageError, first_line
 from polobench.policies.pretrained import stated_length
 
-# largest difference of log-probabilities [nats] that rounding explains, as a share of the largest logit
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+# largest difference of log-probabilities [nats] that rounding explains, as a share of the largest logit (many models
+# compute some of their parts in float32, whatever type their weights have)
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 CACHES = ("preallocated", "own", "none")
 Read = Callable[..., tuple[Tensor, Any]]  # tokens `[N, L]` and the model's state: logits `[N, V]` after them, outputs
-LENGTH = 12  # of the self-test's longest row [tokens]; a window below it shows
+LENGTH, DECODED = 12, 3  # tokens of the self-test's longest row, and how many of them are decoded one by one
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Head:
         self._bare, self._model = bare, model
         if not bare:
             self._model = copy.copy(model)
-            self._model._modules = dict(model._modules) | {model.base_model_prefix: _Given()}
+            self._model._modules = dict(model._modules) | {base_name(model): _Given(base_of(model))}
 
     def __call__(self, hidden: Tensor) -> Tensor:
         if self._bare:
@@ -74,10 +76,12 @@ class Head:
 class _Given(nn.Module):
     """Stands for a base model (and for its decoder) and answers with the hidden states that it was given."""
 
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self._instead_of = (base,)  # in a tuple, so that it is no module of this one
+
     def __getattr__(self, name: str) -> Any:
-        if name in ("decoder", "model"):
-            return self
-        return super().__getattr__(name)
+        return self if name in ("decoder", "model") else getattr(self._instead_of[0], name)
 
     def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> Any:
         return _Outputs(inputs_embeds)
@@ -98,6 +102,16 @@ class _Outputs(tuple[Tensor, ...]):
         return getattr(self, name, default)
 
 
+def base_name(model: Any) -> str:
+    """The attribute of a model that is its base model; empty where there is none."""
+    return next((name for name in (model.base_model_prefix, "model") if name in model._modules), "")
+
+
+def base_of(model: Any) -> Any:
+    """The part of a model that gives hidden states."""
+    return getattr(model, base_name(model))
+
+
 def self_test(model: Any, name: str) -> Reading:
     """How this model is read right; takes a few passes over three rows of at most 12 tokens, and draws nothing.
 
@@ -114,14 +128,14 @@ def self_test(model: Any, name: str) -> Reading:
             whole = [model(input_ids=row[None], use_cache=False).logits[0] for row in rows]
             allowed = TOLERANCE[whole[0].dtype] * max(1.0, *(float(logits.abs().max()) for logits in whole))
             return _reading(model, name, rows, [logits.log_softmax(-1) for logits in whole], allowed)
-    except UsageError:
+    except (UsageError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise UsageError(f"model {name!r} cannot be read: {first_line(error)}") from error
 
 
 def _rows(model: Any) -> list[Tensor]:
-    """Three rows of tokens that do not repeat soon: two of unequal length, one with the first one's prompt."""
+    """Three rows of tokens that do not repeat soon: two of unequal length, and one with the first one's prompt."""
     table = model.get_input_embeddings().weight
     longest = min(LENGTH, stated_length(model.config) or LENGTH)
     lengths = (longest, max(2, longest // 2 + 1))
@@ -132,11 +146,12 @@ def _rows(model: Any) -> list[Tensor]:
 
 def _decoded(rows: Sequence[Tensor]) -> int:
     """How many of the last tokens of each row are decoded one by one; the others are its prompt."""
-    return max(1, min(map(len, rows)) - 2)
+    return max(1, min(DECODED, min(map(len, rows)) - 2))
 
 
 def _reading(model: Any, name: str, rows: Sequence[Tensor], own: Sequence[Tensor], allowed: float) -> Reading:
-    hidden = _base(model, name)(input_ids=rows[0][None], use_cache=False).last_hidden_state
+    _check_parts(model, name, own[0].shape[-1])
+    hidden = base_of(model)(input_ids=rows[0][None], use_cache=False).last_hidden_state
     logits = Head(model, bare=False)(hidden)
     off = _difference(logits[0], own[0])
     if not off <= allowed:
@@ -164,39 +179,43 @@ def _reading(model: Any, name: str, rows: Sequence[Tensor], own: Sequence[Tensor
 def _padding_error(model: Any, rows: Sequence[Tensor], own: Sequence[Tensor]) -> float:
     """How far the rows' log-probabilities are from their own where they stand in one batch, padded behind [nats]."""
     batch = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    hidden = getattr(model, model.base_model_prefix)(input_ids=batch, use_cache=False).last_hidden_state
+    hidden = base_of(model)(input_ids=batch, use_cache=False).last_hidden_state
     logits = Head(model, bare=False)(hidden)
     return max(_difference(logits[index, : len(row)], own[index]) for index, row in enumerate(rows))
 
 
 def _candidates(base: Reading) -> Iterator[Reading]:
-    """From the fastest to the most careful."""
-    for pads, kind in product((True, False), CACHES):
-        yield replace(base, cache=kind, pads=pads)
+    """From the fastest to the most careful; any cache before none, whose cost grows with the square of the length."""
+    for kinds in (CACHES[:-1], CACHES[-1:]):
+        for pads, kind in product((True, False), kinds):
+            yield replace(base, cache=kind, pads=pads)
 
 
-def _base(model: Any, name: str) -> Any:
+def _check_parts(model: Any, name: str, logits: int) -> None:
     if hasattr(model, "peft_config"):
         raise UsageError(f"model {name!r} is wrapped by PEFT (merge it first: model.merge_and_unload())")
-    base = getattr(model, model.base_model_prefix or " ", None)
-    if base is None or base is model:
+    if not base_name(model):
         raise UsageError(f"model {name!r} ({type(model).__name__}) has no base model that gives hidden states")
-    return base
+    embedded = model.get_input_embeddings().weight.shape[0]
+    if logits > embedded:
+        raise UsageError(f"model {name!r} can say {logits:,} tokens, but has embeddings for {embedded:,} only")
 
 
 def _decoding_error(model: Any, reading: Reading, rows: Sequence[Tensor], own: Sequence[Tensor]) -> float | str:
     """How far log-probabilities of decoded tokens are from those of full passes [nats], or what went wrong.
 
-    The rows are decoded together where the reading pads them, else those of equal length are.
+    Rows of equal length are decoded together, and, where the reading pads, all of them once more: without padding a
+    model gets no mask, and may then take another way through its code.
     """
-    head, base = Head(model, reading.bare_head), getattr(model, model.base_model_prefix)
+    head, base = Head(model, reading.bare_head), base_of(model)
 
     def read(tokens: Tensor, **state: Any) -> tuple[Tensor, Any]:
         outputs = base(input_ids=tokens, **state)
         return head(outputs.last_hidden_state[:, -1]), outputs
 
-    lengths = [0 if reading.pads else len(row) for row in rows]
-    groups = [[index for index, found in enumerate(lengths) if found == length] for length in dict.fromkeys(lengths)]
+    lengths = dict.fromkeys(map(len, rows))
+    groups = [[index for index, row in enumerate(rows) if len(row) == length] for length in lengths]
+    groups += [list(range(len(rows)))] if reading.pads else []
     worst, steps = 0.0, _decoded(rows)
     try:
         for group in groups:
@@ -210,14 +229,16 @@ def _decoding_error(model: Any, reading: Reading, rows: Sequence[Tensor], own: S
                 if step + 1 < steps:
                     taken = [rows[index][len(prompt) + step] for index, prompt in zip(group, prompts, strict=True)]
                     logits = decoder.read(torch.stack(taken))
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         return first_line(error)
     return worst
 
 
 def _difference(logits: Tensor, own: Tensor) -> float:
-    """The largest difference of log-probabilities; NaN where one is not a number."""
-    return float((logits.log_softmax(-1) - own).abs().max())
+    """The largest difference of log-probabilities; infinite where one is not a number."""
+    return float((logits.log_softmax(-1) - own).abs().nan_to_num(nan=math.inf).max())
 
 
 class Decoder:
@@ -247,7 +268,7 @@ class Decoder:
         self._cache: Any = None
         if shares:
             self._cache = preallocated_cache(model.config.get_text_config().num_hidden_layers, longest + limit)
-        self._cache_name = _cache_name(type(getattr(model, model.base_model_prefix)).forward)
+        self._cache_name = _cache_name(type(base_of(model)).forward)
 
     def read_prompts(self) -> Tensor:
         """`[N, V]` the logits after the prompts; a prompt that several rows share is read once where that can be."""
