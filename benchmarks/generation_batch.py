@@ -80,7 +80,7 @@ def _sampled(dtype: str, batch: int, texts: Sequence[str], uniforms: Tensor) -> 
     policy = CausalLM(checkpoint.model, compute_dtype=dtype)
     policy.ledger = Ledger(Budget(updates=1))
     prompts = [codec.prompt(text) for text in texts]
-    found = complete(policy, prompts, uniforms, limit=SORT.longest, end_tokens=codec.end_tokens, batch=batch)
+    found = complete(policy, prompts, uniforms, limit=SORT.longest, end_token=codec.end_token, batch=batch)
     room = (0, SORT.longest - found.tokens.shape[1])
     return pad(found.tokens, room, value=codec.end_token), pad(found.log_probs, room)
 

@@ -325,7 +325,7 @@ def uniforms_for(prompts: list[list[int]]) -> Tensor:
 
 
 def sampled(policy: CausalLM, prompts: list[list[int]], uniforms: Tensor | None, **settings: Any) -> Completions:
-    return complete(policy, prompts, uniforms, **{"limit": LIMIT, "end_tokens": [END], "batch": 64} | settings)
+    return complete(policy, prompts, uniforms, **{"limit": LIMIT, "end_token": END, "batch": 64} | settings)
 
 
 @FAMILIES

@@ -39,7 +39,7 @@ def compare_sampling(start: Start, distinct: int) -> Comparison:
     asked = torch.tensor(prompts)
 
     def ours(uniforms: Tensor | None) -> Tensor:
-        return complete(policy, rows, uniforms, limit=NEW_TOKENS, end_tokens=codec.end_tokens, batch=ROWS).tokens
+        return complete(policy, rows, uniforms, limit=NEW_TOKENS, end_token=codec.end_token, batch=ROWS).tokens
 
     def theirs(**how: Any) -> Tensor:
         settings = {"max_new_tokens": NEW_TOKENS, "pad_token_id": codec.end_token, **how}

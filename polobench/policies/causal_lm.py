@@ -21,6 +21,7 @@ from polobench.core.errors import UsageError
 from polobench.core.policy import Distribution, Policy
 from polobench.core.rollout import Rollout
 from polobench.policies.distributions import Categorical
+from polobench.policies.pretrained import stated_end_tokens
 from polobench.policies.reading import Decoder, Head, Reading, base_of, self_test
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -40,7 +41,11 @@ class CausalLM(Policy):
         critic: with a value head.
         generator: of the value head's initial weights.
         generation_batch: so many completions are sampled side by side.
-        reading: how the model is read, by default what `self_test` finds.
+        reading: how the model is read, as `self_test` found for its present type of numbers; found here by default,
+            and again where `compute_dtype` is another type: a model may fail in one alone.
+
+    Attributes:
+        end_tokens: at which the model's own generation stops.
 
     Raises:
         UsageError: there is no way of reading the model that gives its own log-probabilities.
@@ -61,17 +66,23 @@ class CausalLM(Policy):
         self.temperature = temperature
         self.generation_batch = generation_batch
         self.model = _with_one_kernel_gelu(model.eval())
+        self.end_tokens = stated_end_tokens(model)
         self.model.config.pad_token_id = None  # else the model looks for padding in every pass
-        self.reading = reading or self_test(model, model.config.model_type)
-        self._logits = Head(model, self.reading.bare_head)
-        self.head = _value_head(self.reading.width, generator) if critic else None
+        loaded_dtype = model.dtype
         masters = [nn.Parameter(weight.detach().clone()) for weight in model.parameters()]
         self.masters = nn.ParameterList(masters) if compute_dtype == "bfloat16" else None
         if self.masters is None:
             self.model.to(DTYPES[compute_dtype])
+            if compute_dtype == "float64":  # which the fast kernels of experts cannot
+                self.model.set_experts_implementation("eager")
         for master, weight in zip(self.masters or (), self.model.parameters()):
             weight.data = weight.data.bfloat16()  # weights alone: rounded rotary frequencies would be another model
             weight.register_post_accumulate_grad_hook(partial(_move_gradient, master))
+        if reading is None or model.dtype != loaded_dtype:
+            reading = self_test(model, model.config.model_type)
+        self.reading = reading
+        self._logits = Head(model, reading.bare_head)
+        self.head = _value_head(reading.width, generator) if critic else None
 
     @property
     def actor_parameters(self) -> list[nn.Parameter]:
@@ -142,9 +153,9 @@ class CausalLM(Policy):
         outputs = base_of(self.model)(input_ids=tokens, **state)
         return self.logits(outputs.last_hidden_state[:, -1]), outputs
 
-    def next_token_logits(self, tokens: Tensor) -> Tensor:
-        """`[N, V]` after whole sequences `[N, L]`, without a cache."""
-        return self.read(tokens, use_cache=False)[0]
+    def next_token_logits(self, tokens: Tensor, use_cache: bool = False) -> Tensor:
+        """`[N, V]` after whole sequences `[N, L]`."""
+        return self.read(tokens, use_cache=use_cache)[0]
 
     def decoder(self, prompts: Sequence[Sequence[int]], limit: int) -> Decoder:
         """What reads these prompts and up to `limit` tokens after each, one by one."""

@@ -41,7 +41,7 @@ def complete(
     uniforms: Tensor | None,
     *,
     limit: int,
-    end_tokens: Sequence[int],
+    end_token: int,
     batch: int,
     before_step: Callable[[int], None] = lambda live: None,
 ) -> Completions:
@@ -52,10 +52,11 @@ def complete(
         prompts: token ids, none empty.
         uniforms: `[B, limit]` in [0, 1), or None for the most likely token at each step.
         limit: the most tokens of a completion.
-        end_tokens: each ends a completion; the first also pads.
+        end_token: ends a completion, as each of the policy's own `end_tokens` does, and pads.
         batch: so many rows are generated side by side.
         before_step: hears the number of unfinished rows before each of them takes a token; may raise.
     """
+    end_tokens = (end_token, *policy.end_tokens)
     parts, order = [], []
     for rows in _batches(prompts, batch, policy.reading.pads):
         drawn = None if uniforms is None else uniforms[rows]
@@ -64,7 +65,7 @@ def complete(
     width = max(part.tokens.shape[1] for part in parts)
     back = torch.tensor(order, device=parts[0].tokens.device).argsort()
     return Completions(
-        tokens=_stacked([part.tokens for part in parts], width, end_tokens[0])[back],
+        tokens=_stacked([part.tokens for part in parts], width, end_token)[back],
         mask=_stacked([part.mask for part in parts], width, False)[back],
         log_probs=_stacked([part.log_probs for part in parts], width, 0.0)[back],
     )

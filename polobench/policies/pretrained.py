@@ -118,6 +118,7 @@ def locate(name: str) -> ModelSource:
     if path.suffix in PICKLED:
         raise UsageError(f"model {name!r}: weights load from safetensors or GGUF only")
     if path.suffix == ".gguf" and path.is_file():
+        _refuse_adapters(name, path.resolve().parent)
         return ModelSource(name, "gguf", str(path.resolve()))
     if path.exists() or path.suffix in (".gguf", ".safetensors") or not HUB_ID.fullmatch(name):
         allowed = "smollm2, a folder with config.json and *.safetensors, a .gguf file, a hub id such as org/name"
@@ -136,14 +137,19 @@ def _in_folder(name: str, path: Path) -> ModelSource:
         files = {file.name: file.suffix for file in path.iterdir()}
     except OSError as error:
         raise UsageError(f"model {name!r} cannot be read: {first_line(error)}") from error
-    if "adapter_config.json" in files:  # which transformers would load on top of the model without a word
-        raise UsageError(f"model {name!r}: the folder holds an adapter (merge it into its model, or move it away)")
+    _refuse_adapters(name, path)
     if "config.json" not in files:
         raise UsageError(f"model {name!r}: the folder holds no config.json")
     if ".safetensors" not in files.values():
         pickled = "; weights load from safetensors or GGUF only" if PICKLED & set(files.values()) else ""
         raise UsageError(f"model {name!r}: the folder holds no *.safetensors{pickled}")
     return ModelSource(name, "folder", str(path.resolve()))
+
+
+def _refuse_adapters(name: str, folder: Path) -> None:
+    """Of PEFT, which transformers would load on top of a model, or in its place, without a word."""
+    if (folder / "adapter_config.json").exists():
+        raise UsageError(f"model {name!r}: the folder holds an adapter (merge it into its model, or move it away)")
 
 
 def _on_the_hub(name: str, hub_id: str) -> ModelSource:
@@ -267,6 +273,8 @@ def _load(source: ModelSource, place: str) -> Pretrained:
         place, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
     )
     model, info = loaded
+    if hasattr(model, "peft_config"):
+        raise UsageError(f"model {source.name!r} comes with an adapter (merge it into its model first)")
     if info["missing_keys"]:  # which would be drawn at random
         missing = sorted(info["missing_keys"])
         raise UsageError(f"model {source.name!r}: the weights lack {missing[0]!r} and {len(missing) - 1} more")
@@ -278,13 +286,13 @@ def _load(source: ModelSource, place: str) -> Pretrained:
     _check_weights(source, model)
     _check_logits(source, model)
     return Pretrained(
-        model, tokenizer, _context_length(model.config, tokenizer), _end_tokens(model), _tested(source, model)
+        model, tokenizer, _context_length(model.config, tokenizer), stated_end_tokens(model), _tested(source, model)
     )
 
 
-def _end_tokens(model: PreTrainedModel) -> tuple[int, ...]:
-    """The end tokens of the generation config, which may be one or several."""
-    stated = getattr(model.generation_config, "eos_token_id", None)
+def stated_end_tokens(model: PreTrainedModel) -> tuple[int, ...]:
+    """The end tokens of a model's generation config: none, one or several."""
+    stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return tuple(stated) if isinstance(stated, (list, tuple)) else () if stated is None else (int(stated),)
 
 
@@ -375,13 +383,15 @@ def _rotary_limit(config: PreTrainedConfig) -> int:
     of a row would depend on its neighbours.
     """
     text = config.get_text_config()
-    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    if not isinstance(scaling, dict) or scaling.get("rope_type", scaling.get("type")) not in ("longrope", "dynamic"):
-        return sys.maxsize
-    original = scaling.get("original_max_position_embeddings") or getattr(
-        text, "original_max_position_embeddings", None
-    )
-    return int(original or text.max_position_embeddings)
+    stated = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    of_kinds = [scaling for scaling in stated.values() if isinstance(scaling, dict)]  # by kind of layer, or of all
+    changing = [
+        scaling for scaling in [stated, *of_kinds]
+        if scaling.get("rope_type", scaling.get("type")) in ("longrope", "dynamic")
+    ]  # fmt: skip
+    name = "original_max_position_embeddings"
+    limits = [scaling.get(name) or getattr(text, name, None) or text.max_position_embeddings for scaling in changing]
+    return min(map(int, limits), default=sys.maxsize)
 
 
 def cache_root() -> Path:

@@ -148,7 +148,7 @@ class LanguageTask(Task):
             prompts,
             None if uniforms is None else self._on_device(uniforms),
             limit=self.horizon,
-            end_tokens=self.codec.end_tokens,
+            end_token=self.codec.end_token,
             batch=language.generation_batch,
             before_step=before_step,
         )

@@ -90,8 +90,7 @@ class PreferenceTask(LanguageTask):
         """Each group that fits, with its prompt's and its responses' tokens."""
         kept = []
         for group in groups:
-            prompt = self.codec.prompt(group.prompt)
-            responses = [self.codec.response(text) for text in group.responses]
+            prompt, responses = self.codec.answered(group.prompt, group.responses)
             if len(prompt) + max(map(len, responses)) > context_length:
                 self.notes["longer than the model's context"] += 1
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -23,11 +24,9 @@ class TextCodec:
     The template writes its own special tokens. Without a template a conversation is its messages' texts, one per line,
     with the special tokens that the tokenizer itself puts before a text (a BOS, say).
 
-    A response continues its prompt's text: both are tokenized together, and what follows the prompt's tokens is the
-    response. Where the prompt's tokens are no prefix of the whole (a token would span the boundary), the response is
-    tokenized alone, since a policy is asked at the prompt's own tokens. It ends as the chat template ends a message of
-    the assistant, up to the first end token; without one, with the tokenizer's end token. A response that already ends
-    with an end token gets no second one.
+    A response is tokenized together with its prompt, as TRL does it: it starts where the prompt's tokens end, or, where
+    a token spans that boundary, at that token, which then is no longer the prompt's. It ends with its first end token,
+    or as the chat template ends a message of the assistant; without a template, with the tokenizer's end token.
 
     Args:
         tokenizer: of transformers, with an end token.
@@ -35,14 +34,16 @@ class TextCodec:
         embedded: so many tokens the model has embeddings for; any number by default.
 
     Attributes:
-        end_tokens: all of them; the first one pads.
+        end_token: the tokenizer's, which also pads.
+        end_tokens: all that may end a response, that of the chat template among them.
     """
 
     def __init__(self, tokenizer: Any, end_tokens: Sequence[int] = (), embedded: int | None = None) -> None:
         self._tokenizer, self._embedded = tokenizer, embedded
         self.end_token = int(tokenizer.eos_token_id)
-        self.end_tokens = tuple(dict.fromkeys([self.end_token, *end_tokens]))
-        self._ending = self._template_ending()
+        self._added_behind = self._count_added_behind()
+        self._ending = self._template_ending({self.end_token, *end_tokens})
+        self.end_tokens = {self.end_token, *end_tokens, self._ending[-1]}
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt; at least one.
@@ -55,53 +56,95 @@ class TextCodec:
             raise UsageError(f"prompt {prompt!r} has no tokens")
         return tokens
 
-    def response(self, text: str, prompt: Prompt | None = None) -> list[int]:
-        """The tokens of a response to a prompt, its end included; on its own where no prompt is given."""
-        tokens = self._continuation(text, prompt) if prompt else self._encode(text)
-        return tokens if tokens and tokens[-1] in self.end_tokens else [*tokens, *self._ending]
+    def response(self, text: str) -> list[int]:
+        """The tokens of a response on its own, its end included."""
+        return self._ended(self._encode(text))
+
+    def answered(self, prompt: Prompt, responses: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """The tokens of a prompt, and of its responses with their ends.
+
+        The prompt's tokens are those that all of the texts begin with.
+
+        Raises:
+            UsageError: as `prompt`.
+        """
+        before = self.prompt(prompt)
+        wholes = [self._whole(prompt, text) for text in responses]
+        shared = min((_common(before, whole) for whole in wholes), default=len(before))
+        if not shared or set(before[shared:]) & self.end_tokens:  # the template rewrites what went before
+            return before, [self.response(text) for text in responses]
+        return before[:shared], [self._ended(whole[shared:]) for whole in wholes]
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of a completion, special tokens left out."""
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def _continuation(self, text: str, prompt: Prompt) -> list[int]:
-        before = self.prompt(prompt)
-        whole = self._encode(self._written(prompt) + text, with_special=not self._tokenizer.chat_template)
-        return whole[len(before) :] if whole[: len(before)] == before else self._encode(text)
+    def _whole(self, prompt: Prompt, response: str) -> list[int]:
+        """The tokens of a prompt with its response."""
+        if not self._tokenizer.chat_template:
+            return self._encode(self._written(prompt) + response, with_special=True)
+        try:
+            return self._encode(self._rendered([*_messages(prompt), ("assistant", response)], asks=False))
+        except UsageError:  # a template that only asks
+            return self._encode(self._written(prompt) + response)
+
+    def _ended(self, tokens: list[int]) -> list[int]:
+        """Up to the first end token, or with an end put behind."""
+        first = next((position for position, token in enumerate(tokens) if token in self.end_tokens), None)
+        return [*tokens, *self._ending] if first is None else tokens[: first + 1]
 
     def _written(self, prompt: Prompt) -> str:
-        messages = (("user", prompt),) if isinstance(prompt, str) else prompt
         if not self._tokenizer.chat_template:
-            return "\n".join(content for _, content in messages)
-        return self._rendered([{"role": role, "content": content} for role, content in messages], asks=True)
+            return "\n".join(content for _, content in _messages(prompt))
+        return self._rendered(_messages(prompt), asks=True)
 
-    def _rendered(self, messages: list[dict[str, str]], *, asks: bool) -> str:
+    def _rendered(self, messages: Sequence[tuple[str, str]], *, asks: bool) -> str:
+        said = [{"role": role, "content": content} for role, content in messages]
         try:
-            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks)
+            text: str = self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=asks)
         except Exception as error:  # a template may raise whatever its author wrote
-            roles = ", ".join(message["role"] for message in messages)
+            roles = ", ".join(role for role, _ in messages)
             raise UsageError(f"the chat template refuses messages of {roles}: {first_line(error)}") from error
         return text
 
-    def _template_ending(self) -> list[int]:
-        """What the chat template writes behind an answer, up to its first end token; else the tokenizer's end token."""
+    def _template_ending(self, ends: set[int]) -> list[int]:
+        """What the chat template writes behind an answer, up to its first end or special token; else the end token."""
         if self._tokenizer.chat_template:
-            turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": CONTENT}]
-            behind = self._encode(self._rendered(turns, asks=False).rpartition(CONTENT)[2])
-            ends = [position for position, token in enumerate(behind) if token in self.end_tokens]
-            if ends:
-                return behind[: ends[0] + 1]
+            with suppress(UsageError):
+                rendered = self._rendered([("user", "?"), ("assistant", CONTENT)], asks=False)
+                _, found, behind = rendered.rpartition(CONTENT)
+                tokens = self._encode(behind) if found else []
+                special = ends | set(self._tokenizer.all_special_ids)
+                last = next((position for position, token in enumerate(tokens) if token in special), None)
+                if last is not None:
+                    return tokens[: last + 1]
         return [self.end_token]
+
+    def _count_added_behind(self) -> int:
+        """How many special tokens the tokenizer puts behind a text: an end there would end the prompt."""
+        text, whole = (self._tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+        ends = (len(whole) - behind for behind in range(len(whole)))
+        return next((len(whole) - end for end in ends if whole[max(0, end - len(text)) : end] == text), 0)
 
     def _encode(self, text: str, *, with_special: bool = False) -> list[int]:
         tokens: list[int] = self._tokenizer(text, add_special_tokens=with_special)["input_ids"]
-        if with_special and tokens and tokens[-1] in self.end_tokens:  # an end behind the text would end the prompt
-            tokens = tokens[:-1]
+        if with_special and self._added_behind:
+            tokens = tokens[: -self._added_behind]
         if self._embedded is not None and tokens and max(tokens) >= self._embedded:
             unknown = self._tokenizer.convert_ids_to_tokens(max(tokens))
             raise UsageError(f"the model has no embedding for token {unknown!r} ({max(tokens)}) of its tokenizer")
         return tokens
+
+
+def _messages(prompt: Prompt) -> Sequence[tuple[str, str]]:
+    return (("user", prompt),) if isinstance(prompt, str) else prompt
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    differing = (position for position, pair in enumerate(zip(one, other)) if pair[0] != pair[1])
+    return next(differing, min(len(one), len(other)))
 
 
 def shown(prompt: Prompt) -> str:
