@@ -26,9 +26,13 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import PoloError, Unavailable, UsageError
-from polobench.policies import pretrained
+from polobench.policies import pretrained, reading
+from polobench.policies.causal_lm import CausalLM
+from polobench.policies.generation import complete
 from polobench.policies.pretrained import ModelSource, Pretrained, load, locate
+from polobench.policies.reading import Reading
 
 WORDS = [*"abcdefghij", "<end>", "<pad>"]
 IDS = torch.tensor([[0, 3, 5, 1]])
@@ -229,6 +233,111 @@ def test_a_tokenizer_that_needs_more_tokens_than_the_model_is_refused(tmp_path: 
     assert "13 tokens, the model 12" in refusal(saved(tmp_path / "eos", gpt2(), eos_token="<new>"), UsageError)
     padded = load(locate(str(saved(tmp_path / "pad", gpt2(), eos_token="<end>", pad_token="<new>")))).tokenizer
     assert padded.pad_token_id == 10  # a pad that the model does not embed
+
+
+def test_every_end_token_of_the_generation_config_ends_a_completion(tmp_path: Path) -> None:
+    model = gpt2()
+    model.generation_config.eos_token_id = [10, 4]
+    torch.nn.init.zeros_(model.lm_head.weight)
+    with torch.no_grad():
+        model.lm_head.weight[4] = model.transformer(IDS).last_hidden_state[0, -1]  # the likeliest token
+    found = load(locate(str(saved(tmp_path / "ends", model))))
+    assert found.end_tokens == (10, 4)
+    policy = CausalLM(found.model, reading=found.reading)
+    policy.ledger = Ledger(Budget(updates=1))
+    drawn = complete(policy, IDS.tolist(), None, limit=5, end_token=10, batch=1)
+    assert drawn.tokens.tolist() == model.generate(IDS, do_sample=False, max_new_tokens=5)[:, 4:].tolist() == [[4]]
+
+
+def test_an_adapter_never_changes_a_model_unnoticed(folder: Path, tiny_gguf: Path) -> None:
+    for name, place in ((folder, folder), (tiny_gguf, tiny_gguf.parent)):
+        (place / "adapter_config.json").write_text("{}")
+        assert "the folder holds an adapter" in refusal(name, UsageError)
+    (folder / "config.json").unlink()
+    assert "the folder holds an adapter" in refusal(folder, UsageError)
+
+
+def test_a_model_that_comes_with_an_adapter_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of the hub may, which is loaded before its files can be listed."""
+    monkeypatch.setattr(transformers.GPT2LMHeadModel, "peft_config", {}, raising=False)
+    assert "comes with an adapter" in refusal(folder, UsageError)
+
+
+def test_a_weight_that_is_no_number_is_named_even_where_it_does_not_show(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.wte.weight"][11, 0] = torch.inf  # a token that no check reads
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert "weight 'transformer.wte.weight' holds numbers that are not finite" in refusal(folder, UsageError)
+
+
+def test_a_model_is_tested_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tests: list[str] = []
+    right = reading.self_test
+    monkeypatch.setattr(reading, "self_test", lambda model, name: tests.append(name) or right(model, name))
+    readings = [load(locate(str(folder))).reading for _ in range(2)]
+    assert readings[0] == readings[1] == Reading(bare_head=True, cache="preallocated", pads=True, width=8)
+    assert len(tests) == 1
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.wte.weight"][0, 0] += 1
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    load(locate(str(folder)))
+    assert len(tests) == 2, "the weights are others"
+    for path in (pretrained.cache_root() / "readings").iterdir():
+        path.write_text("{}")
+    load(locate(str(folder)))
+    assert len(tests) == 3, "a damaged outcome counts as none"
+
+
+def test_a_configuration_within_the_configuration(tmp_path: Path) -> None:
+    """Gemma 3 with images: its text model is nested."""
+    text = {
+        "vocab_size": 12, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 4, "max_position_embeddings": 24, "sliding_window": 4,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
+        "patch_size": 14,
+    }  # fmt: skip
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, image_token_index=11, mm_tokens_per_image=4
+    )
+    original = transformers.Gemma3ForConditionalGeneration(config).eval()
+    found = load(locate(str(saved(tmp_path / "images", original))))
+    assert (found.context_length, found.embedded_tokens) == (24, 12)
+    policy = CausalLM(found.model, reading=found.reading)
+    policy.ledger = Ledger(Budget(updates=1))
+    with torch.no_grad():
+        torch.testing.assert_close(policy.next_token_logits(IDS), original(IDS).logits[:, -1])
+
+
+def test_an_embedding_narrower_than_the_model_is_read(tmp_path: Path) -> None:
+    config = transformers.OPTConfig(
+        vocab_size=12, hidden_size=8, ffn_dim=8, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=4,
+        max_position_embeddings=16, do_layer_norm_before=False,
+    )  # fmt: skip
+    found = load(locate(str(saved(tmp_path / "narrow", transformers.OPTForCausalLM(config)))))
+    assert found.reading
+    assert found.reading.width == 4
+    policy = CausalLM(found.model, critic=True, reading=found.reading)
+    assert policy.head is not None
+    assert policy.head[0].in_features == 4
+
+
+def test_more_embeddings_than_tokens_load(tmp_path: Path) -> None:
+    config = transformers.GPT2Config(vocab_size=16, n_positions=16, n_embd=8, n_layer=1, n_head=2)
+    found = load(locate(str(saved(tmp_path / "wide", transformers.GPT2LMHeadModel(config)))))
+    assert found.embedded_tokens == 16
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(("kind", "length"), [("dynamic", 12), ("longrope", 12), ("linear", 32)])
+def test_frequencies_that_change_with_the_length_limit_it(kind: str, length: int, nested: bool) -> None:
+    config = llama().config
+    scaling = {"rope_type": kind, "factor": 2.0, "original_max_position_embeddings": 12}
+    config.rope_parameters = (
+        {"full_attention": scaling, "sliding_attention": {"rope_type": "default"}} if nested else scaling
+    )
+    assert min(pretrained._rotary_limit(config), 32) == length
 
 
 def plant_code(folder: Path) -> Path:
