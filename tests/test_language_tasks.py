@@ -20,6 +20,7 @@ from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import unmetered
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.pretrained import Pretrained
+from polobench.policies.reading import self_test
 from polobench.registry import find_task, make
 from polobench.tasks.pairs import Columns, PairSet, accuracies
 from polobench.tasks.preference import PreferenceTask
@@ -257,3 +258,60 @@ def test_bfloat16_rounds_weights_alone() -> None:
     policy = CausalLM(LlamaForCausalLM(LlamaConfig(vocab_size=8, **sizes)), compute_dtype="bfloat16")
     assert {weight.dtype for weight in policy.model.parameters()} == {torch.bfloat16}
     assert {buffer.dtype for buffer in policy.model.buffers() if buffer.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [("grpo", "micro_batch, generation_batch"), ("ppo", "minibatch_size, n_envs, generation_batch")],
+)
+@pytest.mark.parametrize(
+    "error", [MemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")]
+)
+def test_memory_that_runs_out_names_what_to_lower(
+    method: str, named: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*of: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(CausalLM, "read", full)
+    result = make(method, "sort-digits").run(0, Budget(updates=1))
+    assert result.status == "out_of_memory"
+    assert str(error) in result.reason
+    assert result.reason.endswith(f"(lower {named} or the task's max_new_tokens)")
+
+
+def test_memory_that_runs_out_in_control_has_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*of: object, **more: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("polobench.methods.ppo.PPO.learn", full)
+    result = make("ppo", "CartPole-v1").run(0, Budget(updates=1))
+    assert (result.status, result.reason) == ("out_of_memory", "MemoryError: no room")
+
+
+@pytest.mark.parametrize("kind", ["reward", "preferences"])
+def test_no_pass_has_more_rows_than_the_batches_allow(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first one on, which measures the floor, to the snapshot after the last update."""
+    rows: list[int] = []
+
+    def counted(model: Any, inputs: Any, keywords: dict[str, Any]) -> None:
+        rows.append(len(inputs[0] if inputs else keywords["input_ids"]))
+
+    def watched() -> Pretrained:
+        ready = small_model()
+        ready.model.base_model.register_forward_pre_hook(counted, with_kwargs=True)
+        ready.reading = self_test(ready.model, "watched")
+        rows.clear()
+        return ready
+
+    if kind == "reward":
+        score = lambda prompts, completions: [text.count("a") / 4 for text in completions]  # noqa: E731
+        task: Any = RewardTask("as", watched, ["b?", "c?"], ["d?"], score, max_new_tokens=4, floor=float("nan"))
+        result = make("grpo", task, micro_batch=3, generation_batch=2).run(0, Budget(updates=2))
+    else:
+        task = PreferenceTask("letters", read_preferences(data(tmp_path)), watched, max_new_tokens=4)
+        result = make("dpo", task, micro_batch=3, generation_batch=2).run(0, Budget(updates=2))
+    assert result.status == "ok", result.reason
+    assert max(rows) == 3

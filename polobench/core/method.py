@@ -121,6 +121,8 @@ class Method(ABC, Generic[HP]):
                     with outcome_into(result, "evaluation: "):
                         self._evaluate_finally(result, recorder)
             self._fill(result, ledger, recorder)
+        if result.status == "out_of_memory" and (advice := self.task.memory_advice(self.hp)):
+            result.reason += f" ({advice})"
         return result
 
     def _attempt(
@@ -128,7 +130,7 @@ class Method(ABC, Generic[HP]):
     ) -> None:
         """Train until something ends it."""
         try:
-            task = recorder.task = self.task.bind(rng, ledger, self.device, recorder.start)
+            task = recorder.task = self.task.bind(rng, ledger, self.device, recorder.start, self.hp.generation_batch)
             cleanup.callback(task.close)
             ledger.clock.start()
             self.train(task, rng, recorder)

@@ -71,12 +71,27 @@ class Task(ABC):
     ledger: Ledger
     device: torch.device
     _on_policy: Callable[[Policy], None]
+    _rows_at_once: int | None
     _initial_policy: Policy
 
-    def bind(self, rng: SeedAxes, ledger: Ledger, device: torch.device, on_policy: Callable[[Policy], None]) -> Self:
-        """A copy for one run, with its own streams and ledger; `on_policy` is called with each policy it makes."""
+    def bind(
+        self,
+        rng: SeedAxes,
+        ledger: Ledger,
+        device: torch.device,
+        on_policy: Callable[[Policy], None],
+        rows_at_once: int | None = None,
+    ) -> Self:
+        """A copy for one run, with its own streams and ledger.
+
+        Args:
+            rng, ledger, device: of the run.
+            on_policy: called with each policy that the task makes.
+            rows_at_once: the most rows of a pass through a model that the task makes to begin with.
+        """
         bound = copy.copy(self)
         bound.rng, bound.ledger, bound.device, bound._on_policy = rng, ledger, device, on_policy
+        bound._rows_at_once = rows_at_once
         bound.begin()
         return bound
 
@@ -87,6 +102,10 @@ class Task(ABC):
     def score(self, value: float) -> float | None:
         """`value` on the scale where the floor is 0 and the target is 1, or None without a target."""
         return None if self.target is None else (value - self.floor) / (self.target - self.floor)
+
+    def memory_advice(self, hyperparameters: Hyperparameters) -> str:
+        """What to lower where the memory did not suffice; empty where nobody knows."""
+        return ""
 
     def progress(self) -> float:
         """The fraction of the budget that is used, for schedules."""

@@ -31,7 +31,8 @@ from polobench.tasks.text import TextCodec, as_rollout, shown
 Tokens = list[int]
 
 SHOWN_PROMPTS = 8
-BEGIN_BATCH = 16
+BEGIN_BATCH = 16  # rows through the model before there is a policy, or as many as generation_batch if that is fewer
+MEMORY = ("micro_batch", "minibatch_size", "n_envs", "generation_batch")  # hyper-parameters that say how much is needed
 PROBE_SEED = 20_000
 
 
@@ -79,7 +80,8 @@ class LanguageTask(Task):
         self._queue: list[int] = []
         self._passes = 0
         self._prepare(self._loaded.context_length)
-        checkpoint = CausalLM(self._loaded.model, generation_batch=BEGIN_BATCH, reading=self._loaded.reading)
+        rows = min(BEGIN_BATCH, self._rows_at_once or BEGIN_BATCH)
+        checkpoint = CausalLM(self._loaded.model, generation_batch=rows, reading=self._loaded.reading)
         checkpoint = checkpoint.to(self.device)
         checkpoint.ledger = Ledger(Budget(updates=1))
         with torch.no_grad():
@@ -93,6 +95,10 @@ class LanguageTask(Task):
         floor = self.evaluate(checkpoint, 0, self.final_episodes).mean
         self._first_columns = {}  # the run's own reference may have another temperature or type
         return floor
+
+    def memory_advice(self, hyperparameters: Hyperparameters) -> str:
+        names = [name for name in MEMORY if hasattr(hyperparameters, name)]
+        return f"lower {', '.join(names)} or the task's max_new_tokens"
 
     def _load(self) -> Pretrained:
         return load(self._source) if isinstance(self._source, ModelSource) else self._source()
