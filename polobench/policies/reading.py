@@ -204,8 +204,8 @@ def _check_parts(model: Any, name: str, logits: int) -> None:
 def _decoding_error(model: Any, reading: Reading, rows: Sequence[Tensor], own: Sequence[Tensor]) -> float | str:
     """How far log-probabilities of decoded tokens are from those of full passes [nats], or what went wrong.
 
-    Rows of equal length are decoded together, and, where the reading pads, all of them once more: without padding a
-    model gets no mask, and may then take another way through its code.
+    Rows of equal length are decoded together. Where the reading pads, those of the first one's length are, and then all
+    of them: without padding a model gets no mask, and may take another way through its code.
     """
     head, base = Head(model, reading.bare_head), base_of(model)
 
@@ -215,7 +215,7 @@ def _decoding_error(model: Any, reading: Reading, rows: Sequence[Tensor], own: S
 
     lengths = dict.fromkeys(map(len, rows))
     groups = [[index for index, row in enumerate(rows) if len(row) == length] for length in lengths]
-    groups += [list(range(len(rows)))] if reading.pads else []
+    groups = [groups[0], list(range(len(rows)))] if reading.pads else groups
     worst, steps = 0.0, _decoded(rows)
     try:
         for group in groups:
