@@ -6,7 +6,6 @@ entry is a subclass of `Method`; a task's is a class or function that takes noth
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import gymnasium
 from polobench.core.errors import PoloError, Unavailable, UsageError, first_line, unknown
 from polobench.core.hyperparameters import tuned_values
 from polobench.core.method import Method
+from polobench.core.modules import import_named
 from polobench.core.task import Task
 
 METHODS, TASKS = "polobench.methods", "polobench.tasks"
@@ -86,6 +86,8 @@ def find_task(name: str) -> Task:
         raise Unavailable(f"task {name!r} of {_source(entries[base])} does not start: {first_line(error)}") from error
     if not isinstance(task, Task):
         raise Unavailable(f"task {name!r} of {_source(entries[base])} does not give a polobench.Task")
+    if _source(entries[base]) != "polobench":
+        task.made_in = entries[base].module
     return task
 
 
@@ -117,9 +119,9 @@ def _gymnasium_task(name: str, registered: Iterable[str]) -> Task:
     module, colon, env_id = name.rpartition(":")
     if colon:
         try:
-            importlib.import_module(module)
-        except Exception as error:
-            raise UsageError(f"task {name!r}: module {module!r} does not import: {first_line(error)}") from error
+            import_named(module)
+        except UsageError as error:
+            raise UsageError(f"task {name!r}: {error}") from error
     if env_id not in gymnasium.registry:
         raise unknown("task", name, registered, others=gymnasium.registry, called="any other gymnasium id")
     from polobench.tasks.control import ControlTask  # the one task that serves the names of others
@@ -171,6 +173,11 @@ def make(
         UsageError: an unknown or impossible name or value.
         Unavailable: a plug-in that does not load, or a device that is absent.
     """
+    if not isinstance(task, (str, Task)):
+        raise UsageError(
+            f"task is {task!r} (allowed: a name or a polobench.Task; for an environment a function that makes it, "
+            "polobench.tasks.control.ControlTask('name', lambda: gymnasium.make(...)))"
+        )
     found = find_task(task) if isinstance(task, str) else task
     values = (tuned_values(method, found.name) if tuned else {}) | hyperparameters
     return method_class(method)(found, device, label, threads, **values)
