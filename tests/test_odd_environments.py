@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -18,11 +18,12 @@ from polobench.tasks.control import ControlTask
 
 SMALL = {"n_envs": 2, "n_steps": 8, "epochs": 1}
 BUDGET = 50
+TWO, THREE = Discrete(2), Discrete(3)
 
 
 def environment(
-    observation: gymnasium.Space[Any] = Discrete(3),
-    action: gymnasium.Space[Any] = Discrete(2),
+    observation: gymnasium.Space[Any] = THREE,
+    action: gymnasium.Space[Any] = TWO,
     length: int = 5,
     truncates: bool = True,
     reward: Any = 1.0,
@@ -133,21 +134,6 @@ def test_it_runs_under_every_method(name: str, method: str) -> None:
     assert result.status == "ok", result.reason
 
 
-@pytest.fixture
-def registered() -> Iterator[Callable[..., str]]:
-    """Registers an environment for one test."""
-    names = []
-
-    def register(name: str, made: Any, **options: Any) -> str:
-        gymnasium.register(name, made, **options)
-        names.append(name)
-        return name
-
-    yield register
-    for name in names:
-        del gymnasium.registry[name]
-
-
 def recorded(task: ControlTask, numbers: list[list[float]]) -> np.ndarray:
     """What reaches the environment when the policy says these numbers."""
     return task._action_codec.decode(np.array(numbers, np.float32))
@@ -243,7 +229,7 @@ def test_the_old_api_is_named() -> None:
     def reset(self: Any) -> Any:
         return 0
 
-    with pytest.raises(UsageError, match="`reset` takes no seed .*GymV21CompatibilityV0"):
+    with pytest.raises(UsageError, match=r"`reset` takes no seed .*GymV21CompatibilityV0"):
         ControlTask("old", type("Old", (environment(),), {"reset": reset}))  # type: ignore[arg-type]
     assert "`step` gives four values" in value_of(environment(), step=lambda self, action: (0, 1.0, False, {}))  # type: ignore[arg-type]
     gives = {"reset": lambda self, *, seed=None, options=None: np.zeros(2)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import cache, partial
 from importlib import resources
@@ -255,6 +255,19 @@ class _Recording:
             mask=mask,
             groups=torch.from_numpy(groups).to(device),
         )
+
+
+def described(
+    name: str,
+    env_id: str,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str | Mapping[str, Any]] = (),
+    max_episode_steps: int | None = None,
+    **references: Any,
+) -> ControlTask:
+    """A task of this name on a registered environment; the arguments are those of `ById` and of `ControlTask`."""
+    return ControlTask(name, ById(env_id, kwargs or {}, wrappers, max_episode_steps), **references)
 
 
 def _vector_spec(maker: MakeEnv, env: gymnasium.Env[Any, Any]) -> EnvSpec | None:

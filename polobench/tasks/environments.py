@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import FunctionType
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -185,6 +186,9 @@ def _plain(value: object) -> object:
 
 
 def _qualified(value: object) -> str:
-    maker = value.func if isinstance(value, partial) else value
-    known = maker if hasattr(maker, "__qualname__") else type(maker)
-    return f"{known.__module__}.{known.__qualname__}" + ("<partial>" if isinstance(value, partial) else "")
+    """The name of a class or function; what has a state of its own is no more than `<...>`."""
+    if isinstance(value, ById):
+        return "a registered environment"
+    known = value if hasattr(value, "__qualname__") else type(value)
+    name = f"{known.__module__}.{known.__qualname__}"
+    return name if isinstance(value, (type, FunctionType)) else f"<{name}>"
