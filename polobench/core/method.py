@@ -28,6 +28,7 @@ from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
 
 Record = Callable[[Update], None]
+NO_UPDATE_FITS = "no update fits the budget of"
 
 
 class Method(ABC, Generic[HP]):
@@ -139,7 +140,7 @@ class Method(ABC, Generic[HP]):
         except BudgetExhausted as end:
             result.reason = str(end)
             if ledger.updates == 0 and recorder.policy is not None and recorder.policy.actor_parameters:
-                result.status, result.reason = "failed", f"no update fits the budget of {ledger.budget}"
+                result.status, result.reason = "failed", f"{NO_UPDATE_FITS} {ledger.budget}"
         finally:
             ledger.clock.stop()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from polobench.core.errors import UsageError
@@ -27,8 +27,9 @@ def parse_task(item: object) -> tuple[str, Mapping[str, Any]]:
     name = parse_text("tasks: id", item.get("id"))
     table = {key: value for key, value in item.items() if key not in ("id", "label")}
     for key, value in table.items():
-        if not _CHECKS.get(key, _is_number)(value):
-            raise UsageError(f"tasks: {key} of {name!r} is {value!r} (allowed: {_ALLOWED.get(key, 'a finite number')})")
+        check, allowed = _CHECKS.get(key, (_is_number, "a finite number"))
+        if not check(value):
+            raise UsageError(f"tasks: {key} of {name!r} is {value!r} (allowed: {allowed})")
     if "max_episode_steps" in table:
         parse_count("tasks: max_episode_steps", table["max_episode_steps"])
     if not table and "label" not in item:
@@ -52,15 +53,8 @@ def _is_wrappers(value: object) -> bool:
     )
 
 
-_CHECKS = {
-    "kwargs": lambda value: isinstance(value, Mapping),
-    "wrappers": _is_wrappers,
-    "max_episode_steps": _is_number,
-    "action_scaling": lambda value: isinstance(value, str),
-}
-_ALLOWED = {
-    "kwargs": "a table",
-    "wrappers": 'a list of names, or of {name = "...", ...}',
-    "max_episode_steps": "an integer from 1",
-    "action_scaling": "text",
+_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "kwargs": (lambda value: isinstance(value, Mapping), "a table"),
+    "wrappers": (_is_wrappers, 'a list of names, or of {name = "...", ...}'),
+    "action_scaling": (lambda value: isinstance(value, str), "text"),
 }

@@ -272,8 +272,9 @@ def described(
 
 def _vector_spec(maker: MakeEnv, env: gymnasium.Env[Any, Any]) -> EnvSpec | None:
     """The spec of a vector version that can stand for the environment."""
-    plain = isinstance(maker, ById) and maker.is_plain
-    return maker.spec if plain and has_equal_vector_version(maker.spec, env) else None
+    if isinstance(maker, ById) and maker.is_plain and has_equal_vector_version(maker.spec, env):
+        return maker.spec
+    return None
 
 
 cartpole = partial(ControlTask, "CartPole-v1")

@@ -111,7 +111,7 @@ class ObservationCodec:
         if isinstance(self._space, Box):
             flat: np.ndarray = np.asarray(observations, dtype=np.float32).reshape(len(observations), self.width)
             return flat if self._scale == 1 else flat / self._scale
-        rows = [spaces.flatten(self._space, item) for item in iterate(batched, observations)]
+        rows = [np.asarray(spaces.flatten(self._space, item)) for item in iterate(batched, observations)]
         return np.stack(rows).astype(np.float32)
 
 
@@ -135,8 +135,9 @@ class ActionCodec:
             low, high = np.where(bounded, bounds[0], -1.0), np.where(bounded, bounds[1], 1.0)
             centers, halves = (high + low) / 2, (high - low) / 2
             identity = np.zeros_like(centers), np.ones_like(halves)
-            self._center, self._half = (centers, halves) if scaling == "bounds" else identity
-            self.center, self.half = (part.ravel() for part in (identity if scaling == "bounds" else (centers, halves)))
+            wide = centers, halves
+            (self._center, self._half), drawn = (wide, identity) if scaling == "bounds" else (identity, wide)
+            self.center, self.half = drawn[0].ravel(), drawn[1].ravel()
             return
         self.center, self.half = np.zeros(0), np.ones(0)
         if not isinstance(space, SIMPLE):

@@ -78,8 +78,7 @@ class VectorRunner:
         self, env: VectorEnv[Any, Any, Any], observation_codec: ObservationCodec, action_codec: ActionCodec
     ) -> None:
         self.env, self._observation_codec, self._action_codec = env, observation_codec, action_codec
-        one_by_one = isinstance(env, SyncVectorEnv)  # each of which is `Checked`
-        self._contains = (lambda observations: True) if one_by_one else membership(env.observation_space)
+        self._contains = membership(env.observation_space)
         self.observations = np.zeros((env.num_envs, observation_codec.width), np.float32)
         self.live = np.ones(env.num_envs, bool)
         self.episode_returns = np.zeros(env.num_envs)
@@ -113,7 +112,8 @@ class VectorRunner:
         return state.T.astype(np.float32)
 
     def _encode(self, observations: Any) -> np.ndarray:
-        if not self._contains(observations):
+        checked = isinstance(self.env, SyncVectorEnv)  # one by one, by `Checked`
+        if not (checked or self._contains(observations)):
             raise UsageError(f"{self.env}: the observations {observations!r} are no member of its space")
         return self._observation_codec.encode(observations, self.env.observation_space)
 
