@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +19,7 @@ from polobench.core.provenance import modules_of
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 LONGEST_EPISODE = 10_000
+LARGEST_REWARD = 1e30  # returns are computed in float32
 NEW_API = (
     "needed: gymnasium's API, `reset(seed=...)` that gives (observation, info) and `step` that gives five values; "
     "shimmy's GymV21CompatibilityV0 wraps environments of the old one"
@@ -107,7 +107,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
                 raise
             raise UsageError(f"task {self._task!r}: `step` gives four values ({NEW_API})") from error
         if not _is_number(reward):
-            self._refuse("reward", reward, "a finite number")
+            self._refuse("reward", reward, f"a number from -{LARGEST_REWARD:g} to {LARGEST_REWARD:g}")
         self._check(observation)
         return observation, reward, terminated, truncated, info
 
@@ -123,7 +123,8 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def _is_number(value: Any) -> bool:
     try:
-        return (isinstance(value, float) or getattr(value, "ndim", 0) == 0) and math.isfinite(value)
+        is_one = isinstance(value, float) or getattr(value, "ndim", 0) == 0
+        return is_one and bool(abs(value) <= LARGEST_REWARD)
     except (TypeError, ValueError):
         return False
 
