@@ -6,9 +6,8 @@ entry is a subclass of `Method`; a task's is a class or function that takes noth
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -19,7 +18,9 @@ import gymnasium
 from polobench.core.errors import PoloError, Unavailable, UsageError, first_line, unknown
 from polobench.core.hyperparameters import tuned_values
 from polobench.core.method import Method
+from polobench.core.modules import import_named
 from polobench.core.task import Task
+from polobench.kinds.environment import parse_task
 
 METHODS, TASKS = "polobench.methods", "polobench.tasks"
 DATA_FILES = tuple(f"{kind}{packed}" for kind in (".jsonl", ".json", ".csv", ".parquet") for packed in ("", ".gz"))
@@ -60,16 +61,19 @@ def method_class(name: str) -> type[Method]:
     return found
 
 
-def find_task(name: str) -> Task:
+def find_task(name: str, environment: Mapping[str, Any] | None = None) -> Task:
     """The task of this name: a registered one, a file or hub id of preference data, else a gymnasium id.
 
-    `NAME@MODEL` is a language task with another model: smollm2, a folder, a .gguf file or an id of the hub.
+    `NAME@MODEL` is a language task with another model: smollm2, a folder, a .gguf file or an id of the hub. With an
+    `environment`, what a study says of it (`kinds/environment.py`), the name is only what the task is called.
 
     Raises:
         UsageError: unknown, or its spaces are not supported.
         Unavailable: its plug-in or its environment does not load; the text is the reason.
     """
     entries = _entries(TASKS)
+    if environment:
+        return _described_task(name, environment, entries)
     base, at, model = _split_model(name)
     if at and not model:
         raise UsageError(f"task {name!r} names no model after the @")
@@ -86,6 +90,8 @@ def find_task(name: str) -> Task:
         raise Unavailable(f"task {name!r} of {_source(entries[base])} does not start: {first_line(error)}") from error
     if not isinstance(task, Task):
         raise Unavailable(f"task {name!r} of {_source(entries[base])} does not give a polobench.Task")
+    if _source(entries[base]) != "polobench":
+        task.made_in = entries[base].module
     return task
 
 
@@ -113,18 +119,35 @@ def _data_task(name: str, source: str, model: str) -> Task:
     return task
 
 
+def _described_task(name: str, environment: Mapping[str, Any], registered: Iterable[str]) -> Task:
+    if name in registered or name in gymnasium.registry:
+        raise UsageError(f"tasks: label {name!r} is the name of another task")
+    rest = dict(environment)
+    env_id = _environment_id(rest.pop("id"), registered)
+    from polobench.tasks.control import described  # as below
+
+    return described(name, env_id, **rest)
+
+
 def _gymnasium_task(name: str, registered: Iterable[str]) -> Task:
-    module, colon, env_id = name.rpartition(":")
-    if colon:
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            raise UsageError(f"task {name!r}: module {module!r} does not import: {first_line(error)}") from error
-    if env_id not in gymnasium.registry:
-        raise unknown("task", name, registered, others=gymnasium.registry, called="any other gymnasium id")
+    _environment_id(name, registered)
     from polobench.tasks.control import ControlTask  # the one task that serves the names of others
 
     return ControlTask(name)
+
+
+def _environment_id(name: str, registered: Iterable[str]) -> str:
+    """The gymnasium id in `name`, once the module before its colon is imported, which registers it."""
+    module, colon, env_id = name.rpartition(":")
+    if colon:
+        try:
+            import_named(module)
+        except UsageError as error:
+            raise UsageError(f"task {name!r}: {error}") from error
+    if env_id not in gymnasium.registry:
+        others = "any other gymnasium id, module:Id for one that a module registers"
+        raise unknown("task", name, registered, others=gymnasium.registry, called=others)
+    return env_id
 
 
 def _load(entry: EntryPoint, kind: str) -> Any:
@@ -154,7 +177,7 @@ def _why_not(group: str, name: str) -> str:
 
 def make(
     method: str,
-    task: str | Task,
+    task: str | Task | Mapping[str, Any],
     device: str = "cpu",
     *,
     label: str | None = None,
@@ -164,6 +187,7 @@ def make(
 ) -> Method:
     """A method on a task, by name; `make("ppo", task="CartPole-v1", clip_eps=0.1).run(seed=0, budget=50_000)`.
 
+    A mapping describes a task as a study does: `{"id": "FrozenLake-v1", "kwargs": {"is_slippery": False}}`.
     Hyper-parameters that are not given take the task's tuned values (`methods/tuned.toml`), then their defaults;
     with `tuned=False` their defaults alone.
 
@@ -171,6 +195,11 @@ def make(
         UsageError: an unknown or impossible name or value.
         Unavailable: a plug-in that does not load, or a device that is absent.
     """
-    found = find_task(task) if isinstance(task, str) else task
+    if not isinstance(task, (str, Task, Mapping)):
+        raise UsageError(
+            f"task is {task!r} (allowed: a name, a polobench.Task or a table as in a study; for an environment a "
+            "function that makes it, polobench.tasks.control.ControlTask('name', lambda: gymnasium.make(...)))"
+        )
+    found = task if isinstance(task, Task) else find_task(*parse_task(task))
     values = (tuned_values(method, found.name) if tuned else {}) | hyperparameters
     return method_class(method)(found, device, label, threads, **values)

@@ -157,11 +157,17 @@ def test_forward_rows_are_what_the_networks_saw_in_training(method, settings):
     assert ledger.forward_rows == rows[False]
 
 
-@pytest.mark.parametrize("method", ["ppo", "trpo", "reinforce", "random"])
-def test_budget_too_small_for_an_update_ends_ok_without_one(method):
+@pytest.mark.parametrize("method", ["ppo", "trpo", "reinforce"])
+def test_a_budget_that_holds_no_update_is_a_failure_which_says_so(method):
     result = polobench.make(method, task="probe-delayed-reward").run(seed=0, budget=9)
-    assert (result.status, result.ledger.updates, result.trail) == ("ok", 0, [])
-    assert math.isfinite(result.final_return)
+    assert (result.status, result.ledger.updates, result.trail) == ("failed", 0, [])
+    assert result.reason == "no update fits the budget of 9 samples"
+    assert (result.final_return, result.final_score) == (0.5, 0.0)
+
+
+def test_what_has_nothing_to_train_needs_no_update():
+    result = polobench.make("random", task="probe-delayed-reward").run(seed=0, budget=9)
+    assert (result.status, result.ledger.updates) == ("ok", 0)
 
 
 @pytest.mark.parametrize("updates", [1, 3])

@@ -97,14 +97,14 @@ def test_unsupported_spaces_are_named() -> None:
 
     class Odd(gymnasium.Env):  # type: ignore[type-arg]
         observation_space = gymnasium.spaces.Text(3)
-        action_space = gymnasium.spaces.MultiDiscrete([2, 2])
+        action_space = gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(2))
 
     gymnasium.register("Odd-v0", Odd)
     try:
-        with pytest.raises(UsageError, match=r"Odd-v0.*Text.*allowed: Box, Discrete"):
+        with pytest.raises(UsageError, match=r"Odd-v0.*Text.*allowed: Box, Discrete.*TransformObservation"):
             registry.find_task("Odd-v0")
         Odd.observation_space = gymnasium.spaces.Discrete(2)  # type: ignore[assignment]
-        with pytest.raises(UsageError, match=r"Odd-v0.*MultiDiscrete.*allowed: Box, Discrete"):
+        with pytest.raises(UsageError, match=r"Odd-v0.*Dict.*allowed: Box, Discrete.*TransformAction"):
             registry.find_task("Odd-v0")
     finally:
         del gymnasium.registry["Odd-v0"]

@@ -341,6 +341,8 @@ def test_style_is_undone_after_an_error() -> None:
 def test_numbers_as_text() -> None:
     assert [number(value, 1) for value in (1234.56, -0.01, float("nan"), None)] == ["1,234.6", "0.0", "–", "–"]
     assert number(float("inf")) == "never"
+    assert [number(value, 4) for value in (1e-11, -3e-5, 0.0, 1e-4)] == ["1.00e-11", "-3.00e-05", "0.0000", "0.0001"]
+    assert (number(1e-11, 2), number(9.87654e30), number(-1e12 + 1)) == ("0.00", "9.88e+30", "-999,999,999,999")
     assert [significant(value) for value in (0.012345, 1234.5, 0.0)] == ["0.0123", "1,234", "0"]
     assert runs_of([3, 1, 2, 7, 7]) == "1-3, 7"
     assert plain("a\tb\x00\n c") == "a b c"

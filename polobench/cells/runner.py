@@ -46,7 +46,7 @@ def prepare(cell: Cell) -> PreparedCell:
 
 def _prepare(cell: Cell) -> PreparedCell:
     try:
-        task = find_task(cell.task)
+        task = find_task(cell.task, cell.environment)
         job: Job = cell.plan.job(task)
         overrides = {**cell.overrides, **job.hyperparameters}
         method = make(
@@ -113,6 +113,8 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
 def _of_study(result: RunResult, cell: Cell) -> RunResult:
     """The result, with what its study says of it."""
     result.provenance |= {"study": cell.study, "overrides": dict(cell.overrides)}
+    if cell.environment:
+        result.provenance["environment"] = dict(cell.environment)
     result.provenance |= {name: True for name in ("probe", "smoke") if getattr(cell, name)}
     return result
 

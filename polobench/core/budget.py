@@ -236,6 +236,10 @@ class Ledger(Counts):
         """Raise `BudgetExhausted` past the budget's seconds, `RunTimeout` past the deadline."""
         if self.budget.seconds is not None and self.wall_seconds >= self.budget.seconds:
             raise BudgetExhausted("seconds")
+        self.check_deadline()
+
+    def check_deadline(self) -> None:
+        """Raise `RunTimeout` past the deadline, in evaluations too, which no budget counts."""
         if self.deadline is not None and time.perf_counter() > self.deadline:
             raise RunTimeout("the run did not finish within its time limit")
 

@@ -28,6 +28,7 @@ from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
 
 Record = Callable[[Update], None]
+NO_UPDATE_FITS = "no update fits the budget of"
 
 
 class Method(ABC, Generic[HP]):
@@ -140,6 +141,8 @@ class Method(ABC, Generic[HP]):
                 result.reason = "the method ended without an update although its budget was not spent"
         except BudgetExhausted as end:
             result.reason = str(end)
+            if ledger.updates == 0 and recorder.policy is not None and recorder.policy.actor_parameters:
+                result.status, result.reason = "failed", f"{NO_UPDATE_FITS} {ledger.budget}"
         finally:
             ledger.clock.stop()
 
@@ -159,11 +162,14 @@ class Method(ABC, Generic[HP]):
         )
 
     def _fill(self, result: RunResult, ledger: Ledger, recorder: Recorder) -> None:
-        result.floor = recorder.task.floor
+        task = recorder.task
+        result.floor, result.target, result.unit = task.floor, task.target, task.unit
+        if result.status == "ok" and task.unscored:
+            result.reason += f"; {task.unscored}"
         if result.status != "ok":
             result.score_at_floor()
         result.curve, result.updates = recorder.curve(), recorder.updates()
-        result.time_to_target = time_to_target(result.curve, self.task.target)
+        result.time_to_target = time_to_target(result.curve, result.target)
         result.loss_convergence = loss_convergence(*recorder.losses())
         result.ledger = ledger.totals()
         result.peak_memory_mib = recorder.memory.mib

@@ -10,14 +10,16 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
 import torch
 
 PACKAGES = ("polobench", "torch", "numpy", "gymnasium", "transformers", "pandas", "scipy")
+FINGERPRINTED = ("torch", "numpy", "gymnasium", "transformers")
 
 
 def collect(code_hash: str, device: torch.device, threads: int) -> dict[str, Any]:
@@ -37,22 +39,27 @@ def collect(code_hash: str, device: torch.device, threads: int) -> dict[str, Any
 def _platform_fingerprint(facts: dict[str, Any]) -> str:
     """A hash of everything outside our code that is known to change bits."""
     major_minor = facts["versions"]["python"].rpartition(".")[0]
-    libraries = [facts["versions"][name] for name in ("torch", "numpy", "gymnasium", "transformers")]
+    libraries = [facts["versions"][name] for name in FINGERPRINTED]
     parts = [facts["os"], facts["machine"], facts["instruction_set"], facts["device_name"], facts["threads"]]
     return hashlib.sha256(repr([major_minor, libraries, parts]).encode()).hexdigest()[:16]
 
 
 def modules_of(cls: type) -> set[str]:
-    """The modules of a class and its bases, the standard library's left out."""
-    modules = {base.__module__ for base in cls.__mro__}
-    return {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names}
+    """The modules of a class and its bases; the standard library's and those of the fingerprint left out."""
+    return {base.__module__ for base in cls.__mro__ if not _is_fixed(base.__module__.partition(".")[0])}
+
+
+def _is_fixed(top: str) -> bool:
+    """The platform's fingerprint stands for this library."""
+    return top in FINGERPRINTED or top in sys.stdlib_module_names
 
 
 @cache
 def code_hash(*modules: str) -> str:
-    """SHA-256 (16 hex digits) of every polobench source that the modules reach by imports.
+    """SHA-256 (16 hex digits) of every source that the modules reach by imports and that no version stands for.
 
-    For a module of another distribution, its own source and the distribution's version stand beside these.
+    These are polobench's own, those of no distribution, and those of one that is installed to be edited. For a module
+    of another distribution, its own source and the distribution's version stand beside these.
     """
     digest = hashlib.sha256()
     for name in sorted(_reached(modules)):
@@ -65,25 +72,43 @@ def code_hash(*modules: str) -> str:
 
 
 def _reached(modules: tuple[str, ...]) -> set[str]:
-    """The polobench modules that these import, directly or not; the top level, which only re-exports, left out."""
+    """The modules that these import, directly or not, and whose source counts; polobench itself, which only re-exports,
+    left out.
+    """
     found: set[str] = set()
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         for target in _imports(name):
-            if target.startswith("polobench.") and target not in found and _path(target):
+            if target != "polobench" and target not in found and _is_open(target) and _path(target):
                 found.add(target)
                 waiting.append(target)
     return found | {name for name in modules if name.startswith("polobench.")}
 
 
+def _is_open(module: str) -> bool:
+    """No version stands for the module's source."""
+    top = module.partition(".")[0]
+    return top == "polobench" or not (_is_fixed(top) or (_distribution_of(top) and not _is_edited(top)))
+
+
+@cache
+def _is_edited(top: str) -> bool:
+    """A distribution of this top-level module is installed to be edited (`pip install -e`)."""
+    origins = [importlib.metadata.distribution(name).read_text("direct_url.json") for name in _distributions(top)]
+    return any('"editable": true' in (origin or "") for origin in origins)
+
+
 def _imports(module: str) -> set[str]:
-    names: set[str] = set()
+    path, names = _path(module), set[str]()
+    package = module if path and path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(_source(module))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or package):
+            dots = "." * node.level
+            base = resolve_name(f"{dots}{node.module or ''}", package) if dots else str(node.module)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
     return names
 
 
@@ -91,7 +116,7 @@ def _imports(module: str) -> set[str]:
 def _path(module: str) -> Path | None:
     try:
         spec = find_spec(module)
-    except (ImportError, ValueError):
+    except Exception:  # a package of others, which it imports
         return None
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
@@ -112,8 +137,16 @@ def _distribution_of(module: str) -> str:
     top = module.partition(".")[0]
     if top == "polobench":
         return "polobench"
-    names = sorted(importlib.metadata.packages_distributions().get(top, []))
-    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in _distributions(top))
+
+
+def _distributions(top: str) -> list[str]:
+    return sorted(set(_packages().get(top, [])))
+
+
+@cache
+def _packages() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 @cache

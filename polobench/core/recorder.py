@@ -136,6 +136,7 @@ class Recorder:
         assert self.policy is not None
         for name, tensor in sorted(self.policy.state_dict().items()):
             self._hash.update(name.encode() + _bytes(tensor))
+        self._ledger.check_deadline()
         seed = self._rng.integer("evaluation", len(self._curve))
         with torch.no_grad(), unmetered(self.policy):
             evaluation = self.task.evaluate(self.policy, seed, episodes)

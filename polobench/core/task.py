@@ -54,6 +54,8 @@ class Task(ABC):
         horizon: largest number of steps in an episode.
         has_preferences: whether it has a data set for `preferences`.
         libraries: slow modules that its runs import late; a sweep loads them once for all workers.
+        unscored: why it has no score although it has a target, once `bind` has compared that with the floor.
+        made_in: module of the plug-in's function that made it; empty for built-in tasks.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Task(ABC):
     horizon: int
     has_preferences = False
     libraries: tuple[str, ...] = ()
+    made_in: str = ""
+    unscored: str = ""
 
     rng: SeedAxes
     ledger: Ledger
@@ -84,6 +88,8 @@ class Task(ABC):
     ) -> Self:
         """A copy for one run, with its own streams and ledger.
 
+        Its floor is known, and a target that is not above it is none: the unit and `unscored` say so.
+
         Args:
             rng, ledger, device: of the run.
             on_policy: called with each policy that the task makes.
@@ -93,11 +99,14 @@ class Task(ABC):
         bound.rng, bound.ledger, bound.device, bound._on_policy = rng, ledger, device, on_policy
         bound._rows_at_once = rows_at_once
         bound.begin()
+        if bound.target is not None and bound.target <= bound.floor:
+            bound.unscored = f"no score, as the target {bound.target:g} is not above the floor {bound.floor:g}"
+            bound.unit, bound.target = f"{bound.unit}; {bound.unscored}", None
         return bound
 
     def modules(self) -> set[str]:
         """The modules whose code decides what this task does, for the code hash."""
-        return modules_of(type(self))
+        return modules_of(type(self)) | ({self.made_in} if self.made_in else set())
 
     def score(self, value: float) -> float | None:
         """`value` on the scale where the floor is 0 and the target is 1, or None without a target."""
@@ -106,6 +115,11 @@ class Task(ABC):
     def memory_advice(self, hyperparameters: Hyperparameters) -> str:
         """What to lower where the memory did not suffice; empty where nobody knows."""
         return ""
+
+    @property
+    def evaluation_steps(self) -> int:
+        """The most steps of an evaluated episode, for estimates of how long a sweep takes; 0: not known."""
+        return 0
 
     def progress(self) -> float:
         """The fraction of the budget that is used, for schedules."""

@@ -20,6 +20,7 @@ class Cell:
     Attributes:
         overrides: the hyper-parameters that the study sets by hand. The others are the task's tuned values
             (`methods/tuned.toml`) or, unless `tuned`, the method's defaults.
+        environment: what the study says of the task beside its name (`kinds/environment.py`); mostly nothing.
         plan: the kind of the cell, and what a cell of this kind is to do.
         study, probe, smoke: the study's name, and whether it calls this a probe or a smoke run; for the record, they
             define nothing.
@@ -36,6 +37,7 @@ class Cell:
     timeout_seconds: float | None = None
     plan: Kind = field(default_factory=Learning)
     tuned: bool = True
+    environment: Mapping[str, Any] = field(default_factory=dict, hash=False)
     study: str = field(default="", compare=False)
     probe: bool = field(default=False, compare=False)
     smoke: bool = field(default=False, compare=False)

@@ -83,7 +83,7 @@ class Kind(ABC):
         """Note in a result that has no numbers yet what was asked for; `hashes` are those of the stored files."""
 
     def seconds(self, budget: Budget, samples_per_second: float | None) -> float:
-        """How long the cell is expected to take; the rate is what the store has measured of its arm."""
+        """How long the cell is expected to take, evaluations left out; the rate is what the store has measured."""
         wanted = self.expected_samples(budget) / (samples_per_second or ASSUMED_SAMPLES_PER_SECOND)
         limit = wanted if budget.seconds is None else budget.seconds
         return (min(wanted, limit) if wanted else limit) + ASSUMED_OVERHEAD_SECONDS

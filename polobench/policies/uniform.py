@@ -11,14 +11,18 @@ from polobench.core.rollout import Rollout
 
 
 class UniformActions:
-    """Uniform over A integers, or over [-1, 1]^D; the noise is the action. `outputs` are never looked at."""
+    """Uniform over A integers, or over [-1, 1]^D times `half` plus `center`; the noise is the action.
 
-    def __init__(self, actions: int, continuous: bool) -> None:
-        self._actions, self._continuous = actions, continuous
+    `outputs` are never looked at.
+    """
+
+    def __init__(self, actions: int, continuous: bool, center: np.ndarray | float, half: np.ndarray | float) -> None:
+        self._actions, self._continuous, self._center, self._half = actions, continuous, center, half
 
     def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         if self._continuous:
-            return generator.uniform(-1.0, 1.0, (*shape, self._actions)).astype(np.float32)
+            unit = generator.uniform(-1.0, 1.0, (*shape, self._actions))
+            return (self._center + self._half * unit).astype(np.float32)
         return generator.integers(self._actions, size=shape)
 
     def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
@@ -28,8 +32,9 @@ class UniformActions:
         raise TypeError("a uniform distribution has no mode")
 
     def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
-        volume = 2.0**self._actions if self._continuous else float(self._actions)
-        return torch.full(outputs.shape[:-1], -float(np.log(volume)))
+        sides = np.log(np.broadcast_to(2.0 * np.asarray(self._half), self._actions)).sum()
+        volume = sides if self._continuous else np.log(self._actions)
+        return torch.full(outputs.shape[:-1], -float(volume))
 
     def entropy(self, outputs: Tensor) -> Tensor:
         return -self.log_prob(outputs, outputs)
@@ -44,9 +49,11 @@ class UniformActions:
 class UniformPolicy(Policy):
     """Acts by `UniformActions`; its evaluation samples, too."""
 
-    def __init__(self, actions: int, continuous: bool) -> None:
+    def __init__(
+        self, actions: int, continuous: bool, center: np.ndarray | float = 0.0, half: np.ndarray | float = 1.0
+    ) -> None:
         super().__init__()
-        self.distribution = UniformActions(actions, continuous)
+        self.distribution = UniformActions(actions, continuous, center, half)
 
     @property
     def actor_parameters(self) -> list[nn.Parameter]:

@@ -10,6 +10,7 @@ from polobench.core.printable import printable
 
 NOTHING = "–"
 _LONGEST = 300
+MOST_DECIMALS, HUGE = 4, 1e12  # what these do not show is written with an exponent
 
 
 def plain(text: object, longest: int = _LONGEST) -> str:
@@ -25,6 +26,9 @@ def number(value: float | None, decimals: int = 0) -> str:
     if math.isinf(value):
         return "never" if value > 0 else "-inf"
     text = f"{value:,.{decimals}f}"
+    vanishes = decimals >= MOST_DECIMALS and value != 0 and not text.strip("-0.,")
+    if vanishes or abs(value) >= HUGE:
+        return f"{value:.2e}"
     return text[1:] if text.startswith("-") and not text.strip("-0.,") else text
 
 
@@ -38,7 +42,7 @@ def significant(value: float | None, digits: int = 3) -> str:
 def decimals_for(floor: float, target: float | None, values: Sequence[float]) -> int:
     """Decimals that show a thousandth of the way from floor to target, or of the values' size without a target."""
     span = abs(target - floor) if target is not None else max((abs(value) for value in values), default=math.nan)
-    return min(4, max(0, 3 - math.floor(math.log10(span)))) if math.isfinite(span) and span > 0 else 1
+    return min(MOST_DECIMALS, max(0, 3 - math.floor(math.log10(span)))) if math.isfinite(span) and span > 0 else 1
 
 
 def ends(interval: Interval, decimals: int) -> str:

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
 
 from polobench.cells.runner import PreparedCell
+from polobench.core.task import Task
 from polobench.kinds.kind import ASSUMED_SAMPLES_PER_SECOND
 from polobench.kinds.table import kind_of
 from polobench.store.reader import Reader
 
+ASSUMED_EVALUATION_STEPS_PER_SECOND = 100_000  # of many environments side by side
+
 
 def estimate(cells: Sequence[PreparedCell], store: Reader, jobs: int) -> str:
-    """`about 3.1 minutes with 2 jobs (...)`, and where the rates come from."""
+    """`about 3.1 minutes with 2 jobs (...)`, and where the rates come from; evaluations and floors included."""
     rates = _measured_rates(store)
     seconds, measured = 0.0, 0
-    for cell in (item.cell for item in cells if item.method is not None):
+    tasks = {item.cell: item.method.task for item in cells if item.method is not None}
+    unmeasured = {task.name: task for task in tasks.values() if math.isnan(task.floor)}
+    seconds += sum(_evaluation_seconds(task, task.final_episodes) for task in unmeasured.values())
+    for cell, task in tasks.items():
         rate = rates.get((cell.method, cell.task, cell.device))
         measured += rate is not None and not cell.plan.timed_rounds
-        seconds += cell.plan.seconds(cell.budget, rate) / (1 if cell.plan.runs_alone else jobs)
+        episodes = (1 + task.evaluations) * task.evaluation_episodes + task.final_episodes if cell.plan.learns else 0
+        wanted = cell.plan.seconds(cell.budget, rate) + _evaluation_seconds(task, episodes)
+        seconds += wanted / (1 if cell.plan.runs_alone else jobs)
     source = f"rates of {measured} from this store, else {ASSUMED_SAMPLES_PER_SECOND:,} samples/s assumed"
     return f"about {seconds / 60:.1f} minutes with {jobs} job{'s' if jobs > 1 else ''} ({source})"
+
+
+def _evaluation_seconds(task: Task, episodes: int) -> float:
+    """At most: every episode as long as it can be."""
+    return episodes * task.evaluation_steps / ASSUMED_EVALUATION_STEPS_PER_SECOND
 
 
 def _measured_rates(store: Reader) -> dict[tuple[str, str, str], float]:

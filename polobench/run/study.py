@@ -8,7 +8,9 @@ timeout_seconds = 600             # optional, per cell
 
 [[grid]]                          # one or more; the cells are their cross products
 methods = ["ppo", {method = "ppo", label = "ppo, clip 0.1", clip_eps = 0.1}]
-tasks = ["CartPole-v1"]
+tasks = ["CartPole-v1"]           # or {id = "FrozenLake-v1", label = "FrozenLake, dry", kwargs = {is_slippery = false},
+                                  #  wrappers = ["FlattenObservation"], max_episode_steps = 200, floor = 0.0,
+                                  #  target = 0.9, action_scaling = "none"}; all but the id are optional
 seeds = "0-4"                     # or 5 (0 to 4), or "3,7", or [3, 7]
 budget = 40_000                   # samples, or {samples = ..., updates = ..., seconds = ...}
 throughput_rounds = 20            # optional; adds one throughput cell per method, task and device
@@ -35,6 +37,7 @@ from typing import Any
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError
 from polobench.kinds.cell import Cell
+from polobench.kinds.environment import parse_task
 from polobench.kinds.parsing import check_keys, parse_count, parse_list, parse_positive, parse_text, parse_truth
 from polobench.kinds.table import kinds
 from polobench.run.library import BUILT_IN, find_study
@@ -148,18 +151,21 @@ def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, A
         if key not in grid:
             raise UsageError(f"a [[grid]] has no {key!r} (needed: {', '.join(needed)})")
     variants = [_variant(item) for item in parse_list("methods", grid["methods"])]
-    tasks = [parse_text("tasks", item) for item in parse_list("tasks", grid["tasks"])]
+    tasks = [parse_task(item) for item in parse_list("tasks", grid["tasks"])]
     where = [parse_text("devices", item) for item in parse_list("devices", grid.get("devices", devices))]
     seeds, budget = parse_seeds(grid["seeds"]), Budget.of(grid.get("budget", 1))
     common = {**common, **{key: parse_truth(key, grid.get(key, False)) for key in ("probe", "smoke")}}
     return [
-        Cell(v.method, v.label, task, seed, device, plan.budget(budget), v.overrides, plan=plan, **common)
+        Cell(
+            v.method, v.label, task, seed, device, plan.budget(budget), v.overrides,
+            plan=plan, environment=environment, **common,
+        )
         for kind in kinds().values()
-        for v, task, device in product(variants, tasks, where)
+        for v, (task, environment), device in product(variants, tasks, where)
         for plan in plans
         if isinstance(plan, kind)
         for seed in (seeds if plan.learns else seeds[:1])
-    ]
+    ]  # fmt: skip
 
 
 def _variant(item: object) -> _Variant:

@@ -113,6 +113,7 @@ def cell_of(result: RunResult) -> Cell:
         overrides=dict(result.hyperparameters),
         threads=threads_of(result),
         tuned=False,
+        environment=result.provenance.get("environment", {}),
     )
 
 
@@ -164,7 +165,6 @@ def summary(found: Sequence[Verification]) -> str:
 def complaint(found: Sequence[Verification]) -> str:
     """How many digests should hold and do not, by what else changed; empty if none."""
     faults = [item for item in found if item.is_fault]
-    changed = sum(OTHER_CODE in item.beside for item in faults)
-    parts = [f"{len(faults) - changed} with equal code", f"{changed} with other code"]
-    counted = [part for part in parts if not part.startswith("0 ")]
+    kinds = [OTHER_CODE if OTHER_CODE in item.beside else (*item.beside, "equal code")[0] for item in faults]
+    counted = [f"{kinds.count(kind)} with {kind}" for kind in ("equal code", OTHER_CODE, OTHER_TASK) if kind in kinds]
     return f"digests that differ on the same platform: {', '.join(counted)}" if faults else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import cache, partial
 from importlib import resources
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 from polobench.core.budget import Budget, Ledger
-from polobench.core.errors import Unavailable, UsageError, first_line
+from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import Policy
 from polobench.core.rollout import Rollout
@@ -23,11 +25,13 @@ from polobench.core.seeding import SeedAxes
 from polobench.core.task import Evaluation, Task
 from polobench.policies.mlp import MLPPolicy
 from polobench.policies.uniform import UniformPolicy
-from polobench.tasks.spaces import ActionCodec, ObservationCodec
-from polobench.tasks.vector import MakeEnv, VectorRunner, vectorized, without_time_limit
+from polobench.tasks.environments import LONGEST_EPISODE, ById, Checked, MakeEnv, definition, sources, start
+from polobench.tasks.floors import stored_floor
+from polobench.tasks.spaces import ActionCodec, ObservationCodec, membership
+from polobench.tasks.vector import VectorRunner, has_equal_vector_version, vectorized, without_time_limit
 
-LONGEST_EPISODE = 10_000
 FLOOR_EPISODES = 100
+EVALUATED_STEPS = 2_000
 
 
 @cache
@@ -40,39 +44,52 @@ class ControlTask(Task):
 
     Args:
         name: the task's name; a gymnasium id, `module:` before it or not, unless `make_env` is given.
-        make_env: makes one environment; it must end its episodes.
-        floor, target: in the unit of the episode return. By default `control.toml`'s; for other ids the floor is
-            measured by `begin` (100 episodes of the random policy) and the target is the id's
+        make_env: makes one environment, a new one at each call; it must end its episodes.
+        floor, target: in the unit of the episode return. By default `control.toml`'s; for others the floor is
+            measured by `begin` (100 episodes of the random policy; `tasks/floors.py`) and the target is the
             registered reward threshold.
+        action_scaling: how a Box takes a policy's numbers, a member of `spaces.ACTION_SCALINGS`.
 
     Raises:
-        UsageError: the spaces are not supported.
+        UsageError: the spaces are not supported, or the environment has another API than gymnasium's.
         Unavailable: the environment does not start, for instance for want of a package.
     """
 
     unit = "episode return"
 
     def __init__(
-        self, name: str, make_env: MakeEnv | None = None, *, floor: float | None = None, target: float | None = None
+        self,
+        name: str,
+        make_env: MakeEnv | None = None,
+        *,
+        floor: float | None = None,
+        target: float | None = None,
+        action_scaling: str = "bounds",
     ) -> None:
-        self.name = name
-        self._env_id = None if make_env else name.rpartition(":")[2]
-        self._make_env = make_env or _maker(name)
-        with_spaces = _start(name, self._make_env)
-        self._observation_codec = ObservationCodec(name, with_spaces.observation_space)
-        self._action_codec = ActionCodec(name, with_spaces.action_space)
-        reference = _references().get(name, {})
-        spec = with_spaces.spec
-        threshold = None if spec is None else spec.reward_threshold
+        self.name, self._maker = name, make_env or ById(name.rpartition(":")[2])
+        env = start(name, self._maker)
+        with closing(env):
+            self._observation_codec = ObservationCodec(name, env.observation_space)
+            self._action_codec = ActionCodec(name, env.action_space, action_scaling)
+            self._contains = membership(env.observation_space)
+            self._sources, self._definition = sources(self._maker, env), definition(self._maker, env)
+            self._vector_spec = _vector_spec(self._maker, env)
+        spec, reference = env.spec, _references().get(name, {}) if make_env is None else {}
+        self._scaling = action_scaling
         self.horizon = (spec.max_episode_steps if spec else None) or LONGEST_EPISODE
+        if spec and self.horizon > EVALUATED_STEPS:
+            self.unit = f"return of an episode's first {EVALUATED_STEPS:,} steps"
+        threshold = spec.reward_threshold if spec else None
         self.target = target if target is not None else reference.get("target", threshold)
-        with_spaces.close()
         self.floor = floor if floor is not None else reference.get("floor", math.nan)
 
-    def measured_floor(self, episodes: int) -> float:
-        """The random policy's mean return over so many episodes, on a fixed seed."""
+    def _make_env(self) -> gymnasium.Env[Any, Any]:
+        return Checked(self._maker(), self.name, self._contains)
+
+    def measured_floor(self, episodes: int, deadline: float | None = None) -> float:
+        """The random policy's mean return over so many episodes, on a fixed seed; `RunTimeout` past the deadline."""
         policy = self.build_floor_policy()
-        policy.ledger = Ledger(Budget(updates=1))
+        policy.ledger = Ledger(Budget(updates=1), deadline=deadline)
         probe = copy.copy(self)
         probe.floor = 0.0
         bound = probe.bind(SeedAxes(0), policy.ledger, torch.device("cpu"), lambda made: None)
@@ -82,12 +99,19 @@ class ControlTask(Task):
             bound.close()
 
     def modules(self) -> set[str]:
-        maker = self._make_env.func if isinstance(self._make_env, partial) else self._make_env
-        return super().modules() | ({maker.__module__} if self._env_id is None else set())
+        return super().modules() | self._sources
+
+    def identity(self) -> dict[str, str]:
+        return super().identity() | {"environment": self._definition, "action_scaling": self._scaling}
+
+    @property
+    def evaluation_steps(self) -> int:
+        return min(self.horizon, EVALUATED_STEPS)
 
     def begin(self) -> None:
         if math.isnan(self.floor):
-            self.floor = self.measured_floor(FLOOR_EPISODES)
+            measure = partial(self.measured_floor, FLOOR_EPISODES, self.ledger.deadline)
+            self.floor = stored_floor(self.modules(), self._definition, measure)
         self._runners: dict[tuple[str, int], VectorRunner] = {}
         self._finished_returns: list[float] = []
         self._actions_rng = self.rng.numpy("actions")
@@ -108,7 +132,8 @@ class ControlTask(Task):
         return MLPPolicy(width, actions.size, actions.continuous, hyperparameters, critic, generator)
 
     def build_floor_policy(self) -> Policy:
-        return UniformPolicy(self._action_codec.size, self._action_codec.continuous)
+        codec = self._action_codec
+        return UniformPolicy(codec.size, codec.continuous, codec.center, codec.half)
 
     def fragments(self, policy: Policy, batch: int, n_steps: int) -> Rollout:
         with self.ledger.timing_rollout():
@@ -147,12 +172,16 @@ class ControlTask(Task):
             return self._finish(policy, runner, recording, groups)
 
     def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
+        """An episode counts with its first `EVALUATED_STEPS` steps, so that an evaluation always ends."""
         runner = self._runner("evaluation", episodes)
         rng = SeedAxes(seed)
         runner.reset(rng, 0)
         generator = rng.numpy("actions")
         unfinished, returns = runner.live, np.zeros(episodes)
-        while unfinished.any():
+        for _ in range(EVALUATED_STEPS):
+            if not unfinished.any():
+                break
+            self.ledger.check_deadline()
             noise = policy.distribution.noise(generator, (episodes,))
             rewards, _, _ = runner.step(self._choose(policy.act_greedily, runner, noise))
             returns += rewards * unfinished
@@ -163,7 +192,8 @@ class ControlTask(Task):
         key = (purpose, count)
         if key not in self._runners:
             untruncated = purpose == "untruncated"
-            env = without_time_limit(self._make_env) if untruncated else vectorized(self._env_id, self._make_env, count)
+            many = partial(vectorized, self._vector_spec, self._make_env, count)
+            env = without_time_limit(self._make_env) if untruncated else many()
             self._runners[key] = VectorRunner(env, self._observation_codec, self._action_codec)
             self._runners[key].reset(self.rng, -1)
         return self._runners[key]
@@ -227,18 +257,24 @@ class _Recording:
         )
 
 
-def _maker(name: str) -> MakeEnv:
-    longest = gymnasium.spec(name).max_episode_steps or LONGEST_EPISODE
-    return partial(gymnasium.make, name, max_episode_steps=longest, disable_env_checker=True)
+def described(
+    name: str,
+    env_id: str,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str | Mapping[str, Any]] = (),
+    max_episode_steps: int | None = None,
+    **references: Any,
+) -> ControlTask:
+    """A task of this name on a registered environment; the arguments are those of `ById` and of `ControlTask`."""
+    return ControlTask(name, ById(env_id, kwargs or {}, wrappers, max_episode_steps), **references)
 
 
-def _start(name: str, make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
-    try:
-        return make_env()
-    except UsageError:
-        raise
-    except Exception as error:
-        raise Unavailable(f"task {name!r} does not start: {first_line(error)}") from error
+def _vector_spec(maker: MakeEnv, env: gymnasium.Env[Any, Any]) -> EnvSpec | None:
+    """The spec of a vector version that can stand for the environment."""
+    if isinstance(maker, ById) and maker.is_plain and has_equal_vector_version(maker.spec, env):
+        return maker.spec
+    return None
 
 
 cartpole = partial(ControlTask, "CartPole-v1")

@@ -1,57 +1,167 @@
-"""From gymnasium's spaces to tensors and back: Box or Discrete observations, Box or Discrete actions."""
+"""From gymnasium's spaces to tensors and back.
+
+Observations: a Box is flattened, a Discrete becomes one-hot, and Dict, Tuple, MultiDiscrete and MultiBinary become what
+`gymnasium.spaces.flatten` makes of them. An image (three dimensions of uint8) is divided by 255, as
+stable-baselines3 does.
+
+Actions: a Discrete is a number from 0; MultiDiscrete and MultiBinary are one number that stands for a combination of
+choices. A Box takes the policy's numbers by one of `ACTION_SCALINGS`:
+
+- "bounds": -1 and 1 are a bounded dimension's bounds, as behind `gymnasium.wrappers.RescaleAction(env, -1, 1)`.
+- "none": the numbers are the action, as in stable-baselines3 without that wrapper.
+
+Both clip to the bounds.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium import spaces
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from gymnasium.vector.utils import iterate
 
 from polobench.core.errors import UsageError
 
+ACTION_SCALINGS = ("bounds", "none")
+LARGEST_OBSERVATION = 64 * 64 * 3
+MOST_ACTIONS = 1024
+SIMPLE = (Box, Discrete, MultiBinary, MultiDiscrete)
+ALLOWED = "Box, Discrete, MultiBinary, MultiDiscrete"
+
+
+def _parts(space: Space[Any]) -> Mapping[Any, Space[Any]]:
+    """The spaces inside a Dict or Tuple, by key."""
+    if isinstance(space, spaces.Dict):
+        return space.spaces
+    return dict(enumerate(space.spaces)) if isinstance(space, spaces.Tuple) else {}
+
+
+def _unsupported(space: Space[Any]) -> Space[Any] | None:
+    """The first space inside of this one, or itself, that cannot be flattened."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return next((found for part in _parts(space).values() if (found := _unsupported(part)) is not None), None)
+    return None if isinstance(space, SIMPLE) else space
+
+
+def _is_image(space: Space[Any]) -> bool:
+    return isinstance(space, Box) and len(space.shape) == 3 and space.dtype == np.uint8
+
+
+def membership(space: Space[Any]) -> Callable[[Any], bool]:
+    """Whether a value lies in the space.
+
+    Real numbers must be finite, and may leave their bounds by at most the width of these: LunarLander-v3's do, and no
+    policy depends on it. Integers may not.
+    """
+    if isinstance(space, Box):
+        low, high = space.low, space.high
+        if space.dtype.kind == "f":
+            most, bounds = np.finfo(np.float64).max, (low.astype(np.float64), high.astype(np.float64))
+            slack = np.where(np.isfinite(bounds[0]) & np.isfinite(bounds[1]), bounds[1] - bounds[0], np.inf)
+            low, high = np.maximum(bounds[0] - slack, -most), np.minimum(bounds[1] + slack, most)
+
+        def inside(value: Any) -> bool:
+            array = np.asarray(value)
+            fits = array.shape == space.shape and array.dtype.kind in "biuf"
+            return fits and bool(((array >= low) & (array <= high)).all())
+
+        return inside
+    inner = {key: membership(part) for key, part in _parts(space).items()}
+    if isinstance(space, spaces.Dict):
+        return lambda value: (
+            isinstance(value, Mapping)
+            and value.keys() == inner.keys()
+            and all(check(value[key]) for key, check in inner.items())
+        )
+    if isinstance(space, spaces.Tuple):
+        return lambda value: (
+            isinstance(value, tuple) and len(value) == len(inner) and all(map(lambda f, v: f(v), inner.values(), value))
+        )
+    return space.contains
+
 
 class ObservationCodec:
-    """Observations as rows `[N, width]` of float32: a Box is flattened, a Discrete becomes one-hot."""
+    """Observations as rows `[N, width]` of float32."""
 
     def __init__(self, task: str, space: Space[Any]) -> None:
-        if isinstance(space, Box):
-            self.width = int(np.prod(space.shape))
-        elif isinstance(space, Discrete):
-            self.width = int(space.n)
-        else:
-            raise UsageError(f"task {task!r}: observation space {space} is not supported (allowed: Box, Discrete)")
+        odd = _unsupported(space)
+        if odd is not None:
+            raise UsageError(
+                f"task {task!r}: observation space {odd} is not supported (allowed: {ALLOWED}, and Dict and Tuple of "
+                "these; gymnasium.wrappers.TransformObservation or FilterObservation makes one of another)"
+            )
+        self.width = spaces.flatdim(space)
+        if self.width > LARGEST_OBSERVATION:
+            raise UsageError(
+                f"task {task!r}: an observation has {self.width:,} numbers (allowed: {LARGEST_OBSERVATION:,}, an image "
+                "of 64 x 64 x 3; gymnasium.wrappers.ResizeObservation and GrayscaleObservation make images smaller)"
+            )
         self._space = space
+        self._scale = np.float32(255 if _is_image(space) else 1)
 
-    def encode(self, observations: Any) -> np.ndarray:
+    def encode(self, observations: Any, batched: Space[Any]) -> np.ndarray:
+        """The rows of `observations`, which lie in the space `batched` of a vector environment."""
         if isinstance(self._space, Discrete):
             one_hot: np.ndarray = np.eye(self.width, dtype=np.float32)[np.asarray(observations) - self._space.start]
             return one_hot
-        flat: np.ndarray = np.asarray(observations, dtype=np.float32).reshape(len(observations), self.width)
-        return flat
+        if isinstance(self._space, Box):
+            flat: np.ndarray = np.asarray(observations, dtype=np.float32).reshape(len(observations), self.width)
+            return flat if self._scale == 1 else flat / self._scale
+        rows = [np.asarray(spaces.flatten(self._space, item)) for item in iterate(batched, observations)]
+        return np.stack(rows).astype(np.float32)
 
 
 class ActionCodec:
-    """Actions from a policy's numbers: integers from 0, or reals that -1 and 1 map to the bounds of a bounded Box."""
+    """Actions from a policy's numbers.
 
-    def __init__(self, task: str, space: Space[Any]) -> None:
+    Attributes:
+        continuous: the numbers are reals, `size` of them; else one integer below `size`.
+        center, half: `[size]` the middle and half the width of what the random policy draws its reals from.
+    """
+
+    def __init__(self, task: str, space: Space[Any], scaling: str = "bounds") -> None:
+        if scaling not in ACTION_SCALINGS:
+            raise UsageError(f"task {task!r}: action_scaling is {scaling!r} (allowed: {', '.join(ACTION_SCALINGS)})")
+        self._space, self.continuous = space, isinstance(space, Box)
         if isinstance(space, Box):
-            self.size = int(np.prod(space.shape))
-        elif isinstance(space, Discrete):
-            self.size = int(space.n)
-        else:
-            raise UsageError(f"task {task!r}: action space {space} is not supported (allowed: Box, Discrete)")
-        self._space = space
-        self.continuous = isinstance(space, Box)
+            self.size = prod(space.shape)
+            bounds = space.low.astype(np.float64), space.high.astype(np.float64)
+            bounded = np.isfinite(bounds[0]) & np.isfinite(bounds[1])
+            self._low, self._high = bounds
+            low, high = np.where(bounded, bounds[0], -1.0), np.where(bounded, bounds[1], 1.0)
+            centers, halves = (high + low) / 2, (high - low) / 2
+            identity = np.zeros_like(centers), np.ones_like(halves)
+            wide = centers, halves
+            (self._center, self._half), drawn = (wide, identity) if scaling == "bounds" else (identity, wide)
+            self.center, self.half = drawn[0].ravel(), drawn[1].ravel()
+            return
+        self.center, self.half = np.zeros(0), np.ones(0)
+        if not isinstance(space, SIMPLE):
+            raise UsageError(
+                f"task {task!r}: action space {space} is not supported (allowed: {ALLOWED}; "
+                "gymnasium.wrappers.TransformAction makes one of another)"
+            )
+        choices = [space.n] if isinstance(space, Discrete) else space.nvec if isinstance(space, MultiDiscrete) else 2
+        self._choices = tuple(int(count) for count in np.broadcast_to(choices, space.shape or (1,)).ravel())
+        self.size = prod(self._choices)
+        if self.size > MOST_ACTIONS:
+            raise UsageError(
+                f"task {task!r}: action space {space} has {self.size:,} actions (allowed: {MOST_ACTIONS:,}; "
+                "gymnasium.wrappers.TransformAction offers fewer, or a Box that it rounds)"
+            )
 
     def decode(self, actions: np.ndarray) -> np.ndarray:
         """`[N]` or `[N, size]` to what the environment takes; out of bounds is clipped."""
-        if isinstance(self._space, Discrete):
-            return np.asarray(actions + self._space.start)
-        box = self._space
-        assert isinstance(box, Box)
-        shaped = actions.reshape(len(actions), *box.shape)
-        low, high = box.low.astype(np.float64), box.high.astype(np.float64)
-        if box.is_bounded():
-            shaped = (high + low) / 2 + (high - low) / 2 * shaped
-        clipped = np.clip(shaped, low, high)
-        return np.asarray(np.rint(clipped) if np.issubdtype(box.dtype, np.integer) else clipped, dtype=box.dtype)
+        space = self._space
+        if isinstance(space, Discrete):
+            return np.asarray(actions + space.start)
+        if not isinstance(space, Box):
+            chosen = np.stack(np.unravel_index(actions, self._choices), -1).reshape(len(actions), *space.shape)
+            return np.asarray(chosen + (space.start if isinstance(space, MultiDiscrete) else 0), dtype=space.dtype)
+        shaped = self._center + self._half * actions.reshape(len(actions), *space.shape)
+        clipped = np.clip(shaped, self._low, self._high)
+        return np.asarray(np.rint(clipped) if np.issubdtype(space.dtype, np.integer) else clipped, dtype=space.dtype)

@@ -7,29 +7,50 @@ final state of the episode before, which is what a truncated episode's value is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import closing
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from polobench.core.errors import UsageError
 from polobench.core.seeding import SeedAxes
-from polobench.tasks.spaces import ActionCodec, ObservationCodec
+from polobench.tasks.environments import MakeEnv
+from polobench.tasks.spaces import ActionCodec, ObservationCodec, membership
 
-MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
-
-def vectorized(env_id: str | None, make_env: MakeEnv, count: int) -> VectorEnv[Any, Any, Any]:
-    """`count` environments: the id's own vector version where it autoresets on the next step, else one by one."""
-    spec = gymnasium.registry.get(env_id) if env_id else None
-    if spec is not None and spec.vector_entry_point is not None:
-        env = gymnasium.make_vec(spec.id, num_envs=count, vectorization_mode="vector_entry_point")
-        if env.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP:
-            return env
-        env.close()
+def vectorized(spec: EnvSpec | None, make_env: MakeEnv, count: int) -> VectorEnv[Any, Any, Any]:
+    """`count` environments: the spec's own vector version (`has_equal_vector_version`), or one by one."""
+    if spec is not None:
+        return gymnasium.make_vec(spec, num_envs=count, vectorization_mode="vector_entry_point")
     return SyncVectorEnv([make_env] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+def has_equal_vector_version(spec: EnvSpec, env: gymnasium.Env[Any, Any]) -> bool:
+    """Whether the spec's vector version can stand for environments like `env`.
+
+    Its spaces and its time limit must be the same, it must reset on the next step, and its state must be an array
+    `[D, N]` that is its observation, so that groups of episodes can share a start.
+    """
+    if spec.vector_entry_point is None or spec.additional_wrappers or spec.max_episode_steps is None:
+        return False
+    count = 2 + sum(env.observation_space.shape or ())  # so that N is not D
+    try:
+        with closing(vectorized(spec, lambda: env, count)) as many:
+            observations, _ = many.reset(seed=0)
+            state = getattr(many.unwrapped, "state", None)
+            return (
+                many.single_observation_space == env.observation_space
+                and many.single_action_space == env.action_space
+                and many.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP
+                and getattr(many.unwrapped, "max_episode_steps", None) == spec.max_episode_steps
+                and isinstance(state, np.ndarray)
+                and np.array_equal(state.T.astype(np.float32), observations)
+            )
+    except Exception:  # what does not start is not used
+        return False
 
 
 class Untruncated(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -57,6 +78,7 @@ class VectorRunner:
         self, env: VectorEnv[Any, Any, Any], observation_codec: ObservationCodec, action_codec: ActionCodec
     ) -> None:
         self.env, self._observation_codec, self._action_codec = env, observation_codec, action_codec
+        self._contains = membership(env.observation_space)
         self.observations = np.zeros((env.num_envs, observation_codec.width), np.float32)
         self.live = np.ones(env.num_envs, bool)
         self.episode_returns = np.zeros(env.num_envs)
@@ -65,7 +87,8 @@ class VectorRunner:
         """Start all environments anew; runs of `size` neighbours share a start state.
 
         A vector environment takes one seed, so a shared start is set explicitly: by equal seeds where the environments
-        are separate (their dynamics then get streams of their own), by copying the state where they are one array.
+        are separate (their dynamics then get streams of their own, if they draw from a numpy Generator; others of a
+        group share theirs), by copying the state where they are one array.
         """
         groups = [index // size for index in range(self.env.num_envs)]
         starts: list[int | None] = [rng.integer("start", call, group) % 2**31 for group in groups]
@@ -73,26 +96,31 @@ class VectorRunner:
             observations, _ = self.env.reset(seed=starts)
             if size > 1:
                 for index, env in enumerate(self.env.envs):
-                    env.unwrapped.np_random = rng.numpy("dynamics", call, index)
+                    if isinstance(env.unwrapped.np_random, np.random.Generator):
+                        env.unwrapped.np_random = rng.numpy("dynamics", call, index)
         else:
             observations, _ = self.env.reset(seed=starts[0])
             if size > 1:
                 observations = self._share_state(size)
-        self.observations = self._observation_codec.encode(observations)
+        self.observations = self._encode(observations)
         self.live = np.ones(self.env.num_envs, bool)
         self.episode_returns = np.zeros(self.env.num_envs)
 
     def _share_state(self, size: int) -> np.ndarray:
-        state = getattr(self.env.unwrapped, "state", None)
-        if not isinstance(state, np.ndarray) or state.shape[-1] != self.env.num_envs:
-            raise UsageError(f"{self.env} has no state to start a group of episodes from")
+        state: np.ndarray = self.env.unwrapped.state  # type: ignore[attr-defined]  # `has_equal_vector_version`
         state[...] = state[..., ::size].repeat(size, axis=-1)
         return state.T.astype(np.float32)
+
+    def _encode(self, observations: Any) -> np.ndarray:
+        checked = isinstance(self.env, SyncVectorEnv)  # one by one, by `Checked`
+        if not (checked or self._contains(observations)):
+            raise UsageError(f"{self.env}: the observations {observations!r} are no member of its space")
+        return self._observation_codec.encode(observations, self.env.observation_space)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Take `[N]` actions; gives rewards, terminated and truncated `[N]`, and moves `observations` and `live` on."""
         observations, rewards, terminated, truncated, _ = self.env.step(self._action_codec.decode(actions))
-        self.observations = self._observation_codec.encode(observations)
+        self.observations = self._encode(observations)
         self.episode_returns = np.where(self.live, self.episode_returns, 0.0) + rewards
         self.live = ~(terminated | truncated)
         return rewards, terminated, truncated

@@ -1,0 +1,60 @@
+"""A task that a study describes: an environment by its id, with arguments, wrappers, a time limit and references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from polobench.core.errors import UsageError
+from polobench.kinds.parsing import check_keys, parse_count, parse_text
+
+KEYS = ("id", "label", "kwargs", "wrappers", "max_episode_steps", "floor", "target", "action_scaling")
+
+
+def parse_task(item: object) -> tuple[str, Mapping[str, Any]]:
+    """A task's name and its description, which is empty where the name says it all.
+
+    Args:
+        item: a name, or a table with the `id` of a gymnasium environment and others of `KEYS`. The label is the name;
+            by default it is the id with what differs.
+
+    Raises:
+        UsageError: anything else; one line.
+    """
+    if not isinstance(item, Mapping):
+        return parse_text("tasks", item), {}
+    check_keys("key of a task", item, KEYS)
+    name = parse_text("tasks: id", item.get("id"))
+    table = {key: value for key, value in item.items() if key not in ("id", "label")}
+    for key, value in table.items():
+        check, allowed = _CHECKS.get(key, (_is_number, "a finite number"))
+        if not check(value):
+            raise UsageError(f"tasks: {key} of {name!r} is {value!r} (allowed: {allowed})")
+    if "max_episode_steps" in table:
+        parse_count("tasks: max_episode_steps", table["max_episode_steps"])
+    if not table and "label" not in item:
+        return name, {}
+    differs = ", ".join(
+        f"{key}={value!r}" for key, value in {**table, **table.get("kwargs", {})}.items() if key != "kwargs"
+    )
+    label = parse_text("tasks: label", item.get("label", f"{name} ({differs})"))
+    if label == name:
+        raise UsageError(f"tasks: {label!r} with other arguments needs a label of its own")
+    return label, {"id": name, **table}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _is_wrappers(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(item, str) or (isinstance(item, Mapping) and isinstance(item.get("name"), str)) for item in value
+    )
+
+
+_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "kwargs": (lambda value: isinstance(value, Mapping), "a table"),
+    "wrappers": (_is_wrappers, 'a list of names, or of {name = "...", ...}'),
+    "action_scaling": (lambda value: isinstance(value, str), "text"),
+}
