@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ def test_every_method_reaches_the_token_bandit(method: str) -> None:
 def test_a_bandit_with_the_reward_turned_round_is_not_reached() -> None:
     task: Any = find_task("token-bandit")
     right = task._reward.function
-    turned = lambda prompts, completions: [-value for value in right(prompts, completions)]  # noqa: E731
-    task._reward = RewardFunction(turned, ())
+    task._reward = RewardFunction(lambda prompts, completions: [-value for value in right(prompts, completions)], ())
     result = make("grpo", task, **REACHED["grpo"]).run(seed=0, budget=5_000)
     assert result.final_return < 0.2
 
@@ -177,6 +177,75 @@ def test_one_prompt_cannot_be_trained_on_and_held_out() -> None:
         RewardTask("leak", small_model, ["b?", "c?"], ["c?"], lambda p, c: [0.0] * len(c), max_new_tokens=4)
 
 
+SEEN = ["b?", [{"role": "user", "content": "c?"}]]
+
+
+@pytest.mark.parametrize("heldout", ["c? ", " c?", [{"role": "user", "content": "c?\n"}], {"prompt": "c?"}])
+def test_a_prompt_is_known_again_whatever_its_blanks(heldout: Any) -> None:
+    with pytest.raises(UsageError, match="both trained on and held out"):
+        RewardTask("leak", small_model, SEEN, [heldout], lambda p, c: [0.0] * len(c), max_new_tokens=4)
+
+
+def test_a_prompt_that_stands_twice_is_asked_as_often_as_others() -> None:
+    task = RewardTask("t", small_model, ["b?", "b? ", "c?"], None, lambda p, c: [0.0] * len(c), max_new_tokens=4)
+    assert [question.prompt for question in task._train] == ["b?", "c?"]
+
+
+def test_a_reward_reads_messages_and_columns_by_name() -> None:
+    seen = []
+
+    def right(completions: Any, answer: list[str], prompts: Any) -> torch.Tensor:
+        seen.extend(zip(prompts, completions, answer))
+        return torch.tensor([float(said[0]["content"].startswith(a)) for said, a in zip(completions, answer)])
+
+    rows = [{"prompt": [{"role": "user", "content": f"{letter}?"}], "answer": letter} for letter in "abc"]
+    task = RewardTask("echo", small_model, rows[:2], rows[2:], right, max_new_tokens=2)
+    result = make("grpo", task, n_groups=2, group_size=2).run(0, Budget(updates=1))
+    assert result.status == "ok", result.reason
+    assert {(prompt[0]["content"], answer) for prompt, _, answer in seen} == {("a?", "a"), ("b?", "b"), ("c?", "c")}
+    assert all(prompt[0]["role"] == "user" and [said["role"] for said in c] == ["assistant"] for prompt, c, _ in seen)
+
+
+def test_completions_to_which_a_reward_does_not_apply_are_left_out_of_their_group() -> None:
+    """Of four samples the first has no reward, so that its tokens are charged and teach nothing."""
+
+    def from_second_on(prompts: list[str], completions: list[str]) -> list[float | None]:
+        return [None if index % 4 == 0 else float(index % 4) for index in range(len(completions))]
+
+    task = RewardTask("t", small_model, ["b?", "c?"], ["d?"], from_second_on, max_new_tokens=3, floor=0.0)
+    with bound(task, 1_000) as run:
+        policy = run.make_policy(Hyperparameters(), critic=False)
+        rollout = run.episodes(policy, 2, 4)
+        assert rollout.returns.tolist() == [1, 2, 3, 1, 2, 3]
+        assert rollout.groups.tolist() == [0, 0, 0, 1, 1, 1]
+        assert run.drain_episode_returns() == [1, 2, 3, 1, 2, 3]
+        assert run.notes == {"the reward does not apply": 2}
+        assert run.ledger.samples > rollout.n_samples
+        assert run.evaluate(policy, 0, 8).mean == 2
+        assert run.evaluate(policy, 0, 8).episodes == 6
+
+
+def test_a_completion_alone_in_its_group_is_left_out() -> None:
+    def first_group(prompts: list[str], completions: list[str]) -> list[float | None]:
+        return [float(index) if index < 3 else None for index in range(len(completions))]
+
+    task = RewardTask("t", small_model, ["b?", "c?"], ["d?"], first_group, max_new_tokens=3, floor=0.0)
+    with bound(task, 1_000) as run:
+        policy = run.make_policy(Hyperparameters(), critic=False)
+        assert run.episodes(policy, 2, 2).groups.tolist() == [0, 0]
+        assert sorted(run.notes.items()) == [
+            ("alone in its group, others left out", 1),
+            ("the reward does not apply", 1),
+        ]
+
+
+def test_a_reward_that_applies_to_nothing_fails_the_run_in_one_line() -> None:
+    task = RewardTask("t", small_model, ["b?"], ["d?"], lambda p, c: [None] * len(c), max_new_tokens=3, floor=0.0)
+    result = make("grpo", task).run(0, 1_000)
+    assert (result.status, "\n" in result.reason) == ("failed", False)
+    assert "the reward of task 't' applies to none of" in result.reason
+
+
 def test_a_task_with_another_model() -> None:
     folder = Path("polobench/tasks/checkpoints/sort-digits").resolve()
     task = find_task(f"sort-digits@{folder}")
@@ -187,9 +256,13 @@ def test_a_task_with_another_model() -> None:
 
 
 def test_a_file_is_a_task(tmp_path: Path) -> None:
-    path = data(tmp_path)
-    folder = Path("polobench/tasks/checkpoints/sort-digits").resolve()
+    odd = tmp_path / "my data@home.jsonl@old"
+    odd.mkdir()
+    path = data(odd)
+    folder = odd / "a model@last"
+    shutil.copytree("polobench/tasks/checkpoints/sort-digits", folder)
     task = find_task(f"{path}@{folder}")
+    assert task.name == f"{path}@{folder}"
     assert set(task.identity()) == {"data", "model"}
     before = task.identity()["data"]
     path.write_text(path.read_text().replace("aaa", "aab"))

@@ -1,124 +1,157 @@
-"""Reward functions as people write them: arguments by name, columns, conversations, None, and what is refused."""
+"""Reward functions: arguments by name, what is refused before anything runs, what may be given back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-import polobench
 from polobench.core.errors import UsageError
-from polobench.policies.pretrained import Pretrained
+from polobench.tasks import reward_function
 from polobench.tasks.reward import RewardTask
-from polobench.tasks.reward_function import RewardFunction, read_questions
-from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
+from polobench.tasks.reward_function import Question, RewardFunction, read_questions
 
-LETTERS = "SayTel 0123456"
-ROWS = [{"prompt": "Say 1", "answer": "a"}, {"prompt": "Say 2", "answer": "b"}]
+ASKED = [Question("Say 1", {"answer": "one"}), Question("Say 2", {"answer": "two"})]
 
 
-def tiny() -> Pretrained:
-    return Pretrained(tiny_gpt2(len(LETTERS) + 1, 32, seed=0), character_tokenizer(LETTERS), 32)
+class Judge:
+    def __call__(self, completions: list[str], **columns: list[Any]) -> list[float]:
+        assert set(columns) == {"prompts", "answer"}
+        return [float(len(text)) for text in completions]
+
+    def by_method(self, prompts: list[str], completions: list[str]) -> list[float]:
+        return [float(len(text)) for text in completions]
 
 
-def rewards(function: Callable[..., Any], prompts: Any = ("one", "two")) -> list[float | None]:
-    questions = read_questions(list(prompts))
-    return RewardFunction(function, tuple(questions[0].columns))(questions, ["x", "yy"])
+def swapped(completions: list[str], prompts: list[str]) -> list[float]:
+    assert prompts == ["Say 1", "Say 2"]
+    return [float(len(text)) for text in completions]
 
 
-def by_name(completions: list[str], prompts: list[str]) -> list[float]:
-    return [10.0 * len(completion) + len(prompt) for prompt, completion in zip(prompts, completions)]
+def singular(completion: list[str], prompt: list[str]) -> list[float]:
+    return swapped(completion, prompt)
 
 
-def by_position(prompts: list[str], completions: list[str]) -> list[float]:
-    return by_name(completions, prompts)
+def with_column(completions: list[str], answer: list[str], weight: float = 1.0) -> list[float]:
+    assert answer == ["one", "two"]
+    return [weight * len(text) for text in completions]
 
 
-def only_completions(completions: list[str], **kwargs: Any) -> list[float]:
-    return by_name(completions, kwargs["prompts"])
+def by_place(prompts: list[str], completions: list[str], /) -> list[float]:
+    return swapped(completions, prompts)
 
 
-@pytest.mark.parametrize("function", [by_name, by_position, only_completions, lambda p, c: by_name(c, p)])
-def test_arguments_go_by_name(function: Callable[..., Any]) -> None:
-    assert rewards(function) == [13.0, 23.0]
+FITTING = [
+    swapped, singular, with_column, by_place, Judge(), Judge().by_method, partial(with_column, weight=1.0),
+    lambda p, c: swapped(c, p), lambda _, completions: list(map(len, completions)), lambda *both: swapped(*both[::-1]),
+    lambda completions, **others: swapped(completions, others["prompts"]),
+]  # fmt: skip
 
 
-def test_columns_of_the_data_are_arguments() -> None:
-    def right(completions: list[str], answer: list[str]) -> list[float]:
-        return [float(a == "b") for a in answer]
-
-    assert rewards(right, ROWS) == [0.0, 1.0]
+@pytest.mark.parametrize("function", FITTING)
+def test_arguments_are_given_by_name(function: Any) -> None:
+    assert RewardFunction(function, ["answer"])(ASKED, ["a", "bcd"]) == [1, 3]
 
 
-def test_a_conversation_gets_messages() -> None:
-    def last(prompts: Any, completions: Any) -> list[float]:
-        assert prompts[0] == [{"role": "user", "content": "one"}]
-        return [len(completion[0]["content"]) for completion in completions]
-
-    conversations = [[{"role": "user", "content": text}] for text in ("one", "two")]
-    assert rewards(last, conversations) == [1.0, 2.0]
+def test_arguments_given_by_place_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reward_function, "_meant", lambda name, index, allowed: allowed[index])
+    with pytest.raises(UsageError, match="failed: AssertionError"):
+        RewardFunction(swapped, [])(ASKED, ["a", "bcd"])
 
 
-@pytest.mark.parametrize("make", [torch.tensor, np.array, tuple], ids=["tensor", "array", "tuple"])
-def test_numbers_come_in_many_shapes(make: Callable[[list[float]], Any]) -> None:
-    assert rewards(lambda prompts, completions: make([0.5, 1.5])) == [0.5, 1.5]
-
-
-def test_none_does_not_apply() -> None:
-    assert rewards(lambda prompts, completions: [None, 1]) == [None, 1.0]
+async def later(prompts: list[str], completions: list[str]) -> list[float]:
+    return [0.0]
 
 
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (lambda question, completions: [], "parameter 'question' does not fit"),
-        (lambda prompts: [], "takes no completions"),
-        (lambda promtps, completions: [], "did you mean 'prompts'"),
-        (len("").__add__, "allowed: prompts, completions|cannot be read|does not fit|takes no completions"),
+        (lambda x, y: [], "its parameter 'x' does not fit (allowed: prompts, completions, answer)"),
+        (lambda completions, anser: [], "its parameter 'anser' does not fit; did you mean 'answer'?"),
+        (lambda prompts: [], "it takes no completions"),
+        (later, "it is a coroutine"),
+        (3, "its parameters cannot be read"),
     ],
-    ids=["unknown argument", "no completions", "a slip", "no Python function"],
 )
 def test_a_signature_that_does_not_fit_is_refused_before_anything_runs(function: Any, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        RewardTask("mine", tiny, ["Say 1"], ["Tell"], function, max_new_tokens=4)
+    with pytest.raises(UsageError) as caught:
+        RewardTask("x", _never, [{"prompt": "Say", "answer": "a"}], None, function, max_new_tokens=1)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("task 'x': ")
+    assert "\n" not in str(caught.value)
+
+
+def _never() -> Any:
+    raise AssertionError("no model is needed to read a signature")
+
+
+GIVEN = [
+    [0.5, 2], (0.5, 2), np.array([0.5, 2]), torch.tensor([0.5, 2], requires_grad=True),
+    torch.tensor([0.5, 2]).bfloat16(), [np.float32(0.5), torch.tensor(2)], (value for value in (0.5, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=lambda given: type(given).__name__)
+def test_numbers_may_come_in_lists_arrays_and_tensors(given: Any) -> None:
+    assert RewardFunction(lambda completions: given, [])(ASKED, ["a", "b"]) == [0.5, 2]
+
+
+def test_none_and_truth_values() -> None:
+    assert RewardFunction(lambda completions: [None, True], [])(ASKED, ["a", "b"]) == [None, 1]
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [([1.0], "1 numbers for 2"), ([1.0, float("nan")], "finite"), ("ab", "allowed"), ([1.0, "x"], "allowed")],
-    ids=["too few", "not finite", "a text", "a text within"],
+    [
+        ([0.5], "gave 1 numbers for 2 completions"),
+        (
+            [0.5, float("nan")],
+            "gave nan for the prompt 'Say 2' and the completion 'b' (allowed: a finite number, or None)",
+        ),
+        ([0.5, "1"], "gave '1' for the prompt 'Say 2'"),
+        (np.zeros((2, 1)), "gave [0.0] for the prompt 'Say 1'"),
+        ({"a": 1, "b": 2}, "allowed: a number for each completion"),
+        ({0.5, 1.0}, "allowed: a number for each completion"),
+        ("12", "allowed: a number for each completion"),
+        (0.5, "allowed: a number for each completion"),
+        (torch.tensor(0.5), "allowed: a number for each completion"),
+        (None, "allowed: a number for each completion"),
+    ],
 )
-def test_what_is_no_reward_is_named(given: Any, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        rewards(lambda prompts, completions: given)
+def test_anything_else_is_named_in_one_line(given: Any, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        RewardFunction(lambda completions: given, [])(ASKED, ["a", "b"])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_prompts_that_differ_in_blanks_are_one() -> None:
-    assert len(read_questions(["Say 1", "Say  1 ", "Say 2"])) == 2
-    with pytest.raises(UsageError, match="both trained on and held out"):
-        RewardTask("mine", tiny, ["Say 1"], ["Say 1  "], by_name, max_new_tokens=4)
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ([], "it has no prompts"),
+        ("Say", "a list of prompts"),
+        ([""], "prompt 1: field 'prompt': ''"),
+        (["Say", 3], "prompt 2: field 'prompt': 3"),
+        ([{"answer": "a"}], "prompt 1: field 'prompt': None"),
+        ([[{"role": "assistant", "content": "x"}]], "prompt 1: field 'prompt': its last message"),
+        ([{"prompt": "a", "x": 1}, {"prompt": "b", "y": 1}], "prompt 2: columns ['y'] (allowed: the same in each row"),
+        ([{"prompt": "a", "completions": 1}], "prompt 1: columns ['completions']"),
+    ],
+)
+def test_bad_prompts_are_named_in_one_line(prompts: Any, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_questions(prompts)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_completions_that_the_reward_does_not_apply_to_leave_their_group() -> None:
-    def some(completions: list[str]) -> list[float | None]:
-        return [
-            None if index % 4 == 0 and len(completions) > 1 else float(len(text))
-            for index, text in enumerate(completions)
-        ]
-
-    task = RewardTask("some", tiny, ["Say 1", "Say 2"], ["Tell"], some, max_new_tokens=6)
-    task.final_episodes = task.evaluation_episodes = 4
-    result = polobench.make("grpo", task=task, n_groups=2, group_size=4, epochs=1).run(seed=0, budget=200)
-    assert result.status == "ok", result.reason
-    assert result.snapshots["after"]["notes"]["the reward does not apply"] > 0
-
-
-def test_a_reward_that_applies_to_nothing_ends_the_run() -> None:
-    task = RewardTask("none", tiny, ["Say 1"], ["Tell"], lambda prompts, completions: [None] * len(completions),
-                      max_new_tokens=4, floor=0.0)  # fmt: skip
-    result = polobench.make("grpo", task=task).run(seed=0, budget=200)
-    assert result.status == "failed"
-    assert "applies to none" in result.reason
+def test_questions_that_differ_in_another_column_are_two() -> None:
+    rows = [{"prompt": "a", "x": 1}, {"prompt": "a ", "x": 1}, {"prompt": "a", "x": 2}]
+    assert [question.columns["x"] for question in read_questions(rows)] == [1, 2]

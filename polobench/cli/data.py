@@ -41,8 +41,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     shapes = "; ".join(f"{shape}: {count:,}" for shape, count in found["rows"].items())
     yield f"{found['data']} (digest {found['digest']})"
     yield f"rows by shape    {shapes}"
-    repeated = f"{found['groups']:,} groups ({found['duplicates']:,} repeated)"
-    yield f"prompts          {found['prompts']:,} distinct, in {repeated}"
+    yield f"prompts          {found['prompts']:,} distinct"
+    yield f"groups           {found['groups']:,}, of which {found['duplicates']:,} repeat an earlier one"
     yield f"responses        {found['responses']:,}, in {found['pairs']:,} pairs; {found['ties']:,} more pairs tie"
     yield f"length           in {found['unit']}"
     for name, spread in found["lengths"].items():

@@ -283,18 +283,16 @@ def _csv_rows(stream: IO[bytes], file: str, see: See) -> Rows:
     try:
         table = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
         header = next(table, [])
-        _distinct([(name, None) for name in header])
+        _check_names(header, file)
         for number, cells in enumerate(table, start=2):
             if cells and len(cells) != len(header):
-                raise UsageError(f"row {number}: {len(cells)} cells (allowed: {len(header)}, as many as columns)")
+                raise UsageError(f"{file}:{number}: {len(cells)} cells (allowed: {len(header)}, as many as columns)")
             if cells:
                 yield number, dict(zip(header, map(Cell, cells)))
     except UnicodeDecodeError as error:
         raise UsageError(f"{file}: byte {error.start + 1} is not UTF-8 (allowed: UTF-8)") from None
     except csv.Error as error:
         raise UsageError(f"{file}: line {table.line_num} is not CSV: {first_line(error)}") from None
-    except UsageError as error:
-        raise UsageError(f"{file}: {error}") from None
 
 
 def _parquet_rows(stream: IO[bytes], file: str, see: See) -> Rows:
@@ -303,12 +301,13 @@ def _parquet_rows(stream: IO[bytes], file: str, see: See) -> Rows:
     except Exception as error:
         needed = f'{file}: Parquet needs the package `pyarrow` (pip install "polobench[hub]")'
         raise Unavailable(f"{needed}: {first_line(error)}") from error
+    content = _whole(stream, file, see)
     try:
-        opened = parquet.ParquetFile(io.BytesIO(_whole(stream, file, see)))
-        _distinct([(name, None) for name in opened.schema_arrow.names])
+        opened = parquet.ParquetFile(io.BytesIO(content))
+        _check_names(opened.schema_arrow.names, file)
         yield from enumerate((row for batch in opened.iter_batches() for row in batch.to_pylist()), start=1)
-    except UsageError as error:
-        raise UsageError(f"{file}: {error}".removeprefix(f"{file}: {file}: ")) from None
+    except UsageError:
+        raise
     except Exception as error:  # its own kinds of error
         raise UsageError(f"{file}: it is not Parquet: {first_line(error)}") from error
 
@@ -316,6 +315,12 @@ def _parquet_rows(stream: IO[bytes], file: str, see: See) -> Rows:
 ROWS: dict[str, ReadRows] = {
     ".jsonl": _json_lines, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows
 }  # fmt: skip
+
+
+def _check_names(columns: Iterable[str], file: str) -> None:
+    twice = next((name for name, count in Counter(columns).items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(f"{file}: column {brief(twice)} stands twice (allowed: once)")
 
 
 def _whole(stream: IO[bytes], file: str, see: See) -> bytes:

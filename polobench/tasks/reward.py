@@ -13,17 +13,18 @@ from polobench.core.errors import UsageError
 from polobench.core.policy import Policy
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
-from polobench.core.task import UNRANKED_BATCHES, Evaluation
+from polobench.core.task import Evaluation
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions
 from polobench.policies.pretrained import Pretrained
 from polobench.tasks.language import PROBE_SEED, LanguageTask, Tokens, language_policy
 from polobench.tasks.pairs import PairSet
-from polobench.tasks.preference_formats import prompt_key
+from polobench.tasks.preference_formats import brief, prompt_key
 from polobench.tasks.reward_function import GivenPrompt, Question, Reward, RewardFunction, read_questions
 from polobench.tasks.text import as_rollout, shown
 
 PROBE_PROMPTS, PROBE_SAMPLES = 48, 8
+IDLE_BATCHES = 20  # to which the reward applied nowhere
 
 
 class RewardTask(LanguageTask):
@@ -64,11 +65,10 @@ class RewardTask(LanguageTask):
         try:
             self._train = read_questions(train_prompts)
             self._heldout = self._train if heldout_prompts is None else read_questions(heldout_prompts)
-            both = {prompt_key(question.prompt): question.prompt for question in self._train}.keys() & {
-                prompt_key(question.prompt) for question in self._heldout if heldout_prompts is not None
-            }
+            trained_on = {prompt_key(question.prompt) for question in self._train if heldout_prompts is not None}
+            both = [question.prompt for question in self._heldout if prompt_key(question.prompt) in trained_on]
             if both:
-                raise UsageError(f"prompt {min(both)!r} is both trained on and held out")
+                raise UsageError(f"prompt {brief(both[0])} is both trained on and held out")
             self._reward = RewardFunction(reward, tuple(self._train[0].columns))
             self._heldout_reward = RewardFunction(heldout_reward or reward, tuple(self._heldout[0].columns))
         except UsageError as error:
@@ -105,11 +105,11 @@ class RewardTask(LanguageTask):
         return self.episodes(policy, max(1, batch * n_steps // self.horizon), 1)
 
     def episodes(self, policy: Policy, groups: int, size: int) -> Rollout:
-        for _ in range(UNRANKED_BATCHES):
+        for _ in range(IDLE_BATCHES):
             rollout = self._episodes(policy, groups, size)
             if rollout is not None:
                 return rollout
-        raise UsageError(f"the reward of task {self.name!r} applied to nothing in {UNRANKED_BATCHES} batches in a row")
+        raise UsageError(f"the reward of task {self.name!r} applied to nothing in {IDLE_BATCHES} batches in a row")
 
     def _episodes(self, policy: Policy, groups: int, size: int) -> Rollout | None:
         with self.ledger.timing_rollout():
@@ -167,9 +167,9 @@ class RewardTask(LanguageTask):
         texts = self._texts(self._complete(policy, self._heldout_tokens[:few], None))
         given = self._rewards(self._heldout_reward, self._heldout[:few], texts)
         greedy = [value for value in given if value is not None]
-        if not greedy:
-            raise self._applies_to_none(few)
-        measures = {"greedy_return": sum(greedy) / len(greedy)} | self._measures_of_samples(language, sampled)
+        measures = {"greedy_return": sum(greedy) / len(greedy) if greedy else math.nan} | self._measures_of_samples(
+            language, sampled
+        )
         measures = {f"heldout_{name}": value for name, value in measures.items()}
         pairs = self._pair_columns(language)
         measures |= self._measures_of_pairs(language, pairs)
@@ -184,11 +184,8 @@ class RewardTask(LanguageTask):
         returns = self._rewards(self._heldout_reward, questions, self._texts(completions))
         sampled = _applied(tokens, completions, returns, [prompt for prompt, _ in rows])
         if sampled is None:
-            raise self._applies_to_none(len(rows))
+            raise UsageError(f"the reward of task {self.name!r} applies to none of {len(rows)} held-out completions")
         return sampled
-
-    def _applies_to_none(self, completions: int) -> UsageError:
-        return UsageError(f"the reward of task {self.name!r} applies to none of {completions} held-out completions")
 
     def snapshot(self, policy: Policy) -> dict[str, Any]:
         def rewards(shown_prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
