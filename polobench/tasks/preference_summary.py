@@ -22,7 +22,8 @@ def summary(data: PreferenceData, model: Pretrained | None = None) -> dict[str, 
     in which one is better; `ties`, the pairs of equal score; `duplicates`, the groups that repeat an earlier one;
     `lengths`; `left_out`, how often for each reason; and the first groups as `examples`.
     """
-    sizes = [[len(part) for part in _read(group, model)] for group in data.groups]
+    codec = TextCodec(model.tokenizer) if model else None
+    sizes = [[len(part) for part in _read(group, codec)] for group in data.groups]
     longest = [prompt + max(responses) for prompt, *responses in sizes]
     lengths = {"prompt": [prompt for prompt, *_ in sizes], "response": [size for _, *rest in sizes for size in rest]}
     left_out = Counter(reason for _, reason in data.skipped)
@@ -42,20 +43,19 @@ def summary(data: PreferenceData, model: Pretrained | None = None) -> dict[str, 
         "unit": "tokens" if model else "characters",
         "lengths": {name: _spread(found) for name, found in (lengths | {"prompt and response": longest}).items()},
         "left_out": dict(left_out.most_common()),
-        "examples": [_example(group, model) for group in data.groups[:EXAMPLES]],
+        "examples": [_example(group, codec, model) for group in data.groups[:EXAMPLES]],
     }
 
 
-def _read(group: RankedGroup, model: Pretrained | None) -> list[Sequence[Any]]:
-    """The prompt and the responses, in tokens where there is a model."""
-    if model is None:
+def _read(group: RankedGroup, codec: TextCodec | None) -> list[Sequence[Any]]:
+    """The prompt and the responses, in tokens where there is a tokenizer."""
+    if codec is None:
         return [shown(group.prompt), *group.responses]
-    codec = TextCodec(model.tokenizer)
-    return [codec.prompt(group.prompt), *(codec.response(text) for text in group.responses)]
+    return [codec.prompt(group.prompt), *map(codec.response, group.responses)]
 
 
-def _example(group: RankedGroup, model: Pretrained | None) -> dict[str, Any]:
-    parts = _read(group, model)
+def _example(group: RankedGroup, codec: TextCodec | None, model: Pretrained | None) -> dict[str, Any]:
+    parts = _read(group, codec)
     prompt, *texts = [str(model.tokenizer.decode(part)) for part in parts] if model else map(str, parts)
     responses = [{"score": score, "text": text} for score, text in zip(group.scores, texts)]
     return {"row": group.where, "prompt": prompt, "responses": responses}
