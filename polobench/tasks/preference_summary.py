@@ -22,7 +22,7 @@ def summary(data: PreferenceData, model: Pretrained | None = None) -> dict[str, 
     in which one is better; `ties`, the pairs of equal score; `duplicates`, the groups that repeat an earlier one;
     `lengths`; `left_out`, how often for each reason; and the first groups as `examples`.
     """
-    codec = TextCodec(model.tokenizer) if model else None
+    codec = TextCodec(model.tokenizer, model.end_tokens, model.embedded_tokens) if model else None
     sizes = [[len(part) for part in _read(group, codec)] for group in data.groups]
     longest = [prompt + max(responses) for prompt, *responses in sizes]
     lengths = {"prompt": [prompt for prompt, *_ in sizes], "response": [size for _, *rest in sizes for size in rest]}
@@ -51,7 +51,8 @@ def _read(group: RankedGroup, codec: TextCodec | None) -> list[Sequence[Any]]:
     """The prompt and the responses, in tokens where there is a tokenizer."""
     if codec is None:
         return [shown(group.prompt), *group.responses]
-    return [codec.prompt(group.prompt), *map(codec.response, group.responses)]
+    prompt, responses = codec.answered(group.prompt, group.responses)
+    return [prompt, *responses]
 
 
 def _example(group: RankedGroup, codec: TextCodec | None, model: Pretrained | None) -> dict[str, Any]:
