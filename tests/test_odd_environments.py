@@ -18,6 +18,7 @@ from polobench.tasks.control import ControlTask
 
 SMALL = {"n_envs": 2, "n_steps": 8, "epochs": 1}
 BUDGET = 50
+TAXI = next(name for name in ("Taxi-v4", "Taxi-v3") if name in gymnasium.registry)
 TWO, THREE = Discrete(2), Discrete(3)
 
 
@@ -80,10 +81,7 @@ RUN: dict[str, Any] = {
     "integer reward": environment(reward=np.int64(-3)),
     "boolean reward": environment(reward=True),
     "array reward": environment(reward=np.array(0.5)),
-    **{
-        name: name
-        for name in ("Blackjack-v1", "FrozenLake8x8-v1", "Taxi-v4", "MountainCarContinuous-v0", "CartPole-v0")
-    },
+    **{name: name for name in ("Blackjack-v1", "FrozenLake8x8-v1", TAXI, "MountainCarContinuous-v0", "CartPole-v0")},
 }
 REFUSED: dict[str, tuple[Any, str]] = {
     "image 96x96x3": (environment(Box(0, 255, (96, 96, 3), np.uint8)), "ResizeObservation"),
