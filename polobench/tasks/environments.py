@@ -107,7 +107,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
                 raise
             raise UsageError(f"task {self._task!r}: `step` gives four values ({NEW_API})") from error
         if not _is_number(reward):
-            self._refuse("reward", reward, f"a number from -{LARGEST_REWARD:g} to {LARGEST_REWARD:g}")
+            self._refuse("reward", reward, f"a finite number, at most {LARGEST_REWARD:g} in size")
         self._check(observation)
         return observation, reward, terminated, truncated, info
 
