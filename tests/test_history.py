@@ -259,7 +259,6 @@ def test_the_section_shows_the_newest_score_beside_the_one_before(tmp_path: Path
     assert ends == [f"{value:.2f}" for value in (min(of_ppo), max(of_ppo), before)]
     assert ppo["newest, mean [95 %]"].startswith(f"{newest:.2f} [")
     assert ppo["change"] == f"{newest - before:+.2f}"
-    assert rows[-1][:7] == ["ci", "CartPole-v1 (50,000 samples, cpu)", "ppo", "12", "10,000", "10,100", "2"]
 
 
 def test_an_arm_without_a_target_is_left_out_and_counted(tmp_path: Path) -> None:
