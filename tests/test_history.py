@@ -300,7 +300,7 @@ def test_the_report_has_the_section_only_with_a_history(tmp_path: Path) -> None:
     section = text.partition("## Trend over commits\n")[2].partition("\n## ")[0]
     assert re.findall(r"\]\(figures/([^)]+)\)", section) == ["trend_1.png"]
     assert (path.parent / "figures" / "trend_1.png").read_bytes().startswith(b"\x89PNG")
-    assert len(_rows(section)) == 2 + 9 + 2 + 1
+    assert len(_rows(section)) == 2 + 9
     assert "Trend over commits" not in report_text(collect(store))
 
 

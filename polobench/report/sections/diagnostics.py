@@ -24,7 +24,7 @@ TIME_CAPTION = (
     "with pointwise 95 % Wilson bands. Failed runs count as never. Tasks whose target no run reached are left out."
 )
 UPDATE_CAPTION = (
-    "Thin lines are runs (a band of nine in ten where they are many), the thick line their median, a cross a failure. "
+    "Lines are medians over the runs, bands the middle 90 % of those still going, crosses runs that failed. "
     "Losses of different methods measure different things; KL is between the policies before and after an update."
 )
 SPREAD_CAPTION = "The losses of all updates of all seeds, averaged over at most 500 stretches per run."

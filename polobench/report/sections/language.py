@@ -30,7 +30,7 @@ ACCURACY_NOTE: Text = [
     "what they were before.",
 ]  # fmt: skip
 FIGURE_CAPTION = (
-    "Held-out pairs of all seeds pooled, before and after training; above the diagonal a response became more likely. "
+    "Margins and log-probabilities of held-out pairs, all seeds pooled: hollow before training, filled after. "
     "Accuracy over samples is a mean over the seeds; one half is chance."
 )
 POLICY_CAPTION = "Means over the seeds on the held-out prompts; a run that failed is as it began from where it ended."
