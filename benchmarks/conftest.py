@@ -18,7 +18,7 @@ from polobench.core.errors import PoloError, UsageError, unknown
 from polobench.core.result import RunResult
 from polobench.kinds.cell import Cell
 from polobench.kinds.table import kinds
-from polobench.run.executor import SweepStopped
+from polobench.run.processes import SweepStopped
 from polobench.run.progress import Display
 from polobench.run.study import Study, load_study, parse_study
 from polobench.run.sweep import interrupted_text, keep

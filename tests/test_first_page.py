@@ -144,7 +144,7 @@ def test_what_several_sections_read_is_computed_once(full: Collection, monkeypat
 
         return call
 
-    once = ("comparisons", "comparables", "throughputs", "gradient_noises", "losses", "troubled", "preferences",
+    once = ("comparisons", "comparables", "throughputs", "gradient_noises", "troubled", "preferences",
             "measures", "conversations", "panels", "arrivals_of", "tuning_frame")  # fmt: skip
     for name in (*once, "against_best", "overall", "column_verdict"):
         modules = [item for key, item in sys.modules.items() if key.startswith("polobench.")]

@@ -21,8 +21,7 @@ from polobench.cells.runner import blank_result, prepare, run_cell
 from polobench.cli import main
 from polobench.core.errors import UsageError
 from polobench.core.result import STATUSES
-from polobench.run.executor import SweepStopped
-from polobench.run.processes import preloaded
+from polobench.run.processes import SweepStopped, preloaded
 from polobench.run.progress import Display
 from polobench.run.study import parse_study
 from polobench.run.sweep import pending, run_sweep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -148,12 +148,11 @@ def _trim(plain: dict[str, Any]) -> None:
         kind.trim(plain)
 
 
-def _complete_floors(results: Iterable[RunResult]) -> None:
+def _complete_floors(results: Sequence[RunResult]) -> None:
     """Score every run that failed at its task's floor, also where it failed too early to know it.
 
     A cell that does not learn evaluates nothing, so it has no return.
     """
-    results = list(results)
     known = {result.task: result for result in sorted(results, key=age) if math.isfinite(result.floor)}
     for result in results:
         if math.isnan(result.floor) and result.task in known:

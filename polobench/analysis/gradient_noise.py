@@ -53,10 +53,14 @@ def gradient_noises(collection: Collection) -> list[NoiseSummary]:
     return sorted(found, key=lambda item: (item.arm.task, item.policy, item.arm, item.seed))
 
 
-def _summarize(arm: Arm, cell: RunResult) -> NoiseSummary:
+def batches_of(cell: RunResult) -> Batches:
+    """What was measured of the batches of such a cell."""
     noise = cell.gradient_noise
-    norms, products, taken = (np.asarray(noise[name], np.float64) for name in _COLUMNS)
-    batches = Batches(norms, products, taken, noise["samples"])
+    return Batches(*(np.asarray(noise[name], np.float64) for name in _COLUMNS), noise["samples"])
+
+
+def _summarize(arm: Arm, cell: RunResult) -> NoiseSummary:
+    noise, batches = cell.gradient_noise, batches_of(cell)
     interval = jackknife_interval(batches.snr, batches.snr_without_each)
     ends = noise_scale(interval.high, batches.samples), noise_scale(interval.low, batches.samples)
     return NoiseSummary(

@@ -19,6 +19,7 @@ import numpy as np
 
 from polobench.analysis.collection import Collection
 from polobench.analysis.columns import column, last_of
+from polobench.analysis.gradient_noise import batches_of
 from polobench.analysis.reliability import (
     Scores,
     area_under_curve,
@@ -31,7 +32,6 @@ from polobench.analysis.reliability import (
     sustained,
 )
 from polobench.analysis.statistics.intervals import Array
-from polobench.core.gradient_noise import Batches
 from polobench.core.result import RunResult
 
 STRETCHES = 10
@@ -149,16 +149,6 @@ def _samples_to_target(run: RunResult) -> float:
     return 1.0 if reached is None else float(reached) / budget
 
 
-def _batches(runs: Sequence[RunResult]) -> Batches | None:
-    noise = runs[0].gradient_noise
-    if "batches" not in noise:
-        return None
-    norms, products, taken = (
-        np.asarray(noise[name], np.float64) for name in ("squared_norms", "products", "batch_samples")
-    )
-    return Batches(norms, products, taken, noise["samples"])
-
-
 def _noise(of: Callable[[Any], Any]) -> Numbers:
     """Jackknife pseudo-values of a function of the signal-to-noise, one per batch (Efron and Tibshirani 1993, ch. 11).
 
@@ -166,9 +156,9 @@ def _noise(of: Callable[[Any], Any]) -> Numbers:
     """
 
     def numbers(cells: Cells) -> Array:
-        batches = _batches(cells.runs)
-        if batches is None:
+        if "batches" not in cells.runs[0].gradient_noise:
             return np.empty(0)
+        batches = batches_of(cells.runs[0])
         n = len(batches.taken)
         found = n * of(batches.snr) - (n - 1) * of(batches.snr_without_each)
         return np.asarray(found[np.isfinite(found)])

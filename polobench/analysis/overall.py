@@ -150,8 +150,6 @@ def _overall(group: Comparable, label: str) -> Overall:
         worst=min(runs, key=lambda run: (run.final_score or 0.0, run.task, run.seed)),
         cpu_seconds=mean_over_tasks(group, label, lambda run: run.ledger.cpu_seconds),
         gradient_steps=mean_over_tasks(group, label, lambda run: run.ledger.gradient_steps),
-        sampled=mean_over_tasks(
-            group, label, lambda run: run.final_return if math.isfinite(_greedy(run)) else math.nan
-        ),
+        sampled=mean_over_tasks(group, label, _sampled),
         greedy=mean_over_tasks(group, label, _greedy),
     )

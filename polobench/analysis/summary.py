@@ -131,52 +131,10 @@ def _best_first(summary: ArmSummary) -> tuple[bool, float, Arm]:
     return unknown, 0.0 if unknown else -summary.final_return, summary.arm
 
 
-@dataclass(frozen=True)
-class LossSummary:
-    """The smoothed loss of one arm's learning runs, failed ones included.
-
-    Attributes:
-        n: runs; `known` those that have losses.
-        start, end: means over the runs that have them; NaN if none has.
-        samples: median over all runs of the samples after which the loss stays near its end, a run without one as
-            infinite.
-    """
-
-    arm: Arm
-    n: int
-    known: int
-    start: float
-    end: float
-    samples: float
-
-
-def losses(collection: Collection) -> list[LossSummary]:
-    """Every learning arm of which a run has a loss that moves, by task, budget and label."""
-    arms = sorted(collection.of_kind("learning").items())
-    return [_summarize_losses(arm, runs) for arm, runs in arms if any(map(_loss_moves, runs))]
-
-
-def _loss_moves(result: RunResult) -> bool:
-    """False of a method that learns nothing: its 0 would look like the fastest convergence."""
-    ends = [value for name in ("start", "end") if (value := result.loss_convergence.get(name)) is not None]
-    return len(ends) == 2 and moves(np.array(ends, np.float64))
-
-
 def moves(losses: Array) -> bool:
     """Whether they differ by more than rounding errors of single precision; at least one."""
     with np.errstate(invalid="ignore"):  # two infinite ones
         return bool(np.ptp(losses) > LOSS_NOISE * max(1.0, float(np.abs(losses).min())))
-
-
-def _summarize_losses(arm: Arm, runs: Sequence[RunResult]) -> LossSummary:
-    start, end = ([result.loss_convergence.get(name) for result in runs] for name in ("start", "end"))
-    samples = median_time_to_target([result.loss_convergence.get("samples") for result in runs])
-    known = sum(value is not None for value in end)
-    return LossSummary(arm, len(runs), known, _mean_of_finite(start), _mean_of_finite(end), samples)
-
-
-def _mean_of_finite(values: Iterable[float | None]) -> float:
-    return _mean([value for value in values if value is not None and math.isfinite(value)])
 
 
 @dataclass(frozen=True)

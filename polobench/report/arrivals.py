@@ -39,12 +39,11 @@ def _times(runs: Sequence[RunResult], end: float) -> tuple[list[float], list[boo
 
 def last_sample(panel: Panel) -> float:
     """Where the panel's axis ends, and where runs that never got there are censored."""
-    return max(_end(run) for _, runs in panel.arms for run in runs)
-
-
-def _end(run: RunResult) -> float:
-    """The budget of samples, or what the run used where the budget is none of samples."""
-    return float(run.budget.get("samples") or max(run.ledger.samples, run.time_to_target.get("samples") or 0.0))
+    return max(
+        float(run.budget.get("samples") or max(run.ledger.samples, run.time_to_target.get("samples") or 0.0))
+        for _, runs in panel.arms
+        for run in runs
+    )
 
 
 @dataclass(frozen=True)

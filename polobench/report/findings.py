@@ -69,7 +69,6 @@ class Findings:
 
     # arm by arm, or cell by cell
     troubled = cached_property(lambda self: troubled.troubled(self.collection))
-    losses = cached_property(lambda self: summary.losses(self.collection))
     throughputs = cached_property(lambda self: summary.throughputs(self.collection))
     noises = cached_property(lambda self: gradient_noise.gradient_noises(self.collection))
     preferences = cached_property(lambda self: preferences.preferences(self.collection))

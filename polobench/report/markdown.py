@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 from tabulate import tabulate
 
@@ -40,27 +40,19 @@ _NOT_CODE = re.compile(r"[`|]")
 
 def escape(text: object) -> str:
     """One line that Markdown shows as it is: labels and reasons come from plug-ins and may hold anything."""
-    parts = _INTERVAL.split(plain(text, _LONGEST))
-    return _EMPHASIS.sub("&#95;", "".join(part if odd else part.translate(_ENTITIES) for odd, part in _odd(parts)))
-
-
-def _odd(parts: Sequence[str]) -> Iterator[tuple[bool, str]]:
-    return ((index % 2 == 1, part) for index, part in enumerate(parts))
+    parts = enumerate(_INTERVAL.split(plain(text, _LONGEST)))  # the odd ones are intervals
+    return _EMPHASIS.sub("&#95;", "".join(part if at % 2 else part.translate(_ENTITIES) for at, part in parts))
 
 
 def render(page: Page, drawn: Mapping[Figure, Drawn] | None = None) -> str:
     """The text of a page; figures that were not drawn are left out."""
     parts = [f"# {_text(page.title, page)}"]
-    parts += _blocks(page.intro, page, drawn or {})
+    parts += [_block(block, page, drawn or {}) for block in page.intro]
     if page.has_contents:
         parts.append(" · ".join(_piece(Link(item.title, f"#{item.anchor}"), page) for item in page.sections))
     for section in page.sections:
-        parts += [f"## {escape(section.title)}", *_blocks(section.blocks, page, drawn or {})]
+        parts += [f"## {escape(section.title)}", *(_block(block, page, drawn or {}) for block in section.blocks)]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _blocks(blocks: Sequence[Block], page: Page, drawn: Mapping[Figure, Drawn]) -> list[str]:
-    return [_block(block, page, drawn) for block in blocks]
 
 
 def _block(block: Block, page: Page, drawn: Mapping[Figure, Drawn]) -> str:

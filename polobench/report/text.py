@@ -52,6 +52,11 @@ def ends(interval: Interval, decimals: int) -> str:
     return f"[{number(interval.low, decimals)}, {number(interval.high, decimals)}]"
 
 
+def with_ends(value: float, interval: Interval, decimals: int = 2) -> str:
+    """`1.04 [1.03, 1.05]`."""
+    return f"{number(value, decimals)} {ends(interval, decimals)}".strip()
+
+
 def share(count: int | None, n: int, interval: Interval | None) -> str:
     """`4/5 [38 %, 96 %]`."""
     if count is None or interval is None or math.isnan(interval.low):

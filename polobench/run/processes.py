@@ -1,4 +1,4 @@
-"""The executor of this machine: one process per cell, so that a cell that dies takes nothing with it."""
+"""What runs the cells of a sweep: here one process per cell, so that a cell that dies takes nothing with it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,48 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 from polobench.cells.job import Watch
 from polobench.cells.runner import PreparedCell, blank_result, prepare, run_cell
+from polobench.core.errors import PoloError
 from polobench.core.outcome import outcome_into
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
 from polobench.kinds.cell import Cell
-from polobench.run.executor import Executor, SweepStopped
 from polobench.run.signals import deferred
 
 SHOW_EVERY_SECONDS = 0.2
 ENDING_SECONDS = 2.0  # that a worker has to end by itself after its last word
 SOURCES_CHANGED = "the sources changed while the sweep ran; run it again"
 OTHER_TASK = "the task describes itself otherwise in a worker process (its floor, its target, its data or its model)"
+
+
+class SweepStopped(PoloError):
+    """The sweep cannot go on: a result could not be written, or the sources changed; the text says which."""
+
+
+class Executor(AbstractContextManager["Executor"], Protocol):
+    """Runs prepared cells somewhere. A context manager, which stops what still runs when it is left."""
+
+    def start(self, prepared: PreparedCell, beside_others: bool) -> None:
+        """Let the cell run; `beside_others` says whether others may run on the same machine meanwhile."""
+
+    def words(self) -> Iterator[tuple[PreparedCell, Progress | RunResult]]:
+        """Wait a moment for words of running cells; a result is the last word of its cell.
+
+        Whatever ends a cell, its worker's death included, is a result.
+
+        Raises:
+            SweepStopped: the sources changed since the cells were prepared.
+        """
 
 
 @dataclass

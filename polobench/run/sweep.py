@@ -11,8 +11,7 @@ from polobench.cells.runner import PreparedCell, blank_result, run_cell
 from polobench.core.errors import first_line
 from polobench.core.recorder import Progress
 from polobench.core.result import TRIED_AGAIN, RunResult
-from polobench.run.executor import Executor, SweepStopped
-from polobench.run.processes import Processes
+from polobench.run.processes import Executor, Processes, SweepStopped
 from polobench.run.progress import Display
 from polobench.store.folder import Store
 from polobench.store.reader import Reader

@@ -18,7 +18,7 @@ from polobench.report.draw.article import draw_article
 from polobench.report.findings import Findings
 from polobench.report.naming import arm_columns
 from polobench.report.sections.welcome import SMOKE
-from polobench.report.text import NOTHING, decimals_for, ends, number, significant
+from polobench.report.text import NOTHING, decimals_for, number, significant, with_ends
 
 QUARTILES = (0, 0.25, 0.5, 0.75, 1)
 TITLE = "The article's own methods, run again"
@@ -102,7 +102,7 @@ def _spent_row(item: Spent, words: Mapping[tuple[str, str], str]) -> list[str]:
         number(item.samples),
         number(item.updates),
         number(summary.floor, decimals),
-        f"{number(summary.final_return, decimals)} {ends(summary.final_interval, decimals)}".strip(),
+        with_ends(summary.final_return, summary.final_interval, decimals),
     ]
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 from polobench.analysis.frame import flat_table
-from polobench.analysis.summary import LossSummary
 from polobench.report.arrivals import Arrival, has_reached
 from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, compact
 from polobench.report.draw.aggregate import IMPROVEMENT_CAPTION, compared, draw_improvements
@@ -18,21 +17,17 @@ from polobench.report.draw.style import natural, pages
 from polobench.report.draw.update import draw_updates
 from polobench.report.findings import Findings
 from polobench.report.sections.curves import ARMS_A_PAGE, PANELS_A_PAGE
-from polobench.report.text import ends, number, significant
+from polobench.report.text import with_ends
 
 TIME_CAPTION = (
     "The share of runs that had reached the target (two evaluations in a row at or above it), by Kaplan and Meier, "
     "with pointwise 95 % Wilson bands. Failed runs count as never. Tasks whose target no run reached are left out."
 )
 UPDATE_CAPTION = (
-    "Thin lines are runs (a band of nine in ten where they are many), the thick line their median, a cross a failure. "
+    "Lines are medians over the runs, bands the middle 90 % of those still going, crosses runs that failed. "
     "Losses of different methods measure different things; KL is between the policies before and after an update."
 )
 SPREAD_CAPTION = "The losses of all updates of all seeds, averaged over at most 500 stretches per run."
-LOSS_NOTE = (
-    "Smoothed losses, means over the n runs. Samples until the loss has settled: within 10 % of its total change, the "
-    "median over runs; runs without a loss count as “never”."
-)
 
 
 def arrival_sections(findings: Findings) -> list[Section]:
@@ -52,7 +47,7 @@ def arrival_sections(findings: Findings) -> list[Section]:
 
 def _arrival_row(item: Arrival) -> list[str]:
     named = [item.arm.task, item.arm.budget, item.arm.label, item.arm.device]
-    return [*named, f"{item.reached}/{item.n}", f"{number(item.mean)} {ends(item.interval, 0)}".strip()]
+    return [*named, f"{item.reached}/{item.n}", with_ends(item.mean, item.interval, 0)]
 
 
 def improvement_sections(findings: Findings) -> list[Section]:
@@ -66,7 +61,7 @@ def improvement_sections(findings: Findings) -> list[Section]:
 
 
 def update_sections(findings: Findings) -> list[Section]:
-    """Loss and KL of each task, then how the losses settled."""
+    """Loss and KL of each task, then how the losses are spread."""
     every = list(parts(merged(findings.panels, ARMS_A_PAGE)))
     blocks: list[Block] = [
         Figure(partial(draw_updates, part, number, metric, findings.looks))
@@ -76,19 +71,6 @@ def update_sections(findings: Findings) -> list[Section]:
     blocks += [Paragraph(UPDATE_CAPTION)] if every else []
     speaking = [(number, part) for number, part in every if part.speaks]
     blocks += [Figure(partial(draw_losses, part, number, findings.looks), SPREAD_CAPTION) for number, part in speaking]
-    if findings.losses:
-        headers = [
-            "task",
-            "budget",
-            "method",
-            "device",
-            "n",
-            "loss at the start",
-            "at the end",
-            "samples until settled",
-        ]
-        table = Table(headers, [_loss_row(item) for item in findings.losses], "llllrrrr")
-        blocks += [Paragraph(LOSS_NOTE), *compact(table, 3)]
     return [Section("Loss and KL", blocks)] if blocks else []
 
 
@@ -98,16 +80,3 @@ def parts(every: Sequence[Panel]) -> Iterator[tuple[str, Panel]]:
         arms = sorted(panel.arms, key=lambda item: natural(item[0].label))
         for page, shown in pages(arms, ARMS_A_PAGE):
             yield f"{place:02d}-{page}", replace(panel, arms=tuple(shown))
-
-
-def _loss_row(item: LossSummary) -> list[str]:
-    return [
-        item.arm.task,
-        item.arm.budget,
-        item.arm.label,
-        item.arm.device,
-        str(item.n) if item.known == item.n else f"{item.known}/{item.n}",
-        significant(item.start),
-        significant(item.end),
-        number(item.samples),
-    ]

@@ -11,7 +11,6 @@ from polobench.analysis.collection import Arm
 from polobench.analysis.frame import flat_table
 from polobench.analysis.preferences import PreferenceSummary
 from polobench.analysis.snapshots import Conversation, MeasureSummary
-from polobench.analysis.statistics.aggregates import Estimate
 from polobench.report.blocks import Block, Figure, Heading, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.draw.panels import Drawn, Panel, merged
 from polobench.report.draw.policy import draw_accuracies, draw_policy
@@ -20,7 +19,7 @@ from polobench.report.findings import Findings
 from polobench.report.naming import arm_name, term
 from polobench.report.sections.curves import ARMS_A_PAGE
 from polobench.report.sections.diagnostics import parts
-from polobench.report.text import NOTHING, ends, number, significant
+from polobench.report.text import NOTHING, number, significant, with_ends
 
 PROMPTS_SHOWN = 8
 LONGEST_ANSWER = 200
@@ -31,7 +30,7 @@ ACCURACY_NOTE: Text = [
     "what they were before.",
 ]  # fmt: skip
 FIGURE_CAPTION = (
-    "Held-out pairs of all seeds pooled, before and after training; above the diagonal a response became more likely. "
+    "Margins and log-probabilities of held-out pairs, all seeds pooled: hollow before training, filled after. "
     "Accuracy over samples is a mean over the seeds; one half is chance."
 )
 POLICY_CAPTION = "Means over the seeds on the held-out prompts; a run that failed is as it began from where it ended."
@@ -55,7 +54,7 @@ def preference_sections(findings: Findings) -> list[Section]:
     if not items:
         return []
     blocks: list[Block] = []
-    for heading, group in _grouped(items, lambda item: item.arm):
+    for heading, group in _grouped(items):
         blocks += [heading, *compact(_accuracy_table(group), 2), *compact(_log_prob_table(group), 2)]
     blocks.append(Paragraph(ACCURACY_NOTE))
     figures = _figures(findings, draw_accuracies, draw_shift, draw_distributions)
@@ -69,7 +68,7 @@ def policy_sections(findings: Findings) -> list[Section]:
     if not items:
         return []
     blocks: list[Block] = []
-    for heading, group in _grouped(items, lambda item: item.arm):
+    for heading, group in _grouped(items):
         blocks += [heading, *compact(_measure_table(group), 2)]
     blocks += [Paragraph(MEASURE_NOTE), Paragraph("" if all(item.everywhere for item in items) else FEW_PROMPTS)]
     figures = _figures(findings, draw_policy)
@@ -84,7 +83,7 @@ def answer_sections(findings: Findings) -> list[Section]:
         return []
     blocks: list[Block] = [Paragraph(ANSWER_NOTE)]
     blocks.append(Paragraph(DIGITS if any(item.arm.task == "add-digits" for item in items) else ""))
-    for heading, group in _grouped(items, lambda item: item.arm):
+    for heading, group in _grouped(items):
         blocks.append(heading)
         for item in group:
             ended = "" if item.status == "ok" else f", which ended {item.status}: no seed ended ok"
@@ -113,11 +112,11 @@ def _span(item: Any) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def _grouped(items: Sequence[Any], arm: Callable[[Any], Arm]) -> list[tuple[Heading, list[Any]]]:
+def _grouped(items: Sequence[Any]) -> list[tuple[Heading, list[Any]]]:
     """By task and budget, with a heading each."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for item in items:
-        groups.setdefault((arm(item).task, arm(item).budget), []).append(item)
+        groups.setdefault((item.arm.task, item.arm.budget), []).append(item)
     return [(Heading(f"{task}, {budget}"), group) for (task, budget), group in groups.items()]
 
 
@@ -138,7 +137,7 @@ def _accuracy_table(group: Sequence[PreferenceSummary]) -> Table:
             str(item.unchanged),
             number(item.prompts),
             number(item.pairs),
-            *(_estimate(found, 3) for found in (*item.accuracy, *item.normalised_accuracy)),
+            *(with_ends(found.value, found.interval, 3) for found in (*item.accuracy, *item.normalised_accuracy)),
         ]
         for item in group
     ]
@@ -154,15 +153,11 @@ def _log_prob_table(group: Sequence[PreferenceSummary]) -> Table:
             _name(item.arm, group),
             PAIR_SETS[item.pair_set],
             *(number(value, 2) for value in (*item.chosen, *item.rejected)),
-            _estimate(item.margin, 2),
+            with_ends(item.margin.value, item.margin.interval),
         ]
         for item in group
     ]
     return Table(headers, rows, "llrrrrr")
-
-
-def _estimate(found: Estimate, decimals: int) -> str:
-    return f"{number(found.value, decimals)} {ends(found.interval, decimals)}".strip()
 
 
 def _measure_table(group: Sequence[MeasureSummary]) -> Table:

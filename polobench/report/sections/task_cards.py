@@ -24,7 +24,7 @@ from polobench.report.naming import arm_name, names, term
 from polobench.report.sections.curves import ARMS_A_PAGE, RETURNS_CAPTION
 from polobench.report.sections.settings import settings_blocks
 from polobench.report.sections.welcome import SMOKE
-from polobench.report.text import NOTHING, decimals_for, ends, number, p_value, sentence, share
+from polobench.report.text import NOTHING, decimals_for, number, p_value, sentence, share, with_ends
 
 DIGITS = "Digits of a sum are written in reverse, so that a carry goes to the next digit: 34+85= is answered by 911."
 ON_A_TERMINAL = (
@@ -153,7 +153,7 @@ def _comparison_row(item: ArmSummary, decimals: int) -> list[str]:
         label,
         item.arm.device,
         str(item.n),
-        f"{number(item.final_return, decimals)} {ends(item.final_interval, decimals)}".strip(),
+        with_ends(item.final_return, item.final_interval, decimals),
         number(item.final_score, 2),
         share(item.solved, item.n, item.solved_interval),
         NOTHING if item.reached is None else f"{item.reached}/{item.n}",
@@ -202,7 +202,7 @@ def _contrast_row(item: Contrast[Arm], arms: Sequence[Arm], decimals: int) -> li
     found = item.compared
     return [
         arm_name(item.other, arms),
-        f"{number(found.difference, decimals)} {ends(found.interval, decimals)}".strip(),
+        with_ends(found.difference, found.interval, decimals),
         p_value(item.p),
         number(found.detectable, decimals),
         item.reason or NOTHING,

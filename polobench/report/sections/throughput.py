@@ -8,10 +8,10 @@ from functools import partial
 from polobench.analysis.frame import flat_table
 from polobench.analysis.summary import ThroughputSummary
 from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, compact
-from polobench.report.draw.style import pages
+from polobench.report.draw.style import pages, percent
 from polobench.report.draw.throughput import draw_throughput
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, ends, number, significant
+from polobench.report.text import NOTHING, number, significant, with_ends
 
 BARS_A_PAGE = 30
 NOTE = (
@@ -57,17 +57,12 @@ def _row(item: ThroughputSummary) -> list[str]:
         item.arm.device,
         f"{item.n}/{item.cells}",
         str(item.rounds),
-        f"{number(item.samples_per_second)} {ends(item.interval, 0)}".strip(),
+        with_ends(item.samples_per_second, item.interval, 0),
         significant(item.updates_per_second),
         number(item.rollout_samples_per_second),
         number(item.update_samples_per_second),
         timed,
-        _percent(item.rollout_share),
-        _percent(item.update_share),
+        *(NOTHING if math.isnan(part) else percent(part) for part in (item.rollout_share, item.update_share)),
         number(item.peak_memory_mib),
         ", ".join(statuses),
     ]
-
-
-def _percent(value: float) -> str:
-    return NOTHING if math.isnan(value) else f"{100 * value:.0f} %"

@@ -10,13 +10,12 @@ from polobench.analysis.statistics.intervals import STUDENT, Interval
 from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, compact
 from polobench.report.draw.trend import draw_trend, scores_of, trend_pages
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, ends, number
+from polobench.report.text import NOTHING, number, with_ends
 
 CAPTION = (
     "Mean final score over the runs of each commit, in the order of the history, with 95 % Student's t intervals. "
     "Whether a change is a regression the gate decides, not this picture."
 )
-SPEED_NOTE = "Speeds come from separate runs, so a change is a hint; measure it with polobench ab."
 _ARM = ["task", "budget", "device", "label", "method"]
 _SHOWN_HASH = 7
 
@@ -27,8 +26,8 @@ def sections(findings: Findings) -> list[Section]:
 
 
 def _blocks(findings: Findings, history: pd.DataFrame) -> list[Block]:
-    """The newest score of every arm beside the one before it, then the figures, then speeds."""
-    scores, speeds = scores_of(history), history[history["samples_per_second"].notna()]
+    """The newest score of every arm beside the one before it, then the figures."""
+    scores = scores_of(history)
     unscored = len(history[(history["kind"] == "learning") & history["score"].isna()][_ARM].drop_duplicates())
     blocks: list[Block] = compact(_score_table(scores), 3) if len(scores) else []
     blocks += [
@@ -37,8 +36,6 @@ def _blocks(findings: Findings, history: pd.DataFrame) -> list[Block]:
     ]
     if unscored:
         blocks.append(Paragraph(f"Arms without a target have no score and are left out: {unscored}."))
-    if len(speeds):
-        blocks += [Paragraph(SPEED_NOTE), *compact(_speed_table(speeds), 3)]
     return blocks or [Paragraph("The history has no line yet.")]
 
 
@@ -55,46 +52,24 @@ def _score_row(arm: pd.DataFrame) -> list[str]:
     before = float(score.iloc[-2]) if len(arm) > 1 else None
     interval = Interval(float(newest["low"]), float(newest["high"]), STUDENT, int(newest["n"]))
     return [
-        *_arm_cells(newest),
+        str(newest["study"]),
+        f"{newest['task']} ({newest['budget']}, {newest['device']})",
+        str(newest["label"]),
         str(len(arm)),
         number(float(score.min()), 2),
         number(float(score.max()), 2),
         number(before, 2),
-        f"{number(float(newest['score']), 2)} {ends(interval, 2)}".strip(),
+        with_ends(float(newest["score"]), interval),
         str(newest["n"]),
         NOTHING if before is None else _signed(float(newest["score"]) - before),
-        *_origin_cells(newest),
-    ]
-
-
-def _speed_table(speeds: pd.DataFrame) -> Table:
-    headers = ["study", "task", "method", "commits", "before, samples/s", "newest, samples/s", "n", "commit", "date"]
-    return Table(headers, [_speed_row(arm) for arm in _arms(speeds)], "lllrrrrll")
-
-
-def _speed_row(arm: pd.DataFrame) -> list[str]:
-    newest, speed = arm.iloc[-1], arm["samples_per_second"]
-    return [
-        *_arm_cells(newest),
-        str(len(arm)),
-        number(float(speed.iloc[-2]) if len(arm) > 1 else None),
-        number(float(newest["samples_per_second"])),
-        str(newest["n"]),
-        *_origin_cells(newest),
+        newest["commit"][:_SHOWN_HASH],
+        newest["date"][:10],
     ]
 
 
 def _arms(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows of each arm, oldest first, in a fixed order."""
     return [group.sort_values("number") for _, group in rows.groupby(["study", *_ARM], sort=True)]
-
-
-def _arm_cells(row: pd.Series) -> list[str]:
-    return [str(row["study"]), f"{row['task']} ({row['budget']}, {row['device']})", str(row["label"])]
-
-
-def _origin_cells(row: pd.Series) -> list[str]:
-    return [row["commit"][:_SHOWN_HASH], row["date"][:10]]
 
 
 def _signed(change: float) -> str:

@@ -11,7 +11,7 @@ from polobench.analysis.use_cases import Standings, UseCase
 from polobench.report.blocks import Block, Paragraph, Section, Strong, Table, Text
 from polobench.report.findings import Findings
 from polobench.report.naming import names, place_names, term
-from polobench.report.text import counted, ends, listed, number, p_value, sentence, significant
+from polobench.report.text import counted, listed, number, p_value, sentence, significant, with_ends
 
 NOT_MEASURED = "not measured yet"
 _CHEAPER, _NEARLY = 0.67, 0.75  # of the CPU seconds of the best, and of its score
@@ -77,7 +77,7 @@ def _span(values: list[str]) -> str:
 
 def estimate(found: Estimate) -> str:
     """`1.04 [1.03, 1.05]`."""
-    return f"{number(found.value, 2)} {ends(found.interval, 2)}".strip()
+    return with_ends(found.value, found.interval)
 
 
 def how_sure(found: Standings) -> str:
