@@ -55,8 +55,8 @@ def gradient_noises(collection: Collection) -> list[NoiseSummary]:
 
 def batches_of(cell: RunResult) -> Batches:
     """What was measured of the batches of such a cell."""
-    noise = cell.gradient_noise
-    return Batches(*(np.asarray(noise[name], np.float64) for name in _COLUMNS), noise["samples"])
+    norms, products, taken = (np.asarray(cell.gradient_noise[name], np.float64) for name in _COLUMNS)
+    return Batches(norms, products, taken, cell.gradient_noise["samples"])
 
 
 def _summarize(arm: Arm, cell: RunResult) -> NoiseSummary:
