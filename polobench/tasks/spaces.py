@@ -160,7 +160,7 @@ class ActionCodec:
         if isinstance(space, Discrete):
             return np.asarray(actions + space.start)
         if not isinstance(space, Box):
-            chosen = np.stack(np.unravel_index(actions, self._choices), -1).reshape(len(actions), *space.shape)
+            chosen = np.stack(np.unravel_index(actions, self._choices), -1).reshape(len(actions), *(space.shape or ()))
             return np.asarray(chosen + (space.start if isinstance(space, MultiDiscrete) else 0), dtype=space.dtype)
         shaped = self._center + self._half * actions.reshape(len(actions), *space.shape)
         clipped = np.clip(shaped, self._low, self._high)
