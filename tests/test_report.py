@@ -381,16 +381,6 @@ def test_shell_text_is_never_in_a_command(tmp_path: Path) -> None:
     assert "curl" not in _section(text, "Reproduce")
 
 
-def test_loss_convergence_is_shown(tmp_path: Path) -> None:
-    runs = [make_result(seed=seed) for seed in range(5)]
-    for run, samples in zip(runs, (1000.0, 2000.0, 3000.0, None, None)):
-        run.loss_convergence = {"start": 4.0, "end": 2.0, "samples": samples}
-    runs[4].loss_convergence = {}
-    text = _text(failed(runs[0]), *runs[1:], make_result("random", loss_convergence={}), folder=tmp_path)
-    rows = [[cell.strip() for cell in row] for row in _rows(_section(text, "Loss and KL"))]
-    assert rows[2:] == [["CartPole-v1", "50,000 samples", "ppo", "cpu", "4/5", "4.00", "2.00", "3,000"]]
-
-
 def test_updates_per_second_are_shown(tmp_path: Path) -> None:
     cell = make_throughput()
     cell.throughput["updates_per_second"] = 12.345
