@@ -309,7 +309,7 @@ def test_what_cannot_be_packed_is_one_line(command: Command, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "good", "other"]
 
 
-STUDY = '[[grid]]\nmethods = ["ppo"]\ntasks = ["probe-bandit"]\nseeds = {seeds}\nbudget = 64\n'
+STUDY = '[[grid]]\nmethods = ["ppo"]\ntasks = ["probe-bandit"]\nseeds = {seeds}\nbudget = 2000\n'
 
 
 def test_a_sweep_goes_on_from_a_pack(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

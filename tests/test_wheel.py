@@ -17,7 +17,7 @@ OWN = """
 methods = ["ppo"]
 tasks = ["probe-bandit"]
 seeds = 1
-budget = 64
+budget = 2000
 """
 
 
