@@ -84,7 +84,7 @@ def test_gaussian_noise_is_standard_normal():
 
 @pytest.mark.parametrize(("continuous", "volume"), [(False, 3.0), (True, 8.0)])
 def test_uniform_actions_have_the_density_of_their_volume(continuous, volume):
-    ours, outputs = UniformActions(3, continuous), torch.zeros(2, 0)
+    ours, outputs = UniformActions(3, continuous, center=0.0, half=1.0), torch.zeros(2, 0)
     torch.testing.assert_close(ours.log_prob(outputs, outputs), torch.full((2,), -math.log(volume)))
     torch.testing.assert_close(ours.entropy(outputs), torch.full((2,), math.log(volume)))
     noise = ours.noise(np.random.default_rng(0), (3000,))

@@ -73,10 +73,9 @@ def test_it_takes_part_in_benchmarks_and_report(python: Command, folder: Path) -
         ("random", "catch", "ok"),
     ]
     python("-m", "polobench", "report", "results/benchmarks", "-o", "report")
-    report = (folder / "report" / "report.md").read_text()
-    assert "### catch, 500 samples" in report
-    rows = [[cell.strip() for cell in line.split("|")] for line in report.splitlines() if line.startswith("| a2c ")]
-    assert [row[-2] for row in rows].count("ok 1") == 1
+    assert "catch (500 samples)" in (folder / "report" / "report.md").read_text()
+    card = (folder / "report" / "tasks" / "catch.md").read_text()
+    assert any("a2c" in line for line in card.splitlines() if line.startswith("|"))
 
 
 def test_its_own_conformance_tests_pass(python: Command, folder: Path) -> None:
