@@ -45,8 +45,8 @@ class PreferenceTask(LanguageTask):
     Accuracy on the training prompts is that of the first 12 of them, and there are 7 evaluations on the way: one reads
     as many responses as several updates, and they must not cost more than training.
 
-    The reference's log-probabilities are computed once, when a group is first read. A response that does not fit
-    into the model's context is left out and counted.
+    The reference's log-probabilities are computed once, when a group is first read. A prompt of which a response does
+    not fit into the model's context is left out with its whole group, and counted.
 
     Args:
         name: the task's name.
