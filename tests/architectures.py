@@ -225,6 +225,7 @@ def outcome(name: str) -> Outcome:
         return Outcome(refused=str(refusal))
     policy.ledger = Ledger(Budget(updates=1))
     differences = [log_probs_off(policy, model), samples_off(policy, model), *dpo_off(policy, model)]
+    differences.append(log_probs_off(policy.frozen_copy(), model))  # after a pass with gradients
     prompts = [list(prompt) for prompt in PROMPTS]
     ours = texts(complete(policy, prompts, None, limit=NEW, end_token=VOCABULARY, batch=8))
     same = ours == [most_likely(model, prompt, name not in WITHOUT_GENERATE) for prompt in PROMPTS]

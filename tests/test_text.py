@@ -107,7 +107,26 @@ def test_a_template_that_shows_no_answer_ends_it_with_the_end_token(template: st
     tokenizer = characters("~", template)
     codec = TextCodec(tokenizer)
     assert codec.response("b") == [tokenizer.convert_tokens_to_ids("b"), 0]
-    assert codec.answered("c", ["b"])[1][0][-1] == 0
+    prompt, answers = codec.answered("c", ["b", "d"])
+    assert prompt == codec.prompt("c")
+    assert answers == [codec.response("b"), codec.response("d")]
+
+
+def test_a_response_of_which_the_template_shows_a_part_is_kept_whole() -> None:
+    """Some templates drop the thoughts of an answer."""
+    template = CHATML.replace("m['content']", "m['content'].split('?')[-1]")
+    codec = TextCodec(characters("~", template))
+    _, (answer, other) = codec.answered("a", ["bc?d", "d"])
+    assert answer == codec.response("bc?d")
+    assert other == codec.response("d")
+
+
+def test_an_end_is_no_part_of_the_text() -> None:
+    """Also where the tokenizer does not take it for a special token."""
+    tokenizer = characters("~")
+    codec = TextCodec(tokenizer, [tokenizer.convert_tokens_to_ids("d")])
+    assert codec.text(tokenizer("abd")["input_ids"]) == "ab"
+    assert codec.text(tokenizer("adb")["input_ids"]) == "adb"
 
 
 def test_a_template_that_refuses_a_prompt_says_so() -> None:

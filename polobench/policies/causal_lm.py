@@ -176,8 +176,10 @@ class CausalLM(Policy):
             return super().linearize(rollout)
 
     def frozen_copy(self) -> Self:
-        """As every policy's, without master weights, which nothing will step."""
-        frozen = copy.deepcopy(self, {id(self.ledger): self.ledger, id(self.masters): None})
+        """As every policy's, without master weights, which nothing will step, and what layers keep of the last pass."""
+        kept = (value for module in self.modules() for value in vars(module).values() if isinstance(value, Tensor))
+        dropped = {id(value): None for value in kept if value.grad_fn is not None}
+        frozen = copy.deepcopy(self, {id(self.ledger): self.ledger, id(self.masters): None, **dropped})
         return frozen.requires_grad_(False)
 
     def equals(self, other: CausalLM) -> bool:

@@ -11,7 +11,7 @@ What the model remembers between tokens, and how prompts are read, is `policies/
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,7 @@ def complete(
     limit: int,
     end_token: int,
     batch: int,
+    end_tokens: Iterable[int] = (),
     before_step: Callable[[int], None] = lambda live: None,
 ) -> Completions:
     """One completion for each of B prompts, which may repeat.
@@ -54,13 +55,14 @@ def complete(
         limit: the most tokens of a completion.
         end_token: ends a completion, as each of the policy's own `end_tokens` does, and pads.
         batch: so many rows are generated side by side.
+        end_tokens: others that end one, such as that of the chat template.
         before_step: hears the number of unfinished rows before each of them takes a token; may raise.
     """
-    end_tokens = (end_token, *policy.end_tokens)
+    ends = tuple(dict.fromkeys((end_token, *policy.end_tokens, *end_tokens)))
     parts, order = [], []
     for rows in _batches(prompts, batch, policy.reading.pads):
         drawn = None if uniforms is None else uniforms[rows]
-        parts.append(_complete(policy, [prompts[row] for row in rows], drawn, limit, end_tokens, before_step))
+        parts.append(_complete(policy, [prompts[row] for row in rows], drawn, limit, ends, before_step))
         order += rows
     width = max(part.tokens.shape[1] for part in parts)
     back = torch.tensor(order, device=parts[0].tokens.device).argsort()

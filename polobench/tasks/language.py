@@ -155,6 +155,7 @@ class LanguageTask(Task):
             None if uniforms is None else self._on_device(uniforms),
             limit=self.horizon,
             end_token=self.codec.end_token,
+            end_tokens=self.codec.end_tokens,
             batch=language.generation_batch,
             before_step=before_step,
         )

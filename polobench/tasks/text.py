@@ -76,18 +76,20 @@ class TextCodec:
         return before[:shared], [self._ended(whole[shared:]) for whole in wholes]
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of a completion, special tokens left out."""
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        """The text of a completion, its end and special tokens left out."""
+        said = tokens[:-1] if tokens and tokens[-1] in self.end_tokens else tokens
+        text: str = self._tokenizer.decode(said, skip_special_tokens=True)
         return text
 
     def _whole(self, prompt: Prompt, response: str) -> list[int]:
-        """The tokens of a prompt with its response."""
+        """The tokens of a prompt with its response, also where the template would leave out a part of the response."""
         if not self._tokenizer.chat_template:
             return self._encode(self._written(prompt) + response, with_special=True)
-        try:
-            return self._encode(self._rendered([*_messages(prompt), ("assistant", response)], asks=False))
-        except UsageError:  # a template that only asks
-            return self._encode(self._written(prompt) + response)
+        with suppress(UsageError):  # a template that only asks
+            rendered = self._rendered([*_messages(prompt), ("assistant", response)], asks=False)
+            if response.strip() in rendered.removeprefix(self._written(prompt)):
+                return self._encode(rendered)
+        return self._encode(self._written(prompt) + response)
 
     def _ended(self, tokens: list[int]) -> list[int]:
         """Up to the first end token, or with an end put behind."""
