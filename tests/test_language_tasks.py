@@ -172,6 +172,25 @@ def test_a_reward_function_makes_a_task() -> None:
     assert result.final_return > result.floor + 0.3
 
 
+def test_sampling_stops_where_the_chat_template_ends_an_answer() -> None:
+    def templated() -> Pretrained:
+        made = small_model()
+        made.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}a{% endfor %}"
+        made.tokenizer.add_special_tokens({"additional_special_tokens": ["a"]})
+        return made
+
+    def nothing(prompts: list[str], completions: list[str]) -> list[float]:
+        return [0.0] * len(completions)
+
+    task = RewardTask("turns", templated, ["b"], None, nothing, max_new_tokens=12)
+    with bound(task, 10_000) as asked:
+        end = templated().tokenizer.convert_tokens_to_ids("a")
+        rollout = asked.episodes(asked.make_policy(Hyperparameters(), critic=False), 64, 1)
+    found = [row[mask].tolist() for row, mask in zip(rollout.actions, rollout.mask)]
+    assert any(row[-1] == end and len(row) < 12 for row in found)
+    assert not any(end in row[:-1] for row in found)
+
+
 def test_one_prompt_cannot_be_trained_on_and_held_out() -> None:
     with pytest.raises(UsageError, match="both trained on and held out"):
         RewardTask("leak", small_model, ["b?", "c?"], ["c?"], lambda p, c: [0.0] * len(c), max_new_tokens=4)
