@@ -16,6 +16,7 @@ import architectures
 import transformers
 from architectures import ARCHITECTURES, TABLE, TOLERANCE, Outcome, made, outcome
 
+from polobench.core.budget import Budget, Ledger
 from polobench.policies import reading
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.reading import Head, Reading
@@ -93,6 +94,19 @@ def test_a_scale_that_is_skipped_is_off_by_its_size() -> None:
     hidden = torch.randn(3, 32, dtype=torch.float64)
     bare, own = Head(policy.model, bare=True)(hidden), Head(policy.model, bare=False)(hidden)
     torch.testing.assert_close(bare, own * 8.0)
+
+
+@pytest.mark.parametrize("name", ["Gemma 3 (images, too)", "GPT-2"])
+def test_gradients_of_what_a_text_does_not_use_are_0(name: str) -> None:
+    policy, rollout = CausalLM(made(name), compute_dtype="float64"), architectures.pairs()
+    policy.ledger = Ledger(Budget(updates=1))
+    gradient = policy.actor_gradient(policy.outputs(rollout).log_softmax(-1)[..., 5].mean(), 4)
+    _, product = policy.fisher_product(rollout, damping=0.0)
+    images = torch.cat([torch.full((p.numel(),), "vision" in n) for n, p in policy.model.named_parameters()])
+    assert images.any() == (name != "GPT-2")
+    for found in (gradient, product(policy.actor_vector())):
+        assert found[~images].any()
+        assert not found[images].any()
 
 
 def test_a_difference_that_is_no_number_is_seen() -> None:

@@ -139,7 +139,7 @@ class Policy(nn.Module, ABC):
     def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
         """The gradient `[n]` of a scalar in the actor's parameters; the scalar came from `rows` rows."""
         self.ledger.backward_rows += rows
-        pieces = torch.autograd.grad(objective, self.actor_parameters)
+        pieces = _gradients(objective, self.actor_parameters)
         return torch.cat([piece.flatten() for piece in pieces])
 
     def _gradients_complete(self, rows: int) -> None:
@@ -167,7 +167,7 @@ class Policy(nn.Module, ABC):
         parameters = self.actor_parameters
         rows = outputs.shape[0] * outputs.shape[1]
         dummy = torch.zeros_like(outputs, requires_grad=True)
-        pulled = torch.autograd.grad(outputs, parameters, dummy, create_graph=True)
+        pulled = _gradients(outputs, parameters, dummy, create_graph=True)
         pulled_vector = parameters_to_vector(pulled)
         self.ledger.backward_rows += rows
 
@@ -177,7 +177,7 @@ class Policy(nn.Module, ABC):
 
         def vjp(cotangent: Tensor) -> Tensor:
             self.ledger.backward_rows += rows
-            return parameters_to_vector(torch.autograd.grad(outputs, parameters, cotangent, retain_graph=True))
+            return parameters_to_vector(_gradients(outputs, parameters, cotangent, retain_graph=True))
 
         return outputs, jvp, vjp
 
@@ -210,6 +210,13 @@ class Policy(nn.Module, ABC):
             for parameter, piece in zip(self.actor_parameters, torch.split(vector, sizes), strict=True):
                 parameter.copy_(piece.view_as(parameter))
         self._parameters_changed()
+
+
+def _gradients(
+    outputs: Tensor, parameters: list[nn.Parameter], weights: Tensor | None = None, **settings: bool
+) -> tuple[Tensor, ...]:
+    """Of each parameter; 0 where one takes no part, as what a model reads images with takes none in a text."""
+    return torch.autograd.grad(outputs, parameters, weights, allow_unused=True, materialize_grads=True, **settings)
 
 
 @contextmanager
