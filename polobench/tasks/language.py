@@ -171,7 +171,7 @@ class LanguageTask(Task):
         """Length, entropy [nats a token] and KL to the starting checkpoint [nats a token] over sampled completions."""
         reference = language_policy(self.reference_policy())
         sums = dict.fromkeys(("entropy", "kl"), 0.0)
-        with unmetered(reference):
+        with torch.no_grad(), unmetered(reference):
             for part in sampled.split(policy.generation_batch):
                 outputs = policy.outputs(part)
                 sums["entropy"] += float((policy.distribution.entropy(outputs) * part.mask).sum())
