@@ -54,15 +54,12 @@ def _is_image(space: Space[Any]) -> bool:
 def membership(space: Space[Any]) -> Callable[[Any], bool]:
     """Whether a value lies in the space.
 
-    Real numbers must be finite, and may leave their bounds by at most the width of these: LunarLander-v3's do, and no
-    policy depends on it. Integers may not.
+    Real numbers must be finite and may leave their bounds: those of LunarLander-v3 and other standard environments
+    do, by any amount, and no policy depends on them. Integers may not.
     """
     if isinstance(space, Box):
-        low, high = space.low, space.high
-        if space.dtype.kind == "f":
-            most, bounds = np.finfo(np.float64).max, (low.astype(np.float64), high.astype(np.float64))
-            slack = np.where(np.isfinite(bounds[0]) & np.isfinite(bounds[1]), bounds[1] - bounds[0], np.inf)
-            low, high = np.maximum(bounds[0] - slack, -most), np.minimum(bounds[1] + slack, most)
+        most = np.finfo(np.float64).max
+        low, high = (-most, most) if space.dtype.kind == "f" else (space.low, space.high)
 
         def inside(value: Any) -> bool:
             array = np.asarray(value)
