@@ -30,7 +30,8 @@ from polobench.analysis.gradient_noise import gradient_noises
 from polobench.analysis.statistics.intervals import jackknife_interval
 from polobench.cells import gradient_noise
 from polobench.cells.runner import PreparedCell, prepare, run_cell
-from polobench.cells.stored_policies import StoredPolicy, find_policy, make_policies, path_of, tensors_of
+from polobench.cells.stored import path_of
+from polobench.cells.stored_policies import StoredPolicy, find_policy, make_policies, tensors_of
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
 from polobench.core.gradient_noise import Batches
@@ -352,7 +353,7 @@ def test_a_bad_file_is_one_line(folder: Path, tmp_path: Path, fault: str) -> Non
         "missing": r"no stored policy at .*stored_policies .* probe-bandit` makes it",
         "damaged": "is no stored policy",
         "foreign": "is no stored policy",
-        "other task": "not 'trained' of 'probe-delayed-reward'",
+        "other task": "not of 'probe-delayed-reward', 'trained'",
     }
     if fault == "other task":
         task = find_task("probe-delayed-reward")

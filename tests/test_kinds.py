@@ -100,16 +100,13 @@ TOY_RUNNING = """
     from polobench.cells.job import Job
 
     class WidthJob(Job):
-        def __init__(self, plan, task):
-            super().__init__(plan, task)
-            self._times = plan.times
-
         def defined_by(self):
-            return {"times": self._times}
+            return {"times": self.plan.times}
 
         def measure(self, method, cell, result, watch):
-            result.measured["width"] = self._times * sum(method.hp.hidden_sizes)
+            result.measured["width"] = self.plan.times * sum(method.hp.hidden_sizes)
             result.reason = "it was counted"
+            return result
 """
 TOY_STUDY = """
 devices = ["cpu"]

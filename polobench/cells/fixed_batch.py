@@ -73,6 +73,10 @@ def _on_batch(method: Method, stored: StoredPolicy, batch: StoredBatch, seed: in
     }
 
 
+class _Enough(Exception):
+    """The rollout was made and counted."""
+
+
 def _on_task(method: Method, stored: StoredPolicy, seed: int) -> dict[str, Any]:
     """What the first rollout of the method takes, on the task itself; its update is not made."""
     taken: dict[str, int] = {}
@@ -85,10 +89,6 @@ def _on_task(method: Method, stored: StoredPolicy, seed: int) -> dict[str, Any]:
     with suppress(_Enough):
         _first_update(method, seed, begin, lambda policy: None)
     return {"rollout_counts": taken}
-
-
-class _Enough(Exception):
-    """The rollout was made and counted."""
 
 
 def _first_update(
@@ -107,17 +107,16 @@ def _first_update(
 
 def _replay(task: Task, rollout: Rollout) -> Verb:
     """A verb that hands out this rollout in float64, charged as if it had been sampled."""
-    tensors = {item.name: getattr(rollout, item.name) for item in fields(rollout)}
+    tensors = {name: value for name, value in vars(rollout).items() if isinstance(value, Tensor)}
     changed: dict[str, Any] = {
         name: (value.double() if value.is_floating_point() else value).to(task.device)
         for name, value in tensors.items()
-        if isinstance(value, Tensor)
     }
-    replayed_rollout = replace(rollout, **changed)
+    in_doubles = replace(rollout, **changed)
 
     def replayed(*asked: object) -> Rollout:
-        task.ledger.charge_generated(replayed_rollout.n_samples)
-        return replayed_rollout
+        task.ledger.charge_generated(in_doubles.n_samples)
+        return in_doubles
 
     return replayed
 
@@ -145,7 +144,7 @@ def sketch(name: str, change: Tensor) -> list[float]:
     return [float(np.linalg.norm(flat)), *(signs @ flat).tolist()]
 
 
-class FixedBatchJob(Job):
+class FixedBatchJob(Job[FixedBatch]):
     """The running half of a fixed-batch cell; nobody times it."""
 
     def __init__(self, plan: FixedBatch, task: Task) -> None:
@@ -160,9 +159,10 @@ class FixedBatchJob(Job):
     def defined_by(self) -> dict[str, object]:
         return {"fixed_batch": {**self.hashes, "code": self.code}}
 
-    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> None:
+    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
         if isinstance(method, ForeignMethod):
             raise Unavailable(f"method {method.name!r} owns its loop, so it cannot be given a stored batch")
         result.fixed_batch |= _on_batch(method, self._policy, self._batch, cell.seed)
         result.fixed_batch |= _on_task(method, self._policy, cell.seed)
         result.reason = "the update was made"
+        return result

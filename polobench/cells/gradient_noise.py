@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -43,7 +44,6 @@ from polobench.kinds.cell import Cell
 from polobench.kinds.gradient_noise import LEAST_BATCHES, WARMUP_BATCHES, GradientNoise
 
 Hear = Callable[[Tensor, int], None]
-Show = Callable[[Progress], None]
 
 
 class _Held(Policy):
@@ -103,32 +103,24 @@ def _fixed_tensors(policy: Policy) -> list[Tensor]:
     return [*(parameter.detach() for parameter in policy.actor_parameters), *policy.buffers()]
 
 
-def _updates(method: Method, task: Task, rng: SeedAxes, ear: _Ear, memory: PeakMemory) -> Iterator[tuple[Tensor, int]]:
+def _updates(
+    method: Method, task: Task, rng: SeedAxes, ear: _Ear, watch: Callable[[Ledger], None]
+) -> Iterator[tuple[Tensor, int]]:
     """The gradient `[n]` of each update that took samples, and how many, until the budget ends."""
-    counted = 0
-    try:
+    counted, ledger = 0, task.ledger
+    with suppress(BudgetExhausted):
         for _ in method.learn(task, rng):
-            task.ledger.count_update()
-            task.ledger.check_time()
-            memory.sample()
-            gradient, taken = ear.take(), task.ledger.samples - counted
+            ledger.count_update()
+            ledger.check_time()
+            gradient, taken = ear.take(), ledger.samples - counted
             if gradient is None:
                 raise Unavailable(f"method {method.name!r} asks the policy for no gradient, so there is none to see")
             if not bool(torch.isfinite(gradient).all()):
-                raise Diverged(f"the gradient is not finite after {task.ledger.samples} samples")
+                raise Diverged(f"the gradient is not finite after {ledger.samples} samples")
+            watch(ledger)
             if taken:
                 counted += taken
                 yield gradient, taken
-    except BudgetExhausted:
-        return
-
-
-def _shown(
-    updates: Iterator[tuple[Tensor, int]], ledger: Ledger, plan: GradientNoise, show: Show
-) -> Iterator[tuple[Tensor, int]]:
-    for update in updates:
-        show(Progress(min(1.0, ledger.samples / plan.planned_samples), ledger.samples, None))
-        yield update
 
 
 def _batches(updates: Iterator[tuple[Tensor, int]], samples: int) -> Iterator[tuple[Tensor, int]]:
@@ -143,32 +135,18 @@ def _batches(updates: Iterator[tuple[Tensor, int]], samples: int) -> Iterator[tu
             total, count, taken = None, 0, 0
 
 
-def _counted(batches: Iterator[tuple[Tensor, int]], plan: GradientNoise) -> tuple[int, list[tuple[Tensor, int]]]:
-    """The samples of the warm-up, and the batches after it."""
-    warmup = 0
-    found: list[tuple[Tensor, int]] = []
-    for gradient, taken in batches:
-        if warmup < WARMUP_BATCHES * plan.samples:
-            warmup += taken
-            continue
-        found.append((gradient, taken))
-        if len(found) == plan.batches:
-            break
-    return warmup, found
-
-
 def _summary(found: list[tuple[Tensor, int]], plan: GradientNoise) -> dict[str, Any]:
     gradients = torch.stack([gradient for gradient, _ in found]).double()
     gram = (gradients @ gradients.T).numpy()
-    squared_norms, taken = gram.diagonal(), np.array([count for _, count in found], dtype=np.float64)
-    batches = Batches(squared_norms, gram.sum(1) - squared_norms, taken, plan.samples)
+    squared_norms, taken = gram.diagonal(), [count for _, count in found]
+    batches = Batches(squared_norms, gram.sum(1) - squared_norms, np.array(taken, np.float64), plan.samples)
     signal, trace = batches.signal_and_trace
     lengths = np.sqrt(squared_norms)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines = (gram / np.outer(lengths, lengths))[np.triu_indices(len(found), 1)]
     return {
         "batches": len(found),
-        "batch_samples": [count for _, count in found],
+        "batch_samples": taken,
         "squared_norms": squared_norms.tolist(),
         "products": batches.products.tolist(),
         "signal": signal,
@@ -179,37 +157,43 @@ def _summary(found: list[tuple[Tensor, int]], plan: GradientNoise) -> dict[str, 
     }
 
 
-class GradientNoiseJob(Job):
+class GradientNoiseJob(Job[GradientNoise]):
     """The running half of a gradient-noise cell: it measures at a stored policy, with the network of that policy."""
 
     def __init__(self, plan: GradientNoise, task: Task) -> None:
         super().__init__(plan, task)
-        self._plan, self._stored = plan, find_policy(plan.folder, task, plan.policy)
+        self._stored = find_policy(plan.folder, task, plan.policy)
         self.hyperparameters, self.hashes = self._stored.network, {"policy": self._stored.sha256}
         self.code = code_hash(__name__)
 
     def defined_by(self) -> dict[str, object]:
-        asked = {"policy": self._plan.policy, "batches": self._plan.batches, "samples": self._plan.samples}
+        asked = {"policy": self.plan.policy, "batches": self.plan.batches, "samples": self.plan.samples}
         return {"gradient_noise": asked | {"sha256": self._stored.sha256, "code": self.code}}
 
-    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> None:
+    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
         if isinstance(method, ForeignMethod):
             raise Unavailable(f"method {method.name!r} owns its loop, so its gradients cannot be seen")
         deadline = None if cell.timeout_seconds is None else time.perf_counter() + cell.timeout_seconds
         ledger, memory = Ledger(cell.budget, deadline=deadline), PeakMemory(method.device)
+
+        def follow(ledger: Ledger) -> None:
+            memory.sample()
+            done = min(1.0, ledger.samples / self.plan.planned_samples)
+            watch.on_progress(Progress(done, ledger.samples, None))
+
         try:
-            found = self._measured(method, cell.seed, ledger, memory, watch.on_progress)
+            found = self._measured(method, cell.seed, ledger, follow)
         finally:
             result.ledger, result.peak_memory_mib = ledger.totals(), memory.mib
         result.gradient_noise |= found
         result.reason = "all batches were measured"
-        if found["batches"] < self._plan.batches:
-            result.reason = f"the budget held {found['batches']} of {self._plan.batches} batches"
+        if found["batches"] < self.plan.batches:
+            result.reason = f"the budget held {found['batches']} of {self.plan.batches} batches"
+        return result
 
-    def _measured(self, method: Method, seed: int, ledger: Ledger, memory: PeakMemory, show: Show) -> dict[str, Any]:
+    def _measured(self, method: Method, seed: int, ledger: Ledger, follow: Callable[[Ledger], None]) -> dict[str, Any]:
         """The batches and what follows from them; fewer than planned where the budget ends first."""
-        plan = self._plan
-        rng, ear = SeedAxes(seed), _Ear()
+        plan, rng, ear = self.plan, SeedAxes(seed), _Ear()
         before: list[tuple[Policy, list[Tensor]]] = []
 
         def on_policy(policy: Policy) -> None:
@@ -221,9 +205,9 @@ class GradientNoiseJob(Job):
             with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
                 on_policies(task, self._stored.load_into)
                 ledger.clock.start()
-                updates = _updates(method, task, rng, ear, memory)
-                batches = _batches(_shown(updates, ledger, plan, show), plan.samples)
-                warmup, found = _counted(batches, plan)
+                batches = _batches(_updates(method, task, rng, ear, follow), plan.samples)
+                warmup = _warmed_up(batches, WARMUP_BATCHES * plan.samples)
+                found = list(islice(batches, plan.batches))
                 ledger.clock.stop()
         for policy, tensors in before:
             if not all(map(torch.equal, tensors, _fixed_tensors(policy))):
@@ -233,3 +217,11 @@ class GradientNoiseJob(Job):
                 f"the budget held {len(found)} of {plan.batches} batches (needed: {LEAST_BATCHES} at least)"
             )
         return {"warmup_samples": warmup} | _summary(found, plan)
+
+
+def _warmed_up(batches: Iterator[tuple[Tensor, int]], samples: int) -> int:
+    """Take batches until they reach so many samples; returns how many they held."""
+    taken = 0
+    while taken < samples and (batch := next(batches, None)):
+        taken += batch[1]
+    return taken

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from polobench.core.budget import Stopwatch
 from polobench.core.method import Method
-from polobench.core.outcome import outcome_into
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
 from polobench.core.task import Task
@@ -16,6 +16,7 @@ from polobench.kinds.cell import Cell
 from polobench.kinds.kind import Kind
 
 Step = Callable[[], object]
+Plan = TypeVar("Plan", bound=Kind)
 
 
 def step_through(step: Step, rounds: int, warmup_rounds: int) -> None:
@@ -39,7 +40,7 @@ class Watch:
     drive: Callable[[Step, int, int], object] = step_through
 
 
-class Job:
+class Job(ABC, Generic[Plan]):
     """A cell's plan with the stored files that it reads; the kind names its subclass.
 
     Attributes:
@@ -48,21 +49,23 @@ class Job:
         code: the hash of the code that measures, beside that of the method and the task.
     """
 
-    def __init__(self, plan: Kind, task: Task) -> None:
-        self.hyperparameters: Mapping[str, Any] = {}
-        self.hashes: Mapping[str, str] = {}
-        self.code = ""
+    hyperparameters: Mapping[str, Any] = {}
+    hashes: Mapping[str, str] = {}
+    code = ""
+
+    def __init__(self, plan: Plan, task: Task) -> None:
+        self.plan = plan
 
     def defined_by(self) -> dict[str, object]:
         """What of this decides the cell's id, code included."""
         return {}
 
-    def run(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
-        """The result, whatever happens; `result` is that of a run that has not begun."""
-        with outcome_into(result):
-            self.measure(method, cell, result, watch)
-        return result
+    @abstractmethod
+    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
+        """The result, filled in; what this raises decides its status.
 
-    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> None:
-        """Fill in the numbers, and the reason of a run that ends ok; what this raises decides another status."""
-        raise NotImplementedError
+        Args:
+            method, cell: to run.
+            result: that of a run that has not begun; it counts where this raises.
+            watch: follows the run.
+        """

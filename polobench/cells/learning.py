@@ -6,12 +6,13 @@ from polobench.cells.job import Job, Watch
 from polobench.core.method import Method
 from polobench.core.result import RunResult
 from polobench.kinds.cell import Cell
+from polobench.kinds.learning import Learning
 
 
-class LearningJob(Job):
+class LearningJob(Job[Learning]):
     """The running half of a learning cell."""
 
-    def run(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
+    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
         return method.run(
             cell.seed,
             cell.budget,

@@ -6,10 +6,12 @@ import hashlib
 import json
 from contextlib import chdir
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from polobench.cells.job import Job, Watch
 from polobench.core.errors import Unavailable
 from polobench.core.method import Method
+from polobench.core.outcome import outcome_into
 from polobench.core.result import SCHEMA_VERSION, RunResult, utc_now
 from polobench.kinds.cell import Cell
 from polobench.registry import find_task, make
@@ -28,7 +30,7 @@ class PreparedCell:
     cell: Cell
     cell_id: str
     method: Method | None = None
-    job: Job | None = None
+    job: Job[Any] | None = None
     code: str = ""
     unavailable: str = ""
 
@@ -40,29 +42,26 @@ def prepare(cell: Cell) -> PreparedCell:
         UsageError: the cell cannot exist: an unknown name, an impossible value, or a stored policy or batch that is not
             there.
     """
+    hyperparameters: dict[str, object] = dict(cell.overrides)
+    known: dict[str, object] = {}
     with chdir("."):  # wherever an environment goes meanwhile
-        return _prepare(cell)
-
-
-def _prepare(cell: Cell) -> PreparedCell:
-    try:
-        task = find_task(cell.task, cell.environment)
-        job: Job = cell.plan.job(task)
-        overrides = {**cell.overrides, **job.hyperparameters}
-        method = make(
-            cell.method, task, cell.device, label=cell.label, threads=cell.threads, tuned=cell.tuned, **overrides
-        )
-    except Unavailable as error:
-        return PreparedCell(cell, _identify(cell, dict(cell.overrides)), unavailable=str(error))
-    origin = method.provenance()
-    known = {name: origin[name] for name in ("code_hash", "platform_fingerprint")}
-    try:
-        identity = method.task.identity()
-    except Unavailable as error:
-        return PreparedCell(cell, _identify(cell, asdict(method.hp), **known), unavailable=str(error))
-    known |= {"floor": str(method.task.floor), "target": method.task.target} | identity
-    cell_id = _identify(cell, asdict(method.hp), **known, **job.defined_by())
-    return PreparedCell(cell, cell_id, method, job, code=f"{origin['code_hash']} {job.code}")
+        try:
+            task = find_task(cell.task, cell.environment)
+            job: Job[Any] = cell.plan.job(task)
+            given = {**cell.overrides, **job.hyperparameters}
+            method = make(
+                cell.method, task, cell.device, label=cell.label, threads=cell.threads, tuned=cell.tuned, **given
+            )
+            origin = method.provenance()
+            hyperparameters = asdict(method.hp)
+            known = {name: origin[name] for name in ("code_hash", "platform_fingerprint")}
+            identity = method.task.identity()
+        except Unavailable as error:
+            return PreparedCell(cell, _identify(cell, hyperparameters, **known), unavailable=str(error))
+    known |= {"floor": str(method.task.floor), "target": method.task.target} | identity | job.defined_by()
+    return PreparedCell(
+        cell, _identify(cell, hyperparameters, **known), method, job, code=f"{origin['code_hash']} {job.code}"
+    )
 
 
 def _identify(cell: Cell, hyperparameters: dict[str, object], **known: object) -> str:
@@ -123,8 +122,8 @@ def run_cell(prepared: PreparedCell, watch: Watch | None = None, *, beside_other
     """Run a cell of any kind; a failure is a result, too."""
     if prepared.method is None or prepared.job is None:
         return blank_result(prepared, "skipped", prepared.unavailable)
-    blank = blank_result(prepared, "ok", "")
-    with chdir("."):
-        result = prepared.job.run(prepared.method, prepared.cell, blank, watch or Watch())
+    result = blank_result(prepared, "ok", "")
+    with chdir("."), outcome_into(result):
+        result = prepared.job.measure(prepared.method, prepared.cell, result, watch or Watch())
     result.cell_id, result.ran_beside_others = prepared.cell_id, beside_others
     return _of_study(result, prepared.cell)

@@ -18,7 +18,7 @@ import gymnasium
 import torch
 from torch import Tensor
 
-from polobench.cells.stored_policies import file_name, make_files, reading, write
+from polobench.cells.stored import make_files, path_of, reading, write
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
 from polobench.core.policy import Policy
@@ -44,30 +44,20 @@ class StoredBatch:
     sha256: str
 
 
-def path_of(folder: Path | str, task: str) -> Path:
-    """Where the batch of this task lies."""
-    return Path(folder) / f"{file_name(task)}.safetensors"
-
-
 def find_batch(folder: Path | str, task: str) -> StoredBatch:
     """The stored batch of a task.
 
     Raises:
         UsageError: there is no such file, or it is none that this module has written for this task.
     """
-    path = path_of(folder, task)
-    with reading(path, "stored batch", f"{COMMAND} {folder} {task}") as (tensors, about, sha256):
-        rollouts = {verb: _rollout(verb, tensors, bool(about["rows_independent"])) for verb in VERBS}
-        named = about["task"]
-    if named != task:
-        raise UsageError(f"{str(path)!r} is the stored batch of {named!r}, not of {task!r}")
-    return StoredBatch(rollouts, sha256)
+    path, command = path_of(folder, task), f"{COMMAND} {folder} {task}"
+    with reading(path, "stored batch", command, task=task) as (tensors, about, sha256):
+        return StoredBatch({verb: _rollout(verb, tensors, bool(about["rows_independent"])) for verb in VERBS}, sha256)
 
 
 def _rollout(verb: str, tensors: Mapping[str, Tensor], rows_independent: bool) -> Rollout:
-    prefix = f"{verb}."
     columns: dict[str, Any] = {
-        name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+        name.removeprefix(f"{verb}."): value for name, value in tensors.items() if name.startswith(f"{verb}.")
     }
     return Rollout(**columns, rows_independent=rows_independent)
 
@@ -93,9 +83,14 @@ def make_batch(task_name: str, folder: Path) -> Path:
         }
     if not rollouts["episodes"].has_ranking:
         raise UsageError(f"task {task_name!r}: every group of the batch has equal returns")
+    tensors = {
+        f"{verb}.{item.name}": value.contiguous().clone()
+        for verb, rollout in rollouts.items()
+        for item in fields(rollout)
+        if isinstance(value := getattr(rollout, item.name), Tensor)
+    }
     about = {"task": task_name, "seed": SEED, "rows_independent": rollouts["episodes"].rows_independent}
-    about["commit"] = method.provenance()["commit"]
-    return write(path_of(folder, task_name), _tensors(rollouts), about)
+    return write(path_of(folder, task_name), tensors, about | {"commit": method.provenance()["commit"]})
 
 
 def _with_early_cuts(task: Task) -> Task:
@@ -108,17 +103,6 @@ def _with_early_cuts(task: Task) -> Task:
         floor=task.floor,
         target=task.target,
     )
-
-
-def _tensors(rollouts: Mapping[str, Rollout]) -> dict[str, Tensor]:
-    columns = {verb: [(item.name, getattr(rollout, item.name)) for item in fields(rollout)] for verb, rollout in
-               rollouts.items()}  # fmt: skip
-    return {
-        f"{verb}.{name}": value.contiguous().clone()
-        for verb, pairs in columns.items()
-        for name, value in pairs
-        if isinstance(value, Tensor)
-    }
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from types import TracebackType
+from operator import sub
 from typing import Any, Self
 
 import torch
@@ -18,12 +18,11 @@ from polobench.core.method import ForeignMethod, Method
 from polobench.core.recorder import Update
 from polobench.core.result import RunResult
 from polobench.core.seeding import SeedAxes, isolated
-from polobench.core.task import Task
 from polobench.kinds.cell import Cell
 from polobench.kinds.throughput import WARMUP_ROUNDS, Throughput
 
 
-class ThroughputProbe:
+class ThroughputProbe(ExitStack):
     """Iterations (a rollout and its update) of one method, timed one at a time. A context manager.
 
     Args:
@@ -48,6 +47,7 @@ class ThroughputProbe:
     ) -> None:
         if isinstance(method, ForeignMethod):
             raise Unavailable(f"method {method.name!r} owns its loop, so its iterations cannot be timed apart")
+        super().__init__()
         self._method, self._rng, self._wait, self._clock = method, SeedAxes(seed), wait, clock
         self.ledger = Ledger(Budget(updates=iterations))
         self.iteration_seconds: list[float] = []
@@ -55,20 +55,14 @@ class ThroughputProbe:
         self.samples: list[int] = []
 
     def __enter__(self) -> Self:
-        self._stack = ExitStack()
-        self._stack.enter_context(isolated(self._rng, self._method.threads))
+        self.enter_context(isolated(self._rng, self._method.threads))
         warm_up(self._method.device)
         task = self._method.task.bind(self._rng, self.ledger, self._method.device, lambda policy: None)
-        self._stack.callback(task.close)
+        self.callback(task.close)
         self.memory = PeakMemory(self._method.device)
         self._updates: Iterator[Update] = self._method.learn(task, self._rng)
         self.ledger.clock.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def step(self) -> None:
         """One iteration, and the wait for whatever it left queued on the device."""
@@ -92,7 +86,7 @@ class ThroughputProbe:
         if len(self.iteration_seconds) < rounds:
             raise ValueError(f"only {len(self.iteration_seconds)} of {rounds} rounds were timed")
         iteration, rollout = self.iteration_seconds[-rounds:], self.rollout_seconds[-rounds:]
-        update = [whole - part for whole, part in zip(iteration, rollout, strict=True)]
+        update = list(map(sub, iteration, rollout))
         samples = sum(self.samples[-rounds:])
         return {
             "rounds": rounds,
@@ -107,23 +101,19 @@ class ThroughputProbe:
         }
 
 
-class ThroughputJob(Job):
+class ThroughputJob(Job[Throughput]):
     """The running half of a throughput cell."""
 
-    def __init__(self, plan: Throughput, task: Task) -> None:
-        super().__init__(plan, task)
-        self._rounds = plan.rounds
-
-    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> None:
-        rounds = self._rounds
+    def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
+        rounds = self.plan.rounds
         with ThroughputProbe(method, cell.seed, WARMUP_ROUNDS + rounds) as probe:
             watch.drive(probe.step, rounds, WARMUP_ROUNDS)
             result.throughput = probe.summary(rounds)
             result.reason = "all rounds were timed"
             if not any(probe.samples[-rounds:]):
                 result.reason = f"the {rounds} timed rounds took no new samples: more throughput_rounds are needed"
-            result.ledger = probe.ledger.totals()
-            result.peak_memory_mib = probe.memory.mib
+            result.ledger, result.peak_memory_mib = probe.ledger.totals(), probe.memory.mib
+        return result
 
 
 def _rate(count: int, seconds: list[float]) -> float | None:
