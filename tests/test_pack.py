@@ -25,9 +25,8 @@ from polobench.gate.reading import read_whole
 from polobench.report.findings import Findings
 from polobench.report.page import verdict_text, write_report
 from polobench.store import pack
-from polobench.store.folder import Store
+from polobench.store.folder import Damaged, Store
 from polobench.store.pack import Pack, open_store, store_to_fill, write_pack
-from polobench.store.reader import Damaged
 
 Make = Callable[[Path, RunResult], Path]
 TRACE = 'Traceback:\n  File "/home/alice/my project/polobench/core/method.py", line 3, in run\n    raise OSError\n'

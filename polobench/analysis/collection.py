@@ -17,9 +17,9 @@ from polobench.analysis.statistics.intervals import Array
 from polobench.core.budget import budget_text
 from polobench.core.result import RunResult
 from polobench.kinds.table import kind_of, kinds
+from polobench.store.folder import Damaged, Reader
 from polobench.store.identity import age, newest, within_arm
 from polobench.store.pack import open_store
-from polobench.store.reader import Damaged, Reader
 
 OnProgress = Callable[[str, int, int], None]
 

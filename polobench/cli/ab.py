@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from polobench.cli.common import write_text
+from polobench.cli.common import AsJson, Markdown, note, print_json, write_text
 from polobench.core.errors import UsageError
-from polobench.core.printable import printable
 
 SPEED_STUDY = Path("speed")
 
@@ -22,14 +20,11 @@ def ab(
         Path, typer.Option(help="Study whose throughput cells are timed, as it is in HEAD_REF.")
     ] = SPEED_STUDY,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds per cell, including the start of its processes.")] = 30,
-    methods: Annotated[str, typer.Option(help="Only these methods, separated by commas.", show_default=False)] = "",
-    tasks: Annotated[str, typer.Option(help="Only these tasks, separated by commas.", show_default=False)] = "",
+    methods: Annotated[str | None, typer.Option(help="Only these methods, separated by commas.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these tasks, separated by commas.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for the order in which the two take turns.")] = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Also write the report to this file, as Markdown.", show_default=False),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
+    output: Markdown = None,
+    as_json: AsJson = False,
 ) -> None:
     """Time two commits against each other.
 
@@ -48,7 +43,7 @@ def ab(
 
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"report {str(output)!r} has no folder to stand in")
-    with checked_out(Path.cwd(), (base, head), lambda line: typer.echo(printable(line), err=True)) as sides:
+    with checked_out(Path.cwd(), (base, head), note) as sides:
         cells = load_cells(study, sides[1], _names(methods), _names(tasks))
         with servers(*sides) as between, Progress(console=Console(stderr=True), transient=True) as bars:
             bar = bars.add_task(f"timing {len(cells)} cells", total=1.0)
@@ -62,12 +57,15 @@ def ab(
     text = page.page(named[0], named[1], judged)
     if output is not None:
         write_text(output, text)
-    typer.echo(json.dumps(page.as_json(named[0], named[1], judged, times), indent=2) if as_json else text)
+    if as_json:
+        print_json(page.as_json(named[0], named[1], judged, times))
+    else:
+        typer.echo(text)
     if all(cell.verdict == speed.ABSENT for cell in judged):
         raise UsageError(f"no cell runs on either side: {judged[0].reason}")
     if any(cell.regression for cell in judged):
         raise typer.Exit(1)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

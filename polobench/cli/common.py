@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from polobench.core.errors import PoloError, UsageError
+from polobench.core.printable import printable
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Markdown = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Also write the report to this file, as Markdown.")
+]
 
 
 class Interrupted(PoloError):
     """Ctrl-C, with what was kept."""
 
     exit_code = 130
+
+
+def say(text: object) -> None:
+    """Print one line, whatever names and reasons of others are in it."""
+    typer.echo(printable(text))
+
+
+def note(text: object) -> None:
+    """As `say`, on stderr."""
+    typer.echo(printable(text), err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as JSON."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def write_text(path: Path, text: str) -> None:

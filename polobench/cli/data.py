@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
+
+from polobench.cli.common import AsJson, print_json
 
 LONGEST_TEXT = 600
 
@@ -16,11 +17,10 @@ def data(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model whose tokenizer counts: smollm2, a folder, a .gguf file or a hub id; characters by default.",
-            show_default=False,
+            help="Model whose tokenizer counts: smollm2, a folder, a .gguf file or a hub id; characters by default."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show how a preference file is understood.
 
@@ -34,7 +34,10 @@ def data(
     place = locate(model) if model else None
     read = read_source(source)
     found = summary(read, load(place) if place else None)
-    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo("\n".join(_lines(found)))
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

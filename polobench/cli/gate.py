@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from polobench.cli.common import write_text
+from polobench.cli.common import AsJson, Markdown, note, print_json, say, write_text
 from polobench.core.errors import PoloError, UsageError
 from polobench.core.printable import printable
 
@@ -25,7 +24,7 @@ def verify(
     store: Annotated[Path, typer.Argument(help="Folder of results.")],
     cells: Annotated[int, typer.Option(min=1, help="Number of learning cells to draw and run again.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for the draw.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rerun random cells and compare their digests.
 
@@ -42,11 +41,11 @@ def verify(
     with Display(len(drawn)) as display:
         found = reruns(drawn, display)
     if as_json:
-        typer.echo(json.dumps([item.as_dict() for item in found], indent=2))
+        print_json([item.as_dict() for item in found])
     else:
         for item in found:
-            typer.echo(printable(f"{item.stored.cell_id}  {item.name}  {item.sentence}"))
-    typer.echo(summary(found), err=True)
+            say(f"{item.stored.cell_id}  {item.name}  {item.sentence}")
+    note(summary(found))
     if all(item.verdict == UNAVAILABLE for item in found):
         raise UsageError("none of the drawn cells can run here, so nothing is verified")
     if complaint(found):
@@ -57,7 +56,7 @@ def verify(
 def baseline_update(
     store: Annotated[Path, typer.Argument(help="Folder of results that become the baseline.")],
     into: Annotated[Path, typer.Option(help="Folder of the baseline.")] = BASELINE,
-    why: Annotated[str, typer.Option(help="Reason for the update; it is kept in the log.", show_default=False)] = "",
+    why: Annotated[str, typer.Option(help="Reason for the update; it is kept in the log.")] = "",
 ) -> None:
     """Replace the baseline by a store's cells.
 
@@ -83,17 +82,17 @@ def baseline_show(
     from polobench.report.sections.provenance import provenance_table
 
     for entry in read_log(into)[-lines:]:
-        typer.echo(printable(f"{entry['date']}  {entry['cells']} cells  {entry['why']}"))
+        say(f"{entry['date']}  {entry['cells']} cells  {entry['why']}")
         for change, arms in entry["changes"].items():
             for arm, seeds in arms.items():
-                typer.echo(printable(f"  {change}: {arm}, seeds {', '.join(map(str, seeds))}"))
+                say(f"  {change}: {arm}, seeds {', '.join(map(str, seeds))}")
     typer.echo(terminal(provenance_table(collect(into))))
 
 
 def history(
     store: Annotated[Path, typer.Argument(help="Folder of results of one study at one commit.")],
     file: Annotated[Path, typer.Option(help="File that keeps the history, one JSON object per line.")] = HISTORY,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the line as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Append a store's scores and speeds to a history.
 
@@ -105,20 +104,17 @@ def history(
 
     entry, is_new = record(store, file)
     if as_json:
-        typer.echo(json.dumps(entry, indent=2))
+        print_json(entry)
     did = "appended to" if is_new else "unchanged, since this line is there already:"
     arms = f"{len(entry['scores'])} learning arms, {len(entry['speeds'])} throughput arms"
-    typer.echo(printable(f"commit {entry['commit'][:12]}, {entry['study']}, {arms}: {did} {file}"), err=as_json)
+    (note if as_json else say)(f"commit {entry['commit'][:12]}, {entry['study']}, {arms}: {did} {file}")
 
 
 def compare(
     base: Annotated[Path, typer.Argument(help="Store of the base, or a JSON file of pytest-benchmark.")],
     head: Annotated[Path, typer.Argument(help="Store of the head, or a JSON file of pytest-benchmark.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Also write the report to this file, as Markdown.", show_default=False),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: Markdown = None,
+    as_json: AsJson = False,
 ) -> None:
     """Did anything get worse between two stores?
 
@@ -137,10 +133,10 @@ def compare(
     if output:
         write_text(output, gate_markdown(found))
     if as_json:
-        typer.echo(json.dumps(gate_json(found), indent=2, allow_nan=False))
+        print_json(gate_json(found))
     else:
         for finding in found.findings:
-            typer.echo(printable(finding_line(finding)))
+            say(finding_line(finding))
         typer.echo(answer(found))
         if output:
             typer.echo(f"report: {output}")
@@ -152,10 +148,10 @@ def _compare_timings(base: Path, head: Path, output: Path | None, as_json: bool)
 
     found = compare_timings(read_timings(base), read_timings(head))
     if output:
-        write_text(output, "\n".join(f"- {printable(line)}" for line in found.lines()) + "\n")
+        write_text(output, "".join(f"- {printable(line)}\n" for line in found.lines()))
     if as_json:
-        typer.echo(json.dumps(vars(found) | {"exit_code": found.exit_code}, indent=2))
+        print_json(vars(found) | {"exit_code": found.exit_code})
     else:
         for line in found.lines():
-            typer.echo(printable(line))
+            say(line)
     return found.exit_code

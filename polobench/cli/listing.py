@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from polobench.cli.common import AsJson, print_json
 
 
 class Kind(StrEnum):
@@ -20,7 +21,7 @@ class Kind(StrEnum):
 
 def list_command(
     kind: Annotated[Kind | None, typer.Argument(help="What to list [default: everything].")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List methods, tasks, devices and studies.
 
@@ -30,7 +31,7 @@ def list_command(
 
     rows = {item.value: listing.rows(item.value) for item in ([kind] if kind else Kind)}
     if as_json:
-        typer.echo(json.dumps(rows[kind.value] if kind else rows, indent=2))
+        print_json(rows[kind.value] if kind else rows)
         return
     for name, entries in rows.items():
         typer.echo(f"{name}:")

@@ -11,16 +11,13 @@ import typer
 def report(
     stores: Annotated[list[Path], typer.Argument(help="One or more folders or packs of results, read as one.")],
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Folder for the report [default: reports/<store>].", show_default=False),
+        Path | None, typer.Option("-o", "--output", help="Folder for the report [default: reports/<store>].")
     ] = None,
     claims: Annotated[
-        Path | None,
-        typer.Option(help="File of claims to judge [default: the source article's].", show_default=False),
+        Path | None, typer.Option(help="File of claims to judge [default: the source article's].")
     ] = None,
     history: Annotated[
-        Path | None,
-        typer.Option(help="File written by `polobench history`; adds a page on the trend.", show_default=False),
+        Path | None, typer.Option(help="File written by `polobench history`; adds a page on the trend.")
     ] = None,
 ) -> None:
     """Compare the methods in a store.
@@ -56,8 +53,7 @@ def report(
 def pack(
     stores: Annotated[list[Path], typer.Argument(help="Folders or packs of results; several become one pack.")],
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="File to write [default: results/<store>.zip].", show_default=False),
+        Path | None, typer.Option("-o", "--output", help="File to write [default: results/<store>.zip].")
     ] = None,
     slim: Annotated[bool, typer.Option("--slim", help="Keep only outcomes, curves and settings.")] = False,
 ) -> None:

@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polobench.cli.common import Interrupted
+from polobench.cli.common import AsJson, Interrupted, note
 from polobench.core.errors import PoloError, UsageError, unknown
 
 if TYPE_CHECKING:
     from polobench.cells.runner import PreparedCell
-    from polobench.store.reader import Reader
+    from polobench.store.folder import Reader
 
 
 def run(
     study: Annotated[Path, typer.Argument(help="A study file, or the name of a study (see: polobench list studies).")],
     store: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for the results [default: results/<study>]; a pack X.zip is unpacked into X first.",
-            show_default=False,
-        ),
+        typer.Option(help="Folder for the results [default: results/<study>]; a pack X.zip is unpacked into X first."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Cells run at the same time; cells that are timed run alone.")] = 1,
     dry_run: Annotated[
@@ -30,10 +27,7 @@ def run(
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Only cells of this kind, such as learning, probe or throughput; repeat for several.",
-            show_default=False,
-        ),
+        typer.Option(help="Only cells of this kind, such as learning, probe or throughput; repeat for several."),
     ] = None,
 ) -> None:
     """Run the cells of a study.
@@ -64,9 +58,9 @@ def run(
     if dry_run:
         _print_cells(cells, open_store(place), jobs)
         return
-    folder = store_to_fill(place, lambda line: typer.echo(line, err=True))
+    folder = store_to_fill(place, note)
     todo = pending(cells, folder)
-    typer.echo(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}", err=True)
+    note(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}")
     try:
         with Display(len(todo)) as display:
             results = run_sweep(todo, folder, jobs, display)
@@ -92,11 +86,9 @@ def _print_cells(cells: list[PreparedCell], store: Reader, jobs: int) -> None:
 
 def tune(
     file: Annotated[Path, typer.Argument(help="A tuning file, or the name of one, such as tuning/matrix.")],
-    store: Annotated[
-        Path | None, typer.Option(help="Folder for the trials [default: results/tuning-<file>].", show_default=False)
-    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder for the trials [default: results/tuning-<file>].")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials run at the same time, each for another method or task.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the trials as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tune methods on tasks with Optuna.
 
@@ -109,11 +101,11 @@ def tune(
     from polobench.store.pack import store_to_fill
 
     plan = load_plan(file)
-    folder = store_to_fill(store or Path("results") / f"tuning-{plan.name}", lambda line: typer.echo(line, err=True))
+    folder = store_to_fill(store or Path("results") / f"tuning-{plan.name}", note)
 
     def announce(number: int, cells: int, to_run: int) -> None:
         already = f"already in {folder.folder}: {cells - to_run}"
-        typer.echo(f"trial {number} (of 0 to {plan.trials - 1}): {cells} cells, {already}", err=True)
+        note(f"trial {number} (of 0 to {plan.trials - 1}): {cells} cells, {already}")
 
     try:
         trials = search(plan, folder, jobs, announce)

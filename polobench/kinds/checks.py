@@ -29,6 +29,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def is_truth(value: Any) -> bool:
+    """True or false."""
+    return isinstance(value, bool)
+
+
 def is_object(value: Any) -> bool:
     """A JSON object."""
     return isinstance(value, dict)
@@ -44,6 +49,11 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
+def is_integer(value: Any) -> bool:
+    """An integer within that limit."""
+    return isinstance(value, int) and is_finite(value)
+
+
 def is_amount(value: Any) -> bool:
     """Finite, from 0."""
     return is_finite(value) and value >= 0
@@ -51,7 +61,7 @@ def is_amount(value: Any) -> bool:
 
 def is_count(value: Any) -> bool:
     """An integer from 0."""
-    return isinstance(value, int) and is_amount(value)
+    return is_integer(value) and value >= 0
 
 
 def is_list_of(test: Test) -> Test:

@@ -11,7 +11,7 @@ from polobench.cells.runner import PreparedCell
 from polobench.core.task import Task
 from polobench.kinds.kind import ASSUMED_SAMPLES_PER_SECOND
 from polobench.kinds.table import kind_of
-from polobench.store.reader import Reader
+from polobench.store.folder import Reader
 
 ASSUMED_EVALUATION_STEPS_PER_SECOND = 100_000  # of many environments side by side
 

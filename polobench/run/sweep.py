@@ -13,8 +13,7 @@ from polobench.core.recorder import Progress
 from polobench.core.result import TRIED_AGAIN, RunResult
 from polobench.run.processes import Executor, Processes, SweepStopped
 from polobench.run.progress import Display
-from polobench.store.folder import Store
-from polobench.store.reader import Reader
+from polobench.store.folder import Reader, Store
 
 
 def pending(prepared: Sequence[PreparedCell], store: Reader) -> list[PreparedCell]:

@@ -23,8 +23,7 @@ from typing import Any
 
 from polobench.core.errors import UsageError, first_line
 from polobench.core.result import RunResult
-from polobench.store.folder import Store
-from polobench.store.reader import Damaged, OnFile, Reader, Trim, result_of
+from polobench.store.folder import Damaged, OnFile, Reader, Store, Trim, result_of
 
 SUFFIX = ".zip"
 MIB = 2**20

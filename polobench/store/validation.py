@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,31 +11,26 @@ import numpy as np
 from polobench.core.budget import LIMITS
 from polobench.core.errors import first_line
 from polobench.core.result import RunResult
-from polobench.kinds.checks import (
-    is_amount,
-    is_count,
-    is_finite,
-    is_list_of,
-    is_number,
-    is_object,
-    is_text,
-    or_null,
-    wrong,
-)
+from polobench.kinds import checks
+from polobench.kinds.checks import is_amount, is_count, is_finite, is_list_of, is_number, is_object, or_null, wrong
 from polobench.kinds.kind import DRAWN_METRICS
 from polobench.kinds.table import kind_of, kinds
 
+_BY_TYPE = {
+    "str": ("a text", checks.is_text),
+    "str | None": ("a text or null", or_null(checks.is_text)),
+    "bool": ("true or false", checks.is_truth),
+    "int": ("an integer", checks.is_integer),
+    "float": ("a number", is_number),
+    "float | None": ("a number or null", or_null(is_number)),
+    "dict": ("an object", is_object),
+}
 DRAWN_CURVES = (
     "heldout_accuracy", "heldout_accuracy_normalised", "train_accuracy", "train_accuracy_normalised", "heldout_margin",
     "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_greedy_return",
 )  # fmt: skip
 TIMES = ("samples", "wall_seconds", "cpu_seconds")
-_TEXTS = ("kind", "method", "label", "task", "device", "status", "reason", "unit", "started_at", "cell_id")
 _SECTIONS = ("throughput", "gradient_noise", "fixed_batch")  # each of the cells of the kind of this name alone
-_OBJECTS = (
-    "budget", "hyperparameters", "loss_convergence", "time_to_target", "measured", "provenance", "snapshots",
-    *_SECTIONS,
-)  # fmt: skip
 _SHALLOW = ("hyperparameters", "measured", "provenance", "snapshots")
 PAIR_LOG_PROBS = ("chosen_log_prob", "rejected_log_prob")
 PAIR_SETS = ("heldout", "train")
@@ -53,16 +49,13 @@ def problem(result: RunResult) -> str:
 
 def _problems(result: RunResult) -> Iterator[str]:
     """One by one: a later check may rely on the earlier ones."""
-    yield from wrong(result, _TEXTS, "a text", is_text)
-    yield from wrong(result, _OBJECTS, "an object", is_object)
+    for item in fields(RunResult):
+        what, test = _BY_TYPE.get(str(item.type).partition("[")[0], ("", lambda value: True))
+        yield from wrong(result, (item.name,), what, test)
     yield from wrong(result, _SHALLOW, "a shallow object", _is_shallow)
     yield from wrong(result, ("kind",), " or ".join(kinds()), lambda value: value in kinds())
-    yield from wrong(result, ("seed",), "an integer", lambda value: isinstance(value, int) and is_finite(value))
-    yield from wrong(result, ("ran_beside_others",), "true or false", lambda value: isinstance(value, bool))
-    yield from wrong(result, ("digest",), "a text or null", or_null(is_text))
     yield from _outcome(result)
-    yield from _budget(result.budget)
-    yield from _ledger(result)
+    yield from _spent(result)
     yield from _tables(result)
     for name in _SECTIONS:
         if name != result.kind and getattr(result, name):
@@ -73,27 +66,22 @@ def _problems(result: RunResult) -> Iterator[str]:
 
 
 def _outcome(result: RunResult) -> Iterator[str]:
-    yield from wrong(result, ("floor", "final_return", "final_return_std", "peak_memory_mib"), "a number", is_number)
     yield from wrong(result, ("target",), "a finite number or null", or_null(is_finite))
-    yield from wrong(result, ("final_score",), "a number or null", or_null(is_number))
     time, loss = result.time_to_target, result.loss_convergence
     yield from wrong(time, TIMES, "an amount or null", or_null(is_amount), "time_to_target.")
     yield from wrong(loss, ("start", "end"), "a number or null", or_null(is_number), "loss_convergence.")
     yield from wrong(loss, ("samples",), "an amount or null", or_null(is_amount), "loss_convergence.")
 
 
-def _budget(budget: Mapping[str, Any]) -> Iterator[str]:
+def _spent(result: RunResult) -> Iterator[str]:
+    budget, ledger = result.budget, result.ledger
     for name in budget:
         if name not in LIMITS:
             yield f"budget.{name} is no limit"
     yield from wrong(budget, budget, "an amount or null", or_null(is_amount), "budget.")
-
-
-def _ledger(result: RunResult) -> Iterator[str]:
-    totals = dict(vars(result.ledger))
-    unspent = {"samples_unspent": totals.pop("samples_unspent")}
-    yield from wrong(totals, totals, "an amount", is_amount, "ledger.")
-    yield from wrong(unspent, unspent, "an amount or null", or_null(is_amount), "ledger.")
+    counted = [name for name in vars(ledger) if name != "samples_unspent"]
+    yield from wrong(ledger, counted, "an amount", is_amount, "ledger.")
+    yield from wrong(ledger, ("samples_unspent",), "an amount or null", or_null(is_amount), "ledger.")
 
 
 def _tables(result: RunResult) -> Iterator[str]:
