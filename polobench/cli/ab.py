@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polobench.cli.common import AsJson, Markdown, note, print_json, write_text
+from polobench.cli.common import AsJson, Markdown, note, show, write_text
 from polobench.core.errors import UsageError
 
 SPEED_STUDY = Path("speed")
@@ -57,10 +57,7 @@ def ab(
     text = page.page(named[0], named[1], judged)
     if output is not None:
         write_text(output, text)
-    if as_json:
-        print_json(page.as_json(named[0], named[1], judged, times))
-    else:
-        typer.echo(text)
+    show(as_json, page.as_json(named[0], named[1], judged, times), text.split("\n"))
     if all(cell.verdict == speed.ABSENT for cell in judged):
         raise UsageError(f"no cell runs on either side: {judged[0].reason}")
     if any(cell.regression for cell in judged):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,15 @@ def note(text: object) -> None:
 def print_json(value: Any) -> None:
     """Print plain data as JSON."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def show(as_json: bool, value: Any, lines: Iterable[object]) -> None:
+    """Print plain data as JSON, or else lines that say the same."""
+    if as_json:
+        print_json(value)
+    else:
+        for line in lines:
+            say(line)
 
 
 def write_text(path: Path, text: str) -> None:

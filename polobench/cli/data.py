@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from polobench.cli.common import AsJson, print_json
+from polobench.cli.common import AsJson, show
 
 LONGEST_TEXT = 600
 
@@ -34,10 +34,7 @@ def data(
     place = locate(model) if model else None
     read = read_source(source)
     found = summary(read, load(place) if place else None)
-    if as_json:
-        print_json(found)
-    else:
-        typer.echo("\n".join(_lines(found)))
+    show(as_json, found, _lines(found))
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -52,14 +49,13 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {name:<20} " + ", ".join(f"{which} {value:,g}" for which, value in spread.items())
     yield f"left out         {'nothing' if not found['left_out'] else ''}".rstrip()
     for reason, count in found["left_out"].items():
-        yield f"  {count:>8,}  {_printable(reason)}"
+        yield f"  {count:>8,}  {reason:.{LONGEST_TEXT}}"
     for example in found["examples"]:
-        yield f"\nexample {_printable(example['row'])}\n{_printable(example['prompt'])}"
+        yield from ("", f"example {example['row']}", *_cut(example["prompt"]))
         for response in example["responses"]:
-            yield f"-- score {response['score']:g}\n{_printable(response['text'])}"
+            yield from (f"-- score {response['score']:g}", *_cut(response["text"]))
 
 
-def _printable(text: str) -> str:
-    """Without what would move a terminal's cursor, and cut."""
-    shown = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return shown if len(shown) <= LONGEST_TEXT else f"{shown[:LONGEST_TEXT]} ... ({len(shown):,} characters)"
+def _cut(text: str) -> list[str]:
+    more = "" if len(text) <= LONGEST_TEXT else f" ... ({len(text):,} characters)"
+    return (text[:LONGEST_TEXT] + more).split("\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polobench.cli.common import AsJson, Markdown, note, print_json, say, write_text
+from polobench.cli.common import AsJson, Markdown, note, print_json, say, show, write_text
 from polobench.core.errors import PoloError, UsageError
 from polobench.core.printable import printable
 
@@ -40,11 +40,8 @@ def verify(
     drawn = draw(read_whole(store), cells, seed)
     with Display(len(drawn)) as display:
         found = reruns(drawn, display)
-    if as_json:
-        print_json([item.as_dict() for item in found])
-    else:
-        for item in found:
-            say(f"{item.stored.cell_id}  {item.name}  {item.sentence}")
+    lines = (f"{item.stored.cell_id}  {item.name}  {item.sentence}" for item in found)
+    show(as_json, [item.as_dict() for item in found], lines)
     note(summary(found))
     if all(item.verdict == UNAVAILABLE for item in found):
         raise UsageError("none of the drawn cells can run here, so nothing is verified")
@@ -132,14 +129,8 @@ def compare(
     found = compare_stores(base, head)
     if output:
         write_text(output, gate_markdown(found))
-    if as_json:
-        print_json(gate_json(found))
-    else:
-        for finding in found.findings:
-            say(finding_line(finding))
-        typer.echo(answer(found))
-        if output:
-            typer.echo(f"report: {output}")
+    written = [f"report: {output}"] if output else []
+    show(as_json, gate_json(found), [*map(finding_line, found.findings), answer(found), *written])
     raise typer.Exit(found.exit_code)
 
 
@@ -149,9 +140,5 @@ def _compare_timings(base: Path, head: Path, output: Path | None, as_json: bool)
     found = compare_timings(read_timings(base), read_timings(head))
     if output:
         write_text(output, "".join(f"- {printable(line)}\n" for line in found.lines()))
-    if as_json:
-        print_json(vars(found) | {"exit_code": found.exit_code})
-    else:
-        for line in found.lines():
-            say(line)
+    show(as_json, vars(found) | {"exit_code": found.exit_code}, found.lines())
     return found.exit_code

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from polobench.cli.common import AsJson, print_json
+from polobench.cli.common import AsJson, show
 
 
 class Kind(StrEnum):
@@ -30,12 +31,13 @@ def list_command(
     from polobench.run import listing
 
     rows = {item.value: listing.rows(item.value) for item in ([kind] if kind else Kind)}
-    if as_json:
-        print_json(rows[kind.value] if kind else rows)
-        return
+    show(as_json, rows[kind.value] if kind else rows, _lines(rows))
+
+
+def _lines(rows: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
     for name, entries in rows.items():
-        typer.echo(f"{name}:")
+        yield f"{name}:"
         for row in entries:
             state = f"UNAVAILABLE: {row['reason']}" if row["reason"] else row.get("about", "")
             state += f" ({row['cells']:,} cells)" if "cells" in row else ""
-            typer.echo(f"  {row['name']:<26} {row['source']:<14} {state}".rstrip())
+            yield f"  {row['name']:<26} {row['source']:<14} {state}".rstrip()

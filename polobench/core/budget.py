@@ -49,12 +49,10 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if all(getattr(self, name) is None for name in LIMITS):
+        if not self.as_dict():
             raise UsageError("a budget needs at least one of samples, updates, seconds")
-        for name in LIMITS:
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, _positive(name, value))
+        for name, value in self.as_dict().items():
+            object.__setattr__(self, name, _positive(name, value))
 
     @classmethod
     def of(cls, value: object) -> Budget:
@@ -84,9 +82,8 @@ class Budget:
 
 def budget_text(limits: Mapping[str, Any]) -> str:
     """`50,000 samples, 60 seconds`: the limits that are set."""
-    return (
-        ", ".join(f"{limits[name]:,.12g} {name}" for name in sorted(limits) if limits[name] is not None) or "no budget"
-    )
+    texts = [f"{limit:,.12g} {name}" for name, limit in sorted(limits.items()) if limit is not None]
+    return ", ".join(texts) or "no budget"
 
 
 def _positive(name: str, value: Any) -> int | float:
@@ -108,12 +105,10 @@ class Stopwatch:
         self._since: list[float] | None = None
 
     def start(self) -> None:
-        if self._since is None:
-            self._since = [clock() for clock in self._clocks]
+        self._since = self._since or [clock() for clock in self._clocks]
 
     def stop(self) -> None:
-        self._spent = [self._read(0), self._read(1)]
-        self._since = None
+        self._spent, self._since = [self.wall_seconds, self.cpu_seconds], None
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -8,9 +8,10 @@ import importlib.metadata
 import inspect
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("polobench", "torch", "numpy", "gymnasium", "transformers", "pandas", "scipy")
+_CHECKOUT = Path(__file__).resolve().parents[2]
 FINGERPRINTED = ("torch", "numpy", "gymnasium", "transformers")
 
 
@@ -72,17 +74,14 @@ def code_hash(*modules: str) -> str:
 
 
 def _reached(modules: tuple[str, ...]) -> set[str]:
-    """The modules that these import, directly or not, and whose source counts; polobench itself, which only re-exports,
-    left out.
-    """
+    """What these import, directly or not, and whose source counts; without polobench itself, which only re-exports."""
     found: set[str] = set()
     waiting = list(modules)
     while waiting:
-        name = waiting.pop()
-        for target in _imports(name):
-            if target != "polobench" and target not in found and _is_open(target) and _path(target):
-                found.add(target)
-                waiting.append(target)
+        imported = _imports(waiting.pop()) - found - {"polobench"}
+        new = {target for target in imported if _is_open(target) and _path(target)}
+        found |= new
+        waiting += new
     return found | {name for name in modules if name.startswith("polobench.")}
 
 
@@ -144,9 +143,7 @@ def _distributions(top: str) -> list[str]:
     return sorted(set(_packages().get(top, [])))
 
 
-@cache
-def _packages() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
+_packages = cache(importlib.metadata.packages_distributions)
 
 
 @cache
@@ -163,20 +160,17 @@ def _versions() -> dict[str, str]:
 @cache
 def _git() -> dict[str, Any]:
     """Commit and dirty flag of the checkout that polobench runs from; None where it is no checkout."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
+    if not (_CHECKOUT / ".git").exists():
         return {"commit": None, "dirty": None}
-    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
-    changes = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
+    changes = _git_says("status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git_says("rev-parse", "HEAD") or None, "dirty": None if changes is None else bool(changes)}
 
 
-def _output(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+def _git_says(*command: str) -> str | None:
+    with suppress(OSError, subprocess.SubprocessError):
+        whole = ("git", "-C", str(_CHECKOUT), *command)
+        return subprocess.run(whole, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return None
 
 
 @cache
@@ -192,9 +186,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")
+    with suppress(OSError):
+        if named := re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return named[1].strip()
+    return platform.processor() or "unknown"

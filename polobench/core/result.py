@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,21 +122,16 @@ class RunResult:
         kept = [item for item in fields(cls) if item.name != "policy"]
         data = {item.name: plain[item.name] if item.type == "str" else _decode(plain[item.name]) for item in kept}
         data["ledger"] = LedgerTotals(**data["ledger"])
-        for name in _TABLES:
-            data[name] = _table(data[name])
-        text = data["trail"]
-        data["trail"] = [text[start : start + 8] for start in range(0, len(text), 8)]
+        data |= {name: _table(data[name]) for name in _TABLES}
+        data["trail"] = re.findall(".{1,8}", data["trail"])
         if data["status"] not in STATUSES:
             raise ValueError(f"status {data['status']!r} is none of {', '.join(STATUSES)}")
         return cls(**data)
 
     def first_difference(self, other: RunResult) -> int | None:
         """The number (from 1) of the first update after which the two runs differ, or None if none does."""
-        pairs = zip(self.trail, other.trail, strict=False)
-        differing = next((number for number, (mine, theirs) in enumerate(pairs, 1) if mine != theirs), None)
-        if differing is None and len(self.trail) != len(other.trail):
-            return min(len(self.trail), len(other.trail)) + 1
-        return differing
+        pairs = enumerate(zip_longest(self.trail, other.trail), 1)
+        return next((number for number, (mine, theirs) in pairs if mine != theirs), None)
 
 
 def _table(columns: dict[str, list[Any]]) -> pd.DataFrame:

@@ -10,10 +10,11 @@ import json
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from polobench.core.errors import UsageError, first_line
 from polobench.core.result import SCHEMA_VERSION, RunResult
@@ -118,17 +119,9 @@ class Store(Reader):
         Raises:
             OSError: the disk is full, say; what stood there before still does.
         """
-        text = json.dumps(result.to_dict(), allow_nan=False, indent=None, separators=(",", ":"))
-        temporary = self.folder / f".writing-{result.cell_id}-{os.getpid()}.tmp"
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path(result.cell_id))
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        content = cell_content(result.to_dict())
+        with replacing(self.path(result.cell_id)) as file:
+            file.write(content)
         return self.path(result.cell_id)
 
     def load(self, cell_id: str) -> RunResult | Damaged | None:
@@ -142,6 +135,26 @@ class Store(Reader):
             yield read_result(path, trim)
             if on_file:
                 on_file(done, len(paths))
+
+
+def cell_content(plain: Mapping[str, Any]) -> bytes:
+    """A result's plain data as a cell's file holds them."""
+    return json.dumps(plain, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that stands at the path once the block has ended; what stood there stays if it does not."""
+    temporary = path.with_name(f".writing-{path.name}-{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def read_result(path: Path, trim: Trim | None = None) -> RunResult | Damaged:

@@ -9,21 +9,18 @@ theirs that is not a cell's.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import struct
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from polobench.core.errors import UsageError, first_line
 from polobench.core.result import RunResult
-from polobench.store.folder import Damaged, OnFile, Reader, Store, Trim, result_of
+from polobench.store.folder import Damaged, OnFile, Reader, Store, Trim, cell_content, replacing, result_of
 
 SUFFIX = ".zip"
 MIB = 2**20
@@ -52,15 +49,14 @@ class Pack(Reader):
 
     def load(self, cell_id: str) -> RunResult | Damaged | None:
         with self._open() as file:
-            found = [entry for entry in file.infolist() if entry.filename == f"{cell_id}.json"]
-            return self._result(file, found[0], len(found)) if found else None
+            found = _entries(file).get(f"{cell_id}.json")
+            return self._result(file, found) if found else None
 
     def each(self, on_file: OnFile | None = None, trim: Trim | None = None) -> Iterator[RunResult | Damaged]:
         with self._open() as file:
-            entries = {entry.filename: entry for entry in file.infolist()}
-            counts = Counter(entry.filename for entry in file.infolist())
+            entries = _entries(file)
             for done, name in enumerate(sorted(entries), 1):
-                yield self._result(file, entries[name], counts[name], trim)
+                yield self._result(file, entries[name], trim)
                 if on_file:
                     on_file(done, len(entries))
 
@@ -82,10 +78,10 @@ class Pack(Reader):
             yield file
 
     def _result(
-        self, file: zipfile.ZipFile, entry: zipfile.ZipInfo, count: int, trim: Trim | None = None
+        self, file: zipfile.ZipFile, same: list[zipfile.ZipInfo], trim: Trim | None = None
     ) -> RunResult | Damaged:
-        wrong = _problem(entry, count)
-        if wrong:
+        entry = same[-1]
+        if wrong := _problem(entry, len(same)):
             return Damaged(self.place, f"entry {entry.filename!r:.100} {wrong}")
         path = self.place / entry.filename
         try:
@@ -96,6 +92,14 @@ class Pack(Reader):
         if isinstance(found, RunResult) and found.cell_id != path.stem:
             return Damaged(path, f"it holds the cell {found.cell_id!r:.80}")
         return found
+
+
+def _entries(file: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
+    """The entries by name, of which a sound pack has one each."""
+    found: dict[str, list[zipfile.ZipInfo]] = {}
+    for entry in file.infolist():
+        found.setdefault(entry.filename, []).append(entry)
+    return found
 
 
 def _problem(entry: zipfile.ZipInfo, count: int) -> str:
@@ -163,7 +167,7 @@ def write_pack(stores: Sequence[Path | str], output: Path, slim: bool = False) -
         for key in ("task", "label"):
             if names.setdefault((key, plain[key]), getattr(result, key)) != getattr(result, key):
                 raise UsageError(f"two {key}s would both be called {plain[key]!r} without their folders")
-        content = json.dumps(plain, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        content = cell_content(plain)
         name = f"{result.cell_id}.json"
         if not _ENTRY.fullmatch(name) or len(content) > LARGEST_CELL:
             raise UsageError(f"cell {result.cell_id!r:.80} cannot be packed: its id is none, or it is too large")
@@ -174,20 +178,15 @@ def write_pack(stores: Sequence[Path | str], output: Path, slim: bool = False) -
 
 
 def _write(output: Path, cells: dict[str, bytes]) -> None:
-    temporary = output.with_name(f".writing-{output.name}-{os.getpid()}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(temporary, "w") as file:
+        with replacing(output) as whole, zipfile.ZipFile(whole, "w") as file:
             for name in sorted(cells):
                 entry = zipfile.ZipInfo(name)  # of 1980
                 entry.create_system, entry.external_attr = 3, 0o100644 << 16
                 file.writestr(entry, cells[name], zipfile.ZIP_DEFLATED, 9)
-        os.replace(temporary, output)
     except OSError as error:
         raise UsageError(f"pack {str(output)!r} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _packed(plain: dict[str, Any], slim: bool) -> dict[str, Any]:

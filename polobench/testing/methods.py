@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from typing import Any, ClassVar
 
@@ -106,12 +106,9 @@ class MethodConformance:
         inside = self.inside()
         charged = inside.ledger.samples
         assert inside.samples <= charged, f"the task handed out {inside.samples} samples, and {charged} stayed charged"
-        assert inside.ledger.budget == inside.budget, (
-            f"its budget was {inside.budget} and became {inside.ledger.budget}"
-        )
-        assert inside.evaluations == 0, (
-            "it looked at the held-out evaluation, which is free (allowed: the task's verbs)"
-        )
+        budget_now = inside.ledger.budget
+        assert budget_now == inside.budget, f"its budget was {inside.budget} and became {budget_now}"
+        assert not inside.evaluations, "it looked at the held-out evaluation, which is free (allowed: the task's verbs)"
 
     def test_metrics_are_finite(self) -> None:
         """The loss is always a number; a metric without a value is NaN, never infinite, and not NaN in every update."""
@@ -134,7 +131,8 @@ class MethodConformance:
             store.save(result)
             back = store.load("conformance")
         assert isinstance(back, RunResult), f"the stored result cannot be read: {back}"
-        assert _text(back) == _text(result), "the stored result differs from the original"
+        texts = [json.dumps(item.to_dict()) for item in (back, result)]
+        assert texts[0] == texts[1], "the stored result differs from the original"
 
     def test_beats_random(self) -> None:
         """Every seed gets at least half of the way from the random policy to the target.
@@ -149,10 +147,6 @@ class MethodConformance:
     def test_global_state_is_untouched(self) -> None:
         changed = self.inside().changed
         assert not changed, f"the training loop changed {', '.join(changed)}"
-
-
-def _text(result: RunResult) -> str:
-    return json.dumps(result.to_dict())
 
 
 class Inside:
@@ -174,15 +168,13 @@ class Inside:
         self.samples = self.evaluations = 0
         self._in_a_verb = False
         rng = SeedAxes(seed)
-        with _watched(method, rng) as self.changed:
-            task = method.task.bind(rng, self.ledger, method.device, lambda policy: None)
+        with (
+            _watched(method, rng) as self.changed,
+            closing(method.task.bind(rng, self.ledger, method.device, lambda policy: None)) as task,
+            suppress(BudgetExhausted),
+        ):
             self._watch(task)
-            try:
-                method.train(task, rng, self._record)
-            except BudgetExhausted:
-                pass
-            finally:
-                task.close()
+            method.train(task, rng, self._record)
 
     def _record(self, update: Update) -> None:
         self.updates.append(update)

@@ -24,12 +24,10 @@ def check_shapes(name: str, rollout: Rollout) -> None:
     for column, wanted in expected.items():
         found = tuple(getattr(rollout, column).shape)
         assert found == wanted, f"{column} of `{name}` has the shape {found} (allowed: {wanted})"
-    for column in ("terminated", "truncated", "mask"):
-        dtype = getattr(rollout, column).dtype
-        assert dtype == torch.bool, f"{column} of `{name}` is of {dtype} (allowed: torch.bool)"
-    assert rollout.groups.dtype == torch.long, (
-        f"groups of `{name}` are of {rollout.groups.dtype} (allowed: torch.int64)"
-    )
+    dtypes = {"terminated": torch.bool, "truncated": torch.bool, "mask": torch.bool, "groups": torch.long}
+    for column, dtype in dtypes.items():
+        given = getattr(rollout, column).dtype
+        assert given == dtype, f"{column} of `{name}` is of {given} (allowed: {dtype})"
     assert rollout.rewards.is_floating_point(), f"rewards of `{name}` are of {rollout.rewards.dtype} (allowed: floats)"
     for column in ("observations", "final_observations", "actions", "rewards"):
         assert bool(torch.isfinite(getattr(rollout, column)).all()), f"{column} of `{name}` are not finite"
@@ -64,19 +62,18 @@ def check_episodes(rollout: Rollout, groups: int, size: int, horizon: int) -> No
     """One whole episode per row, `size` rows per group from one start state."""
     mask, ended = rollout.mask, ends(rollout)
     numbers = [row // size for row in range(groups * size)]
-    assert rollout.groups.tolist() == numbers, (
-        f"groups of `episodes` are {rollout.groups.tolist()} (allowed: {numbers})"
-    )
+    found = rollout.groups.tolist()
+    assert found == numbers, f"groups of `episodes` are {found} (allowed: {numbers})"
     assert bool(mask[:, 0].all()), "a row of `episodes` begins with a masked step"
     assert bool((mask[:, :-1] >= mask[:, 1:]).all()), "a row of `episodes` goes on after its end"
     count = ended.sum(1).tolist()
     assert set(count) == {1}, f"rows of `episodes` end {count} times (allowed: once)"
     longest = int(mask.sum(1).max())
     assert longest <= horizon, f"an episode has {longest} steps, and the task's horizon is {horizon}"
-    starts = [rollout.observations[:, 0]] + ([] if rollout.prompts is None else [rollout.prompts])
-    for start in starts:
-        grouped = start.view(groups, size, *start.shape[1:])
-        assert bool((grouped == grouped[:, :1]).all()), "rows of one group do not share their start state"
+    for start in (rollout.observations[:, 0], rollout.prompts):
+        if start is not None:
+            grouped = start.view(groups, size, *start.shape[1:])
+            assert bool((grouped == grouped[:, :1]).all()), "rows of one group do not share their start state"
 
 
 def check_readable(name: str, rollout: Rollout, policy: Policy) -> None:
@@ -85,10 +82,9 @@ def check_readable(name: str, rollout: Rollout, policy: Policy) -> None:
     with torch.no_grad(), unmetered(policy):
         outputs, values = policy.outputs(rollout), policy.values(rollout)
         log_probs = policy.distribution.log_prob(outputs, rollout.actions)
-    found = {"outputs": outputs.shape[:-1], "log_prob": log_probs.shape, "values": values.shape}
-    for what, shape in found.items():
-        wanted = (rows, columns + 1) if what == "values" else (rows, columns)
-        assert tuple(shape) == wanted, f"{what} of `{name}` have the shape {tuple(shape)} (allowed: {wanted})"
+    found = {"outputs": tuple(outputs.shape[:-1]), "log_prob": tuple(log_probs.shape), "values": tuple(values.shape)}
+    wanted = {"outputs": (rows, columns), "log_prob": (rows, columns), "values": (rows, columns + 1)}
+    assert found == wanted, f"what the policy gives of `{name}` has the shapes {found} (allowed: {wanted})"
     assert bool(torch.isfinite(log_probs[rollout.mask]).all()), f"the policy finds an action of `{name}` impossible"
 
 

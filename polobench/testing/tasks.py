@@ -56,11 +56,9 @@ class TaskConformance:
         task, floor, given = self.description(), self.first_use().floor, type(self).task
         if isinstance(given, str):
             assert task.name == given, f"the task registered as {given!r} calls itself {task.name!r}"
-        for name in ("name", "unit"):
-            text = getattr(task, name)
-            assert isinstance(text, str), f"{name} is {text!r} (allowed: text)"
-            assert text, f"{name} is empty"
-            assert text.isprintable(), f"{name} is {text!r} (allowed: text that can be printed)"
+        for name, text in (("name", task.name), ("unit", task.unit)):
+            printable = isinstance(text, str) and bool(text) and text.isprintable()
+            assert printable, f"{name} is {text!r} (allowed: text that can be printed)"
         for name in ("evaluation_episodes", "final_episodes", "horizon"):
             assert getattr(task, name) >= 1, f"{name} is {getattr(task, name)} (allowed: an integer from 1)"
         assert math.isfinite(floor), f"the floor is {floor} once a run has begun (allowed: a finite number)"
@@ -90,10 +88,8 @@ class TaskConformance:
         for name, rollout in use.rollouts.items():
             generated, read = use.charged[name]
             wanted = (0, rollout.n_samples) if name == "preferences" else (rollout.n_samples, 0)
-            found = (
-                f"`{name}` handed out {rollout.n_samples} samples and charged {generated} generated, {read} read ones"
-            )
-            assert (generated, read) == wanted, found
+            charged = f"charged {generated} generated, {read} read ones"
+            assert (generated, read) == wanted, f"`{name}` handed out {rollout.n_samples} samples and {charged}"
 
     def test_never_overspends(self) -> None:
         verbs = tuple(self.first_use().rollouts)
@@ -113,13 +109,11 @@ class TaskConformance:
             check_readable(name, rollout, self.first_use().policy)
 
     def test_episodes_are_whole_and_grouped(self) -> None:
-        rollout = self.first_use().rollouts.get("episodes")
-        if rollout is not None:
+        if rollout := self.first_use().rollouts.get("episodes"):
             check_episodes(rollout, GROUPS, SIZE, self.description().horizon)
 
     def test_preferences_are_ranked_groups(self) -> None:
-        rollout = self.first_use().rollouts.get("preferences")
-        if rollout is not None:
+        if rollout := self.first_use().rollouts.get("preferences"):
             found = len(set(rollout.groups.tolist()))
             assert found == GROUPS, f"`preferences({GROUPS})` gave {found} groups"
             assert rollout.has_ranking, "no group of `preferences` has two different scores"
@@ -156,9 +150,8 @@ class TaskConformance:
         first, second = self.first_use(), self.second_use()
         for name, rollout in first.rollouts.items():
             columns = differing(rollout, second.rollouts[name])
-            assert not columns, (
-                f"two runs of one seed, the second of which evaluated first, differ in `{name}`: {columns}"
-            )
+            runs = "two runs of one seed, the second of which evaluated first,"
+            assert not columns, f"{runs} differ in `{name}`: {columns}"
 
     def test_a_run_leaves_the_task_as_it_was(self) -> None:
         changes = self.first_use().description_changes
@@ -178,10 +171,9 @@ def _spend(task: Task, verbs: Sequence[str], budget: int) -> dict[str, str]:
     policy = task.floor_policy()
     ended_by: dict[str, str] = {}
     for _ in range(budget + 1):
-        for name in verbs:
+        for name in [name for name in verbs if name not in ended_by]:
             try:
-                if name not in ended_by:
-                    CALLS[name](task, policy)
+                CALLS[name](task, policy)
             except BudgetExhausted as end:
                 ended_by[name] = end.limit
     return ended_by

@@ -92,9 +92,8 @@ class Use:
         self.description_changes = sorted(name for name in before | after if before.get(name) != after.get(name))
 
     def _sample(self, task: Task) -> None:
-        for name, call in CALLS.items():
-            if name == "preferences" and not task.has_preferences:
-                continue
+        calls = {name: call for name, call in CALLS.items() if name != "preferences" or task.has_preferences}
+        for name, call in calls.items():
             task.drain_episode_returns()
             generated, read = task.ledger.samples_generated, task.ledger.samples_read
             try:
