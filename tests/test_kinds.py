@@ -70,6 +70,7 @@ TOY = """
         name = "width"
         grid_key = "width_times"
         running = "toy_running:WidthJob"
+        defining = {"times": "times"}
 
         @classmethod
         def asked(cls, grid, folder):
@@ -89,10 +90,6 @@ TOY = """
             yield from wrong(result.measured, ("times",), "a count", is_count, "measured.")
 
         @classmethod
-        def definition(cls, result):
-            return {"times": result.measured["times"]}
-
-        @classmethod
         def outcome(cls, result):
             return f"{result.measured['width']} units"
 """
@@ -100,9 +97,6 @@ TOY_RUNNING = """
     from polobench.cells.job import Job
 
     class WidthJob(Job):
-        def defined_by(self):
-            return {"times": self.plan.times}
-
         def measure(self, method, cell, result, watch):
             result.measured["width"] = self.plan.times * sum(method.hp.hidden_sizes)
             result.reason = "it was counted"

@@ -156,9 +156,6 @@ class FixedBatchJob(Job[FixedBatch]):
         self.hashes = {"policy": self._policy.sha256, "batch": self._batch.sha256}
         self.code = code_hash(__name__)
 
-    def defined_by(self) -> dict[str, object]:
-        return {"fixed_batch": {**self.hashes, "code": self.code}}
-
     def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
         if isinstance(method, ForeignMethod):
             raise Unavailable(f"method {method.name!r} owns its loop, so it cannot be given a stored batch")

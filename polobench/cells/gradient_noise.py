@@ -166,10 +166,6 @@ class GradientNoiseJob(Job[GradientNoise]):
         self.hyperparameters, self.hashes = self._stored.network, {"policy": self._stored.sha256}
         self.code = code_hash(__name__)
 
-    def defined_by(self) -> dict[str, object]:
-        asked = {"policy": self.plan.policy, "batches": self.plan.batches, "samples": self.plan.samples}
-        return {"gradient_noise": asked | {"sha256": self._stored.sha256, "code": self.code}}
-
     def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
         if isinstance(method, ForeignMethod):
             raise Unavailable(f"method {method.name!r} owns its loop, so its gradients cannot be seen")

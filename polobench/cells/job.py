@@ -45,8 +45,8 @@ class Job(ABC, Generic[Plan]):
 
     Attributes:
         hyperparameters: that every method of such a cell is built with.
-        hashes: SHA-256 of each stored file, by "policy" or "batch".
-        code: the hash of the code that measures, beside that of the method and the task.
+        hashes: SHA-256 of each stored file, by "policy" or "batch"; part of the cell's id.
+        code: the hash of the code that measures, beside that of the method and the task; part of the id, too.
     """
 
     hyperparameters: Mapping[str, Any] = {}
@@ -55,10 +55,6 @@ class Job(ABC, Generic[Plan]):
 
     def __init__(self, plan: Plan, task: Task) -> None:
         self.plan = plan
-
-    def defined_by(self) -> dict[str, object]:
-        """What of this decides the cell's id, code included."""
-        return {}
 
     @abstractmethod
     def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import chdir
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from polobench.cells.job import Job, Watch
@@ -58,10 +58,9 @@ def prepare(cell: Cell) -> PreparedCell:
             identity = method.task.identity()
         except Unavailable as error:
             return PreparedCell(cell, _identify(cell, hyperparameters, **known), unavailable=str(error))
-    known |= {"floor": str(method.task.floor), "target": method.task.target} | identity | job.defined_by()
-    return PreparedCell(
-        cell, _identify(cell, hyperparameters, **known), method, job, code=f"{origin['code_hash']} {job.code}"
-    )
+    known |= {"floor": str(method.task.floor), "target": method.task.target, "files": job.hashes, "measuring": job.code}
+    cell_id = _identify(cell, hyperparameters, **known, **identity)
+    return PreparedCell(cell, cell_id, method, job, code=f"{origin['code_hash']} {job.code}")
 
 
 def _identify(cell: Cell, hyperparameters: dict[str, object], **known: object) -> str:
@@ -77,7 +76,7 @@ def _identify(cell: Cell, hyperparameters: dict[str, object], **known: object) -
         "device": cell.device,
         "budget": cell.budget.as_dict(),
         "threads": cell.threads,
-        "rounds": cell.plan.timed_rounds,
+        "plan": {item.name: getattr(cell.plan, item.name) for item in fields(cell.plan) if item.compare},
     } | known
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from polobench.core.budget import Budget
 from polobench.core.result import RunResult
@@ -25,6 +25,7 @@ class FixedBatch(Kind):
     name = "fixed_batch"
     grid_key = "fixed_batch"
     running = "polobench.cells.fixed_batch:FixedBatchJob"
+    defining: ClassVar[Mapping[str, str]] = {"stored batch": "batch_sha256", "stored policy": "policy_sha256"}
 
     @classmethod
     def asked(cls, grid: Mapping[str, Any], folder: Path) -> list[Self]:
@@ -55,11 +56,6 @@ class FixedBatch(Kind):
         yield from wrong(found["changes"], found["changes"], "a list of numbers", numbers, f"{section}changes.")
         for name in COUNTS:
             yield from wrong(found[name], found[name], "a count", is_count, f"{section}{name}.")
-
-    @classmethod
-    def definition(cls, result: RunResult) -> dict[str, object]:
-        files = {"stored batch": "batch_sha256", "stored policy": "policy_sha256"}
-        return {name: result.fixed_batch.get(key) for name, key in files.items()}
 
     @classmethod
     def outcome(cls, result: RunResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
@@ -41,6 +41,7 @@ class GradientNoise(Kind):
     name = "gradient_noise"
     grid_key = "gradient_noise"
     running = "polobench.cells.gradient_noise:GradientNoiseJob"
+    defining: ClassVar[Mapping[str, str]] = {"stored policy": "policy_sha256", "samples per gradient batch": "samples"}
 
     @classmethod
     def asked(cls, grid: Mapping[str, Any], folder: Path) -> list[Self]:
@@ -97,11 +98,6 @@ class GradientNoise(Kind):
             yield f"{section}batches is not the length, from 3, of {', '.join(_COLUMNS)}"
         if not all(samples > 0 for samples in noise["batch_samples"]):
             yield f"{section}batch_samples is not a list of positive numbers"
-
-    @classmethod
-    def definition(cls, result: RunResult) -> dict[str, object]:
-        noise = result.gradient_noise
-        return {"stored policy": noise.get("policy_sha256"), "samples per gradient batch": noise.get("samples")}
 
     @classmethod
     def variant(cls, result: RunResult) -> str:

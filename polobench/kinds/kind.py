@@ -24,11 +24,15 @@ DRAWN_METRICS = ("loss", "kl", "episode_return")
 class Kind(ABC):
     """A kind of cell; an instance is what one cell is to do, its fields what the study says of that.
 
+    A field that compares is part of the cell's id.
+
     Attributes:
         name: of the kind, as results store it.
         grid_key: the key of a study's [[grid]] that asks for such cells.
         running: "module:class" of the running half, a `polobench.cells.job.Job`.
         runs_alone: nothing else may run on the machine meanwhile.
+        defining: what defines the cell beside its arm, seed and settings: keys of the kind's own part of a result, by
+            their names in words.
         learns: the cell is a whole run, which has a return and a budget that the study sets, over all seeds; other
             cells run on the first seed.
     """
@@ -38,6 +42,7 @@ class Kind(ABC):
     running: ClassVar[str]
     runs_alone: ClassVar[bool] = False
     learns: ClassVar[bool] = False
+    defining: ClassVar[Mapping[str, str]] = {}
 
     # asked for by a study
 
@@ -102,7 +107,8 @@ class Kind(ABC):
     @classmethod
     def definition(cls, result: RunResult) -> dict[str, object]:
         """What defines the cell beside its arm, seed and settings, by its name in words."""
-        return {}
+        own = getattr(result, cls.name, result.measured)
+        return {words: own.get(key) for words, key in cls.defining.items()}
 
     @classmethod
     def variant(cls, result: RunResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from polobench.core.budget import Budget
 from polobench.core.result import RunResult
@@ -29,6 +29,7 @@ class Throughput(Kind):
     name = "throughput"
     grid_key = "throughput_rounds"
     running = "polobench.cells.throughput:ThroughputJob"
+    defining: ClassVar[Mapping[str, str]] = {"timed rounds": "rounds"}
     runs_alone = True
 
     @classmethod
@@ -58,10 +59,6 @@ class Throughput(Kind):
         yield from wrong(found, ROUND_SECONDS, "a list of finite numbers", is_list_of(is_finite), section)
         if len({len(found[name]) for name in ROUND_SECONDS}) > 1:
             yield f"throughput: {', '.join(ROUND_SECONDS)} are not equally long"
-
-    @classmethod
-    def definition(cls, result: RunResult) -> dict[str, object]:
-        return {"timed rounds": result.throughput.get("rounds")}
 
     @classmethod
     def outcome(cls, result: RunResult) -> str:
