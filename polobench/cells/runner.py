@@ -36,12 +36,7 @@ class PreparedCell:
 
 
 def prepare(cell: Cell) -> PreparedCell:
-    """Resolve names, hyper-parameters and stored files.
-
-    Raises:
-        UsageError: the cell cannot exist: an unknown name, an impossible value, or a stored policy or batch that is not
-            there.
-    """
+    """Resolve names, hyper-parameters and stored files; raises `UsageError` if one of these cannot be found or used."""
     hyperparameters: dict[str, object] = dict(cell.overrides)
     known: dict[str, object] = {}
     with chdir("."):  # wherever an environment goes meanwhile

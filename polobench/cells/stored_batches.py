@@ -45,11 +45,7 @@ class StoredBatch:
 
 
 def find_batch(folder: Path | str, task: str) -> StoredBatch:
-    """The stored batch of a task.
-
-    Raises:
-        UsageError: there is no such file, or it is none that this module has written for this task.
-    """
+    """The stored batch of a task; raises `UsageError` unless there is a file that `make_batch` has written for it."""
     path, command = path_of(folder, task), f"{COMMAND} {folder} {task}"
     with reading(path, "stored batch", command, task=task) as (tensors, about, sha256):
         return StoredBatch({verb: _rollout(verb, tensors, bool(about["rows_independent"])) for verb in VERBS}, sha256)
@@ -63,12 +59,7 @@ def _rollout(verb: str, tensors: Mapping[str, Tensor], rows_independent: bool) -
 
 
 def make_batch(task_name: str, folder: Path) -> Path:
-    """Sample a task's batch and write it.
-
-    Raises:
-        UsageError: the folder cannot be written to, or no group of the batch has a ranking.
-        Unavailable: the task is not available here.
-    """
+    """Sample a task's batch and write it; raises `UsageError` if no group of it has a ranking, or as `write`."""
     method = make("reinforce", _with_early_cuts(find_task(task_name)), baseline="batch_mean")
     rng, ledger = SeedAxes(SEED), Ledger(Budget(updates=1))
     policies: list[Policy] = []

@@ -58,8 +58,7 @@ class StoredPolicy:
     def load_into(self, policy: Policy) -> None:
         """Overwrite the policy's parameters and statistics; a critic that one of the two lacks stays as it is.
 
-        Raises:
-            UsageError: the policy is of another shape.
+        Raises `UsageError` if the policy is of another shape.
         """
         if not self.tensors:
             return
@@ -101,11 +100,7 @@ def on_policies(task: Task, change: Callable[[Policy], object]) -> None:
 
 
 def find_policy(folder: Path | str, task: Task, name: str) -> StoredPolicy:
-    """The stored policy of a task.
-
-    Raises:
-        UsageError: there is no such file, or it is none that this module has written for this task.
-    """
+    """The stored policy of a task; raises `UsageError` unless there is a file that `make_policies` wrote for it."""
     if isinstance(task, LanguageTask) and name == "initial":
         return StoredPolicy({"temperature": 1.0})
     path, command = path_of(folder, task.name, name), f"{COMMAND} {folder} {task.name}"

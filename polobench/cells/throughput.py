@@ -76,12 +76,9 @@ class ThroughputProbe(ExitStack):
         self.memory.sample()
 
     def summary(self, rounds: int) -> dict[str, Any]:
-        """The last `rounds` steps; keys in docs/results-format.md. Rates of samples are None where none was new.
+        """The last `rounds` steps; keys in docs/results-format.md. Raises `ValueError` if fewer steps were taken.
 
-        A method that updates several times on a batch takes no samples in between, which is no speed of zero.
-
-        Raises:
-            ValueError: fewer steps were taken, so that rates over `rounds` would be wrong.
+        Rates of samples are None where none was new: a method may update several times on a batch.
         """
         if len(self.iteration_seconds) < rounds:
             raise ValueError(f"only {len(self.iteration_seconds)} of {rounds} rounds were timed")

@@ -38,15 +38,13 @@ COMMANDS = (
     ("ab", ab.ab, "polobench ab main HEAD --methods ppo,trpo"),
     ("history", gate.history, "polobench history results/head"),
 )
-GROUPS = (("baseline", gate.baseline_app),)
 
 app = typer.Typer(
     help=OVERVIEW, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 for name, command, example in COMMANDS:
     app.command(name, epilog=f"Example: {example}")(command)
-for name, group in GROUPS:
-    app.add_typer(group, name=name)
+app.add_typer(gate.baseline_app, name="baseline")
 
 
 @contextmanager

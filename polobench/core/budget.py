@@ -56,11 +56,7 @@ class Budget:
 
     @classmethod
     def of(cls, value: object) -> Budget:
-        """A budget from a `Budget`, an int (samples) or a mapping of limits.
-
-        Raises:
-            UsageError: anything else.
-        """
+        """A budget from a `Budget`, an int (samples) or a mapping of limits; raises `UsageError` for anything else."""
         if isinstance(value, Budget):
             return value
         if isinstance(value, Mapping):
@@ -209,11 +205,7 @@ class Ledger(Counts):
         return self.clock.cpu_seconds
 
     def charge_generated(self, count: int) -> None:
-        """Charge `count` samples about to be taken.
-
-        Raises:
-            BudgetExhausted: they do not fit, or the seconds are over; nothing was charged.
-        """
+        """Charge `count` samples about to be taken, or none and raise `BudgetExhausted`, or as `check_time`."""
         self._admit(count)
         self.samples_generated += count
 

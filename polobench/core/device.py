@@ -15,11 +15,7 @@ DEVICES = ("cpu", "cuda", "mps")
 
 
 def reason_absent(name: str) -> str | None:
-    """Why a device cannot be used here, or None.
-
-    Raises:
-        UsageError: a name that is none of `DEVICES`.
-    """
+    """Why a device cannot be used here, or None; raises `UsageError` for a name that is none of `DEVICES`."""
     if name not in DEVICES:
         raise unknown("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
@@ -35,12 +31,7 @@ def present_devices() -> list[str]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device.
-
-    Raises:
-        UsageError: unknown name.
-        Unavailable: absent here; the text is the reason.
-    """
+    """The torch device; raises `UsageError` for an unknown name, `Unavailable` with the reason for an absent one."""
     if reason := reason_absent(name):
         raise Unavailable(f"device {name!r} is absent: {reason}")
     return torch.device(name)

@@ -14,10 +14,8 @@ from polobench.core.errors import UsageError, first_line
 def import_named(name: str) -> ModuleType:
     """The module of this name; one that is not installed is looked for in the current folder, as `python -m` does.
 
-    The folder is added to the path, behind all others, only then: nothing in it can shadow what is installed.
-
-    Raises:
-        UsageError: it does not import; the text says why.
+    The folder is added to the path, behind all others, only then: nothing in it can shadow what is installed. Raises
+    `UsageError` with the reason if it does not import.
     """
     try:
         if find_spec(name.partition(".")[0]) is None and os.getcwd() not in sys.path:

@@ -48,10 +48,8 @@ class RunResult:
         digest: SHA-256 of all metrics and of the parameters at each evaluation; None where time ended the run.
         trail: for every update, the first 8 hex digits of the digest so far.
         ran_beside_others: other cells ran on the machine at the same time, so that wall seconds say little.
-        throughput: of a throughput cell: iteration, rollout and update seconds a round and what follows from them.
-        gradient_noise: of such a cell: which policy, and how the gradients of equal batches differ there.
-        fixed_batch: of such a cell: the update's metrics, how each tensor moved, and what was counted.
-        measured: of a cell of a plug-in's kind: its numbers.
+        throughput, gradient_noise, fixed_batch: the numbers of a cell of this kind.
+        measured: the numbers of a cell of a plug-in's kind.
         snapshots: of a language task: what the policy answers, and how likely it finds preference pairs, "before" and
             "after" training; the latter is missing where the run failed.
         policy: the trained policy, in the process that ran it; never stored.
@@ -113,11 +111,7 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> RunResult:
-        """The inverse of `to_dict`; a file without one of `_ADDED` has none.
-
-        Raises:
-            KeyError, TypeError, ValueError: the data are not a result.
-        """
+        """The inverse of `to_dict`; raises `KeyError`, `TypeError` or `ValueError` if the data are not a result."""
         plain = {name: {} for name in _ADDED} | plain
         kept = [item for item in fields(cls) if item.name != "policy"]
         data = {item.name: plain[item.name] if item.type == "str" else _decode(plain[item.name]) for item in kept}

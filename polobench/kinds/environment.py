@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from polobench.core.errors import UsageError
+from polobench.kinds.checks import Test, is_finite, is_text
 from polobench.kinds.parsing import check_keys, parse_count, parse_text
 
 KEYS = ("id", "label", "kwargs", "wrappers", "max_episode_steps", "floor", "target", "action_scaling")
@@ -16,10 +17,7 @@ def parse_task(item: object) -> tuple[str, Mapping[str, Any]]:
 
     Args:
         item: a name, or a table with the `id` of a gymnasium environment and others of `KEYS`. The label is the name;
-            by default it is the id with what differs.
-
-    Raises:
-        UsageError: anything else; one line.
+            by default it is the id with what differs. Anything else raises `UsageError`.
     """
     if not isinstance(item, Mapping):
         return parse_text("tasks", item), {}
@@ -27,7 +25,7 @@ def parse_task(item: object) -> tuple[str, Mapping[str, Any]]:
     name = parse_text("tasks: id", item.get("id"))
     table = {key: value for key, value in item.items() if key not in ("id", "label")}
     for key, value in table.items():
-        check, allowed = _CHECKS.get(key, (_is_number, "a finite number"))
+        check, allowed = _CHECKS.get(key, (is_finite, "a finite number"))
         if not check(value):
             raise UsageError(f"tasks: {key} of {name!r} is {value!r} (allowed: {allowed})")
     if "max_episode_steps" in table:
@@ -43,18 +41,14 @@ def parse_task(item: object) -> tuple[str, Mapping[str, Any]]:
     return label, {"id": name, **table}
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
 def _is_wrappers(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(
         isinstance(item, str) or (isinstance(item, Mapping) and isinstance(item.get("name"), str)) for item in value
     )
 
 
-_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
+_CHECKS: dict[str, tuple[Test, str]] = {
     "kwargs": (lambda value: isinstance(value, Mapping), "a table"),
     "wrappers": (_is_wrappers, 'a list of names, or of {name = "...", ...}'),
-    "action_scaling": (lambda value: isinstance(value, str), "text"),
+    "action_scaling": (is_text, "text"),
 }

@@ -18,6 +18,7 @@ from polobench.core.result import RunResult
 ASSUMED_SAMPLES_PER_SECOND = 4000
 ASSUMED_OVERHEAD_SECONDS = 5.0
 DRAWN_METRICS = ("loss", "kl", "episode_return")
+DRAWN = ("samples", *DRAWN_METRICS)
 
 
 @dataclass(frozen=True)
@@ -44,26 +45,17 @@ class Kind(ABC):
     learns: ClassVar[bool] = False
     defining: ClassVar[Mapping[str, str]] = {}
 
-    # asked for by a study
-
     @classmethod
     @abstractmethod
     def asked(cls, grid: Mapping[str, Any], folder: Path) -> list[Self]:
         """What each method of a [[grid]] is to do on each task, from the value under `grid_key`.
 
-        Args:
-            grid: the parsed table.
-            folder: of the study, beside which stored policies and batches lie.
-
-        Raises:
-            UsageError: the value is wrong; one line.
+        Stored policies and batches lie in the study's `folder`. Raises `UsageError`, in one line, for a wrong value.
         """
 
     @abstractmethod
     def budget(self, asked: Budget) -> Budget:
         """What a cell may use; `asked` is the grid's budget."""
-
-    # named
 
     @abstractmethod
     def title(self, seed: int) -> str:
@@ -72,8 +64,6 @@ class Kind(ABC):
     def test_id(self, seed: int, budget: Budget) -> list[str]:
         """What tells the cell's test from others of its method, task and device."""
         return []
-
-    # run
 
     @property
     def timed_rounds(self) -> int:
@@ -97,8 +87,6 @@ class Kind(ABC):
         """How many samples the cell is expected to take; 0 if nobody knows."""
         return 0
 
-    # read from a store
-
     @classmethod
     def problems(cls, result: RunResult) -> Iterator[str]:
         """What is wrong with the part of a result that is the kind's own, key by key."""
@@ -119,9 +107,7 @@ class Kind(ABC):
     def trim(cls, plain: dict[str, Any]) -> None:
         """Take out of a file's plain data what no report needs: ten thousand trails would fill the memory."""
         plain["trail"] = plain["traceback"] = ""
-        plain["updates"] = {
-            name: plain["updates"][name] for name in ("samples", *DRAWN_METRICS) if name in plain["updates"]
-        }
+        plain["updates"] = {name: plain["updates"][name] for name in DRAWN if name in plain["updates"]}
 
     @classmethod
     @abstractmethod

@@ -90,11 +90,7 @@ class Store(Reader):
         return self.place
 
     def prepare(self) -> None:
-        """Make the folder if it is not there, and see that a file can be written.
-
-        Raises:
-            UsageError: it is no folder, or it is read-only.
-        """
+        """Make the folder if it is not there; raises `UsageError` unless a file can be written to it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".probe-"):
@@ -114,11 +110,7 @@ class Store(Reader):
         return self.folder / f"{cell_id}.json"
 
     def save(self, result: RunResult) -> Path:
-        """Write the result under its id, in place of what stood there.
-
-        Raises:
-            OSError: the disk is full, say; what stood there before still does.
-        """
+        """Write the result under its id, in place of what stood there, which stays if this raises `OSError`."""
         content = cell_content(result.to_dict())
         with replacing(self.path(result.cell_id)) as file:
             file.write(content)

@@ -1,10 +1,7 @@
 """A pack: a store in one file, a zip of its JSON, read where it lies. The same store gives the same bytes.
 
-Packs are for keeping and passing on: what a result says of where it ran is shortened to the last part of each path, so
-that no home folder is named. A slim pack keeps of each cell its outcome, curve and settings.
-
-A pack is untrusted data: entries are looked at before anything of them is read, and never written under a name of
-theirs that is not a cell's.
+Paths in it are cut to their last part, so that no home folder is named. A pack is untrusted data: entries are looked at
+before anything of them is read, and never written under a name of theirs that is not a cell's.
 """
 
 from __future__ import annotations
@@ -130,20 +127,19 @@ def open_store(place: Path | str) -> Reader:
 def store_to_fill(place: Path | str, say: Callable[[str], object]) -> Store:
     """The store at a path, ready to be written to; a pack is first unpacked into the folder of its name.
 
-    A cell that the folder already has stays as it is there.
-
-    Raises:
-        UsageError: the pack is damaged, or the folder cannot be written to.
+    A cell that the folder already has stays as it is there. Raises `UsageError` if the pack is damaged, or the folder
+    cannot be written to.
     """
-    place = Path(place)
-    store = Store(place.with_suffix("") if is_pack(place) else place)
-    packed = Pack(place).whole() if is_pack(place) else []
+    if not is_pack(place):
+        store = Store(place)
+        store.prepare()
+        return store
+    packed, store = Pack(place).whole(), Store(Path(place).with_suffix(""))
     store.prepare()
     new = [result for result in packed if not store.path(result.cell_id).exists()]
     for result in new:
         store.save(result)
-    if is_pack(place):
-        say(f"pack: {len(new)} of {len(packed)} cells unpacked into {store.folder}, which goes on")
+    say(f"pack: {len(new)} of {len(packed)} cells unpacked into {store.folder}, which goes on")
     return store
 
 

@@ -154,8 +154,7 @@ class Inside:
 
     Attributes:
         updates: what it recorded.
-        ledger: the ledger at the end.
-        budget: the budget at the beginning.
+        budget, ledger: at the beginning, and at the end.
         samples: samples that the task handed out, counted apart from the ledger, which a method could change.
         evaluations: how often the method asked for the held-out evaluation.
         changed: what of the process's global state it changed.

@@ -53,16 +53,10 @@ def bound(description: Task, budget: int) -> Iterator[Task]:
 
 
 class Use:
-    """A run of a task.
-
-    Args:
-        description: the task.
-        budget: in samples.
-        evaluates_first: before it samples; after that otherwise.
+    """A run of a task with a budget in samples; it evaluates before it samples, or after that.
 
     Attributes:
-        floor: once the run had begun.
-        policy: what the task made, with a critic.
+        floor, policy: once the run had begun; the policy has a critic.
         rollouts, charged, drained: by verb, what it handed out, the samples generated and read that it charged, and
             the returns of finished episodes. A task of preference data alone has no other verb.
         evaluations: two of the same seed.
@@ -70,8 +64,7 @@ class Use:
         drained_after_evaluation: returns that they left among those of training.
         snapshot: for the store.
         closing_error: what `close` raised.
-        description_changes: attributes of the task itself that are others than before.
-        changed: global state that is another one than before.
+        description_changes, changed: attributes of the task itself, and global state, that are others than before.
     """
 
     def __init__(self, description: Task, budget: int, *, evaluates_first: bool) -> None:
