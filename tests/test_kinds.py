@@ -59,7 +59,7 @@ TOY = """
     from dataclasses import dataclass
 
     from polobench.core.budget import Budget
-    from polobench.kinds.checks import is_count, wrong
+    from polobench.kinds.checks import COUNT, wrong
     from polobench.kinds.kind import Kind
     from polobench.kinds.parsing import parse_count
 
@@ -87,7 +87,7 @@ TOY = """
 
         @classmethod
         def problems(cls, result):
-            yield from wrong(result.measured, ("times",), "a count", is_count, "measured.")
+            yield from wrong(result.measured, ("times",), COUNT, "measured.")
 
         @classmethod
         def outcome(cls, result):

@@ -167,8 +167,8 @@ def test_an_unlabelled_environment_is_called_by_what_differs() -> None:
     [
         ({"id": "FrozenLake-v1", "slippery": False}, "unknown key of a task 'slippery'"),
         ({"label": "x"}, "tasks: id: None"),
-        ({"id": "FrozenLake-v1", "kwargs": 3}, "kwargs of 'FrozenLake-v1' is 3 .*a table"),
-        ({"id": "FrozenLake-v1", "floor": float("nan")}, "floor of 'FrozenLake-v1' is nan"),
+        ({"id": "FrozenLake-v1", "kwargs": 3}, "kwargs of 'FrozenLake-v1': 3 .*a table"),
+        ({"id": "FrozenLake-v1", "floor": float("nan")}, "floor of 'FrozenLake-v1': nan"),
         ({"id": "FrozenLake-v1", "max_episode_steps": 0}, "max_episode_steps: 0 .*an integer from 1"),
         ({"id": "FrozenLake-v1", "label": "CartPole-v1", "floor": 0.0}, "'CartPole-v1' is the name of another task"),
         ({"id": "FrozenLake-v1", "label": "FrozenLake-v1", "floor": 0.0}, "needs a label of its own"),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from polobench.core.errors import UsageError
-from polobench.kinds.checks import Test, is_finite, is_text
-from polobench.kinds.parsing import check_keys, parse_count, parse_text
+from polobench.kinds.checks import FINITE, OBJECT, TEXT, Rule
+from polobench.kinds.parsing import check_keys, parse, parse_count, parse_text
 
 KEYS = ("id", "label", "kwargs", "wrappers", "max_episode_steps", "floor", "target", "action_scaling")
 
@@ -25,9 +25,7 @@ def parse_task(item: object) -> tuple[str, Mapping[str, Any]]:
     name = parse_text("tasks: id", item.get("id"))
     table = {key: value for key, value in item.items() if key not in ("id", "label")}
     for key, value in table.items():
-        check, allowed = _CHECKS.get(key, (is_finite, "a finite number"))
-        if not check(value):
-            raise UsageError(f"tasks: {key} of {name!r} is {value!r} (allowed: {allowed})")
+        parse(f"tasks: {key} of {name!r}", value, _RULES.get(key, FINITE))
     if "max_episode_steps" in table:
         parse_count("tasks: max_episode_steps", table["max_episode_steps"])
     if not table and "label" not in item:
@@ -43,12 +41,12 @@ def parse_task(item: object) -> tuple[str, Mapping[str, Any]]:
 
 def _is_wrappers(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(
-        isinstance(item, str) or (isinstance(item, Mapping) and isinstance(item.get("name"), str)) for item in value
+        isinstance(item.get("name") if isinstance(item, Mapping) else item, str) for item in value
     )
 
 
-_CHECKS: dict[str, tuple[Test, str]] = {
-    "kwargs": (lambda value: isinstance(value, Mapping), "a table"),
-    "wrappers": (_is_wrappers, 'a list of names, or of {name = "...", ...}'),
-    "action_scaling": (is_text, "text"),
+_RULES = {
+    "kwargs": Rule("a table", OBJECT.holds),
+    "wrappers": Rule('a list of names, or of {name = "...", ...}', _is_wrappers),
+    "action_scaling": TEXT,
 }

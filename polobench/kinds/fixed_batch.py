@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from polobench.core.budget import Budget
 from polobench.core.result import RunResult
-from polobench.kinds.checks import is_count, is_list_of, is_number, is_object, is_text, wrong
+from polobench.kinds.checks import COUNT, NUMBER, NUMBERS, OBJECT, TEXT, wrong
 from polobench.kinds.kind import Kind
 from polobench.kinds.parsing import parse_truth
 
@@ -47,15 +47,14 @@ class FixedBatch(Kind):
         if not found:
             return
         files = [name for name in ("batch_sha256", "policy_sha256") if name == "batch_sha256" or name in found]
-        yield from wrong(found, files, "a text", is_text, section)
+        yield from wrong(found, files, TEXT, section)
         if result.status != "ok":
             return
-        yield from wrong(found, ("metrics", "changes", *COUNTS), "an object", is_object, section)
-        yield from wrong(found["metrics"], found["metrics"], "a number", is_number, f"{section}metrics.")
-        numbers = is_list_of(is_number)
-        yield from wrong(found["changes"], found["changes"], "a list of numbers", numbers, f"{section}changes.")
+        yield from wrong(found, ("metrics", "changes", *COUNTS), OBJECT, section)
+        yield from wrong(found["metrics"], found["metrics"], NUMBER, f"{section}metrics.")
+        yield from wrong(found["changes"], found["changes"], NUMBERS, f"{section}changes.")
         for name in COUNTS:
-            yield from wrong(found[name], found[name], "a count", is_count, f"{section}{name}.")
+            yield from wrong(found[name], found[name], COUNT, f"{section}{name}.")
 
     @classmethod
     def outcome(cls, result: RunResult) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
 from polobench.core.result import RunResult
-from polobench.kinds.checks import is_count, is_finite, is_list_of, is_number, is_text, wrong
+from polobench.kinds.checks import COUNT, FINITE_NUMBERS, NUMBER, TEXT, Rule, wrong
 from polobench.kinds.kind import Kind
 from polobench.kinds.parsing import check_keys, parse_count, parse_list, parse_text
 
@@ -19,6 +19,7 @@ WARMUP_BATCHES = 4
 LEAST_BATCHES = 5
 LONGEST_UPDATE = 20
 _COLUMNS = ("batch_samples", "squared_norms", "products")
+_POSITIVE_COUNT = Rule("a positive count", lambda value: COUNT.holds(value) and value > 0)
 _MEASURES = ("signal", "trace", "snr", "noise_scale", "mean_cosine")
 
 
@@ -87,13 +88,13 @@ class GradientNoise(Kind):
         noise, section = result.gradient_noise, "gradient_noise."
         if not noise:
             return
-        yield from wrong(noise, ("policy", "policy_sha256"), "a text", is_text, section)
-        yield from wrong(noise, ("samples",), "a positive count", lambda value: is_count(value) and value > 0, section)
+        yield from wrong(noise, ("policy", "policy_sha256"), TEXT, section)
+        yield from wrong(noise, ("samples",), _POSITIVE_COUNT, section)
         if "batches" not in noise:
             return
-        yield from wrong(noise, ("batches", "warmup_samples"), "a count", is_count, section)
-        yield from wrong(noise, _MEASURES, "a number", is_number, section)
-        yield from wrong(noise, _COLUMNS, "a list of finite numbers", is_list_of(is_finite), section)
+        yield from wrong(noise, ("batches", "warmup_samples"), COUNT, section)
+        yield from wrong(noise, _MEASURES, NUMBER, section)
+        yield from wrong(noise, _COLUMNS, FINITE_NUMBERS, section)
         if {len(noise[name]) for name in _COLUMNS} != {noise["batches"]} or noise["batches"] < 3:
             yield f"{section}batches is not the length, from 3, of {', '.join(_COLUMNS)}"
         if not all(samples > 0 for samples in noise["batch_samples"]):

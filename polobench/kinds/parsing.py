@@ -6,6 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from polobench.core.errors import UsageError, unknown
+from polobench.kinds.checks import FINITE, INTEGER, TRUTH, Rule
+
+_LIST = Rule("a list that is not empty", lambda value: isinstance(value, list) and bool(value))
+_TEXT = Rule("text that can be printed", lambda value: isinstance(value, str) and bool(value) and value.isprintable())
+_POSITIVE = Rule("a positive number", lambda value: FINITE.holds(value) and value > 0)
 
 
 def check_keys(what: str, table: Mapping[str, Any], allowed: Iterable[str]) -> None:
@@ -16,36 +21,33 @@ def check_keys(what: str, table: Mapping[str, Any], allowed: Iterable[str]) -> N
             raise unknown(what, key, allowed)
 
 
-def parse_list(name: str, value: object) -> list[Any]:
-    """A list that is not empty; raises `UsageError` otherwise, as all functions here."""
-    if not isinstance(value, list) or not value:
-        raise UsageError(f"{name}: {value!r} (allowed: a list that is not empty)")
+def parse(name: str, value: Any, rule: Rule) -> Any:
+    """The value, if it keeps the rule; raises `UsageError` otherwise, as all functions here."""
+    if not rule.holds(value):
+        raise UsageError(f"{name}: {value!r} (allowed: {rule.words})")
     return value
+
+
+def parse_list(name: str, value: object) -> list[Any]:
+    """A list that is not empty."""
+    return list(parse(name, value, _LIST))
 
 
 def parse_text(name: str, value: object) -> str:
     """Text that can be printed."""
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise UsageError(f"{name}: {value!r} (allowed: text that can be printed)")
-    return value
+    return str(parse(name, value, _TEXT))
 
 
 def parse_truth(name: str, value: object) -> bool:
     """True or false."""
-    if not isinstance(value, bool):
-        raise UsageError(f"{name}: {value!r} (allowed: true, false)")
-    return value
+    return bool(parse(name, value, TRUTH))
 
 
 def parse_count(name: str, value: object, least: int = 1) -> int:
     """An integer from `least`."""
-    if type(value) is not int or value < least:
-        raise UsageError(f"{name}: {value!r} (allowed: an integer from {least})")
-    return value
+    return int(parse(name, value, Rule(f"an integer from {least}", lambda it: INTEGER.holds(it) and it >= least)))
 
 
 def parse_positive(name: str, value: object) -> float:
     """A positive finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise UsageError(f"{name}: {value!r} (allowed: a positive number)")
-    return float(value)
+    return float(parse(name, value, _POSITIVE))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from polobench.core.budget import Budget
 from polobench.core.result import RunResult
-from polobench.kinds.checks import is_amount, is_finite, is_list_of, or_null, wrong
+from polobench.kinds.checks import AMOUNT, FINITE_NUMBERS, wrong
 from polobench.kinds.kind import Kind
 from polobench.kinds.parsing import parse_count
 
@@ -54,9 +54,9 @@ class Throughput(Kind):
         found, section = result.throughput, "throughput."
         if not found:
             return
-        yield from wrong(found, _ROUNDS, "an amount", is_amount, section)
-        yield from wrong(found, _RATES, "an amount or null", or_null(is_amount), section)
-        yield from wrong(found, ROUND_SECONDS, "a list of finite numbers", is_list_of(is_finite), section)
+        yield from wrong(found, _ROUNDS, AMOUNT, section)
+        yield from wrong(found, _RATES, AMOUNT.or_null(), section)
+        yield from wrong(found, ROUND_SECONDS, FINITE_NUMBERS, section)
         if len({len(found[name]) for name in ROUND_SECONDS}) > 1:
             yield f"throughput: {', '.join(ROUND_SECONDS)} are not equally long"
 

@@ -11,20 +11,14 @@ import numpy as np
 from polobench.core.budget import LIMITS
 from polobench.core.errors import first_line
 from polobench.core.result import RunResult
-from polobench.kinds import checks
-from polobench.kinds.checks import is_amount, is_count, is_finite, is_list_of, is_number, is_object, or_null, wrong
+from polobench.kinds.checks import AMOUNT, COUNT, FINITE, INTEGER, NUMBER, NUMBERS, OBJECT, TEXT, TRUTH, Rule, wrong
 from polobench.kinds.kind import DRAWN_METRICS
 from polobench.kinds.table import kind_of, kinds
 
 _BY_TYPE = {
-    "str": ("a text", checks.is_text),
-    "str | None": ("a text or null", or_null(checks.is_text)),
-    "bool": ("true or false", checks.is_truth),
-    "int": ("an integer", checks.is_integer),
-    "float": ("a number", is_number),
-    "float | None": ("a number or null", or_null(is_number)),
-    "dict": ("an object", is_object),
-}
+    "str": TEXT, "str | None": TEXT.or_null(), "bool": TRUTH, "int": INTEGER, "float": NUMBER,
+    "float | None": NUMBER.or_null(), "dict": OBJECT,
+}  # fmt: skip
 DRAWN_CURVES = (
     "heldout_accuracy", "heldout_accuracy_normalised", "train_accuracy", "train_accuracy_normalised", "heldout_margin",
     "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_greedy_return",
@@ -37,6 +31,7 @@ PAIR_SETS = ("heldout", "train")
 _PAIR_COUNTS = ("prompt", "chosen_tokens", "rejected_tokens")
 _SNAPSHOTS = ("before", "after")
 _DEEPEST = 20
+_NUMBERS_OR_NULL = NUMBER.or_null().listed("a list of numbers")
 
 
 def problem(result: RunResult) -> str:
@@ -50,10 +45,10 @@ def problem(result: RunResult) -> str:
 def _problems(result: RunResult) -> Iterator[str]:
     """One by one: a later check may rely on the earlier ones."""
     for item in fields(RunResult):
-        what, test = _BY_TYPE.get(str(item.type).partition("[")[0], ("", lambda value: True))
-        yield from wrong(result, (item.name,), what, test)
-    yield from wrong(result, _SHALLOW, "a shallow object", _is_shallow)
-    yield from wrong(result, ("kind",), " or ".join(kinds()), lambda value: value in kinds())
+        if rule := _BY_TYPE.get(str(item.type).partition("[")[0]):
+            yield from wrong(result, (item.name,), rule)
+    yield from wrong(result, _SHALLOW, Rule("a shallow object", _is_shallow))
+    yield from wrong(result, ("kind",), Rule(" or ".join(kinds()), lambda value: value in kinds()))
     yield from _outcome(result)
     yield from _spent(result)
     yield from _tables(result)
@@ -66,11 +61,11 @@ def _problems(result: RunResult) -> Iterator[str]:
 
 
 def _outcome(result: RunResult) -> Iterator[str]:
-    yield from wrong(result, ("target",), "a finite number or null", or_null(is_finite))
+    yield from wrong(result, ("target",), FINITE.or_null())
     time, loss = result.time_to_target, result.loss_convergence
-    yield from wrong(time, TIMES, "an amount or null", or_null(is_amount), "time_to_target.")
-    yield from wrong(loss, ("start", "end"), "a number or null", or_null(is_number), "loss_convergence.")
-    yield from wrong(loss, ("samples",), "an amount or null", or_null(is_amount), "loss_convergence.")
+    yield from wrong(time, TIMES, AMOUNT.or_null(), "time_to_target.")
+    yield from wrong(loss, ("start", "end"), NUMBER.or_null(), "loss_convergence.")
+    yield from wrong(loss, ("samples",), AMOUNT.or_null(), "loss_convergence.")
 
 
 def _spent(result: RunResult) -> Iterator[str]:
@@ -78,10 +73,10 @@ def _spent(result: RunResult) -> Iterator[str]:
     for name in budget:
         if name not in LIMITS:
             yield f"budget.{name} is no limit"
-    yield from wrong(budget, budget, "an amount or null", or_null(is_amount), "budget.")
+    yield from wrong(budget, budget, AMOUNT.or_null(), "budget.")
     counted = [name for name in vars(ledger) if name != "samples_unspent"]
-    yield from wrong(ledger, counted, "an amount", is_amount, "ledger.")
-    yield from wrong(ledger, ("samples_unspent",), "an amount or null", or_null(is_amount), "ledger.")
+    yield from wrong(ledger, counted, AMOUNT, "ledger.")
+    yield from wrong(ledger, ("samples_unspent",), AMOUNT.or_null(), "ledger.")
 
 
 def _tables(result: RunResult) -> Iterator[str]:
@@ -96,14 +91,14 @@ def _tables(result: RunResult) -> Iterator[str]:
             continue
         floats = table.to_numpy().dtype == np.float64  # all of them are numbers, at a glance
         for name in columns:
-            if name not in table or not (floats or all(map(or_null(is_number), table[name].tolist()))):
+            if name not in table or not (floats or _NUMBERS_OR_NULL.holds(table[name].tolist())):
                 yield f"{where}.{name} is not a list of numbers"
 
 
 def _snapshots(snapshots: Mapping[str, Any]) -> Iterator[str]:
     """What the policy said before and after; the pairs of both have to be the same ones in the same order."""
     found = [name for name in _SNAPSHOTS if name == "before" or name in snapshots]
-    yield from wrong(snapshots, found, "an object", is_object, "snapshots.")
+    yield from wrong(snapshots, found, OBJECT, "snapshots.")
     for name in found:
         yield from _snapshot(snapshots[name], f"snapshots.{name}.")
     before, after = (snapshots.get(name, {}).get("pairs", {}) for name in _SNAPSHOTS)
@@ -117,9 +112,9 @@ def _snapshot(snapshot: Mapping[str, Any], section: str) -> Iterator[str]:
     if not isinstance(completions, list) or not all(map(_is_completion, completions)):
         yield f"{section}completions is not a list of prompt and completion, texts, and reward, a number or null"
     parts = {"measures": snapshot.get("measures", {}), "notes": snapshot.get("notes", {}), "pairs": pairs}
-    yield from wrong(parts, parts, "an object", is_object, section)
-    yield from wrong(parts["measures"], parts["measures"], "a number", is_number, f"{section}measures.")
-    yield from wrong(parts["notes"], parts["notes"], "an amount", is_amount, f"{section}notes.")
+    yield from wrong(parts, parts, OBJECT, section)
+    yield from wrong(parts["measures"], parts["measures"], NUMBER, f"{section}measures.")
+    yield from wrong(parts["notes"], parts["notes"], AMOUNT, f"{section}notes.")
     for name in pairs:
         if name not in PAIR_SETS:
             yield f"{section}pairs.{name} is not {' or '.join(PAIR_SETS)}"
@@ -129,14 +124,14 @@ def _snapshot(snapshot: Mapping[str, Any], section: str) -> Iterator[str]:
 def _pairs(columns: Any, section: str) -> Iterator[str]:
     if not isinstance(columns, dict):
         yield f"{section} is not an object"
-    yield from wrong(columns, _PAIR_COUNTS, "a list of counts", is_list_of(is_count), f"{section}.")
-    yield from wrong(columns, PAIR_LOG_PROBS, "a list of numbers", is_list_of(is_number), f"{section}.")
+    yield from wrong(columns, _PAIR_COUNTS, COUNT.listed("a list of counts"), f"{section}.")
+    yield from wrong(columns, PAIR_LOG_PROBS, NUMBERS, f"{section}.")
     if len({len(columns[name]) for name in (*_PAIR_COUNTS, *PAIR_LOG_PROBS)}) > 1:
         yield f"{section}: the columns are not equally long"
 
 
 def _is_completion(value: Any) -> bool:
-    if not isinstance(value, dict) or not or_null(is_number)(value.get("reward")):
+    if not isinstance(value, dict) or not NUMBER.or_null().holds(value.get("reward")):
         return False
     return all(isinstance(value.get(name), str) for name in ("prompt", "completion"))
 
