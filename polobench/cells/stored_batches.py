@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import torch
 from torch import Tensor
 
 from polobench.cells.stored import make_files, path_of, reading, write
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
-from polobench.core.policy import Policy
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
@@ -62,10 +60,9 @@ def make_batch(task_name: str, folder: Path) -> Path:
     """Sample a task's batch and write it; raises `UsageError` if no group of it has a ranking, or as `write`."""
     method = make("reinforce", _with_early_cuts(find_task(task_name)), baseline="batch_mean")
     rng, ledger = SeedAxes(SEED), Ledger(Budget(updates=1))
-    policies: list[Policy] = []
     with (
         isolated(rng, method.threads),
-        closing(method.task.bind(rng, ledger, torch.device("cpu"), policies.append)) as task,
+        closing(method.task.bind(rng, ledger, method.device, lambda policy: None)) as task,
     ):
         policy = task.make_policy(method.hp, critic=False)
         rollouts = {

@@ -63,13 +63,11 @@ class StoredPolicy:
         if not self.tensors:
             return
         mine = tensors_of(policy)
-        critic = _critic_names(policy)
-        wrong = [name for name in self.tensors.keys() - mine.keys() if name not in self.critic]
-        wrong += [name for name in mine.keys() - self.tensors.keys() if name not in critic]
-        common = sorted(mine.keys() & self.tensors.keys())
-        wrong += [name for name in common if mine[name].shape != self.tensors[name].shape]
+        common = mine.keys() & self.tensors.keys()
+        wrong = (mine.keys() ^ self.tensors.keys()) - self.critic - _critic_names(policy)
+        wrong |= {name for name in common if mine[name].shape != self.tensors[name].shape}
         if wrong:
-            raise UsageError(f"the stored policy {self.path!r} does not fit this task and method: {sorted(wrong)[0]}")
+            raise UsageError(f"the stored policy {self.path!r} does not fit this task and method: {min(wrong)}")
         with torch.no_grad():
             for name in common:
                 mine[name].copy_(self.tensors[name])
@@ -111,9 +109,7 @@ def find_policy(folder: Path | str, task: Task, name: str) -> StoredPolicy:
 def make_policies(task_name: str, folder: Path, budget: int = BUDGET) -> list[Path]:
     """Train a policy of the task until it is halfway, and write what it was before and what it is then.
 
-    Raises:
-        UsageError: the task has no target, the budget does not reach halfway, or the folder cannot be written to.
-        Unavailable: the task is not available here.
+    Raises `UsageError` if the task has no target, or the budget does not reach halfway, and as `write`.
     """
     task = find_task(task_name)
     speaks = isinstance(task, LanguageTask)

@@ -124,11 +124,9 @@ def _source(module: str) -> bytes:
     path = _path(module)
     if path:
         return path.read_bytes()
-    loaded = sys.modules.get(module)  # a class made in a session, say: its best-known source
-    try:
-        return inspect.getsource(loaded).encode() if loaded else b""
-    except (OSError, TypeError):
-        return b""
+    with suppress(OSError, TypeError, KeyError):
+        return inspect.getsource(sys.modules[module]).encode()  # a class made in a session, say: its best-known source
+    return b""
 
 
 @cache
