@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from polobench.cells.job import Job, Watch
+from polobench.cells.job import Job, Watch, bound
 from polobench.cells.stored_batches import VERBS, StoredBatch, find_batch
 from polobench.cells.stored_policies import StoredPolicy, find_policy, on_policies, tensors_of
 from polobench.core.budget import Budget, Counts, Ledger
-from polobench.core.device import warm_up
 from polobench.core.errors import PoloError, Unavailable
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.policy import Policy
@@ -34,7 +33,6 @@ from polobench.core.provenance import code_hash
 from polobench.core.recorder import Update
 from polobench.core.result import RunResult
 from polobench.core.rollout import Rollout
-from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
 from polobench.kinds.cell import Cell
 from polobench.kinds.fixed_batch import FixedBatch
@@ -94,12 +92,10 @@ def _on_task(method: Method, stored: StoredPolicy, seed: int) -> dict[str, Any]:
 def _first_update(
     method: Method, seed: int, begin: Callable[[Task], None], on_policy: Callable[[Policy], None]
 ) -> tuple[Update, Ledger]:
-    rng, ledger = SeedAxes(seed), Ledger(Budget(updates=2))
-    with isolated(rng, method.threads):
-        warm_up(method.device)
-        with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
-            begin(task)
-            update = next(iter(method.learn(task, rng)), None)
+    ledger = Ledger(Budget(updates=2))
+    with bound(method, seed, ledger, on_policy) as task:
+        begin(task)
+        update = next(iter(method.learn(task, task.rng)), None)
     if update is None:
         raise PoloError(f"method {method.name!r} ended without an update")
     return update, ledger

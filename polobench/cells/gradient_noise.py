@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from itertools import islice
 from typing import Any, cast
 
@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polobench.cells.job import Job, Watch
+from polobench.cells.job import Job, Watch, bound
 from polobench.cells.stored_policies import find_policy, on_policies
 from polobench.core.budget import BudgetExhausted, Ledger
-from polobench.core.device import PeakMemory, warm_up
+from polobench.core.device import PeakMemory
 from polobench.core.errors import PoloError, Unavailable
 from polobench.core.gradient_noise import Batches
 from polobench.core.method import ForeignMethod, Method
@@ -38,7 +38,6 @@ from polobench.core.policy import Policy
 from polobench.core.provenance import code_hash
 from polobench.core.recorder import Diverged, Progress
 from polobench.core.result import RunResult
-from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
 from polobench.kinds.cell import Cell
 from polobench.kinds.gradient_noise import LEAST_BATCHES, WARMUP_BATCHES, GradientNoise
@@ -103,13 +102,11 @@ def _fixed_tensors(policy: Policy) -> list[Tensor]:
     return [*(parameter.detach() for parameter in policy.actor_parameters), *policy.buffers()]
 
 
-def _updates(
-    method: Method, task: Task, rng: SeedAxes, ear: _Ear, watch: Callable[[Ledger], None]
-) -> Iterator[tuple[Tensor, int]]:
+def _updates(method: Method, task: Task, ear: _Ear, watch: Callable[[Ledger], None]) -> Iterator[tuple[Tensor, int]]:
     """The gradient `[n]` of each update that took samples, and how many, until the budget ends."""
     counted, ledger = 0, task.ledger
     with suppress(BudgetExhausted):
-        for _ in method.learn(task, rng):
+        for _ in method.learn(task, task.rng):
             ledger.count_update()
             ledger.check_time()
             gradient, taken = ear.take(), ledger.samples - counted
@@ -189,22 +186,20 @@ class GradientNoiseJob(Job[GradientNoise]):
 
     def _measured(self, method: Method, seed: int, ledger: Ledger, follow: Callable[[Ledger], None]) -> dict[str, Any]:
         """The batches and what follows from them; fewer than planned where the budget ends first."""
-        plan, rng, ear = self.plan, SeedAxes(seed), _Ear()
+        plan, ear = self.plan, _Ear()
         before: list[tuple[Policy, list[Tensor]]] = []
 
         def on_policy(policy: Policy) -> None:
             hold(policy, ear.hear)
             before.append((policy, [tensor.clone() for tensor in _fixed_tensors(policy)]))
 
-        with isolated(rng, method.threads):
-            warm_up(method.device)
-            with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
-                on_policies(task, self._stored.load_into)
-                ledger.clock.start()
-                batches = _batches(_updates(method, task, rng, ear, follow), plan.samples)
-                warmup = _warmed_up(batches, WARMUP_BATCHES * plan.samples)
-                found = list(islice(batches, plan.batches))
-                ledger.clock.stop()
+        with bound(method, seed, ledger, on_policy) as task:
+            on_policies(task, self._stored.load_into)
+            ledger.clock.start()
+            batches = _batches(_updates(method, task, ear, follow), plan.samples)
+            warmup = _warmed_up(batches, WARMUP_BATCHES * plan.samples)
+            found = list(islice(batches, plan.batches))
+            ledger.clock.stop()
         for policy, tensors in before:
             if not all(map(torch.equal, tensors, _fixed_tensors(policy))):
                 raise PoloError(f"method {method.name!r} moved the policy by other ways than the policy's own")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from polobench.core.budget import Stopwatch
+from polobench.core.budget import Ledger, Stopwatch
+from polobench.core.device import warm_up
 from polobench.core.method import Method
+from polobench.core.policy import Policy
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
+from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
 from polobench.kinds.cell import Cell
 from polobench.kinds.kind import Kind
@@ -38,6 +42,18 @@ class Watch:
     clock: Stopwatch | None = None
     on_progress: Callable[[Progress], None] = lambda progress: None
     drive: Callable[[Step, int, int], object] = step_through
+
+
+@contextmanager
+def bound(
+    method: Method, seed: int, ledger: Ledger, on_policy: Callable[[Policy], None] = lambda policy: None
+) -> Iterator[Task]:
+    """The method's task, bound to a run of this seed, with generators and threads as `Method.run` sets them."""
+    rng = SeedAxes(seed)
+    with isolated(rng, method.threads):
+        warm_up(method.device)
+        with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
+            yield task
 
 
 class Job(ABC, Generic[Plan]):

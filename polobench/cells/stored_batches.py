@@ -9,7 +9,6 @@ samples TASK.safetensors from the policy before any update, on a tuning seed. In
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from typing import Any
 import gymnasium
 from torch import Tensor
 
+from polobench.cells.job import bound
 from polobench.cells.stored import make_files, path_of, reading, write
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
 from polobench.core.rollout import Rollout
-from polobench.core.seeding import SeedAxes, isolated
 from polobench.core.task import Task
 from polobench.registry import find_task, make
 from polobench.tasks.control import ControlTask
@@ -59,11 +58,7 @@ def _rollout(verb: str, tensors: Mapping[str, Tensor], rows_independent: bool) -
 def make_batch(task_name: str, folder: Path) -> Path:
     """Sample a task's batch and write it; raises `UsageError` if no group of it has a ranking, or as `write`."""
     method = make("reinforce", _with_early_cuts(find_task(task_name)), baseline="batch_mean")
-    rng, ledger = SeedAxes(SEED), Ledger(Budget(updates=1))
-    with (
-        isolated(rng, method.threads),
-        closing(method.task.bind(rng, ledger, method.device, lambda policy: None)) as task,
-    ):
+    with bound(method, SEED, Ledger(Budget(updates=1))) as task:
         policy = task.make_policy(method.hp, critic=False)
         rollouts = {
             "fragments": task.fragments(policy, ROWS, STEPS),

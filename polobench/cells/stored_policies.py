@@ -10,7 +10,7 @@ in language, on a tuning seed. In language the initial policy is the task's own 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from polobench.cells.job import bound
 from polobench.cells.stored import make_files, path_of, reading, write
 from polobench.core.budget import Budget, BudgetExhausted, Ledger
 from polobench.core.errors import UsageError
@@ -27,7 +28,7 @@ from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.method import Method
 from polobench.core.policy import Policy
 from polobench.core.recorder import Recorder
-from polobench.core.seeding import SeedAxes, isolated
+from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
 from polobench.registry import find_task, make
 from polobench.tasks.language import LanguageTask
@@ -126,8 +127,8 @@ _Stage = tuple[dict[str, Tensor], dict[str, Any]]
 
 def _train(method: Method, budget: int) -> list[_Stage]:
     """The policy before its first update, and at the first evaluation that is halfway; as they are stored."""
-    rng, ledger = SeedAxes(SEED), Ledger(Budget(samples=budget))
-    recorder = Recorder(method.task, rng, ledger, method.device)
+    ledger = Ledger(Budget(samples=budget))
+    recorder = Recorder(method.task, SeedAxes(SEED), ledger, method.device)
     stages: list[_Stage] = []
 
     def latest_return() -> float:
@@ -143,14 +144,13 @@ def _train(method: Method, budget: int) -> list[_Stage]:
         keep("initial", policy)
 
     with (
-        isolated(rng, method.threads),
         Progress(console=Console(stderr=True), transient=True) as bars,
-        closing(method.task.bind(rng, ledger, method.device, start)) as task,
+        bound(method, SEED, ledger, start) as task,
         suppress(BudgetExhausted),
     ):
         recorder.task = task
         bar = bars.add_task(f"training {task.name}", total=budget)
-        for update in method.learn(task, rng):
+        for update in method.learn(task, task.rng):
             recorder(update)
             bars.update(bar, completed=ledger.samples)
             if (task.score(latest_return()) or 0.0) >= HALFWAY:

@@ -10,14 +10,13 @@ from typing import Any, Self
 
 import torch
 
-from polobench.cells.job import Job, Watch
+from polobench.cells.job import Job, Watch, bound
 from polobench.core.budget import Budget, Ledger
-from polobench.core.device import PeakMemory, synchronize, warm_up
+from polobench.core.device import PeakMemory, synchronize
 from polobench.core.errors import Unavailable
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.recorder import Update
 from polobench.core.result import RunResult
-from polobench.core.seeding import SeedAxes, isolated
 from polobench.kinds.cell import Cell
 from polobench.kinds.throughput import WARMUP_ROUNDS, Throughput
 
@@ -48,19 +47,16 @@ class ThroughputProbe(ExitStack):
         if isinstance(method, ForeignMethod):
             raise Unavailable(f"method {method.name!r} owns its loop, so its iterations cannot be timed apart")
         super().__init__()
-        self._method, self._rng, self._wait, self._clock = method, SeedAxes(seed), wait, clock
+        self._method, self._seed, self._wait, self._clock = method, seed, wait, clock
         self.ledger = Ledger(Budget(updates=iterations))
         self.iteration_seconds: list[float] = []
         self.rollout_seconds: list[float] = []
         self.samples: list[int] = []
 
     def __enter__(self) -> Self:
-        self.enter_context(isolated(self._rng, self._method.threads))
-        warm_up(self._method.device)
-        task = self._method.task.bind(self._rng, self.ledger, self._method.device, lambda policy: None)
-        self.callback(task.close)
+        task = self.enter_context(bound(self._method, self._seed, self.ledger))
         self.memory = PeakMemory(self._method.device)
-        self._updates: Iterator[Update] = self._method.learn(task, self._rng)
+        self._updates: Iterator[Update] = self._method.learn(task, task.rng)
         self.ledger.clock.start()
         return self
 
