@@ -26,7 +26,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from PIL import Image
 
 from polobench.analysis.statistics.intervals import Array
-from polobench.report.draw.layout import arrange
 from polobench.report.text import plain
 
 DPI = 120
@@ -107,7 +106,7 @@ def grid_of_axes(count: int, columns: int, size: tuple[float, float]) -> tuple[F
     """A figure with exactly `count` axes, row by row; `size` of each in inches."""
     rows = -(-count // columns)
     columns = -(-count // rows)  # four panels stand two by two, not three and one
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), dpi=DPI)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), dpi=DPI, layout="constrained")
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
 
 
@@ -233,7 +232,6 @@ def save(figure: Figure, path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas: Any = FigureCanvasAgg(figure)  # untyped
-    arrange(figure, canvas.get_renderer())
     canvas.draw()
     drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
     image = drawn.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
