@@ -59,16 +59,11 @@ class Arrival:
 
 def arrivals_of(every: Sequence[Panel]) -> list[Arrival]:
     """Of each arm of the tasks whose target a run reached."""
-    return [
-        _arrival(arm, runs, end)
-        for panel in every
-        if has_reached(panel)
-        for end in [last_sample(panel)]
-        for arm, runs in panel.arms
-    ]
-
-
-def _arrival(arm: Arm, runs: Sequence[RunResult], end: float) -> Arrival:
-    times, there = _times(runs, end)
-    mean = restricted_mean(times, there, end)
-    return Arrival(arm, len(runs), sum(there), mean, restricted_mean_interval(times, there, end))
+    found = []
+    for panel in filter(has_reached, every):
+        end = last_sample(panel)
+        for arm, runs in panel.arms:
+            times, there = _times(runs, end)
+            mean, interval = restricted_mean(times, there, end), restricted_mean_interval(times, there, end)
+            found.append(Arrival(arm, len(runs), sum(there), mean, interval))
+    return found

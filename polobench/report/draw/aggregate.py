@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy.spatial.distance import cdist
 
 from polobench.analysis.overall import Comparable
 from polobench.analysis.statistics.aggregates import Estimate, is_ahead, performance_profile, probability_of_improvement
 from polobench.analysis.statistics.intervals import Array
 from polobench.report.draw.lines import Line, draw_lines
-from polobench.report.draw.panels import MOST_COMPARED, Drawn, parts_of
+from polobench.report.draw.panels import MOST_COMPARED, parts_of
 from polobench.report.draw.placing import Spot, place_labels
 from polobench.report.draw.rows import Mark, draw_marks
 from polobench.report.draw.style import (
@@ -27,20 +25,11 @@ from polobench.report.draw.style import (
     label_first_column,
     percent,
     round_ticks,
-    save,
     short,
     ticks,
 )
+from polobench.report.text import with_ends
 
-PROFILE_CAPTION = (
-    "The share of runs that score above each threshold, averaged over the tasks of a panel: 0 is the floor, where "
-    "failed runs are, 1 the target. n: runs per task. Bands: pointwise 95 % stratified bootstrap."
-)
-IMPROVEMENT_CAPTION = (
-    "The probability that a run of the first method scores above one of the second; ties count half, averaged over "
-    "tasks. Lines: 95 % stratified bootstrap over n runs per task; one that contains 0.5 separates nothing."
-)
-_COLUMNS = 2
 _SIZE = (5.6, 3.5)
 _THRESHOLDS = 241
 _LEAST_RUNS = 2
@@ -50,15 +39,6 @@ _NAMED_EVERY = 4  # thresholds between the places where a line may be named
 _NAME = (0.35, 0.08)  # of a panel's width and height: what a name takes
 _TIE = 0.01  # so that lines which are the same are named where they fall
 _EDGES = np.array([[x, y] for x in np.linspace(0, 1, 21) for y in (0.0, 1.0)])  # of a panel, where no name belongs
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two labels of a group, `better` the one whose runs are more likely ahead."""
-
-    better: str
-    other: str
-    estimate: Estimate
 
 
 def compared(groups: Sequence[Comparable]) -> list[Comparable]:
@@ -71,42 +51,36 @@ def _is_known(group: Comparable) -> bool:
     return all(len(task) >= _LEAST_RUNS and bool(np.isfinite(task).all()) for task in scores)
 
 
-def draw_profiles(page: Sequence[Comparable], number_of_page: int, look: Mapping[str, Look], folder: Path) -> Drawn:
+def draw_profiles(page: Sequence[Comparable], look: Mapping[str, Look]) -> Figure:
     """A panel per group, or a few where the lines of one would be too many."""
     parts = [
         (group, part, labels)
         for group in page
         for part, labels in parts_of(group.runs, lambda label: (label, look[label].family))
     ]
-    figure, axes = grid_of_axes(len(parts), _COLUMNS, _SIZE)
+    figure, axes = grid_of_axes(len(parts), 2, _SIZE)
     for ax, (group, part, labels) in zip(axes, parts, strict=True):
-        lines = profile_lines(group, labels, look)
-        draw_lines(ax, lines)
+        lines = _profile_lines(group, labels, look)
+        draw_lines(ax, lines, {})
         ax.axvline(1, color=GREY, linewidth=0.9, zorder=1)
-        ax.set_title(f"{part}: {title(group)}" if part else title(group), x=0, ha="left")
+        ax.set_title(f"{part}: {_title(group)}" if part else _title(group), x=0, ha="left")
         ax.set_xlim(lines[0].x[0], lines[0].x[-1])
         ax.set_ylim(0, 1.02)
         ax.set_xlabel("score (0 = floor, 1 = target)")
         label_first_column(ax, "share of runs above")
         ticks(ax.yaxis, percent)
         place_labels(ax, _spots(lines), _SIZE)
-    path = save(figure, folder / f"profiles_{number_of_page}.png")
-    return Drawn(path, "profiles", "Performance profiles over tasks")
+    return figure
 
 
-def profile_lines(group: Comparable, labels: Sequence[str], look: Mapping[str, Look]) -> list[Line]:
-    """The profile of each label, on thresholds that all labels of the group share."""
-    thresholds = _thresholds(group)
+def _profile_lines(group: Comparable, labels: Sequence[str], look: Mapping[str, Look]) -> list[Line]:
+    """From the floor to the best run of the group; a score far above the target does not squeeze the rest."""
+    best = max(float(task.max()) for label in group.runs for task in group.scores(label))
+    thresholds = np.linspace(0, 1.03 * min(max(best, 1.0), _HIGHEST_SCORE), _THRESHOLDS)
     return [
         Line(short(label), look[label], thresholds, *performance_profile(group.scores(label), thresholds))
         for label in labels
     ]
-
-
-def _thresholds(group: Comparable) -> Array:
-    """From the floor to the best run; a score far above the target does not squeeze the rest."""
-    best = max(float(task.max()) for label in group.runs for task in group.scores(label))
-    return np.linspace(0, 1.03 * min(max(best, 1.0), _HIGHEST_SCORE), _THRESHOLDS)
 
 
 def _spots(lines: Sequence[Line]) -> list[Spot]:
@@ -126,7 +100,7 @@ def _spots(lines: Sequence[Line]) -> list[Spot]:
     return spots
 
 
-def title(group: Comparable) -> str:
+def _title(group: Comparable) -> str:
     """`control, cpu, n = 10`, and the tasks below."""
     counts = sorted({len(task) for label in group.runs for task in group.scores(label)})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
@@ -135,49 +109,41 @@ def title(group: Comparable) -> str:
     return "\n".join([f"{group.world}, {short(group.device)}, n = {n}", *lines])
 
 
-def improvements(group: Comparable) -> list[Pair]:
-    """Every pair of labels, the surest first."""
+def improvements(group: Comparable) -> list[tuple[str, str, Estimate]]:
+    """Every pair of labels, the one whose runs are more likely ahead first, and how likely; the surest pair first."""
     scores = {label: group.scores(label) for label in group.runs}
-    pairs = [_pair(scores, *labels) for labels in combinations(group.runs, 2)]
-    return sorted(pairs, key=lambda pair: -pair.estimate.value)
+    ordered = [
+        (one, two) if is_ahead(scores[one], scores[two]) else (two, one) for one, two in combinations(group.runs, 2)
+    ]
+    pairs = [(better, other, probability_of_improvement(scores[better], scores[other])) for better, other in ordered]
+    return sorted(pairs, key=lambda pair: -pair[2].value)
 
 
-def _pair(scores: Mapping[str, Sequence[Array]], one: str, two: str) -> Pair:
-    better, other = (one, two) if is_ahead(scores[one], scores[two]) else (two, one)
-    return Pair(better, other, probability_of_improvement(scores[better], scores[other]))
-
-
-def draw_improvements(group: Comparable, number: int, look: Mapping[str, Look], folder: Path) -> Drawn:
+def draw_improvements(group: Comparable, look: Mapping[str, Look]) -> Figure:
     """A dot and its interval per pair, in the first method's colour."""
     pairs = improvements(group)
-    lines = 1 + max("\n" in _name(pair) for pair in pairs)
+    names = [_name(short(better), f"over {short(other)}") for better, other, _ in pairs]
+    lines = 1 + max("\n" in name for name in names)
     figure, (ax,) = grid_of_axes(1, 1, (7.6, (0.1 + 0.2 * lines) * len(pairs) + 0.9))
-    _draw_pairs(ax, pairs, look)
-    figure.suptitle(title(group))
-    path = save(figure, folder / f"improvement_{number}.png")
-    return Drawn(path, "improvement", f"Probability of improvement on the {group.world} tasks")
-
-
-def _name(pair: Pair) -> str:
-    """Both labels, in two lines where they are long: cut shorter, those of variants would look the same."""
-    better, other = short(pair.better), f"over {short(pair.other)}"
-    return (" " if len(better) + len(other) < _LONGEST_LINE else "\n").join((better, other))
-
-
-def _draw_pairs(ax: Axes, pairs: Sequence[Pair], look: Mapping[str, Look]) -> None:
+    figure.suptitle(_title(group))
     ax.axvline(0.5, color=GREY, linewidth=1, zorder=1)
-    ends = [(pair.estimate.interval.low, pair.estimate.interval.high) for pair in pairs]
     marks = [
-        Mark(row, pair.estimate.value, look[pair.better].colour, outer)
-        for row, (pair, outer) in enumerate(zip(pairs, ends, strict=True))
+        Mark(row, found.value, look[better].colour, (found.interval.low, found.interval.high))
+        for row, (better, _, found) in enumerate(pairs)
     ]
-    draw_marks(ax, [_name(pair) for pair in pairs], marks, thickness=2.4)
-    for row, (pair, (low, high)) in enumerate(zip(pairs, ends, strict=True)):
-        shown = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    draw_marks(ax, names, marks, thickness=2.4)
+    for row, (_, _, found) in enumerate(pairs):
         ax.annotate(
-            f"{pair.estimate.value:.2f}{shown}", (1.02, row), xycoords=("axes fraction", "data"), va="center",
+            with_ends(found.value, found.interval), (1.02, row), xycoords=("axes fraction", "data"), va="center",
             fontsize=10, annotation_clip=False,
         )  # fmt: skip
-    ax.set_xlim(max(0.0, min([0.4, *(low for low, _ in ends if not math.isnan(low))]) - 0.02), 1.02)
+    lows = [mark.outer[0] for mark in marks if not math.isnan(mark.outer[0])]
+    ax.set_xlim(max(0.0, min([0.4, *lows]) - 0.02), 1.02)
     round_ticks(ax.xaxis, 6)
     ax.set_xlabel("probability that a run of the first scores higher")
+    return figure
+
+
+def _name(better: str, other: str) -> str:
+    """Both labels, in two lines where they are long: cut shorter, those of variants would look the same."""
+    return (" " if len(better) + len(other) < _LONGEST_LINE else "\n").join((better, other))

@@ -4,54 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice, zip_longest
-from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from polobench.report.arrivals import arrivals, last_sample
 from polobench.report.draw.lines import Line, draw_lines
-from polobench.report.draw.panels import Drawn, Panel
+from polobench.report.draw.panels import Panel
 from polobench.report.draw.style import (
     Look,
     count_axis,
     grid_of_axes,
-    is_first_column,
     label_first_column,
     name_panel,
     natural,
     percent,
-    save,
     short,
     ticks,
 )
 
 _COLUMNS = 6
-_SIZE = (2.6, 1.9)
 _OTHERS = "#cccccc"
 
 
-def draw_arrivals(page: Sequence[Panel], number_of_page: int, look: Mapping[str, Look], folder: Path) -> Drawn:
+def draw_arrivals(page: Sequence[Panel], look: Mapping[str, Look]) -> Figure:
     """Each method's curve and band, those of the others in grey."""
     columns = min(_COLUMNS, max(len(panel.arms) for panel in page))
     blocks = [-(-len(panel.arms) // columns) * columns for panel in page]
-    figure, axes = grid_of_axes(sum(blocks), columns, _SIZE)
+    figure, axes = grid_of_axes(sum(blocks), columns, (2.6, 1.9))
     rest = iter(axes)
     for panel, block in zip(page, blocks, strict=True):
-        lines = arrival_lines(panel, look)
+        lines = _lines(panel, look)
         for ax, line in zip_longest(islice(rest, block), lines):
             if line is None:
                 ax.remove()
                 continue
             for other in lines:
                 ax.step(other.x, other.y, where="post", color=_OTHERS, linewidth=1)
-            draw_lines(ax, [line], steps=True)
-            _finish(ax, panel, line)
-    path = save(figure, folder / f"time_to_target_{number_of_page}.png")
-    return Drawn(path, "time_to_target", "Share of runs that reached the target over samples")
+            draw_lines(ax, [line], {}, steps=True)
+            name_panel(ax, line.name)
+            count_axis(ax, float(line.x[-1]))
+            ax.set_ylim(-0.03, 1.03)
+            ax.set_yticks([0, 0.5, 1])
+            ticks(ax.yaxis, percent)
+            ax.tick_params(labelleft=label_first_column(ax, f"{short(panel.task, 20)}\n{short(panel.budget, 20)}"))
+    return figure
 
 
-def arrival_lines(panel: Panel, look: Mapping[str, Look]) -> list[Line]:
+def _lines(panel: Panel, look: Mapping[str, Look]) -> list[Line]:
     """The curve of each label, level after its last run; its band begins with its first, as all would be the same."""
     found, end = arrivals(panel), last_sample(panel)
     lines = []
@@ -61,13 +61,3 @@ def arrival_lines(panel: Panel, look: Mapping[str, Look]) -> list[Line]:
         band = [np.where(share > 0, part, np.nan) for part in (low, high)]
         lines.append(Line(short(label), look[label], np.append(curve.times, end), share, *band))
     return lines
-
-
-def _finish(ax: Axes, panel: Panel, line: Line) -> None:
-    name_panel(ax, line.name)
-    count_axis(ax, float(line.x[-1]))
-    ax.set_ylim(-0.03, 1.03)
-    ax.set_yticks([0, 0.5, 1])
-    ticks(ax.yaxis, percent)
-    ax.tick_params(labelleft=is_first_column(ax))
-    label_first_column(ax, f"{short(panel.task, 20)}\n{short(panel.budget, 20)}")

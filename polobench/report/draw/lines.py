@@ -1,21 +1,31 @@
-"""Lines with their bands, each named at its end, where no name covers another."""
+"""Lines with their bands in panels, each named at its end, where no name covers another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from textwrap import wrap
-from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from polobench.analysis.curves import MeanCurve
 from polobench.analysis.statistics.intervals import Array
 from polobench.report.draw.placing import Spot, place_labels
-from polobench.report.draw.style import GREY, Look, darker, drawable
+from polobench.report.draw.style import (
+    GREY,
+    Look,
+    count_axis,
+    darker,
+    drawable,
+    grid_of_axes,
+    name_panel,
+    round_ticks,
+    share_y,
+)
 
-NO_LEVELS: Mapping[str, float] = MappingProxyType({})
 _AROUND = 0.8  # inches above and below a panel
 _LETTERS = 22  # of a line of a name
 _LINE = 0.165  # inches between two lines of text
@@ -46,7 +56,39 @@ class Line:
         return (float(self.x[known[-1]]), float(self.y[known[-1]])) if len(known) else (np.nan, np.nan)
 
 
-def draw_lines(ax: Axes, lines: Sequence[Line], levels: Mapping[str, float] = NO_LEVELS, steps: bool = False) -> None:
+@dataclass(frozen=True)
+class Chart:
+    """A panel of lines over samples or seconds.
+
+    Attributes:
+        scale: panels of the same one share the ends of their y axis.
+        levels: by name, where thin lines cross the panel.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    scale: Hashable
+    y_name: str = ""
+    x_name: str = "samples"
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+def draw_charts(charts: Sequence[Chart], columns: int, size: tuple[float, float]) -> Figure:
+    """The panels row by row, with the names of their lines on the right; `size` of each in inches."""
+    figure, axes = grid_of_axes(len(charts), columns, size)
+    for ax, chart in zip(axes, charts, strict=True):
+        draw_lines(ax, chart.lines, chart.levels)
+        name_panel(ax, chart.title)
+        ax.set_ylabel(chart.y_name)
+        round_ticks(ax.yaxis, 6)
+        count_axis(ax, max(float(line.x[-1]) for line in chart.lines), chart.x_name)
+    share_y([(ax, chart.scale) for ax, chart in zip(axes, charts, strict=True)])
+    for ax, chart in zip(axes, charts, strict=True):
+        name_ends(ax, chart.lines, size, chart.levels)
+    return figure
+
+
+def draw_lines(ax: Axes, lines: Sequence[Line], levels: Mapping[str, float], steps: bool = False) -> None:
     """The curves, and thin lines across the panel; a band is fainter the more there are."""
     ink = min(0.18, 0.8 / max(1, len(lines)))
     for line in lines:
@@ -58,9 +100,7 @@ def draw_lines(ax: Axes, lines: Sequence[Line], levels: Mapping[str, float] = NO
         ax.axhline(level, color=GREY, linewidth=0.9, zorder=1)
 
 
-def name_ends(
-    ax: Axes, lines: Sequence[Line], size: tuple[float, float], levels: Mapping[str, float] = NO_LEVELS
-) -> None:
+def name_ends(ax: Axes, lines: Sequence[Line], size: tuple[float, float], levels: Mapping[str, float]) -> None:
     """Write the names at the right of the panel, as near to the ends of their lines as they fit below each other.
 
     A line that ends far from there is named where it ends.
@@ -68,7 +108,6 @@ def name_ends(
     Args:
         ax: its limits are final.
         size: of the panel with what stands around it, in inches.
-        levels: by name, where thin lines are.
     """
     to_panel = ax.transData - ax.transAxes
     ends = [(line.name, *to_panel.transform(line.end), darker(line.look.colour), line.look.dashes) for line in lines]
@@ -84,24 +123,18 @@ def name_ends(
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1.1, "linestyle": dashes, "shrinkA": 1,
                         "shrinkB": 0, "relpos": (0, 0.5)},
         )  # fmt: skip
-    marks = [np.column_stack([line.x, line.y]) for line in lines]
-    early = zip(lines, ends, marks, strict=False)
-    spots = [Spot(*line.end, line.name, line.look.colour, mark) for line, end, mark in early if end[1] < _EARLY]
-    place_labels(ax, spots, size)
+    early = [line for line, end in zip(lines, ends) if end[1] < _EARLY]
+    marks = [np.column_stack([line.x, line.y]) for line in early]
+    place_labels(
+        ax, [Spot(*line.end, line.name, line.look.colour, mark) for line, mark in zip(early, marks, strict=True)], size
+    )
 
 
 def _apart(wanted: Array, sizes: Array) -> Array:
-    """Places as near to the wanted ones, which ascend, as boxes of these sizes fit between 0 and their sum or 1.
-
-    Without the sizes it is an isotonic regression: neighbours that would overlap are pooled at their mean.
-    """
+    """Places as near to the wanted ones, which ascend, as boxes of these sizes fit between 0 and their sum or 1."""
+    if not len(wanted):
+        return wanted
     offsets = np.cumsum(sizes) - sizes / 2
-    pools: list[list[float]] = []  # sum and count
-    for value in wanted - offsets:
-        pools.append([float(value), 1.0])
-        while len(pools) > 1 and pools[-2][0] / pools[-2][1] >= pools[-1][0] / pools[-1][1]:
-            total, count = pools.pop()
-            pools[-1] = [pools[-1][0] + total, pools[-1][1] + count]
-    free = np.concatenate([np.empty(0), *(np.full(int(count), total / count) for total, count in pools)])
+    free = isotonic_regression(wanted - offsets).x
     room = 1 - float(sizes.sum())
     return np.asarray(free.clip(min(0.0, room), max(0.0, room)) + offsets, dtype=np.float64)

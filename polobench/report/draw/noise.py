@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure
 
 from polobench.analysis.gradient_noise import NoiseSummary
-from polobench.report.draw.panels import Drawn
 from polobench.report.draw.rows import FIRST, SECOND, Mark, draw_marks, keys
-from polobench.report.draw.style import GREY, Look, grid_of_axes, log_ticks, name_panel, natural, save, short
+from polobench.report.draw.style import GREY, Look, explain, grid_of_axes, key, log_ticks, name_panel, natural, short
 
-_COLUMNS = 2
-_WIDE = 8.0  # inches that the legend takes in one row
 _TRAINED = "trained"
-Panel = tuple[str, Sequence[NoiseSummary]]
 
 
-def noise_panels(items: Sequence[NoiseSummary]) -> list[Panel]:
-    """The cells of each task and device together."""
-    groups: dict[tuple[str, str], list[NoiseSummary]] = {}
-    for item in items:
-        groups.setdefault((item.arm.task, item.arm.device), []).append(item)
-    return [(f"{short(task)} ({short(device)})", groups[task, device]) for task, device in sorted(groups)]
+def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: Mapping[str, Look]) -> Figure:
+    """Dots with intervals on one scale: hollow at the initial policy, filled at the trained one.
 
-
-def draw_noise(page: Sequence[Panel], number_of_page: int, look: Mapping[str, Look], folder: Path) -> Drawn:
-    """Dots with intervals on one scale: hollow at the initial policy, filled at the trained one."""
-    tallest = max(len({item.arm.label for item in items}) for _, items in page)
-    figure, axes = grid_of_axes(len(page), _COLUMNS, (5.2, 0.36 * tallest + 1.2))
-    low, high = _scale([item for _, items in page for item in items])
-    for ax, (title, items) in zip(axes, page, strict=True):
-        labels = sorted({item.arm.label for item in items}, key=natural)
-        marks = [_mark(item, labels, look, low) for item in items if math.isfinite(item.snr)]
+    Args:
+        page: titles of panels with the cells of each.
+    """
+    tallest = max(len({item.arm.label for item in found}) for _, found in page)
+    figure, axes = grid_of_axes(len(page), 2, (5.2, 0.36 * tallest + 1.2))
+    low, high = _scale([item for _, found in page for item in found])
+    for ax, (title, found) in zip(axes, page, strict=True):
+        labels = sorted({item.arm.label for item in found}, key=natural)
+        marks = [_mark(item, labels, look, low) for item in found if math.isfinite(item.snr)]
         draw_marks(ax, [short(label) for label in labels], marks)
         hidden = [mark for mark in marks if mark.outer[0] == low or mark.value == low]
         ax.scatter(
@@ -45,18 +36,12 @@ def draw_noise(page: Sequence[Panel], number_of_page: int, look: Mapping[str, Lo
         ax.set_xscale("log")
         ax.set_xlim(low, high)
         log_ticks(ax.xaxis, low, high)
-        samples = sorted({item.samples for item in items})
+        samples = sorted({item.samples for item in found})
         ax.set_xlabel(f"signal-to-noise ratio of {' or '.join(f'{count:,}' for count in samples)} samples")
         name_panel(ax, title)
-    handles = [
-        *keys("initial policy", "trained policy"),
-        Line2D([], [], color=GREY, linewidth=1, label="signal = noise"),
-        Line2D([], [], color=GREY, marker="<", linestyle="none", label="goes on beyond the axis"),
-    ]
-    columns = 4 if figure.get_figwidth() > _WIDE else 2
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
-    path = save(figure, folder / f"gradient_noise_{number_of_page}.png")
-    return Drawn(path, "noise", "Signal-to-noise ratio of the gradient at fixed policies")
+    arrow = key("goes on beyond the axis", marker="<", linestyle="none")
+    explain(figure, [*keys("initial policy", "trained policy"), key("signal = noise", linewidth=1), arrow])
+    return figure
 
 
 def _mark(item: NoiseSummary, labels: Sequence[str], look: Mapping[str, Look], least: float) -> Mark:

@@ -1,39 +1,27 @@
-"""What shares axes: the learning arms of one task, budget and device; and what came of drawing them."""
+"""What shares axes: the learning arms of one task, budget and device."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.gradient_noise import NoiseSummary
+from polobench.analysis.summary import ThroughputSummary
 from polobench.core.result import RunResult
-from polobench.report.draw.style import Look, compact, natural, short
+from polobench.report.draw.style import Look, compact, natural, pages, short
 
 MOST_COMPARED = 12  # methods of a task or group: of more, no comparison is drawn
 MOST_NAMED = 8  # methods whose names, or pairs, stand beside their marks
 MOST_LINES = 7  # lines of a panel
+PANELS_A_PAGE = 6
+ARMS_A_FIGURE = 24
 SEVERAL = "several budgets"
 _LONGEST = 64  # letters of a name that may be in several lines
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure that was written.
-
-    Attributes:
-        path: of the PNG.
-        section: of the report: "article", "returns", "profiles", "improvement", "time_to_target", "cost", "updates",
-            "noise", "throughput", "trend", "preferences", "policy" or "losses".
-        subject: what it shows, in a few words; not escaped.
-    """
-
-    path: Path
-    section: str
-    subject: str
+Measured = TypeVar("Measured", NoiseSummary, ThroughputSummary)
 
 
 @dataclass(frozen=True)
@@ -90,6 +78,33 @@ def panels(collection: Collection) -> list[Panel]:
     return [Panel(*key, tuple(groups[key])) for key in sorted(groups)]
 
 
+def with_curves(every: Sequence[Panel], look: Mapping[str, Look]) -> list[Panel]:
+    """The panels that have learning curves, in parts with no more arms than lines can be followed."""
+    parts: list[Panel] = []
+    for panel in (one for one in merged(every, ARMS_A_FIGURE) if one.has_curves):
+        found = parts_of(panel.arms, lambda item: (item[0].label, look[item[0].label].family))
+        parts += [replace(panel, part=part, arms=tuple(arms)) for part, arms in found]
+    return parts
+
+
+def numbered(every: Sequence[Panel]) -> list[tuple[str, Panel]]:
+    """Panels with no more arms than a figure shows, numbered by panel and page."""
+    found = []
+    for place, panel in enumerate(merged(every, ARMS_A_FIGURE), 1):
+        arms = sorted(panel.arms, key=lambda item: natural(item[0].label))
+        shown = [replace(panel, arms=tuple(part)) for part in pages(arms, ARMS_A_FIGURE)]
+        found += [(f"{place:02d}-{page}", part) for page, part in enumerate(shown, 1)]
+    return found
+
+
+def by_task(items: Iterable[Measured]) -> list[tuple[str, list[Measured]]]:
+    """What was measured of each task and device, under a title for its panel."""
+    groups: dict[tuple[str, str], list[Measured]] = {}
+    for item in items:
+        groups.setdefault((item.arm.task, item.arm.device), []).append(item)
+    return [(f"{short(task)} ({short(device)})", groups[task, device]) for task, device in sorted(groups)]
+
+
 def merged(every: Sequence[Panel], most: int) -> list[Panel]:
     """Panels of one arm together with the others of their task and device, as far as these are no more than `most`."""
     found: list[Panel] = []
@@ -104,12 +119,6 @@ def merged(every: Sequence[Panel], most: int) -> list[Panel]:
         found += [panel for panel in group if panel not in joined]
         found += [Panel(task, SEVERAL, device, arms[at : at + most]) for at in range(0, len(arms), most)]
     return found
-
-
-def split(panel: Panel, look: Mapping[str, Look]) -> list[Panel]:
-    """Parts with no more arms than lines can be followed."""
-    parts = parts_of(panel.arms, lambda item: (item[0].label, look[item[0].label].family))
-    return [replace(panel, part=part, arms=tuple(arms)) for part, arms in parts]
 
 
 def parts_of(items: Iterable[T], key: Callable[[T], tuple[str, str]]) -> list[tuple[str, list[T]]]:

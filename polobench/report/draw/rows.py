@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from polobench.report.draw.style import GREY
+from polobench.report.draw.style import key
 
 FIRST, SECOND = -0.17, 0.17  # where two marks of a row are
-_SIZE = 6.5
+_DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.6}
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,12 @@ def draw_marks(ax: Axes, names: Sequence[str], marks: Sequence[Mark], thickness:
         ax.hlines(rows, lows, highs, colors=colours, linewidth=widths)
     for mark in marks:
         face = mark.colour if mark.filled else "white"
-        ax.plot(
-            mark.value, mark.row, marker="o", color=mark.colour, linestyle="none", markersize=_SIZE,
-            markeredgewidth=1.6, markerfacecolor=face, zorder=4,
-        )  # fmt: skip
+        ax.plot(mark.value, mark.row, color=mark.colour, markerfacecolor=face, zorder=4, **_DOT)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
 
 
-def keys(hollow: str, filled: str) -> list[Line2D]:
+def keys(hollow: str, filled: str) -> list[Artist]:
     """What the two kinds of dots mean, for a legend."""
-    faces = ((hollow, "white"), (filled, GREY))
-    style: Any = {"color": GREY, "marker": "o", "linestyle": "none", "markersize": _SIZE, "markeredgewidth": 1.6}
-    return [Line2D([], [], markerfacecolor=face, label=name, **style) for name, face in faces]
+    return [key(hollow, markerfacecolor="white", **_DOT), key(filled, **_DOT)]

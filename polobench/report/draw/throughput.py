@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from polobench.analysis.summary import ThroughputSummary
-from polobench.report.draw.panels import Drawn
-from polobench.report.draw.style import Look, compact, grid_of_axes, name_panel, natural, percent, save, short, ticks
+from polobench.report.draw.panels import by_task
+from polobench.report.draw.style import Look, compact, explain, grid_of_axes, name_panel, natural, percent, short, ticks
 from polobench.report.text import number
 
 _UPDATE_ALPHA = 0.45
 _BRIGHTNESS = (0.2126, 0.7152, 0.0722)  # weights of red, green and blue (ITU-R BT.709)
 
 
-def draw_throughput(
-    items: Sequence[ThroughputSummary], number_of_page: int, look: Mapping[str, Look], folder: Path
-) -> Drawn:
+def draw_throughput(items: Sequence[ThroughputSummary], look: Mapping[str, Look]) -> Figure:
     """Bars of the arms that were measured, a row of two panels per task and device.
 
     Args:
         items: arms with at least one cell that counts.
     """
-    groups: dict[tuple[str, str], list[ThroughputSummary]] = {}
-    for item in sorted(items, key=lambda item: (item.arm.task, item.arm.device, natural(item.arm.label), item.arm)):
-        groups.setdefault((item.arm.task, item.arm.device), []).append(item)
-    tallest = max(map(len, groups.values()))
+    groups = by_task(sorted(items, key=lambda item: (natural(item.arm.label), item.arm)))
+    tallest = max(len(found) for _, found in groups)
     figure, axes = grid_of_axes(2 * len(groups), 2, (5.6, 0.33 * tallest + 0.9))
-    for (task, device), speed, share in zip(groups, axes[::2], axes[1::2], strict=True):
-        found = groups[task, device]
-        name_panel(speed, f"{short(task)} ({short(device)})")
+    for (title, found), speed, share in zip(groups, axes[::2], axes[1::2], strict=True):
+        name_panel(speed, title)
         _draw_speeds(speed, found, look)
         _draw_shares(share, found, look)
         for ax, names in ((speed, [short(item.arm.label) for item in found]), (share, [""] * len(found))):
@@ -42,10 +37,9 @@ def draw_throughput(
             ax.set_ylim(tallest - 0.5, -0.5)
             ax.grid(visible=False, axis="y")
             ax.spines["left"].set_visible(False)
-    keys = [Patch(color="#333333", label="rollout"), Patch(color="#333333", alpha=_UPDATE_ALPHA, label="update")]
-    figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
-    path = save(figure, folder / f"throughput_{number_of_page}.png")
-    return Drawn(path, "throughput", "Throughput of whole iterations")
+    update = Patch(color="#333333", alpha=_UPDATE_ALPHA, label="update")
+    explain(figure, [Patch(color="#333333", label="rollout"), update])
+    return figure
 
 
 def _draw_speeds(ax: Axes, items: Sequence[ThroughputSummary], look: Mapping[str, Look]) -> None:

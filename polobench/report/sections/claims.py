@@ -24,14 +24,8 @@ from polobench.analysis.verdicts import (
 )
 from polobench.report.blocks import Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, counted, listed, number, p_value, quoted, significant
-
-RULES = (
-    "Per pair of methods: d is the second method's mean less the first's, averaged over tasks (of a cost, their "
-    "ratio); p is a permutation test with Holm's adjustment. A rating is supported when every pair of it is (p at "
-    "most {level:g} and d at least the smallest effect), and contradicted when d's Bonferroni interval lies "
-    "wholly below that effect for one pair. Detectable: the smallest d that such a test finds in 4 of 5 cases."
-)
+from polobench.report.text import NOTHING, counted, listed, number, p_text, p_value, quoted, significant
+from polobench.report.words import note
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -42,14 +36,9 @@ def sections(findings: Findings) -> list[Section]:
     return [*found, Section("Further claims", [_claim_table(findings.claims)], tables_of(findings))]
 
 
-def title_of(item: ColumnVerdict) -> str:
-    """The title of a column's section."""
-    return item.column.name.capitalize()
-
-
 def anchor_of(item: ColumnVerdict) -> str:
-    """How a link names it."""
-    return Section(title_of(item), []).anchor
+    """How a link names the section of a column."""
+    return Section(item.column.name.capitalize(), []).anchor
 
 
 def _column(item: ColumnVerdict, level: float) -> Section:
@@ -62,11 +51,11 @@ def _column(item: ColumnVerdict, level: float) -> Section:
         f"method was measured on {_places(item.places)}."
     )
     return Section(
-        title_of(item),
+        item.column.name.capitalize(),
         [
             Paragraph(said),
             *compact(_rating_table(item), 3),
-            Paragraph(RULES.format(level=level)),
+            Paragraph(note("rules", level=level)),
             *compact(_pair_table(item), 3),
         ],
     )
@@ -79,21 +68,22 @@ def strong(verdict: str) -> Text:
 
 def _rating_table(item: ColumnVerdict) -> Table:
     """Every rating beside the measure, and beside the column's other measures, which are not tested."""
-    names = [item.column.measure, *item.column.also]
-    titles = [f"{MEASURES[name].title} ({MEASURES[name].unit})" for name in names]
-    rows = [
-        [
-            word.method,
-            word.word,
-            strong(word.verdict),
-            shown_level(word.level, MEASURES[names[0]]),
-            _size(word.level, MEASURES[names[0]]),
-            *(shown_level(word.also.get(name), MEASURES[name]) for name in item.column.also),
-        ]
+    measure, others = MEASURES[item.column.measure], [MEASURES[name] for name in item.column.also]
+    rows: list[dict[str, Text]] = [
+        {
+            "method": word.method,
+            "rating": word.word,
+            "our verdict": strong(word.verdict),
+            f"{measure.title} ({measure.unit}) [95 %]": shown_level(word.level, measure),
+            "n": _size(word.level, measure),
+        }
+        | {
+            f"{other.title} ({other.unit})": shown_level(word.also.get(name), other)
+            for name, other in zip(item.column.also, others, strict=True)
+        }
         for word in item.words
     ]
-    headers = ["method", "rating", "our verdict", f"{titles[0]} [95 %]", "n", *titles[1:]]
-    return Table(headers, rows, "lllrr" + "r" * len(item.column.also))
+    return Table.of(rows, "lllrr" + "r" * len(others))
 
 
 def shown_level(level: Level | None, measure: Measure) -> str:
@@ -127,32 +117,37 @@ def _places(places: Sequence[Place]) -> str:
 
 
 def _pair_table(item: ColumnVerdict) -> Table:
-    headers = ["less", "more", "verdict", "d [Bonferroni]", "p (Holm)", "detectable", "n", "settings", "reason"]
-    return Table(headers, [_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrl")
+    return Table.of([_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrl")
 
 
-def _pair_row(pair: PairVerdict, measure: Measure) -> list[Text]:
+def _pair_row(pair: PairVerdict, measure: Measure) -> dict[str, Text]:
     found = pair.compared
-    named: list[Text] = [pair.less, pair.more, pair.verdict]
+    row: dict[str, Text] = {"less": pair.less, "more": pair.more, "verdict": pair.verdict}
+    numbers = ("d [Bonferroni]", "p (Holm)", "detectable", "n", "settings")
+    row |= dict.fromkeys(numbers, NOTHING) | {"reason": pair.reason}
     if found is None:
-        return [*named, *[NOTHING] * 5, pair.reason]
-    return [
-        *named,
-        f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}",
-        p_value(pair.p),
-        _shown(found.detectable, measure),
-        str(found.n),
-        str(len(pair.places)),
-        pair.reason,
-    ]
+        return row
+    return row | {
+        "d [Bonferroni]": f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}",
+        "p (Holm)": p_value(pair.p),
+        "detectable": _shown(found.detectable, measure),
+        "n": str(found.n),
+        "settings": str(len(pair.places)),
+    }
 
 
 def _claim_table(items: Sequence[ClaimVerdict]) -> Table:
-    headers = ["where", "the article says", "verdict", "measured", "reason"]
-    rows = [
-        [item.claim.source, item.claim.says, strong(item.verdict), _measured(item), _reason(item)] for item in items
+    rows: list[dict[str, Text]] = [
+        {
+            "where": item.claim.source,
+            "the article says": item.claim.says,
+            "verdict": strong(item.verdict),
+            "measured": _measured(item),
+            "reason": _reason(item),
+        }
+        for item in items
     ]
-    return Table(headers, rows, "lllll")
+    return Table.of(rows, "lllll")
 
 
 def _measured(item: ClaimVerdict) -> str:
@@ -165,7 +160,7 @@ def _measured(item: ClaimVerdict) -> str:
     ]
     parts += [
         f"{quoted(pair.more)} {'over' if measure.is_ratio else 'less'} {quoted(pair.less)} "
-        f"{_shown(pair.compared.difference, measure)} {_ends(pair.compared.interval, measure)}, p = {p_value(pair.p)}, "
+        f"{_shown(pair.compared.difference, measure)} {_ends(pair.compared.interval, measure)}, {p_text(pair.p)}, "
         f"n = {pair.compared.n} {measure.observation} x {counted(len(pair.places), 'setting')}"
         for pair in item.pairs
         if pair.compared
