@@ -21,10 +21,9 @@ from polobench.analysis.summary import moves, throughputs
 from polobench.core.result import RunResult
 from polobench.report import page
 from polobench.report.draw import style
+from polobench.report.draw.dots import _moments, draw_noise
 from polobench.report.draw.lines import _apart
-from polobench.report.draw.noise import draw_noise
 from polobench.report.draw.panels import MOST_LINES, SEVERAL, by_task, merged, panels, parts_of, with_curves
-from polobench.report.draw.preference import _marks
 from polobench.report.draw.style import Look, looks, natural, styled
 from polobench.report.draw.throughput import draw_throughput
 from polobench.report.draw.update import draw_losses, draw_updates
@@ -258,7 +257,7 @@ def test_lone_panels_of_a_task_are_one(store: Collection, laid: Laid) -> None:
 
 def test_margins_are_quantiles_before_and_after() -> None:
     ascending = np.linspace(0, 100, 101)
-    before, after = _marks(2, np.column_stack([ascending, ascending - 7]), Look((0, 0, 0), "-", "dpo"))
+    before, after = _moments(2, np.column_stack([ascending, ascending - 7]), Look((0, 0, 0), "-", "dpo"))
     assert (before.value, before.inner, before.outer, before.filled) == (50, (25, 75), (5, 95), False)
     assert (after.value, after.inner, after.outer, after.filled) == (43, (18, 68), (-2, 88), True)
     assert before.row < 2 < after.row

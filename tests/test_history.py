@@ -26,6 +26,7 @@ from polobench.gate.history import entry_of, history_table, read_history, record
 from polobench.gate.journal import append_entry
 from polobench.report.draw import trend as trend_figures
 from polobench.report.draw.trend import draw_trend, trend_pages
+from polobench.report.findings import Findings
 from polobench.report.page import write_report
 
 METHODS = ("reinforce", "trpo", "ppo", "dpo", "grpo", "random")
@@ -297,7 +298,7 @@ def test_labels_of_the_store_keep_their_colours(tmp_path: Path, monkeypatch: pyt
 def test_the_report_has_the_section_only_with_a_history(tmp_path: Path) -> None:
     store = store_of(tmp_path / "store", 0.5, 0.75)
     table = history_table(synthetic_history(tmp_path / "history.jsonl"))
-    path = write_report(store, tmp_path / "report", history=table)
+    path = write_report(Findings(collect(store), history=table), tmp_path / "report")
     text = path.read_text()
     section = text.partition("## Trend over commits\n")[2].partition("\n## ")[0]
     assert re.findall(r"\]\(figures/([^)]+)\)", section) == ["trend_1.png"]
@@ -314,5 +315,5 @@ def test_foreign_text_breaks_no_table(tmp_path: Path) -> None:
     section = trend_section(tmp_path, table)
     assert len({len(row) for row in _rows(section)}) == 1
     assert "<b>" not in section
-    assert len(draw_all(table, [], tmp_path)) == 1
+    assert len(draw_all(table, [])) == 1
     assert isinstance(table, pd.DataFrame)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from polobench.analysis.claims import Claims
 from polobench.analysis.collection import Collection, OnProgress, collect
 from polobench.analysis.frame import frame
 from polobench.analysis.summary import is_smoke
@@ -131,20 +130,14 @@ def _links(cards: Sequence[Page], linked: Sequence[Page]) -> Bullets:
 
 
 def write_report(
-    store: Collection | Path | str,
-    folder: Path | str,
-    on_progress: OnProgress | None = None,
-    claims: Claims | None = None,
-    history: pd.DataFrame | None = None,
+    store: Findings | Collection | Path | str, folder: Path | str, on_progress: OnProgress | None = None
 ) -> Path:
     """Write report.md and what it links to: further pages, figures/*.png and tables/*.csv.
 
     Args:
-        store: the folder of a store, or what `collect` made of it.
+        store: its folder or pack, or what was made of it already.
         folder: where the report goes; made if it is not there.
         on_progress: hears `("reading" or "drawing", done, total)`.
-        claims: that get a verdict; by default the source article's.
-        history: whose trend the report shows, as `polobench.gate.history.history_table` gives it.
 
     Returns:
         The path of report.md.
@@ -152,12 +145,9 @@ def write_report(
     Raises:
         UsageError: there is no such store, or the folder cannot be written to.
     """
-    collection = store if isinstance(store, Collection) else collect(store, on_progress)
-    return write_findings(Findings(collection, claims, history), Path(folder), on_progress)
-
-
-def write_findings(findings: Findings, folder: Path, on_progress: OnProgress | None = None) -> Path:
-    """As `write_report`, of findings that may have been read already."""
+    if not isinstance(store, Findings):
+        store = Findings(store if isinstance(store, Collection) else collect(store, on_progress))
+    findings, folder = store, Path(folder)
     found = pages(findings)
     try:
         folder.mkdir(parents=True, exist_ok=True)

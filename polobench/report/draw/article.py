@@ -10,43 +10,42 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from polobench.analysis.article import SHOWN_EPISODES, EpisodeArm, PublishedReturn, published
-from polobench.report.draw.style import (
-    Look,
-    explain,
-    grid_of_axes,
-    key,
-    label_first_column,
-    log_ticks,
-    name_panel,
-    short,
-)
+from polobench.report.draw import style
 from polobench.report.text import counted
 
 _BLACK = "black"
 _DOT: dict[str, Any] = {"markersize": 7, "linestyle": "none"}
 
 
-def draw_article(every: Sequence[EpisodeArm], look: Mapping[str, Look]) -> Figure | None:
+def draw_article(every: Sequence[EpisodeArm], look: Mapping[str, style.Look]) -> Figure | None:
     """The training returns of arms whose updates are episodes; None if none had an episode."""
     arms = [item for item in every if any(map(len, item.returns))]
     if not arms:
         return None
-    figure, axes = grid_of_axes(len(arms), 2, (5.6, 3.3))
+    figure, axes = style.grid_of_axes(len(arms), 2, (5.6, 3.3))
     for ax, item in zip(axes, arms, strict=True):
         returns = published()[item.arm.method].returns
         _draw_runs(ax, item, look[item.arm.label])
         _draw_published(ax, returns)
-        name_panel(ax, f"{short(item.arm.label)} ({short(item.arm.task)}, {counted(len(item.returns), 'run')})")
+        style.name_panel(
+            ax, f"{style.short(item.arm.label)} ({style.short(item.arm.task)}, {counted(len(item.returns), 'run')})"
+        )
         ax.set_xlabel("episode, one per update")
-        label_first_column(ax, "return of the episode")
+        style.label_first_column(ax, "return of the episode")
         ax.set_xlim(0, 1.02 * max(*SHOWN_EPISODES, *map(len, item.returns)))
         ax.set_yscale("log")
         low, high = ax.set_ylim(*_ends(item, returns))
-        log_ticks(ax.yaxis, low, high)
-    ours = [key("a run", _BLACK, linewidth=0.6, alpha=0.5), key("median of our runs", _BLACK, linewidth=1.6)]
-    dots = [key("the article's run", _BLACK, marker="o", **_DOT), key("its lower bound", _BLACK, marker="^", **_DOT)]
-    bar = key("its range", _BLACK, marker="|", markersize=12, markeredgewidth=3.5, linestyle="none")
-    explain(figure, [*ours, *dots, bar])
+        style.log_ticks(ax.yaxis, low, high)
+    ours = [
+        style.key("a run", _BLACK, linewidth=0.6, alpha=0.5),
+        style.key("median of our runs", _BLACK, linewidth=1.6),
+    ]
+    dots = [
+        style.key("the article's run", _BLACK, marker="o", **_DOT),
+        style.key("its lower bound", _BLACK, marker="^", **_DOT),
+    ]
+    bar = style.key("its range", _BLACK, marker="|", markersize=12, markeredgewidth=3.5, linestyle="none")
+    style.explain(figure, [*ours, *dots, bar])
     return figure
 
 
@@ -63,7 +62,7 @@ def _known(found: PublishedReturn) -> list[float]:
     return [end for end in (found.low, found.high) if np.isfinite(end)]
 
 
-def _draw_runs(ax: Axes, item: EpisodeArm, look: Look) -> None:
+def _draw_runs(ax: Axes, item: EpisodeArm, look: style.Look) -> None:
     """And the median over the runs that had the episode."""
     runs = [run for run in item.returns if len(run)]
     for run in runs:

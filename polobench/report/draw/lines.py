@@ -13,18 +13,8 @@ from scipy.optimize import isotonic_regression
 
 from polobench.analysis.curves import MeanCurve
 from polobench.analysis.statistics.intervals import Array
+from polobench.report.draw import style
 from polobench.report.draw.placing import Spot, place_labels
-from polobench.report.draw.style import (
-    GREY,
-    Look,
-    count_axis,
-    darker,
-    drawable,
-    grid_of_axes,
-    name_panel,
-    round_ticks,
-    share_y,
-)
 
 _AROUND = 0.8  # inches above and below a panel
 _LETTERS = 22  # of a line of a name
@@ -38,16 +28,18 @@ class Line:
     """A named curve `[k]` with its band; NaN where there is none."""
 
     name: str
-    look: Look
+    look: style.Look
     x: Array
     y: Array
     low: Array
     high: Array
 
     @classmethod
-    def of(cls, name: str, look: Look, curve: MeanCurve) -> Line:
+    def of(cls, name: str, look: style.Look, curve: MeanCurve) -> Line:
         """A mean over runs."""
-        return cls(name, look, curve.x, drawable(curve.mean), drawable(curve.low), drawable(curve.high))
+        return cls(
+            name, look, curve.x, style.drawable(curve.mean), style.drawable(curve.low), style.drawable(curve.high)
+        )
 
     @property
     def end(self) -> tuple[float, float]:
@@ -75,14 +67,14 @@ class Chart:
 
 def draw_charts(charts: Sequence[Chart], columns: int, size: tuple[float, float]) -> Figure:
     """The panels row by row, with the names of their lines on the right; `size` of each in inches."""
-    figure, axes = grid_of_axes(len(charts), columns, size)
+    figure, axes = style.grid_of_axes(len(charts), columns, size)
     for ax, chart in zip(axes, charts, strict=True):
         draw_lines(ax, chart.lines, chart.levels)
-        name_panel(ax, chart.title)
+        style.name_panel(ax, chart.title)
         ax.set_ylabel(chart.y_name)
-        round_ticks(ax.yaxis, 6)
-        count_axis(ax, max(float(line.x[-1]) for line in chart.lines), chart.x_name)
-    share_y([(ax, chart.scale) for ax, chart in zip(axes, charts, strict=True)])
+        style.round_ticks(ax.yaxis, 6)
+        style.count_axis(ax, max(float(line.x[-1]) for line in chart.lines), chart.x_name)
+    style.share_y([(ax, chart.scale) for ax, chart in zip(axes, charts, strict=True)])
     for ax, chart in zip(axes, charts, strict=True):
         name_ends(ax, chart.lines, size, chart.levels)
     return figure
@@ -97,7 +89,7 @@ def draw_lines(ax: Axes, lines: Sequence[Line], levels: Mapping[str, float], ste
         drawn.set_drawstyle("steps-post" if steps else "default")
         ax.fill_between(line.x, line.low, line.high, color=colour, alpha=ink, lw=0, step="post" if steps else None)
     for level in levels.values():
-        ax.axhline(level, color=GREY, linewidth=0.9, zorder=1)
+        ax.axhline(level, color=style.GREY, linewidth=0.9, zorder=1)
 
 
 def name_ends(ax: Axes, lines: Sequence[Line], size: tuple[float, float], levels: Mapping[str, float]) -> None:
@@ -110,8 +102,10 @@ def name_ends(ax: Axes, lines: Sequence[Line], size: tuple[float, float], levels
         size: of the panel with what stands around it, in inches.
     """
     to_panel = ax.transData - ax.transAxes
-    ends = [(line.name, *to_panel.transform(line.end), darker(line.look.colour), line.look.dashes) for line in lines]
-    ends += [(name, 1.0, to_panel.transform((0, level))[1], GREY, "-") for name, level in levels.items()]
+    ends = [
+        (line.name, *to_panel.transform(line.end), style.darker(line.look.colour), line.look.dashes) for line in lines
+    ]
+    ends += [(name, 1.0, to_panel.transform((0, level))[1], style.GREY, "-") for name, level in levels.items()]
     named = sorted((end for end in ends if end[1] >= _EARLY), key=lambda end: (end[2], end[0]))
     texts = [wrap(name, _LETTERS, break_on_hyphens=False) or [name] for name, *_ in named]
     sizes = np.array([len(text) * _LINE / (size[1] - _AROUND) for text in texts])

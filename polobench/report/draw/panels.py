@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import TypeVar
+
+import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.gradient_noise import NoiseSummary
+from polobench.analysis.overall import Comparable
 from polobench.analysis.summary import ThroughputSummary
 from polobench.core.result import RunResult
 from polobench.report.draw.style import Look, compact, natural, pages, short
@@ -19,6 +23,7 @@ MOST_LINES = 7  # lines of a panel
 PANELS_A_PAGE = 6
 ARMS_A_FIGURE = 24
 SEVERAL = "several budgets"
+_LEAST_RUNS = 2
 _LONGEST = 64  # letters of a name that may be in several lines
 T = TypeVar("T")
 Measured = TypeVar("Measured", NoiseSummary, ThroughputSummary)
@@ -103,6 +108,25 @@ def by_task(items: Iterable[Measured]) -> list[tuple[str, list[Measured]]]:
     for item in items:
         groups.setdefault((item.arm.task, item.arm.device), []).append(item)
     return [(f"{short(task)} ({short(device)})", groups[task, device]) for task, device in sorted(groups)]
+
+
+def compared(groups: Sequence[Comparable]) -> list[Comparable]:
+    """The groups in which there is something to compare: some methods, several runs of each, every score known."""
+    return [group for group in groups if 1 < len(group.runs) <= MOST_COMPARED and _is_known(group)]
+
+
+def _is_known(group: Comparable) -> bool:
+    scores = [task for label in group.runs for task in group.scores(label)]
+    return all(len(task) >= _LEAST_RUNS and bool(np.isfinite(task).all()) for task in scores)
+
+
+def title_of(group: Comparable) -> str:
+    """`control, cpu, n = 10`, and the tasks below."""
+    counts = sorted({len(task) for label in group.runs for task in group.scores(label)})
+    n = str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+    names = ", ".join(short(task, 24) for task in dict.fromkeys(task for task, _ in group.places))
+    lines = wrap(names, 50, max_lines=2, placeholder=" …")
+    return "\n".join([f"{group.world}, {short(group.device)}, n = {n}", *lines])
 
 
 def merged(every: Sequence[Panel], most: int) -> list[Panel]:

@@ -41,10 +41,7 @@ _COLOURS = {
     "dpo": "#0173b2", "grpo": "#de8f05", "ppo": "#029e73", "reinforce": "#d55e00", "trpo": "#cc78bc",
     "ranking": "#56b4e9", "random": "#949494",
 }  # fmt: skip
-_ARTICLE = {
-    "article-dpo": "dpo", "article-grpo": "grpo", "article-pg": "reinforce", "article-ppo": "ppo",
-    "article-trpo": "trpo",
-}  # fmt: skip
+_ARTICLE = {f"article-{name}": name for name in ("dpo", "grpo", "ppo", "trpo")} | {"article-pg": "reinforce"}
 _SIZES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _PLUG_INS = ("#7a4f1d", "#5b4bb3", "#8f9a00", "#e3508f", "#175e62", "#a30021")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (10, 3)))

@@ -21,21 +21,8 @@ from polobench.analysis.curves import GRID_POINTS
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import moves
 from polobench.core.result import RunResult
+from polobench.report.draw import style
 from polobench.report.draw.panels import Panel
-from polobench.report.draw.style import (
-    Look,
-    count_axis,
-    drawable,
-    explain,
-    grid_of_axes,
-    key,
-    label_first_column,
-    log_ticks,
-    name_figure,
-    name_panel,
-    round_ticks,
-    typical_range,
-)
 from polobench.report.text import counted
 
 _GRID = (4, (3.7, 2.9))  # columns, and inches of a panel
@@ -51,13 +38,13 @@ class Updates:
     """What a panel shows of an arm: the band's ends and the median of its runs `[3, K]` over samples `[K]`."""
 
     name: str
-    look: Look
+    look: style.Look
     runs: Lines
     samples: Array
     levels: Array
 
 
-def draw_updates(panel: Panel, metric: str, look: Mapping[str, Look]) -> Figure | None:
+def draw_updates(panel: Panel, metric: str, look: Mapping[str, style.Look]) -> Figure | None:
     """One metric of one task, a small panel per arm whose metric moves by more than noise; None if none has."""
     found = [
         Updates(panel.name(arm), look[arm.label], lines, *_quantiles(*_going(lines)))
@@ -68,17 +55,21 @@ def draw_updates(panel: Panel, metric: str, look: Mapping[str, Look]) -> Figure 
         return None
     every = np.concatenate([values for item in found for _, _, values in item.runs])
     logarithmic = metric == "kl" and every.min() >= 0 and every.max() > 0
-    figure, axes = grid_of_axes(len(found), *_GRID)
+    figure, axes = style.grid_of_axes(len(found), *_GRID)
     for ax, item in zip(axes, found, strict=True):
         _draw_arm(ax, item, logarithmic)
-        name_panel(ax, item.name)
-        count_axis(ax, max(float(samples[-1]) for _, samples, _ in item.runs))
-        is_first = label_first_column(ax, _NAMES[metric])
+        style.name_panel(ax, item.name)
+        style.count_axis(ax, max(float(samples[-1]) for _, samples, _ in item.runs))
+        is_first = style.label_first_column(ax, _NAMES[metric])
         if metric == "kl":
-            _share_scale(ax, every[every > 0] if logarithmic else every, logarithmic)
+            ax.set_yscale("log" if logarithmic else "linear")
             ax.tick_params(labelleft=is_first)
-    name_figure(figure, panel.title)
-    explain(figure, _keys(found))
+    if metric == "kl":  # in nats, so that steps of different methods can be compared
+        style.share_y([(ax, metric) for ax in axes])
+    for ax in axes if logarithmic else ():
+        style.log_ticks(ax.yaxis, *ax.get_ylim())
+    style.name_figure(figure, panel.title)
+    style.explain(figure, _keys(found))
     return figure
 
 
@@ -87,7 +78,7 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
     found: Lines = []
     for run in runs:
         if metric in run.updates:
-            samples, values = map(drawable, columns(run.updates, "samples", metric))
+            samples, values = map(style.drawable, columns(run.updates, "samples", metric))
             known = np.isfinite(samples) & np.isfinite(values)
             if known.sum() > 1:
                 found.append((run, samples[known], values[known]))
@@ -122,59 +113,47 @@ def _quantiles(grid: Array, curves: Array) -> tuple[Array, Array]:
     return grid[known], np.nanquantile(curves[:, known], _LEVELS, axis=0)
 
 
-def _share_scale(ax: Axes, drawn: Array, logarithmic: bool) -> None:
-    """One scale for all KL panels of a task, so that steps of different methods can be compared."""
-    low, high = float(drawn.min()), float(drawn.max())
-    if logarithmic:
-        ax.set_yscale("log")
-        ax.set_ylim(low / 1.5, high * 1.5)
-        log_ticks(ax.yaxis, low, high)
-    else:
-        margin = 0.05 * (high - low)
-        ax.set_ylim(low - margin, high + margin)
-
-
 def _keys(found: Sequence[Updates]) -> list[Artist]:
     """Of what was drawn."""
     several = any(len(item.runs) > 1 for item in found)
-    keys: list[Artist] = [key("median" if several else "one run", "black", linewidth=2)]
+    keys: list[Artist] = [style.key("median" if several else "one run", "black", linewidth=2)]
     if several:
         keys.append(Patch(color="black", alpha=0.3, linewidth=0, label="middle 90 % of runs"))
     if any(run.status != "ok" for item in found for run, *_ in item.runs):
-        keys.append(key("run failed", "black", **_CROSS))
+        keys.append(style.key("run failed", "black", **_CROSS))
     return keys
 
 
-def draw_losses(panel: Panel, look: Mapping[str, Look]) -> Figure | None:
+def draw_losses(panel: Panel, look: Mapping[str, style.Look]) -> Figure | None:
     """How the losses of the updates are spread, all seeds pooled; None where no loss moves by more than noise."""
     every = [(arm, runs, _losses(runs)) for arm, runs in panel.arms]
     found = [(arm, runs, losses) for arm, runs, losses in every if len(losses) and moves(losses)]
     if not found:
         return None
-    figure, axes = grid_of_axes(len(found), *_GRID)
+    figure, axes = style.grid_of_axes(len(found), *_GRID)
     for ax, (arm, runs, losses) in zip(axes, found, strict=True):
         shares, edges = _shares(losses)
         ax.stairs(shares, edges, fill=True, color=look[arm.label].colour, alpha=0.55, edgecolor="white")
-        name_panel(ax, f"{panel.name(arm)} ({counted(len(runs), 'run')})")
+        style.name_panel(ax, f"{panel.name(arm)} ({counted(len(runs), 'run')})")
         ax.set_xlabel("loss")
-        label_first_column(ax, "share of updates")
+        style.label_first_column(ax, "share of updates")
         ax.set_ylim(bottom=0)
         # few labels, for they may be long, and none at an end of x, where it would touch the next panel's
-        round_ticks(ax.xaxis, 4, prune="both")
-        round_ticks(ax.yaxis, 5)
-    name_figure(figure, panel.title)
+        style.round_ticks(ax.xaxis, 4, prune="both")
+        style.round_ticks(ax.yaxis, 5)
+    style.name_figure(figure, panel.title)
     return figure
 
 
 def _losses(runs: Sequence[RunResult]) -> Array:
     every = [run.updates["loss"].astype(float) for run in runs if "loss" in run.updates]
-    values = drawable(np.concatenate([np.empty(0), *every]))
+    values = style.drawable(np.concatenate([np.empty(0), *every]))
     return values[np.isfinite(values)]
 
 
 def _shares(values: Array) -> tuple[Array, Array]:
     """In equally wide bins, more for more values; those far out are in the outermost bins."""
     count = int(np.clip(np.sqrt(len(values)), *_BINS))
-    low, high = typical_range(values, 0.0)
+    low, high = style.typical_range(values, 0.0)
     counts, edges = np.histogram(np.clip(values, low, high), count, (low, high))
     return counts / len(values), edges

@@ -8,20 +8,11 @@ from dataclasses import replace
 
 import pandas as pd
 
+from polobench.analysis import verdicts
 from polobench.analysis.claims import Claim, Column
 from polobench.analysis.frame import flat_rows, table_of
 from polobench.analysis.measures import MEASURES, Measure, Place
 from polobench.analysis.statistics.intervals import Interval
-from polobench.analysis.verdicts import (
-    CONTRADICTED,
-    NOT_MEASURED,
-    NOT_TESTABLE,
-    SUPPORTED,
-    ClaimVerdict,
-    ColumnVerdict,
-    Level,
-    PairVerdict,
-)
 from polobench.report.blocks import Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.findings import Findings
 from polobench.report.text import NOTHING, counted, listed, number, p_text, p_value, quoted, significant
@@ -36,12 +27,12 @@ def sections(findings: Findings) -> list[Section]:
     return [*found, Section("Further claims", [_claim_table(findings.claims)], tables_of(findings))]
 
 
-def anchor_of(item: ColumnVerdict) -> str:
+def anchor_of(item: verdicts.ColumnVerdict) -> str:
     """How a link names the section of a column."""
     return Section(item.column.name.capitalize(), []).anchor
 
 
-def _column(item: ColumnVerdict, level: float) -> Section:
+def _column(item: verdicts.ColumnVerdict, level: float) -> Section:
     order = " < ".join(" = ".join(words) for words in item.column.order)
     measure = MEASURES[item.column.measure]
     effect = f"{item.column.smallest_effect:g}"
@@ -63,10 +54,10 @@ def _column(item: ColumnVerdict, level: float) -> Section:
 
 def strong(verdict: str) -> Text:
     """A verdict, emphasised where it is one."""
-    return Strong(verdict) if verdict in (SUPPORTED, CONTRADICTED) else verdict
+    return Strong(verdict) if verdict in (verdicts.SUPPORTED, verdicts.CONTRADICTED) else verdict
 
 
-def _rating_table(item: ColumnVerdict) -> Table:
+def _rating_table(item: verdicts.ColumnVerdict) -> Table:
     """Every rating beside the measure, and beside the column's other measures, which are not tested."""
     measure, others = MEASURES[item.column.measure], [MEASURES[name] for name in item.column.also]
     rows: list[dict[str, Text]] = [
@@ -86,12 +77,12 @@ def _rating_table(item: ColumnVerdict) -> Table:
     return Table.of(rows, "lllrr" + "r" * len(others))
 
 
-def shown_level(level: Level | None, measure: Measure) -> str:
+def shown_level(level: verdicts.Level | None, measure: Measure) -> str:
     """A method's measure with its interval."""
     return NOTHING if level is None else f"{_shown(level.value, measure)} {_ends(level.interval, measure)}".strip()
 
 
-def _size(level: Level | None, measure: Measure) -> str:
+def _size(level: verdicts.Level | None, measure: Measure) -> str:
     """Of how many numbers a level is the mean."""
     if level is None:
         return NOTHING
@@ -116,11 +107,11 @@ def _places(places: Sequence[Place]) -> str:
     return listed(" ".join(filter(None, (task, policy))) for task, _, _, policy in places) or "no common task"
 
 
-def _pair_table(item: ColumnVerdict) -> Table:
+def _pair_table(item: verdicts.ColumnVerdict) -> Table:
     return Table.of([_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrl")
 
 
-def _pair_row(pair: PairVerdict, measure: Measure) -> dict[str, Text]:
+def _pair_row(pair: verdicts.PairVerdict, measure: Measure) -> dict[str, Text]:
     found = pair.compared
     row: dict[str, Text] = {"less": pair.less, "more": pair.more, "verdict": pair.verdict}
     numbers = ("d [Bonferroni]", "p (Holm)", "detectable", "n", "settings")
@@ -136,7 +127,7 @@ def _pair_row(pair: PairVerdict, measure: Measure) -> dict[str, Text]:
     }
 
 
-def _claim_table(items: Sequence[ClaimVerdict]) -> Table:
+def _claim_table(items: Sequence[verdicts.ClaimVerdict]) -> Table:
     rows: list[dict[str, Text]] = [
         {
             "where": item.claim.source,
@@ -150,8 +141,8 @@ def _claim_table(items: Sequence[ClaimVerdict]) -> Table:
     return Table.of(rows, "lllll")
 
 
-def _measured(item: ClaimVerdict) -> str:
-    if item.verdict in (NOT_TESTABLE, NOT_MEASURED):
+def _measured(item: verdicts.ClaimVerdict) -> str:
+    if item.verdict in (verdicts.NOT_TESTABLE, verdicts.NOT_MEASURED):
         return NOTHING
     measure = MEASURES[item.claim.measure]
     parts = [
@@ -168,7 +159,7 @@ def _measured(item: ClaimVerdict) -> str:
     return f"{measure.title}: {'; '.join(parts)}"
 
 
-def _reason(item: ClaimVerdict) -> str:
+def _reason(item: verdicts.ClaimVerdict) -> str:
     reasons = [item.reason, *(pair.reason for pair in item.pairs)]
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or NOTHING
 
@@ -195,5 +186,5 @@ def tables_of(findings: Findings) -> dict[str, pd.DataFrame]:
     return {"verdicts": table_of(ratings), "pairs": table_of(pairs), "claims": table_of(claims)}
 
 
-def _pairs(name: str, rule: Column | Claim, pairs: Sequence[PairVerdict]) -> list[dict[str, object]]:
+def _pairs(name: str, rule: Column | Claim, pairs: Sequence[verdicts.PairVerdict]) -> list[dict[str, object]]:
     return flat_rows(pairs, claim=name, measure=rule.measure, smallest_effect=rule.smallest_effect)

@@ -7,9 +7,9 @@ from functools import partial
 from polobench.analysis.frame import flat_table
 from polobench.report.arrivals import has_reached
 from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, compact, figures
-from polobench.report.draw.aggregate import compared, draw_improvements
 from polobench.report.draw.arrivals import draw_arrivals
-from polobench.report.draw.panels import MOST_NAMED, PANELS_A_PAGE
+from polobench.report.draw.dots import draw_improvements
+from polobench.report.draw.panels import MOST_NAMED, PANELS_A_PAGE, compared
 from polobench.report.draw.style import pages
 from polobench.report.draw.update import draw_losses, draw_updates
 from polobench.report.findings import Findings

@@ -7,7 +7,7 @@ from functools import partial
 from polobench.analysis.frame import flat_table
 from polobench.analysis.statistics.intervals import Interval
 from polobench.report.blocks import Block, Paragraph, Section, Table, compact, figures
-from polobench.report.draw.noise import draw_noise
+from polobench.report.draw.dots import draw_noise
 from polobench.report.draw.panels import PANELS_A_PAGE, by_task
 from polobench.report.draw.style import pages
 from polobench.report.findings import Findings

@@ -15,8 +15,8 @@ from polobench.analysis.preferences import PreferenceSummary
 from polobench.analysis.snapshots import Conversation, MeasureSummary
 from polobench.report.blocks import Block, Figure, Heading, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.draw.curves import draw_accuracies, draw_policy
+from polobench.report.draw.dots import draw_pairs
 from polobench.report.draw.panels import Panel
-from polobench.report.draw.preference import draw_pairs
 from polobench.report.draw.style import Look
 from polobench.report.findings import Findings
 from polobench.report.naming import arm_name

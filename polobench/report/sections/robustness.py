@@ -10,8 +10,8 @@ from polobench.analysis.frame import flat_table
 from polobench.analysis.reliability import scores
 from polobench.core.result import RunResult
 from polobench.report.blocks import Block, Paragraph, Section, Table, compact, figures
-from polobench.report.draw.aggregate import compared, draw_profiles
-from polobench.report.draw.panels import PANELS_A_PAGE
+from polobench.report.draw.panels import PANELS_A_PAGE, compared
+from polobench.report.draw.profiles import draw_profiles
 from polobench.report.draw.style import pages
 from polobench.report.findings import Findings
 from polobench.report.text import number, plain, with_ends
