@@ -15,13 +15,12 @@ from polobench.analysis.collection import Collection, collect
 from polobench.analysis.overall import Comparable, comparables
 from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
-from polobench.report.arrivals import arrivals, has_reached
 from polobench.report.blocks import Table
-from polobench.report.draw.arrivals import draw_arrivals
+from polobench.report.draw.arrivals import arrivals, draw_arrivals, has_reached
 from polobench.report.draw.cost import costs, draw_costs, has_costs
 from polobench.report.draw.dots import draw_improvements, improvements
+from polobench.report.draw.lines import Spot, place_labels
 from polobench.report.draw.panels import MOST_COMPARED, Panel, compared, panels
-from polobench.report.draw.placing import Spot, place_labels
 from polobench.report.draw.profiles import draw_profiles
 from polobench.report.draw.style import looks
 from polobench.report.findings import Findings

@@ -33,7 +33,7 @@ from polobench.analysis.statistics.aggregates import (
 )
 from polobench.analysis.statistics.hypothesis import DRAWS, difference, permutation_test
 from polobench.analysis.statistics.intervals import resample_counts
-from polobench.report import arrivals
+from polobench.report.draw import arrivals
 from polobench.report.draw import update as update_figures
 from polobench.report.draw.panels import panels
 from polobench.report.draw.style import DPI, grid_of_axes, looks, save, styled

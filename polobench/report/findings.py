@@ -14,8 +14,8 @@ from polobench.analysis.measures import Observations
 from polobench.analysis.use_cases import FINAL_SCORE, USE_CASES, standings, standings_of
 from polobench.analysis.verdicts import claim_verdict, column_verdict
 from polobench.report import naming
-from polobench.report.arrivals import arrivals_of
 from polobench.report.draw import panels
+from polobench.report.draw.arrivals import arrivals_of
 from polobench.report.draw.style import looks
 
 

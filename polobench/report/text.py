@@ -42,20 +42,14 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 def decimals_for(floor: float, target: float | None, values: Sequence[float]) -> int:
     """Decimals that show a thousandth of the way from floor to target, or of the values' size without a target."""
-    span = abs(target - floor) if target is not None else max((abs(value) for value in values), default=math.nan)
-    return min(MOST_DECIMALS, max(0, 3 - math.floor(math.log10(span)))) if math.isfinite(span) and span > 0 else 1
-
-
-def ends(interval: Interval, decimals: int) -> str:
-    """`[low, high]`, or nothing where there is no interval."""
-    if math.isnan(interval.low):
-        return ""
-    return f"[{number(interval.low, decimals)}, {number(interval.high, decimals)}]"
+    size = abs(target - floor) if target is not None else max(map(abs, values), default=math.nan)
+    return min(MOST_DECIMALS, max(0, 3 - math.floor(math.log10(size)))) if math.isfinite(size) and size > 0 else 1
 
 
 def with_ends(value: float, interval: Interval, decimals: int = 2) -> str:
-    """`1.04 [1.03, 1.05]`."""
-    return f"{number(value, decimals)} {ends(interval, decimals)}".strip()
+    """`1.04 [1.03, 1.05]`, or the value alone where there is no interval."""
+    shown, low, high = (number(part, decimals) for part in (value, interval.low, interval.high))
+    return shown if math.isnan(interval.low) else f"{shown} [{low}, {high}]"
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

@@ -1,24 +1,85 @@
-"""When the target was reached: the share of runs over samples, a row per task and a panel per method."""
+"""When the target was reached: the share of runs over samples, and the mean of which no more than the budget counts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from polobench.report.arrivals import arrivals, last_sample
+from polobench.analysis.collection import Arm
+from polobench.analysis.frame import reached
+from polobench.analysis.statistics.intervals import Interval
+from polobench.analysis.statistics.survival import (
+    TimeToTarget,
+    restricted_mean,
+    restricted_mean_interval,
+    time_to_target,
+)
+from polobench.core.result import RunResult
 from polobench.report.draw import style
 from polobench.report.draw.lines import Line, draw_lines
-from polobench.report.draw.panels import Panel
+from polobench.report.draw.panels import MOST_COMPARED, Panel
 
 _COLUMNS = 6
 _OTHERS = "#cccccc"
 
 
+def has_reached(panel: Panel) -> bool:
+    """Whether a run of the panel ever reached its target, and there are shares of runs to draw."""
+    several = len(panel.arms) <= MOST_COMPARED and any(len(runs) > 1 for _, runs in panel.arms)
+    return several and any(reached(run) for _, runs in panel.arms for run in runs)
+
+
+def arrivals(panel: Panel) -> dict[str, TimeToTarget]:
+    """By label, the share of runs that have reached the target over samples."""
+    end = last_sample(panel)
+    return {arm.label: time_to_target(*_times(runs, end)) for arm, runs in panel.arms}
+
+
+def _times(runs: Sequence[RunResult], end: float) -> tuple[list[float], list[bool]]:
+    """When each run was there, or where it is censored, at the end; and whether it was there."""
+    there = [bool(reached(run)) for run in runs]
+    samples = [float(run.time_to_target.get("samples") or 0.0) for run in runs]
+    return [value if known else end for value, known in zip(samples, there, strict=True)], there
+
+
+def last_sample(panel: Panel) -> float:
+    """Where the panel's axis ends, and where runs that never got there are censored."""
+    return max(
+        float(run.budget.get("samples") or max(run.ledger.samples, run.time_to_target.get("samples") or 0.0))
+        for _, runs in panel.arms
+        for run in runs
+    )
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How many of an arm's runs reached the target, and the restricted mean of the samples to it with its interval."""
+
+    arm: Arm
+    n: int
+    reached: int
+    mean: float
+    interval: Interval
+
+
+def arrivals_of(every: Sequence[Panel]) -> list[Arrival]:
+    """Of each arm of the tasks whose target a run reached."""
+    found = []
+    for panel in filter(has_reached, every):
+        end = last_sample(panel)
+        for arm, runs in panel.arms:
+            times, there = _times(runs, end)
+            mean, interval = restricted_mean(times, there, end), restricted_mean_interval(times, there, end)
+            found.append(Arrival(arm, len(runs), sum(there), mean, interval))
+    return found
+
+
 def draw_arrivals(page: Sequence[Panel], look: Mapping[str, style.Look]) -> Figure:
-    """Each method's curve and band, those of the others in grey."""
+    """A row per task and a panel per method: its curve and band, those of the others in grey."""
     columns = min(_COLUMNS, max(len(panel.arms) for panel in page))
     blocks = [-(-len(panel.arms) // columns) * columns for panel in page]
     figure, axes = style.grid_of_axes(sum(blocks), columns, (2.6, 1.9))

@@ -35,7 +35,7 @@ def draw_article(every: Sequence[EpisodeArm], look: Mapping[str, style.Look]) ->
         ax.set_xlim(0, 1.02 * max(*SHOWN_EPISODES, *map(len, item.returns)))
         ax.set_yscale("log")
         low, high = ax.set_ylim(*_ends(item, returns))
-        style.log_ticks(ax.yaxis, low, high)
+        style.log_ticks(ax.yaxis, low, high, short=1000)
     ours = [
         style.key("a run", _BLACK, linewidth=0.6, alpha=0.5),
         style.key("median of our runs", _BLACK, linewidth=1.6),

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from polobench.analysis.statistics.intervals import Array, mean_interval
 from polobench.core.result import RunResult
+from polobench.report.draw.lines import Spot, place_labels
 from polobench.report.draw.panels import MOST_NAMED, Panel
-from polobench.report.draw.placing import Spot, place_labels
 from polobench.report.draw.style import LARGEST_DRAWN, Look, grid_of_axes, log_ticks, name_panel, round_ticks
 
 _SIZE = (4.6, 3.5)

@@ -12,9 +12,8 @@ from polobench.analysis.overall import Comparable
 from polobench.analysis.statistics.aggregates import performance_profile
 from polobench.analysis.statistics.intervals import Array
 from polobench.report.draw import style
-from polobench.report.draw.lines import Line, draw_lines
+from polobench.report.draw.lines import Line, Spot, draw_lines, place_labels
 from polobench.report.draw.panels import parts_of, title_of
-from polobench.report.draw.placing import Spot, place_labels
 
 _SIZE = (5.6, 3.5)
 _THRESHOLDS = 241

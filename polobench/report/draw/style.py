@@ -165,9 +165,9 @@ def round_ticks(axis: Axis, most: int, **options: Any) -> None:
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], **options))
 
 
-def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Named 0.1, 1 and 10; 0.2 and 0.5 too on a short axis."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+def log_ticks(axis: Axis, low: float, high: float, short: float = 100.0) -> None:
+    """Named 0.1, 1 and 10; 0.2 and 0.5 too where the ratio of the ends is below `short`."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < short * low else (1.0,)))
     axis.set_minor_locator(NullLocator())
     ticks(axis, "{:g}".format)
 

@@ -7,7 +7,6 @@ middle 90 % of the runs that are still going.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,33 +32,18 @@ _BINS = (6, 24)
 Lines = list[tuple[RunResult, Array, Array]]  # a run, its samples and its metric
 
 
-@dataclass(frozen=True)
-class Updates:
-    """What a panel shows of an arm: the band's ends and the median of its runs `[3, K]` over samples `[K]`."""
-
-    name: str
-    look: style.Look
-    runs: Lines
-    samples: Array
-    levels: Array
-
-
 def draw_updates(panel: Panel, metric: str, look: Mapping[str, style.Look]) -> Figure | None:
     """One metric of one task, a small panel per arm whose metric moves by more than noise; None if none has."""
-    found = [
-        Updates(panel.name(arm), look[arm.label], lines, *_quantiles(*_going(lines)))
-        for arm, runs in panel.arms
-        if (lines := _lines(runs, metric))
-    ]
+    found = [(arm, lines) for arm, runs in panel.arms if (lines := _lines(runs, metric))]
     if not found:
         return None
-    every = np.concatenate([values for item in found for _, _, values in item.runs])
+    every = np.concatenate([values for _, lines in found for _, _, values in lines])
     logarithmic = metric == "kl" and every.min() >= 0 and every.max() > 0
     figure, axes = style.grid_of_axes(len(found), *_GRID)
-    for ax, item in zip(axes, found, strict=True):
-        _draw_arm(ax, item, logarithmic)
-        style.name_panel(ax, item.name)
-        style.count_axis(ax, max(float(samples[-1]) for _, samples, _ in item.runs))
+    for ax, (arm, lines) in zip(axes, found, strict=True):
+        _draw_arm(ax, lines, look[arm.label], logarithmic)
+        style.name_panel(ax, panel.name(arm))
+        style.count_axis(ax, max(float(samples[-1]) for _, samples, _ in lines))
         is_first = style.label_first_column(ax, _NAMES[metric])
         if metric == "kl":
             ax.set_yscale("log" if logarithmic else "linear")
@@ -69,7 +53,7 @@ def draw_updates(panel: Panel, metric: str, look: Mapping[str, style.Look]) -> F
     for ax in axes if logarithmic else ():
         style.log_ticks(ax.yaxis, *ax.get_ylim())
     style.name_figure(figure, panel.title)
-    style.explain(figure, _keys(found))
+    style.explain(figure, _keys([lines for _, lines in found]))
     return figure
 
 
@@ -86,12 +70,13 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
     return found if len(every) and (moves(every) if metric == "loss" else np.ptp(every) > 0) else []
 
 
-def _draw_arm(ax: Axes, item: Updates, logarithmic: bool) -> None:
+def _draw_arm(ax: Axes, lines: Lines, look: style.Look, logarithmic: bool) -> None:
     """The median, the band and a cross where a run failed; a logarithm shows no 0."""
-    low, middle, high = np.where(item.levels > 0, item.levels, np.nan) if logarithmic else item.levels
-    ax.fill_between(item.samples, low, high, color=item.look.colour, alpha=0.3, linewidth=0)
-    ax.plot(item.samples, middle, color=item.look.colour, linewidth=2)
-    shown = [(run, y > 0 if logarithmic else np.full(len(y), True), x, y) for run, x, y in item.runs]
+    samples, levels = _quantiles(*_going(lines))
+    low, middle, high = np.where(levels > 0, levels, np.nan) if logarithmic else levels
+    ax.fill_between(samples, low, high, color=look.colour, alpha=0.3, linewidth=0)
+    ax.plot(samples, middle, color=look.colour, linewidth=2)
+    shown = [(run, y > 0 if logarithmic else np.full(len(y), True), x, y) for run, x, y in lines]
     ends = [(x[known][-1], y[known][-1]) for run, known, x, y in shown if run.status != "ok" and known.any()]
     if ends:
         ax.plot(*zip(*ends, strict=True), color="black", zorder=5, **_CROSS)
@@ -113,13 +98,13 @@ def _quantiles(grid: Array, curves: Array) -> tuple[Array, Array]:
     return grid[known], np.nanquantile(curves[:, known], _LEVELS, axis=0)
 
 
-def _keys(found: Sequence[Updates]) -> list[Artist]:
+def _keys(found: Sequence[Lines]) -> list[Artist]:
     """Of what was drawn."""
-    several = any(len(item.runs) > 1 for item in found)
+    several = any(len(lines) > 1 for lines in found)
     keys: list[Artist] = [style.key("median" if several else "one run", "black", linewidth=2)]
     if several:
         keys.append(Patch(color="black", alpha=0.3, linewidth=0, label="middle 90 % of runs"))
-    if any(run.status != "ok" for item in found for run, *_ in item.runs):
+    if any(run.status != "ok" for lines in found for run, *_ in lines):
         keys.append(style.key("run failed", "black", **_CROSS))
     return keys
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from polobench.analysis.frame import flat_table
-from polobench.report.arrivals import has_reached
 from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, compact, figures
-from polobench.report.draw.arrivals import draw_arrivals
+from polobench.report.draw.arrivals import draw_arrivals, has_reached
 from polobench.report.draw.dots import draw_improvements
 from polobench.report.draw.panels import MOST_NAMED, PANELS_A_PAGE, compared
 from polobench.report.draw.style import pages
