@@ -22,6 +22,7 @@ from polobench.analysis import collection as collection_module
 from polobench.analysis import measures, summary
 from polobench.analysis.collection import Arm, Collection, collect
 from polobench.analysis.columns import column
+from polobench.analysis.statistics import survival
 from polobench.analysis.statistics.aggregates import (
     aggregate,
     aggregates,
@@ -33,7 +34,6 @@ from polobench.analysis.statistics.aggregates import (
 )
 from polobench.analysis.statistics.hypothesis import DRAWS, difference, permutation_test
 from polobench.analysis.statistics.intervals import resample_counts
-from polobench.report.draw import arrivals
 from polobench.report.draw import update as update_figures
 from polobench.report.draw.panels import panels
 from polobench.report.draw.style import DPI, grid_of_axes, looks, save, styled
@@ -72,10 +72,10 @@ def test_numbers_of_a_run_are_made_once_a_report(
     monkeypatch: pytest.MonkeyPatch, found: Collection, tmp_path: Path
 ) -> None:
     scores = Counter(measures.scores)
-    interval = Counter(arrivals.restricted_mean_interval)
+    interval = Counter(survival.restricted_mean_interval)
     summarized = Counter(summary.summarize)
     monkeypatch.setattr(measures, "scores", scores)
-    monkeypatch.setattr(arrivals, "restricted_mean_interval", interval)
+    monkeypatch.setattr(survival, "restricted_mean_interval", interval)
     monkeypatch.setattr(summary, "summarize", summarized)
     write_report(found, tmp_path)
     judged = [run for run in found.cells if run.label != "random"]  # no claim is about it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 
@@ -11,13 +11,8 @@ from matplotlib.figure import Figure
 
 from polobench.analysis.collection import Arm
 from polobench.analysis.frame import reached
+from polobench.analysis.statistics import survival
 from polobench.analysis.statistics.intervals import Interval
-from polobench.analysis.statistics.survival import (
-    TimeToTarget,
-    restricted_mean,
-    restricted_mean_interval,
-    time_to_target,
-)
 from polobench.core.result import RunResult
 from polobench.report.draw import style
 from polobench.report.draw.lines import Line, draw_lines
@@ -33,10 +28,10 @@ def has_reached(panel: Panel) -> bool:
     return several and any(reached(run) for _, runs in panel.arms for run in runs)
 
 
-def arrivals(panel: Panel) -> dict[str, TimeToTarget]:
+def arrivals(panel: Panel) -> dict[str, survival.TimeToTarget]:
     """By label, the share of runs that have reached the target over samples."""
     end = last_sample(panel)
-    return {arm.label: time_to_target(*_times(runs, end)) for arm, runs in panel.arms}
+    return {arm.label: survival.time_to_target(*_times(runs, end)) for arm, runs in panel.arms}
 
 
 def _times(runs: Sequence[RunResult], end: float) -> tuple[list[float], list[bool]]:
@@ -73,12 +68,13 @@ def arrivals_of(every: Sequence[Panel]) -> list[Arrival]:
         end = last_sample(panel)
         for arm, runs in panel.arms:
             times, there = _times(runs, end)
-            mean, interval = restricted_mean(times, there, end), restricted_mean_interval(times, there, end)
+            mean = survival.restricted_mean(times, there, end)
+            interval = survival.restricted_mean_interval(times, there, end)
             found.append(Arrival(arm, len(runs), sum(there), mean, interval))
     return found
 
 
-def draw_arrivals(page: Sequence[Panel], look: Mapping[str, style.Look]) -> Figure:
+def draw_arrivals(page: Sequence[Panel], look: style.Looks) -> Figure:
     """A row per task and a panel per method: its curve and band, those of the others in grey."""
     columns = min(_COLUMNS, max(len(panel.arms) for panel in page))
     blocks = [-(-len(panel.arms) // columns) * columns for panel in page]
@@ -106,7 +102,7 @@ def draw_arrivals(page: Sequence[Panel], look: Mapping[str, style.Look]) -> Figu
     return figure
 
 
-def _lines(panel: Panel, look: Mapping[str, style.Look]) -> list[Line]:
+def _lines(panel: Panel, look: style.Looks) -> list[Line]:
     """The curve of each label, level after its last run; its band begins with its first, as all would be the same."""
     found, end = arrivals(panel), last_sample(panel)
     lines = []

@@ -17,7 +17,7 @@ _BLACK = "black"
 _DOT: dict[str, Any] = {"markersize": 7, "linestyle": "none"}
 
 
-def draw_article(every: Sequence[EpisodeArm], look: Mapping[str, style.Look]) -> Figure | None:
+def draw_article(every: Sequence[EpisodeArm], look: style.Looks) -> Figure | None:
     """The training returns of arms whose updates are episodes; None if none had an episode."""
     arms = [item for item in every if any(map(len, item.returns))]
     if not arms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ from polobench.analysis.statistics.intervals import Array, mean_interval
 from polobench.core.result import RunResult
 from polobench.report.draw.lines import Spot, place_labels
 from polobench.report.draw.panels import MOST_NAMED, Panel
-from polobench.report.draw.style import LARGEST_DRAWN, Look, grid_of_axes, log_ticks, name_panel, round_ticks
+from polobench.report.draw.style import LARGEST_DRAWN, Look, Looks, grid_of_axes, log_ticks, name_panel, round_ticks
 
 _SIZE = (4.6, 3.5)
 _BAR_MARKS = 20
@@ -48,7 +48,7 @@ def _is_drawable(cost: Array, score: Array) -> bool:
     return bool(np.isfinite(cost).any()) and bool((np.abs(score) < LARGEST_DRAWN).all())
 
 
-def draw_costs(page: Sequence[Panel], look: Mapping[str, Look]) -> Figure:
+def draw_costs(page: Sequence[Panel], look: Looks) -> Figure:
     """Panels, each with dots for the runs and for the mean of each method, labelled directly."""
     figure, axes = grid_of_axes(len(page), 3, _SIZE)
     for ax, panel in zip(axes, page, strict=True):

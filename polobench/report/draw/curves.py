@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from polobench.analysis.curves import mean_curve, metric_curve
 from polobench.report.draw.lines import Chart, Line, draw_charts
 from polobench.report.draw.panels import Panel, parts_of
-from polobench.report.draw.style import LARGEST_DRAWN, Look, name_figure
+from polobench.report.draw.style import LARGEST_DRAWN, Looks, name_figure
 from polobench.report.text import decimals_for, number, plain
 from polobench.store.identity import age
 
@@ -30,7 +30,7 @@ _SAME = 1e-9
 Numbers = dict[str, list[Line]]  # lines by the name of what they show
 
 
-def draw_returns(page: Sequence[Panel], look: Mapping[str, Look], over_seconds: bool = False) -> Figure:
+def draw_returns(page: Sequence[Panel], look: Looks, over_seconds: bool = False) -> Figure:
     """The mean return of each arm over samples or over seconds; the parts of a task share their scale."""
     charts = []
     for panel in page:
@@ -65,7 +65,7 @@ def _y_name(unit: str) -> str:
     return "held-out return" if len(unit) > 24 or not unit else f"held-out return [{unit}]"
 
 
-def draw_accuracies(panel: Panel, look: Mapping[str, Look]) -> Figure | None:
+def draw_accuracies(panel: Panel, look: Looks) -> Figure | None:
     """Preference accuracy on held-out and training pairs on one scale; None if no run has it."""
     found = _metric_lines(panel, _ACCURACIES, look)
     for name in ("held-out pairs", "training pairs"):
@@ -76,12 +76,12 @@ def draw_accuracies(panel: Panel, look: Mapping[str, Look]) -> Figure | None:
     return _draw_metrics(panel, found, "preference accuracy", levels)
 
 
-def draw_policy(panel: Panel, look: Mapping[str, Look]) -> Figure | None:
+def draw_policy(panel: Panel, look: Looks) -> Figure | None:
     """Margin, KL, entropy, length and greedy return, those that the runs have; None if they have none."""
     return _draw_metrics(panel, _metric_lines(panel, _OTHERS, look))
 
 
-def _metric_lines(panel: Panel, names: Mapping[str, str], look: Mapping[str, Look]) -> Numbers:
+def _metric_lines(panel: Panel, names: Mapping[str, str], look: Looks) -> Numbers:
     """By what they show; a metric that no run has is left out."""
     found = {
         name: [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -85,7 +85,7 @@ def improvements(group: Comparable) -> list[tuple[str, str, Estimate]]:
     return sorted(pairs, key=lambda pair: -pair[2].value)
 
 
-def draw_improvements(group: Comparable, look: Mapping[str, style.Look]) -> Figure:
+def draw_improvements(group: Comparable, look: style.Looks) -> Figure:
     """A dot and its interval per pair, in the first method's colour."""
     pairs = improvements(group)
     names = [_name(style.short(better), f"over {style.short(other)}") for better, other, _ in pairs]
@@ -115,12 +115,8 @@ def _name(better: str, other: str) -> str:
     return (" " if len(better) + len(other) < _LONGEST_LINE else "\n").join((better, other))
 
 
-def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: Mapping[str, style.Look]) -> Figure:
-    """Dots with intervals on one scale: hollow at the initial policy, filled at the trained one.
-
-    Args:
-        page: titles of panels with the cells of each.
-    """
+def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: style.Looks) -> Figure:
+    """A panel per title and its cells, on one scale: hollow at the initial policy, filled at the trained one."""
     tallest = max(len({item.arm.label for item in found}) for _, found in page)
     figure, axes = style.grid_of_axes(len(page), 2, (5.2, 0.36 * tallest + 1.2))
     low, high = _noise_scale([item for _, found in page for item in found])
@@ -145,7 +141,7 @@ def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: Mapping
     return figure
 
 
-def _noise(item: NoiseSummary, labels: Sequence[str], look: Mapping[str, style.Look], least: float) -> Mark:
+def _noise(item: NoiseSummary, labels: Sequence[str], look: style.Looks, least: float) -> Mark:
     """What is 0 or less, where noise hides the signal, lies on the left edge."""
     row = labels.index(item.arm.label) + (SECOND if item.policy == _TRAINED else FIRST)
     ends = (max(least, item.interval.low), max(least, item.interval.high))
@@ -160,7 +156,7 @@ def _noise_scale(items: Sequence[NoiseSummary]) -> tuple[float, float]:
     return min(1.0, *estimates) / 3, 1.3 * max(1.0, *estimates, *highs)
 
 
-def draw_pairs(panel: Panel, look: Mapping[str, style.Look]) -> Figure | None:
+def draw_pairs(panel: Panel, look: style.Looks) -> Figure | None:
     """How margins and log-probabilities of pairs are spread before and after; None if no run knows both."""
     pooled = [(arm, runs, pooled_pairs(runs, _PAIR_SET)) for arm, runs in panel.arms]
     found = [(arm, runs, pairs) for arm, runs, pairs in pooled if pairs is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import TypeVar
@@ -15,7 +15,7 @@ from polobench.analysis.gradient_noise import NoiseSummary
 from polobench.analysis.overall import Comparable
 from polobench.analysis.summary import ThroughputSummary
 from polobench.core.result import RunResult
-from polobench.report.draw.style import Look, compact, natural, pages, short
+from polobench.report.draw.style import Looks, compact, natural, pages, short
 
 MOST_COMPARED = 12  # methods of a task or group: of more, no comparison is drawn
 MOST_NAMED = 8  # methods whose names, or pairs, stand beside their marks
@@ -83,7 +83,7 @@ def panels(collection: Collection) -> list[Panel]:
     return [Panel(*key, tuple(groups[key])) for key in sorted(groups)]
 
 
-def with_curves(every: Sequence[Panel], look: Mapping[str, Look]) -> list[Panel]:
+def with_curves(every: Sequence[Panel], look: Looks) -> list[Panel]:
     """The panels that have learning curves, in parts with no more arms than lines can be followed."""
     parts: list[Panel] = []
     for panel in (one for one in merged(every, ARMS_A_FIGURE) if one.has_curves):
@@ -146,13 +146,10 @@ def merged(every: Sequence[Panel], most: int) -> list[Panel]:
 
 
 def parts_of(items: Iterable[T], key: Callable[[T], tuple[str, str]]) -> list[tuple[str, list[T]]]:
-    """Items in parts of seven at most, each with its name; the variants of a method stay together if they fit.
+    """Items in named parts of seven at most; variants of a method stay together if they fit, and one part has no name.
 
     Args:
         key: label and family of an item.
-
-    Returns:
-        The parts; one that holds all has no name.
     """
     members: dict[str, list[T]] = {}
     for item in sorted(items, key=lambda item: natural(key(item)[0])):

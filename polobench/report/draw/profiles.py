@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ _TIE = 0.01  # so that lines which are the same are named where they fall
 _EDGES = np.array([[x, y] for x in np.linspace(0, 1, 21) for y in (0.0, 1.0)])  # of a panel, where no name belongs
 
 
-def draw_profiles(page: Sequence[Comparable], look: Mapping[str, style.Look]) -> Figure:
+def draw_profiles(page: Sequence[Comparable], look: style.Looks) -> Figure:
     """A panel per group, or a few where the lines of one would be too many."""
     parts = [
         (group, part, labels)
@@ -46,7 +46,7 @@ def draw_profiles(page: Sequence[Comparable], look: Mapping[str, style.Look]) ->
     return figure
 
 
-def _profile_lines(group: Comparable, labels: Sequence[str], look: Mapping[str, style.Look]) -> list[Line]:
+def _profile_lines(group: Comparable, labels: Sequence[str], look: style.Looks) -> list[Line]:
     """From the floor to the best run of the group; a score far above the target does not squeeze the rest."""
     best = max(float(task.max()) for label in group.runs for task in group.scores(label))
     thresholds = np.linspace(0, 1.03 * min(max(best, 1.0), _HIGHEST_SCORE), _THRESHOLDS)

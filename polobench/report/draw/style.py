@@ -66,6 +66,9 @@ class Look:
     family: str
 
 
+Looks = Mapping[str, Look]  # by label
+
+
 def looks(labels: Sequence[str], methods: Mapping[str, str] | None = None) -> dict[str, Look]:
     """A look for each label of a store; those of the built-in methods do not depend on who else is in it.
 

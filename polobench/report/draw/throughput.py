@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,12 +19,8 @@ _LEAST_NAMED = 0.1  # of an iteration
 _BRIGHTNESS = (0.2126, 0.7152, 0.0722)  # weights of red, green and blue (ITU-R BT.709)
 
 
-def draw_throughput(items: Sequence[ThroughputSummary], look: Mapping[str, style.Look]) -> Figure:
-    """Bars of the arms that were measured, a row of two panels per task and device.
-
-    Args:
-        items: arms with at least one cell that counts.
-    """
+def draw_throughput(items: Sequence[ThroughputSummary], look: style.Looks) -> Figure:
+    """Bars of arms with at least one cell that counts, a row of two panels per task and device."""
     groups = by_task(sorted(items, key=lambda item: (style.natural(item.arm.label), item.arm)))
     tallest = max(len(found) for _, found in groups)
     figure, axes = style.grid_of_axes(2 * len(groups), 2, (5.6, 0.33 * tallest + 0.9))

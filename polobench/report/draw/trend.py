@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from polobench.report.draw.lines import Line, name_ends
 from polobench.report.draw.panels import MOST_LINES
-from polobench.report.draw.style import Look, grid_of_axes, label_first_column, looks, name_panel, pages, short
+from polobench.report.draw.style import Looks, grid_of_axes, label_first_column, looks, name_panel, pages, short
 
 PANELS_A_PAGE = 6
 _SIZE = (6.0, 3.7)
@@ -31,12 +31,7 @@ def trend_pages(scores: pd.DataFrame) -> list[Sequence[pd.DataFrame]]:
 
 
 def draw_trend(page: Sequence[pd.DataFrame], scores: pd.DataFrame, labels: Sequence[str]) -> Figure:
-    """One page.
-
-    Args:
-        scores: a row per arm and commit, of all pages.
-        labels: of the report's store, so that its other figures and these agree on colours.
-    """
+    """One page of all `scores`, a row per arm and commit; `labels` of the report's store keep their colours."""
     others = sorted(set(scores["label"]) - set(labels))
     look = looks([*labels, *others], dict(zip(scores["label"], scores["method"], strict=True)))
     figure, axes = grid_of_axes(len(page), 2, _SIZE)
@@ -49,7 +44,7 @@ def draw_trend(page: Sequence[pd.DataFrame], scores: pd.DataFrame, labels: Seque
     return figure
 
 
-def _draw_panel(ax: Axes, panel: pd.DataFrame, look: Mapping[str, Look]) -> None:
+def _draw_panel(ax: Axes, panel: pd.DataFrame, look: Looks) -> None:
     commits = panel[["number", "commit"]].drop_duplicates().sort_values("number")
     places = {number: place for place, number in enumerate(commits["number"])}
     arms = sorted(panel["label"].unique())

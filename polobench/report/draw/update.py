@@ -6,7 +6,7 @@ middle 90 % of the runs that are still going.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ _BINS = (6, 24)
 Lines = list[tuple[RunResult, Array, Array]]  # a run, its samples and its metric
 
 
-def draw_updates(panel: Panel, metric: str, look: Mapping[str, style.Look]) -> Figure | None:
+def draw_updates(panel: Panel, metric: str, look: style.Looks) -> Figure | None:
     """One metric of one task, a small panel per arm whose metric moves by more than noise; None if none has."""
     found = [(arm, lines) for arm, runs in panel.arms if (lines := _lines(runs, metric))]
     if not found:
@@ -109,7 +109,7 @@ def _keys(found: Sequence[Lines]) -> list[Artist]:
     return keys
 
 
-def draw_losses(panel: Panel, look: Mapping[str, style.Look]) -> Figure | None:
+def draw_losses(panel: Panel, look: style.Looks) -> Figure | None:
     """How the losses of the updates are spread, all seeds pooled; None where no loss moves by more than noise."""
     every = [(arm, runs, _losses(runs)) for arm, runs in panel.arms]
     found = [(arm, runs, losses) for arm, runs, losses in every if len(losses) and moves(losses)]

@@ -15,7 +15,9 @@ def sections(findings: Findings) -> list[Section]:
     """The gravest first: what is wrong with the store, then what no comparison of this kind can tell."""
     found: list[Text] = [*store_caveats(findings.collection)]
     if findings.comparisons and not findings.is_first_look:
-        found += [*_compute(findings), _tuning(findings)]
+        trials = findings.trials
+        counts = [] if trials.empty else trials.groupby(["task", "method"]).size()
+        found += [*_compute(findings), note("tuned", trials=runs_of(counts)) if len(counts) else note("untuned")]
     if len(found) > MOST:
         more: Text = [f"{len(found) - MOST + 1} more: ", Link("about this store", "provenance#about-this-store")]
         found = [*found[: MOST - 1], more]
@@ -33,10 +35,3 @@ def _compute(findings: Findings) -> list[Text]:
         known = [value for value in steps if value > 0] or [1.0]
         ratios.append(max(known) / min(known))
     return [] if max(ratios) < 2 else [note("steps", most=number(max(ratios)))]
-
-
-def _tuning(findings: Findings) -> Text:
-    trials = findings.trials
-    if trials.empty:
-        return note("untuned")
-    return note("tuned", trials=runs_of(trials.groupby(["task", "method"]).size()))

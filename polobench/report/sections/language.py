@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from polobench.report.blocks import Block, Figure, Heading, Paragraph, Section, 
 from polobench.report.draw.curves import draw_accuracies, draw_policy
 from polobench.report.draw.dots import draw_pairs
 from polobench.report.draw.panels import Panel
-from polobench.report.draw.style import Look
+from polobench.report.draw.style import Looks
 from polobench.report.findings import Findings
 from polobench.report.naming import arm_name
 from polobench.report.text import NOTHING, known_of, number, plain, significant, span, with_ends
@@ -96,9 +96,7 @@ def note_sections(findings: Findings) -> list[Section]:
     return [Section("Left out of the data", [Table.of(rows, "llllr")])] if rows else []
 
 
-def _figures(
-    findings: Findings, name: str, what: str, draw: Callable[[Panel, Mapping[str, Look]], Drawing | None]
-) -> list[Block]:
+def _figures(findings: Findings, name: str, what: str, draw: Callable[[Panel, Looks], Drawing | None]) -> list[Block]:
     """A figure per task in which something is said."""
     return [
         Figure(f"{name}_{number}_{part.file_part}", f"{what} on {part.task}", partial(draw, part, findings.looks))
