@@ -30,7 +30,7 @@ def note(name: str, **values: object) -> list[Piece]:
         said.append(text.format(**values))
         if target:
             is_file = "." in target or "#" in target
-            said.append(Link(shown, target) if is_file else term(target, shown or ""))
+            said.append(Link(shown or target, target) if is_file else term(target, shown or ""))
     return said
 
 

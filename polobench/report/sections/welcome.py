@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polobench.report.blocks import Code, Commands, Paragraph, Section, Strong
+from polobench.report.blocks import Block, Code, Commands, Paragraph, Section, Strong
 from polobench.report.findings import Findings
 from polobench.report.text import counted, significant
 from polobench.report.words import note, term
@@ -16,7 +16,7 @@ def sections(findings: Findings) -> list[Section]:
     ok = sum(run.status == "ok" for run in cells)
     seconds = significant(sum(run.ledger.cpu_seconds for run in cells), 2)
     ended = Strong(f"{ok} of {counted(len(cells), 'cell')} ended ok")
-    blocks = [
+    blocks: list[Block] = [
         Paragraph([ended, f", with {seconds} CPU seconds of training. ", term("cell", "A cell"), " is one run."]),
         Paragraph(note("see")),
         Paragraph(["Next, the comparison of all five methods (", Code("polobench list studies"), " has more):"]),
