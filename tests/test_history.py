@@ -249,7 +249,7 @@ def trend_section(folder: Path, history: pd.DataFrame) -> str:
 
 def draw_all(history: pd.DataFrame, labels: list[str]) -> list[Figure]:
     scores = history[(history["kind"] == "learning") & history["score"].notna()]
-    return [draw_trend(page, scores, labels) for page in trend_pages(scores)]
+    return [draw_trend(scores, page, labels) for page in trend_pages(scores)]
 
 
 def test_the_section_shows_the_newest_score_beside_the_one_before(tmp_path: Path) -> None:

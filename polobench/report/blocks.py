@@ -18,6 +18,7 @@ from polobench.report.text import NOTHING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -114,11 +115,11 @@ Block = Paragraph | Bullets | Heading | Commands | Table | Figure
 
 
 def figures(
-    name: str, subject: str, draw: Callable[[T], Drawing | None], pages: Iterable[T], caption: Text = ""
+    name: str, subject: str, draw: Callable[[T, S], Drawing], pages: Iterable[T], look: S, caption: Text = ""
 ) -> list[Block]:
     """A numbered figure per page; the first has the caption."""
     return [
-        Figure(f"{name}_{number}", subject, partial(draw, page), caption if number == 1 else "")
+        Figure(f"{name}_{number}", subject, partial(draw, page, look), caption if number == 1 else "")
         for number, page in enumerate(pages, 1)
     ]
 

@@ -49,6 +49,10 @@ class Line:
             name, look, curve.x, style.drawable(curve.mean), style.drawable(curve.low), style.drawable(curve.high)
         )
 
+    def spot(self, x: float, y: float) -> Spot:
+        """Its name beside one of its points."""
+        return Spot(x, y, self.name, self.look.colour, np.column_stack([self.x, self.y]))
+
     @property
     def end(self) -> tuple[float, float]:
         """Its last point; NaN without any."""
@@ -125,11 +129,7 @@ def name_ends(ax: Axes, lines: Sequence[Line], size: tuple[float, float], levels
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1.1, "linestyle": dashes, "shrinkA": 1,
                         "shrinkB": 0, "relpos": (0, 0.5)},
         )  # fmt: skip
-    early = [line for line, end in zip(lines, ends) if end[1] < _EARLY]
-    marks = [np.column_stack([line.x, line.y]) for line in early]
-    place_labels(
-        ax, [Spot(*line.end, line.name, line.look.colour, mark) for line, mark in zip(early, marks, strict=True)], size
-    )
+    place_labels(ax, [line.spot(*line.end) for line, end in zip(lines, ends) if end[1] < _EARLY], size)
 
 
 def _apart(wanted: Array, sizes: Array) -> Array:

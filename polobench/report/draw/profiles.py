@@ -69,5 +69,5 @@ def _spots(lines: Sequence[Line]) -> list[Spot]:
             alone -= (np.abs(points - other) < _NAME).all(axis=1)
         chosen.append(points[int(alone.argmax())])
         x, y = chosen[-1].tolist()
-        spots.append(Spot(x * line.x[-1], y, line.name, line.look.colour, np.column_stack([line.x, line.y])))
+        spots.append(line.spot(x * line.x[-1], y))
     return spots

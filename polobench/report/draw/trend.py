@@ -30,7 +30,7 @@ def trend_pages(scores: pd.DataFrame) -> list[Sequence[pd.DataFrame]]:
     return pages(found, PANELS_A_PAGE)
 
 
-def draw_trend(page: Sequence[pd.DataFrame], scores: pd.DataFrame, labels: Sequence[str]) -> Figure:
+def draw_trend(scores: pd.DataFrame, page: Sequence[pd.DataFrame], labels: Sequence[str]) -> Figure:
     """One page of all `scores`, a row per arm and commit; `labels` of the report's store keep their colours."""
     others = sorted(set(scores["label"]) - set(labels))
     look = looks([*labels, *others], dict(zip(scores["label"], scores["method"], strict=True)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from polobench.report.blocks import Paragraph, Section, figures
 from polobench.report.draw.cost import draw_costs, has_costs
 from polobench.report.draw.curves import draw_returns
@@ -19,12 +17,11 @@ _MOST_PAGES = 2
 def sections(findings: Findings) -> list[Section]:
     """The first pages of both; the cards of the tasks have all of them."""
     curves = pages(findings.curves, PANELS_A_PAGE)
-    draw = partial(draw_returns, look=findings.looks)
-    blocks = figures("returns_over_samples", RETURNS, draw, curves[:_MOST_PAGES], note("returns"))
+    look = findings.looks
+    blocks = figures("returns_over_samples", RETURNS, draw_returns, curves[:_MOST_PAGES], look, note("returns"))
     if len(curves) > _MOST_PAGES:
         blocks.append(Paragraph("Further tasks have their curves in their cards."))
     if not findings.is_first_look:
         costly = pages([panel for panel in merged(findings.panels, MOST_NAMED) if has_costs(panel)], PANELS_A_PAGE)
-        draw = partial(draw_costs, look=findings.looks)
-        blocks += figures("cost", "Cost against score", draw, costly[:1], note("cost", most=MOST_NAMED))
+        blocks += figures("cost", "Cost against score", draw_costs, costly[:1], look, note("cost", most=MOST_NAMED))
     return [Section("Curves and cost", blocks)] if blocks else []

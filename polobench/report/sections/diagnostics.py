@@ -22,7 +22,6 @@ def arrival_sections(findings: Findings) -> list[Section]:
         return []
     arrived = pages([panel for panel in findings.panels if has_reached(panel)], PANELS_A_PAGE)
     subject = "Share of runs that reached the target over samples"
-    draw = partial(draw_arrivals, look=findings.looks)
     rows = [
         {
             "task": item.arm.task,
@@ -35,7 +34,7 @@ def arrival_sections(findings: Findings) -> list[Section]:
         for item in findings.arrivals
     ]
     blocks: list[Block] = [
-        *figures("time_to_target", subject, draw, arrived, note("arrivals")),
+        *figures("time_to_target", subject, draw_arrivals, arrived, findings.looks, note("arrivals")),
         *compact(Table.of(rows, "llllrr"), 3),
         Paragraph(note("arrival_mean")),
     ]
@@ -45,8 +44,8 @@ def arrival_sections(findings: Findings) -> list[Section]:
 def improvement_sections(findings: Findings) -> list[Section]:
     """Each pair of methods; empty without a group that can be compared."""
     groups = [group for group in compared(findings.groups) if len(group.runs) <= MOST_NAMED]
-    draw = partial(draw_improvements, look=findings.looks)
-    found = figures("improvement", "Probability of improvement over tasks", draw, groups, note("improvement"))
+    subject = "Probability of improvement over tasks"
+    found = figures("improvement", subject, draw_improvements, groups, findings.looks, note("improvement"))
     return [Section("Probability of improvement", found)] if found else []
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from polobench.analysis.frame import flat_table
 from polobench.analysis.statistics.intervals import Interval
 from polobench.report.blocks import Block, Paragraph, Section, Table, compact, figures
@@ -36,10 +34,10 @@ def sections(findings: Findings) -> list[Section]:
         }
         for item in items
     ]
-    draw = partial(draw_noise, look=findings.looks)
+    panels = pages(by_task(items), PANELS_A_PAGE)
     subject = "Signal-to-noise ratio of the gradient at fixed policies"
     blocks: list[Block] = [
-        *figures("gradient_noise", subject, draw, pages(by_task(items), PANELS_A_PAGE), note("noise")),
+        *figures("gradient_noise", subject, draw_noise, panels, findings.looks, note("noise")),
         *compact(Table.of(rows, "llllrrrrrrr"), 3),
         Paragraph(note("noise_words")),
     ]

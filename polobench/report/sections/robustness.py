@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from polobench.analysis.frame import flat_table
@@ -27,9 +25,9 @@ def sections(findings: Findings) -> list[Section]:
     if findings.is_first_look:
         return []
     profiles = pages(compared(findings.groups), PANELS_A_PAGE)[:1]
-    draw = partial(draw_profiles, look=findings.looks)
     subject = "Performance profiles over tasks"
-    blocks = [*figures("profiles", subject, draw, profiles, note("profiles")), *_worst(findings), *_gallery(findings)]
+    blocks = figures("profiles", subject, draw_profiles, profiles, findings.looks, note("profiles"))
+    blocks += [*_worst(findings), *_gallery(findings)]
     return [Section("Robustness", blocks, {"troubled": flat_table(findings.troubled)})] if blocks else []
 
 

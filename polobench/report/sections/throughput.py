@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 from polobench.analysis.frame import flat_table
 from polobench.analysis.summary import ThroughputSummary
@@ -23,10 +22,9 @@ def sections(findings: Findings) -> list[Section]:
     if not items:
         return []
     measured = pages([item for item in items if item.n], _BARS_A_PAGE)
-    draw = partial(draw_throughput, look=findings.looks)
     blocks: list[Block] = [
         Paragraph(note("throughput")),
-        *figures("throughput", "Throughput of whole iterations", draw, measured),
+        *figures("throughput", "Throughput of whole iterations", draw_throughput, measured, findings.looks),
         *compact(Table.of([_row(item) for item in items], "lllrrrrrrrrrrl"), 2),
     ]
     return [Section("Throughput", blocks, {"throughput": flat_table(items)})]

@@ -25,9 +25,9 @@ def sections(findings: Findings) -> list[Section]:
     scores = learning[learning["score"].notna()]
     unscored = len(learning[learning["score"].isna()][_ARM].drop_duplicates())
     arms = scores.sort_values("number").groupby(["study", *_ARM], sort=True)
-    draw = partial(draw_trend, scores=scores, labels=findings.collection.labels)
     blocks: list[Block] = compact(Table.of([_row(arm) for _, arm in arms], "lllrrrrrrrll"), 3) if len(scores) else []
-    blocks += figures("trend", "Final score over commits", draw, trend_pages(scores), note("trend"))
+    drawn = partial(draw_trend, scores), trend_pages(scores), findings.collection.labels
+    blocks += figures("trend", "Final score over commits", *drawn, note("trend"))
     if unscored:
         blocks.append(Paragraph(f"Arms without a target have no score and are left out: {unscored}."))
     return [Section("Trend over commits", blocks or [Paragraph("The history has no line yet.")])]
