@@ -16,8 +16,8 @@ def sections(findings: Findings) -> list[Section]:
     found: list[Text] = [*store_caveats(findings.collection)]
     if findings.comparisons and not findings.is_first_look:
         trials = findings.trials
-        counts = [] if trials.empty else trials.groupby(["task", "method"]).size()
-        found += [*_compute(findings), note("tuned", trials=runs_of(counts)) if len(counts) else note("untuned")]
+        counts = trials.value_counts(["task", "method"]).tolist() if len(trials) else []
+        found += [*_compute(findings), note("tuned", trials=runs_of(counts)) if counts else note("untuned")]
     if len(found) > MOST:
         more: Text = [f"{len(found) - MOST + 1} more: ", Link("about this store", "provenance#about-this-store")]
         found = [*found[: MOST - 1], more]
