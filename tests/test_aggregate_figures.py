@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from synthetic import failed, make_result, save_all
@@ -16,17 +15,14 @@ from polobench.analysis.collection import Collection, collect
 from polobench.analysis.overall import Comparable, comparables
 from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
-from polobench.report.arrivals import arrivals, has_reached
 from polobench.report.blocks import Table
-from polobench.report.draw import aggregate as aggregate_figures
-from polobench.report.draw import arrivals as arrival_figures
-from polobench.report.draw import cost as cost_figures
-from polobench.report.draw.aggregate import compared, draw_improvements, draw_profiles, improvements
-from polobench.report.draw.arrivals import draw_arrivals
+from polobench.report.draw.arrivals import arrivals, draw_arrivals, has_reached
 from polobench.report.draw.cost import costs, draw_costs, has_costs
-from polobench.report.draw.panels import MOST_COMPARED, Panel, panels
-from polobench.report.draw.placing import Spot, place_labels
-from polobench.report.draw.style import looks, styled
+from polobench.report.draw.dots import draw_improvements, improvements
+from polobench.report.draw.lines import Spot, place_labels
+from polobench.report.draw.panels import MOST_COMPARED, Panel, compared, panels
+from polobench.report.draw.profiles import draw_profiles
+from polobench.report.draw.style import looks
 from polobench.report.findings import Findings
 from polobench.report.sections.diagnostics import arrival_sections
 
@@ -46,29 +42,6 @@ def store(folder: Path, scores: dict[str, Sequence[float]], **changes: object) -
     return collect(save_all(folder, *runs))
 
 
-class Saved:
-    """Takes the place of `save`: keeps the figure instead of writing it."""
-
-    def __init__(self) -> None:
-        self.figures: list[Figure] = []
-
-    def __call__(self, figure: Figure, path: Path) -> Path:
-        self.figures.append(figure)
-        return path
-
-    @property
-    def axes(self) -> list[Axes]:
-        return self.figures[-1].axes
-
-
-@pytest.fixture
-def saved(monkeypatch: pytest.MonkeyPatch) -> Saved:
-    found = Saved()
-    for module in (aggregate_figures, arrival_figures, cost_figures):
-        monkeypatch.setattr(module, "save", found)
-    return found
-
-
 def only_group(collection: Collection) -> Comparable:
     (group,) = compared(comparables(collection))
     return group
@@ -79,10 +52,9 @@ def only_panel(collection: Collection) -> Panel:
     return panel
 
 
-def test_profile_is_the_share_of_runs_above(tmp_path: Path, saved: Saved) -> None:
+def test_profile_is_the_share_of_runs_above(tmp_path: Path) -> None:
     found = store(tmp_path, {"ppo": [0.2, 0.4, 0.6, 1.0], "trpo": [0.0, 0.0, 0.5, 0.5]})
-    draw_profiles([only_group(found)], 1, looks(found.labels), tmp_path)
-    (ax,) = saved.axes
+    (ax,) = draw_profiles([only_group(found)], looks(found.labels)).axes
     ppo, trpo = ax.lines[:2]
     x, y = (np.asarray(values, float) for values in ppo.get_data())
     assert [y[np.searchsorted(x, at)] for at in (0.0, 0.3, 0.5, 0.7, 1.01)] == [1.0, 0.75, 0.5, 0.25, 0.0]
@@ -90,19 +62,18 @@ def test_profile_is_the_share_of_runs_above(tmp_path: Path, saved: Saved) -> Non
     assert "n = 4" in ax.get_title()
 
 
-def test_pairs_are_sorted_and_the_better_stands_first(tmp_path: Path, saved: Saved) -> None:
+def test_pairs_are_sorted_and_the_better_stands_first(tmp_path: Path) -> None:
     found = store(tmp_path, {"dpo": [0.5, 0.5], "ppo": [0.4, 0.9], "trpo": [0.95, 0.95]})
     pairs = improvements(only_group(found))
-    named = [(pair.better, pair.other, pair.estimate.value) for pair in pairs]
+    named = [(better, other, estimate.value) for better, other, estimate in pairs]
     # of dpo and ppo neither wins more often: the higher mean stands first
     assert named == [("trpo", "dpo", 1.0), ("trpo", "ppo", 1.0), ("ppo", "dpo", 0.5)]
-    draw_improvements(only_group(found), 1, looks(found.labels), tmp_path)
-    (ax,) = saved.axes
+    (ax,) = draw_improvements(only_group(found), looks(found.labels)).axes
     assert [text.get_text() for text in ax.get_yticklabels()] == ["trpo over dpo", "trpo over ppo", "ppo over dpo"]
     assert [text.get_text() for text in ax.texts][2] == "0.50 [0.00, 1.00]"
 
 
-def test_pairs_of_variants_are_told_apart(tmp_path: Path, saved: Saved) -> None:
+def test_pairs_of_variants_are_told_apart(tmp_path: Path) -> None:
     variants = ("ppo, a long name of a variant, 1", "ppo, a long name of a variant, 2", "ppo")
     runs = [
         run("ppo", 0.2 + 0.3 * place + 0.1 * seed, seed, label=label)
@@ -110,14 +81,14 @@ def test_pairs_of_variants_are_told_apart(tmp_path: Path, saved: Saved) -> None:
         for seed in range(2)
     ]
     found = collect(save_all(tmp_path, *runs))
-    draw_improvements(only_group(found), 1, looks(found.labels), tmp_path)
-    names = [text.get_text() for text in saved.axes[0].get_yticklabels()]
+    (ax,) = draw_improvements(only_group(found), looks(found.labels)).axes
+    names = [text.get_text() for text in ax.get_yticklabels()]
     assert len(set(names)) == 3
     assert f"{variants[1]}\nover {variants[0]}" in names
     assert f"ppo over {variants[0]}" in names
 
 
-def test_share_at_the_target_over_samples(tmp_path: Path, saved: Saved) -> None:
+def test_share_at_the_target_over_samples(tmp_path: Path) -> None:
     runs = [run("ppo", 1.0, 0, 10_000.0), run("ppo", 1.0, 1, 20_000.0), run("ppo", 0.5, 2), run("ppo", 1.0, 3, 5_000.0)]
     failed(runs[3])  # it had been there, but ended badly: never, and at risk until the budget's end
     found = collect(save_all(tmp_path, *runs))
@@ -126,12 +97,11 @@ def test_share_at_the_target_over_samples(tmp_path: Path, saved: Saved) -> None:
     assert (curve.n, curve.n_reached) == (4, 2)
     shares = dict(zip(curve.times.tolist(), curve.reached_share.tolist(), strict=True))
     assert shares == pytest.approx({0.0: 0.0, 10_000.0: 0.25, 20_000.0: 0.5, 50_000.0: 0.5})
-    draw_arrivals([panel], 1, looks(found.labels), tmp_path)
-    line = saved.axes[0].lines[-1]
+    line = draw_arrivals([panel], looks(found.labels)).axes[0].lines[-1]
     assert (np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) == (50_000, pytest.approx(0.5))
 
 
-def test_cost_is_of_a_thousand_samples(tmp_path: Path, saved: Saved) -> None:
+def test_cost_is_of_a_thousand_samples(tmp_path: Path) -> None:
     runs = [run("ppo", score, seed) for seed, score in enumerate((0.6, 1.0, 0.2))]
     for seconds, result in zip((10.0, 30.0, 0.0), runs, strict=True):
         samples = 0 if seconds == 0 else 50_000
@@ -143,24 +113,21 @@ def test_cost_is_of_a_thousand_samples(tmp_path: Path, saved: Saved) -> None:
     cost, score = costs(panel, panel.arms[0][1])
     np.testing.assert_allclose(cost, [0.2, 0.6, np.nan])
     np.testing.assert_allclose(score, [0.6, 1.0, 0.0])
-    draw_costs([panel], 1, looks(found.labels), tmp_path)
-    middle = saved.axes[0].lines[-1]
+    middle = draw_costs([panel], looks(found.labels)).axes[0].lines[-1]
     assert np.asarray(middle.get_xdata())[0] == pytest.approx(0.4)
     assert np.asarray(middle.get_ydata())[0] == pytest.approx(1.6 / 3)  # the failed run counts
 
 
 @pytest.mark.parametrize("ratio", [1.0, 20.0, 43.0, 45.0, 300.0])
 @pytest.mark.parametrize("seconds", [1.0, 3.3, 4.9, 7.0, 9.9])
-def test_the_axis_of_costs_has_two_round_ticks_at_least(
-    tmp_path: Path, saved: Saved, seconds: float, ratio: float
-) -> None:
+def test_the_axis_of_costs_has_two_round_ticks_at_least(tmp_path: Path, seconds: float, ratio: float) -> None:
     runs = [run("ppo", 1.0, 0), run("trpo", 1.0, 0)]
     for cost, result in zip((seconds, ratio * seconds), runs, strict=True):
         result.ledger = LedgerTotals(samples=1000, wall_seconds=99.0, cpu_seconds=cost)
     found = collect(save_all(tmp_path, *runs))
-    draw_costs([only_panel(found)], 1, looks(found.labels), tmp_path)
-    axis = saved.axes[0].xaxis
-    low, high = saved.axes[0].get_xlim()
+    (ax,) = draw_costs([only_panel(found)], looks(found.labels)).axes
+    axis = ax.xaxis
+    low, high = ax.get_xlim()
     shown = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
     assert 2 <= len(shown) <= 7
     assert {float(f"{tick:e}"[0]) for tick in shown} <= {1.0, 2.0, 5.0}
@@ -173,21 +140,19 @@ def test_an_accelerators_cost_is_no_cpu_time(tmp_path: Path) -> None:
     assert costs(panel, panel.arms[0][1])[0].tolist() == [2.0]
 
 
-def test_a_label_has_one_colour_in_all_figures(tmp_path: Path, saved: Saved) -> None:
+def test_a_label_has_one_colour_in_all_figures(tmp_path: Path) -> None:
     found = store(tmp_path, {"dpo": [0.5, 0.6], "ppo": [0.9, 1.0], "trpo": [0.1, 0.2]}, samples=9_000.0)
     look, panel, group = looks(found.labels), only_panel(found), only_group(found)
-    draw_profiles([group], 1, look, tmp_path)
-    assert _colours(saved.axes[0], 3) == [look[label].colour for label in ("dpo", "ppo", "trpo")]
-    draw_arrivals([panel], 1, look, tmp_path)
-    assert [ax.lines[-1].get_color() for ax in saved.axes] == [look[label].colour for label in ("dpo", "ppo", "trpo")]
-    draw_costs([panel], 1, look, tmp_path)
-    assert _colours(saved.axes[0], 6) == [look[label].colour for label in ("dpo", "dpo", "ppo", "ppo", "trpo", "trpo")]
-    draw_improvements(group, 1, look, tmp_path)
-    assert _colours(saved.axes[0], 4)[1:] == [look[label].colour for label in ("ppo", "dpo", "ppo")]
+    assert _colours(draw_profiles([group], look), 3) == [look[label].colour for label in ("dpo", "ppo", "trpo")]
+    arrived = draw_arrivals([panel], look).axes
+    assert [ax.lines[-1].get_color() for ax in arrived] == [look[label].colour for label in ("dpo", "ppo", "trpo")]
+    twice = ("dpo", "dpo", "ppo", "ppo", "trpo", "trpo")
+    assert _colours(draw_costs([panel], look), 6) == [look[label].colour for label in twice]
+    assert _colours(draw_improvements(group, look), 4)[1:] == [look[label].colour for label in ("ppo", "dpo", "ppo")]
 
 
-def _colours(ax: Axes, count: int) -> list[object]:
-    return [line.get_color() for line in ax.lines[:count]]
+def _colours(figure: Figure, count: int) -> list[object]:
+    return [line.get_color() for line in figure.axes[0].lines[:count]]
 
 
 def test_nothing_is_compared_without_data(tmp_path: Path) -> None:
@@ -202,20 +167,6 @@ def test_nothing_is_compared_without_data(tmp_path: Path) -> None:
     nothing = failed(make_result())
     nothing.ledger = LedgerTotals()
     assert not has_costs(only_panel(collect(save_all(tmp_path / "nothing", nothing))))
-
-
-def test_written_at_last(tmp_path: Path) -> None:
-    found = store(tmp_path / "store", {"ppo": [0.5, 0.6], "trpo": [0.9, 1.0]}, samples=9_000.0)
-    group, panel, look = only_group(found), only_panel(found), looks(found.labels)
-    with styled():
-        drawn = [
-            draw_profiles([group], 1, look, tmp_path),
-            draw_improvements(group, 1, look, tmp_path),
-            draw_arrivals([panel], 1, look, tmp_path),
-            draw_costs([panel], 1, look, tmp_path),
-        ]
-    assert [item.section for item in drawn] == ["profiles", "improvement", "time_to_target", "cost"]
-    assert all(item.path.read_bytes().startswith(b"\x89PNG") for item in drawn)
 
 
 def test_names_of_near_points_do_not_overlap() -> None:

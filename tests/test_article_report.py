@@ -23,12 +23,13 @@ from polobench.registry import find_task
 from polobench.report.markdown import escape
 from polobench.report.page import write_report
 from polobench.report.sections.article_runs import TITLE
-from polobench.report.sections.welcome import SMOKE
+from polobench.report.words import note
 from polobench.tasks.article import MODEL, article_groups, article_pairs, builtin_split
 from polobench.tasks.preference_data import builtin_preferences
 from polobench.tasks.pretraining import COURSES
 from polobench.tasks.tiny import byte_tokenizer
 
+SMOKE = str(note("smoke")[0])
 EPISODES = list(range(50, 501, 50))
 
 

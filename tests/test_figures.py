@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -21,15 +19,14 @@ from polobench.analysis.collection import Collection, collect
 from polobench.analysis.gradient_noise import gradient_noises
 from polobench.analysis.summary import moves, throughputs
 from polobench.core.result import RunResult
-from polobench.report import draw
+from polobench.report import page
 from polobench.report.draw import style
+from polobench.report.draw.dots import _moments, draw_noise
 from polobench.report.draw.lines import _apart
-from polobench.report.draw.noise import draw_noise, noise_panels
-from polobench.report.draw.panels import MOST_LINES, SEVERAL, merged, panels, parts_of, split
-from polobench.report.draw.preference import _marks, draw_losses
+from polobench.report.draw.panels import MOST_LINES, SEVERAL, by_task, merged, panels, parts_of, with_curves
 from polobench.report.draw.style import Look, looks, natural, styled
 from polobench.report.draw.throughput import draw_throughput
-from polobench.report.draw.update import draw_updates
+from polobench.report.draw.update import draw_losses, draw_updates
 from polobench.report.page import write_report
 
 BUILT_IN = ("dpo", "grpo", "ppo", "reinforce", "trpo", "ranking", "random")
@@ -51,15 +48,12 @@ class Laid:
     def __init__(self, store: Collection, folder: Path) -> None:
         self.figures: dict[str, Figure] = {}
         with pytest.MonkeyPatch.context() as patch:
-            for found in pkgutil.iter_modules(draw.__path__, f"{draw.__name__}."):
-                module = importlib.import_module(found.name)
-                if hasattr(module, "save"):
-                    patch.setattr(module, "save", self._save)
+            patch.setattr(page, "save", self._save)
             write_report(store, folder)
 
-    def _save(self, figure: Figure, path: Path, save: Callable[[Figure, Path], Path] = style.save) -> Path:
+    def _save(self, figure: Figure, path: Path, save: Callable[[Figure, Path], None] = style.save) -> None:
         self.figures.setdefault(path.name, figure)  # of a name that stands in several cards, the first page's
-        return save(figure, path)
+        save(figure, path)
 
     def axes(self, *kinds: str) -> Iterator[tuple[str, Axes]]:
         for name, figure in self.figures.items():
@@ -194,13 +188,13 @@ def test_losses_of_rounding_errors_have_no_panel(tmp_path: Path) -> None:
     found = collect(save_all(tmp_path / "noise", *runs))
     (panel,) = panels(found)
     look = looks(found.labels)
-    assert draw_losses(panel, "1", look, tmp_path) is None
-    assert draw_updates(panel, "1", "loss", look, tmp_path) is None
-    assert draw_updates(panel, "1", "kl", look, tmp_path) is not None
+    assert draw_losses(panel, look) is None
+    assert draw_updates(panel, "loss", look) is None
+    assert draw_updates(panel, "kl", look) is not None
     runs[0].updates.loc[0, "loss"] = 1e-3
     (panel,) = panels(collect(save_all(tmp_path / "moves", *runs)))
-    assert draw_losses(panel, "1", look, tmp_path) is not None
-    assert draw_updates(panel, "1", "loss", look, tmp_path) is not None
+    assert draw_losses(panel, look) is not None
+    assert draw_updates(panel, "loss", look) is not None
 
 
 @pytest.mark.parametrize(
@@ -213,28 +207,23 @@ def test_a_loss_moves_by_more_than_single_precision(values: list[float], expecte
 
 
 @pytest.mark.parametrize(("cells", "bars"), [(1, 0), (3, 3)], ids=["one cell", "three cells"])
-def test_one_cell_has_no_interval(cells: int, bars: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr("polobench.report.draw.throughput.save", lambda figure, path: drawn.append(figure) or path)
+def test_one_cell_has_no_interval(cells: int, bars: int, tmp_path: Path) -> None:
     runs = [make_throughput(method, seed=seed) for method in ("dpo", "ppo", "trpo") for seed in range(cells)]
     found = collect(save_all(tmp_path, *runs))
-    draw_throughput(throughputs(found), 1, looks(found.labels), tmp_path)
-    speed = drawn[0].axes[0]
+    speed = draw_throughput(throughputs(found), looks(found.labels)).axes[0]
     assert len([item for item in speed.containers if "Errorbar" in type(item).__name__]) == bars
     assert ("interval" in speed.get_xlabel()) is bool(bars)
 
 
-def test_gradient_noise_has_one_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr("polobench.report.draw.noise.save", lambda figure, path: drawn.append(figure) or path)
+def test_gradient_noise_has_one_scale(tmp_path: Path) -> None:
     runs = [noise_cell("ppo", 3.0), noise_cell("trpo", 0.01, policy="trained")]
     runs[1].task = "Pendulum-v1"
     found = collect(save_all(tmp_path, *map(with_id, runs)))
     items = gradient_noises(found)
     hidden = next(item for item in items if item.interval.low <= 0)
     with styled():
-        draw_noise(noise_panels(items), 1, looks(found.labels), tmp_path)
-    first, second = drawn[0].axes
+        figure = draw_noise(by_task(items), looks(found.labels))
+    first, second = figure.axes
     assert first.get_xlim() == second.get_xlim()
     assert first.get_xlim()[0] > 0
     ax = first if hidden.arm.task in first.get_title() else second
@@ -261,14 +250,14 @@ def test_lone_panels_of_a_task_are_one(store: Collection, laid: Laid) -> None:
     (panel,) = (panel for panel in merged(panels(store), 8) if panel.task == "Pendulum-v1")
     assert panel.budget == SEVERAL
     assert [panel.name(arm) for arm, _ in panel.arms] == ["ppo, 20k", "ppo, 48.1k"]
-    assert len(split(panel, look)) == 1
+    assert len(with_curves([panel], look)) == 1
     assert [len(panel.arms) for panel in merged(panels(store), 1)] == [len(panel.arms) for panel in panels(store)]
     assert sum("Pendulum" in name for name in laid.figures) == 2, "loss and KL, both budgets"
 
 
 def test_margins_are_quantiles_before_and_after() -> None:
     ascending = np.linspace(0, 100, 101)
-    before, after = _marks(2, np.column_stack([ascending, ascending - 7]), Look((0, 0, 0), "-", "dpo"))
+    before, after = _moments(2, np.column_stack([ascending, ascending - 7]), Look((0, 0, 0), "-", "dpo"))
     assert (before.value, before.inner, before.outer, before.filled) == (50, (25, 75), (5, 95), False)
     assert (after.value, after.inner, after.outer, after.filled) == (43, (18, 68), (-2, 88), True)
     assert before.row < 2 < after.row

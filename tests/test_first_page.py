@@ -41,9 +41,10 @@ from polobench.report.findings import Findings
 from polobench.report.markdown import render
 from polobench.report.naming import budget_words
 from polobench.report.page import pages, verdict_text
-from polobench.report.sections import glossary, leaderboard, task_cards, verdict
+from polobench.report.sections import leaderboard, task_cards, verdict
 from polobench.report.sections.article import summary
 from polobench.report.sections.claims import tables_of
+from polobench.report.words import glossary
 
 METHODS = ("reinforce", "trpo", "ppo")
 FIVE = ("dpo", "grpo", "ppo", "reinforce", "trpo")
@@ -337,7 +338,7 @@ def test_columns_that_say_the_same_in_every_row_go(text: str) -> None:
 
 def test_the_glossary_of_the_docs_is_the_reports() -> None:
     docs = Path(__file__).parents[1] / "docs" / "glossary.md"
-    assert docs.read_text("utf-8") == render(glossary.page())
+    assert docs.read_text("utf-8") == render(glossary())
 
 
 def test_every_rating_has_its_reason(collection: Collection) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 from synthetic import failed, make_result, make_throughput, report_pages, report_text, save_all, with_id
 from typer.testing import CliRunner
@@ -25,6 +26,7 @@ from polobench.gate.history import entry_of, history_table, read_history, record
 from polobench.gate.journal import append_entry
 from polobench.report.draw import trend as trend_figures
 from polobench.report.draw.trend import draw_trend, trend_pages
+from polobench.report.findings import Findings
 from polobench.report.page import write_report
 
 METHODS = ("reinforce", "trpo", "ppo", "dpo", "grpo", "random")
@@ -245,8 +247,9 @@ def trend_section(folder: Path, history: pd.DataFrame) -> str:
     return text.partition("## Trend over commits\n")[2].partition("\n## ")[0].strip()
 
 
-def draw_all(history: pd.DataFrame, labels: list[str], folder: Path) -> list[Path]:
-    return [draw_trend(page, number, history, labels, folder).path for number, page in trend_pages(history)]
+def draw_all(history: pd.DataFrame, labels: list[str]) -> list[Figure]:
+    scores = history[(history["kind"] == "learning") & history["score"].notna()]
+    return [draw_trend(scores, page, labels) for page in trend_pages(scores)]
 
 
 def test_the_section_shows_the_newest_score_beside_the_one_before(tmp_path: Path) -> None:
@@ -266,7 +269,7 @@ def test_an_arm_without_a_target_is_left_out_and_counted(tmp_path: Path) -> None
     record(save_all(tmp_path / "store", of_commit(make_result(target=None, final_score=None))), file)
     table = history_table(file)
     assert trend_section(tmp_path, table) == "Arms without a target have no score and are left out: 1."
-    assert trend_pages(table) == []
+    assert draw_all(table, []) == []
     assert trend_section(tmp_path, table[:0]) == "The history has no line yet."
 
 
@@ -276,7 +279,7 @@ def test_no_panel_has_more_than_seven_arms(tmp_path: Path, monkeypatch: pytest.M
         "polobench.report.draw.trend._draw_panel", lambda ax, panel, look: drawn.append(panel["label"].nunique())
     )
     names = tuple(f"variant {number:02d}" for number in range(19))
-    draw_all(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), [], tmp_path)
+    draw_all(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), [])
     assert drawn == [7, 7, 5, 3]
 
 
@@ -287,7 +290,7 @@ def test_labels_of_the_store_keep_their_colours(tmp_path: Path, monkeypatch: pyt
         trend_figures, "looks", lambda labels, methods: asked.append(tuple(labels)) or looks(labels, methods)
     )
     names = ("zebra", "aardvark", "ppo")
-    draw_all(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), ["mine", "ppo", "zebra"], tmp_path)
+    draw_all(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), ["mine", "ppo", "zebra"])
     assert asked == [("mine", "ppo", "zebra", "aardvark", "dpo", "grpo", "grpo, KL term")]
     assert looks(asked[0])["zebra"] == looks(["mine", "ppo", "zebra"])["zebra"]
 
@@ -295,7 +298,7 @@ def test_labels_of_the_store_keep_their_colours(tmp_path: Path, monkeypatch: pyt
 def test_the_report_has_the_section_only_with_a_history(tmp_path: Path) -> None:
     store = store_of(tmp_path / "store", 0.5, 0.75)
     table = history_table(synthetic_history(tmp_path / "history.jsonl"))
-    path = write_report(store, tmp_path / "report", history=table)
+    path = write_report(Findings(collect(store), history=table), tmp_path / "report")
     text = path.read_text()
     section = text.partition("## Trend over commits\n")[2].partition("\n## ")[0]
     assert re.findall(r"\]\(figures/([^)]+)\)", section) == ["trend_1.png"]
@@ -312,5 +315,5 @@ def test_foreign_text_breaks_no_table(tmp_path: Path) -> None:
     section = trend_section(tmp_path, table)
     assert len({len(row) for row in _rows(section)}) == 1
     assert "<b>" not in section
-    assert len(draw_all(table, [], tmp_path)) == 1
+    assert len(draw_all(table, [])) == 1
     assert isinstance(table, pd.DataFrame)

@@ -22,6 +22,7 @@ from polobench.analysis import collection as collection_module
 from polobench.analysis import measures, summary
 from polobench.analysis.collection import Arm, Collection, collect
 from polobench.analysis.columns import column
+from polobench.analysis.statistics import survival
 from polobench.analysis.statistics.aggregates import (
     aggregate,
     aggregates,
@@ -33,9 +34,7 @@ from polobench.analysis.statistics.aggregates import (
 )
 from polobench.analysis.statistics.hypothesis import DRAWS, difference, permutation_test
 from polobench.analysis.statistics.intervals import resample_counts
-from polobench.report import arrivals
 from polobench.report.draw import update as update_figures
-from polobench.report.draw.layout import arrange
 from polobench.report.draw.panels import panels
 from polobench.report.draw.style import DPI, grid_of_axes, looks, save, styled
 from polobench.report.draw.update import draw_updates
@@ -73,10 +72,10 @@ def test_numbers_of_a_run_are_made_once_a_report(
     monkeypatch: pytest.MonkeyPatch, found: Collection, tmp_path: Path
 ) -> None:
     scores = Counter(measures.scores)
-    interval = Counter(arrivals.restricted_mean_interval)
+    interval = Counter(survival.restricted_mean_interval)
     summarized = Counter(summary.summarize)
     monkeypatch.setattr(measures, "scores", scores)
-    monkeypatch.setattr(arrivals, "restricted_mean_interval", interval)
+    monkeypatch.setattr(survival, "restricted_mean_interval", interval)
     monkeypatch.setattr(summary, "summarize", summarized)
     write_report(found, tmp_path)
     judged = [run for run in found.cells if run.label != "random"]  # no claim is about it
@@ -194,10 +193,9 @@ def test_who_is_ahead_has_the_larger_probability() -> None:
 def test_quantiles_are_of_the_runs_still_going() -> None:
     nan = np.nan
     curves = np.array([[1.0, nan, 3.0, nan], [2.0, 5.0, nan, nan], [9.0, nan, 4.0, 7.0], [4.0, 6.0, 8.0, nan]])
-    levels = [0.05, 0.5, 0.95]
-    grid, found = update_figures._quantiles(np.arange(4.0), curves, levels)
+    grid, found = update_figures._quantiles(np.arange(4.0), curves)
     assert grid.tolist() == [0.0, 1.0, 2.0], "one of four is no half"
-    assert found == pytest.approx(np.nanquantile(curves[:, :3], levels, axis=0))
+    assert found == pytest.approx(np.array([[1.15, 5.05, 3.1], [3, 5.5, 4], [8.25, 5.95, 7.6]]))
 
 
 @pytest.mark.parametrize(
@@ -207,14 +205,12 @@ def test_quantiles_are_of_the_runs_still_going() -> None:
 )
 @pytest.mark.parametrize("metric", ["loss", "kl"])
 def test_runs_are_a_median_and_a_band_however_many_they_are(
-    metric: str, seeds: int, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    metric: str, seeds: int, said: list[str], tmp_path: Path
 ) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(update_figures, "save", lambda figure, path: drawn.append(figure) or path)
     runs = [make_result(seed=seed) for seed in range(seeds)]
     (panel,) = panels(collect(save_all(tmp_path, *runs)))
-    draw_updates(panel, "1", metric, looks(["ppo"]), tmp_path)
-    (figure,) = drawn
+    figure = draw_updates(panel, metric, looks(["ppo"]))
+    assert figure is not None
     assert [text.get_text() for text in figure.legends[0].get_texts()] == said
     assert (len(figure.axes[0].lines), len(figure.axes[0].collections)) == (1, 1)
     bottom, top = figure.axes[0].get_ylim()
@@ -222,32 +218,28 @@ def test_runs_are_a_median_and_a_band_however_many_they_are(
     assert bottom < middle < top
 
 
-def test_a_failed_run_is_marked_where_its_last_kl_above_0_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(update_figures, "save", lambda figure, path: drawn.append(figure) or path)
+def test_a_failed_run_is_marked_where_its_last_kl_above_0_was(tmp_path: Path) -> None:
     runs = [make_result(seed=seed) for seed in range(3)]
     runs[0].status = "failed"
     runs[0].updates.loc[runs[0].updates.index[-1], "kl"] = 0.0
     (panel,) = panels(collect(save_all(tmp_path, *runs)))
-    draw_updates(panel, "1", "kl", looks(["ppo"]), tmp_path)
-    (cross,) = (line for line in drawn[0].axes[0].lines if line.get_marker() == "X")
+    figure = draw_updates(panel, "kl", looks(["ppo"]))
+    assert figure is not None
+    (cross,) = (line for line in figure.axes[0].lines if line.get_marker() == "X")
     assert cross.get_ydata() == [runs[0].updates["kl"].iloc[-2]]
 
 
 @pytest.mark.parametrize("metric", ["loss", "kl"])
-def test_the_first_panel_of_each_row_names_the_axis(
-    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_panel_of_each_row_names_the_axis(metric: str, tmp_path: Path) -> None:
     """Five panels stand three and two, though four would fit beside each other."""
-    drawn: list[Figure] = []
-    monkeypatch.setattr(update_figures, "save", lambda figure, path: drawn.append(figure) or path)
     methods = ["dpo", "grpo", "ppo", "reinforce", "trpo"]
     (panel,) = panels(collect(save_all(tmp_path, *map(make_result, methods))))
-    draw_updates(panel, "1", metric, looks(methods), tmp_path)
-    named = [bool(ax.get_ylabel()) for ax in drawn[0].axes]
+    figure = draw_updates(panel, metric, looks(methods))
+    assert figure is not None
+    named = [bool(ax.get_ylabel()) for ax in figure.axes]
     assert named == [True, False, False, True, False]
     if metric == "kl":
-        assert [ax.yaxis.get_tick_params()["labelleft"] for ax in drawn[0].axes] == named
+        assert [ax.yaxis.get_tick_params()["labelleft"] for ax in figure.axes] == named
 
 
 def labelled(panels: int, columns: int) -> tuple[Figure, Any]:
@@ -263,7 +255,7 @@ def labelled(panels: int, columns: int) -> tuple[Figure, Any]:
     figure.suptitle("a task\nand a second line")
     figure.set_figheight(figure.get_figheight() + 0.23)  # of the second row
     figure.legend([Line2D([], []), Line2D([], [])], [LONG[:32], "ppo"], loc="outside lower center")
-    return figure, FigureCanvasAgg(figure).get_renderer()
+    return figure, FigureCanvasAgg(figure)
 
 
 def covered(figure: Figure, renderer: Any) -> bool:
@@ -280,18 +272,10 @@ def covered(figure: Figure, renderer: Any) -> bool:
 @pytest.mark.parametrize(("panels", "columns"), [(1, 1), (2, 2), (5, 3), (7, 4)])
 def test_panels_stand_clear_of_each_other_and_are_alike(panels: int, columns: int) -> None:
     with styled():
-        figure, renderer = labelled(max(2, panels), columns)
-        assert covered(figure, renderer), "the fault: where matplotlib puts them without a layout"
-        arrange(figure, renderer)
-        assert not covered(figure, renderer)
+        figure, canvas = labelled(max(2, panels), columns)
+        assert covered(figure, canvas.get_renderer()), "the fault: where matplotlib puts them without a layout"
+        canvas.draw()
+        assert not covered(figure, canvas.get_renderer())
     sizes = np.array([ax.get_position().size for ax in figure.axes])
-    assert np.ptp(sizes, axis=0) == pytest.approx([0, 0], abs=1e-12)
+    assert np.ptp(sizes, axis=0) == pytest.approx([0, 0], abs=1e-3)
     assert (sizes * figure.bbox.size > 0.5 * DPI).all()
-
-
-def test_panels_are_left_where_labels_take_all_the_room() -> None:
-    with styled():
-        figure, (ax,) = grid_of_axes(1, 1, (2.0, 1.5))
-        ax.set_yticks([0.0, 1.0], [LONG, LONG])
-        arrange(figure, FigureCanvasAgg(figure).get_renderer())
-    assert (ax.get_position().size * figure.bbox.size >= 0.19 * DPI).all()

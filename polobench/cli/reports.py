@@ -32,7 +32,7 @@ def report(
     from polobench.analysis.collection import collect
     from polobench.gate.history import history_table
     from polobench.report.findings import Findings
-    from polobench.report.page import verdict_text, write_findings
+    from polobench.report.page import verdict_text, write_report
     from polobench.store.pack import open_store
 
     rules = load_claims(claims)
@@ -45,7 +45,7 @@ def report(
 
         collection = collect(stores[0], show, *stores[1:])
         findings = Findings(collection, rules, trend)
-        path = write_findings(findings, output or Path("reports") / open_store(stores[0]).name, show)
+        path = write_report(findings, output or Path("reports") / open_store(stores[0]).name, show)
     typer.echo(verdict_text(findings))
     typer.echo(f"report: {path}")
 

@@ -6,14 +6,20 @@ comes from a plug-in or a model needs no escaping here, since the renderer escap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from polobench.report.draw.panels import Drawn
 from polobench.report.text import NOTHING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ Text = Piece | Sequence[Piece]
 
 @dataclass(frozen=True)
 class Paragraph:
-    """One paragraph."""
+    """One paragraph; none where it is empty."""
 
     text: Text
 
@@ -78,6 +84,11 @@ class Table:
     rows: Sequence[Sequence[Text]]
     align: str
 
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Text]], align: str) -> Table:
+        """Of rows whose keys are the headers."""
+        return cls(list(rows[0]) if rows else [], [list(row.values()) for row in rows], align)
+
     def only(self, kept: Sequence[int]) -> Table:
         """The same table with these columns alone."""
         rows = [[row[index] for index in kept] for row in self.rows]
@@ -89,14 +100,28 @@ class Figure:
     """A figure with what the reader sees in it.
 
     Attributes:
-        draw: writes it below the folder of figures; None where there is nothing to draw.
+        name: its file below the folder of figures, without the ending.
+        subject: what it shows, in a few words.
+        draw: None where there is nothing to draw.
     """
 
-    draw: Callable[[Path], Drawn | None]
+    name: str
+    subject: str
+    draw: Callable[[], Drawing | None]
     caption: Text = ""
 
 
 Block = Paragraph | Bullets | Heading | Commands | Table | Figure
+
+
+def figures(
+    name: str, subject: str, draw: Callable[[T, S], Drawing], pages: Iterable[T], look: S, caption: Text = ""
+) -> list[Block]:
+    """A numbered figure per page; the first has the caption."""
+    return [
+        Figure(f"{name}_{number}", subject, partial(draw, page, look), caption if number == 1 else "")
+        for number, page in enumerate(pages, 1)
+    ]
 
 
 def compact(table: Table, keep: int = 1) -> list[Block]:
@@ -105,15 +130,15 @@ def compact(table: Table, keep: int = 1) -> list[Block]:
     Args:
         keep: how many columns stay in any case.
     """
-    values = [[row[index] for row in table.rows] for index in range(len(table.headers))]
-    empty = {index for index, column in enumerate(values) if all(value in ("", NOTHING) for value in column)}
-    equal = {
-        index
-        for index, column in enumerate(values)
-        if len(column) > 1 and isinstance(column[0], str) and all(value == column[0] for value in column)
-    }
-    kept = [index for index in range(len(values)) if index < keep or index not in empty | equal]
-    facts = [f"{table.headers[index]} = {values[index][0]}" for index in sorted(equal - empty - set(kept))]
+    columns = [[row[index] for row in table.rows] for index in range(len(table.headers))]
+    kept, facts = [], []
+    for index, (header, column) in enumerate(zip(table.headers, columns, strict=True)):
+        is_empty = all(value in ("", NOTHING) for value in column)
+        is_equal = len(column) > 1 and isinstance(column[0], str) and all(value == column[0] for value in column)
+        if index < keep or not (is_empty or is_equal):
+            kept.append(index)
+        elif not is_empty:
+            facts.append(f"{header} = {column[0]}")
     said: list[Block] = [Paragraph(f"In every row: {'; '.join(facts)}.")] if facts else []
     return [table.only(kept), *said]
 
@@ -147,7 +172,7 @@ class Page:
     """
 
     file: str
-    title: Text
+    title: str
     sections: Sequence[Section]
     intro: Sequence[Block] = ()
     has_contents: bool = False

@@ -14,8 +14,8 @@ from polobench.analysis.measures import Observations
 from polobench.analysis.use_cases import FINAL_SCORE, USE_CASES, standings, standings_of
 from polobench.analysis.verdicts import claim_verdict, column_verdict
 from polobench.report import naming
-from polobench.report.arrivals import arrivals_of
 from polobench.report.draw import panels
+from polobench.report.draw.arrivals import arrivals_of
 from polobench.report.draw.style import looks
 
 
@@ -34,12 +34,11 @@ class Findings:
         self.collection = collection
         self.rules = rules or load_claims()
         self.history = history
+        self.ran = [cell for cell in collection.cells if cell.status != "skipped"]
 
     # by task and budget
     comparisons = cached_property(lambda self: summary.comparisons(self.collection))
     budgets = cached_property(lambda self: naming.budgets(self.collection))
-    panels = cached_property(lambda self: panels.panels(self.collection))
-    arrivals = cached_property(lambda self: arrivals_of(self.panels))
     task_files = cached_property(lambda self: naming.task_files(task for task, _ in self.comparisons))
 
     @cached_property
@@ -48,6 +47,13 @@ class Findings:
         found = {place: group for place, group in self.comparisons.items() if not summary.is_smoke(group)}
         returns = self.collection.final_returns
         return {place: against_best([(i.arm, [returns(i.arm)]) for i in group]) for place, group in found.items()}
+
+    # what figures show: all arms of a task and budget, and parts of them with as many as a panel or a figure holds
+    looks = cached_property(lambda self: looks(self.collection.labels, self.collection.methods))
+    panels = cached_property(lambda self: panels.panels(self.collection))
+    curves = cached_property(lambda self: panels.with_curves(self.panels, self.looks))
+    parts = cached_property(lambda self: panels.numbered(self.panels))
+    arrivals = cached_property(lambda self: arrivals_of(self.panels))
 
     # over the tasks of a world: the groups, their numbers, their standings by final score and by use case
     groups = cached_property(lambda self: overall.comparables(self.collection))
@@ -76,7 +82,6 @@ class Findings:
     conversations = cached_property(lambda self: snapshots.conversations(self.collection))
     notes = cached_property(lambda self: snapshots.notes(self.collection))
     trials = cached_property(lambda self: tuning.tuning_frame(self.collection))
-    looks = cached_property(lambda self: looks(self.collection.labels, self.collection.methods))
 
     @property
     def has_ratings(self) -> bool:

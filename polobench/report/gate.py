@@ -12,7 +12,7 @@ from polobench.gate.learning import LEVEL, WATCHED, Row
 from polobench.gate.matching import MatchedArm
 from polobench.report.blocks import Block, Bullets, Page, Paragraph, Section, Strong, Table, Text
 from polobench.report.markdown import render
-from polobench.report.text import number, p_value, significant
+from polobench.report.text import counted, p_value, significant
 
 _SEEDS_SHOWN = 3
 
@@ -25,9 +25,8 @@ def gate_markdown(found: StoreComparison) -> str:
         Section("Tests of learning, loss and KL", _tests(found.rows)),
     ]
     notes: list[Block] = [Bullets(found.notes)] if found.notes else []
-    return render(
-        Page("gate", f"Gate: {found.head} against {found.base}", sections, [Paragraph(answer(found)), *notes])
-    )
+    title = f"Gate: {found.head} against {found.base}"
+    return render(Page("gate", title, sections, [Paragraph(answer(found)), *notes]))
 
 
 def answer(found: StoreComparison) -> str:
@@ -35,12 +34,11 @@ def answer(found: StoreComparison) -> str:
     cells = sum(len(pair.common) for pair in found.pairs)
     identical = sum(bits.identical for _, bits in found.bits)
     compared = f"{cells} cells compared, {identical} of them the same bits"
-    bad = found.regressions
+    bad = {finding.layer for finding in found.regressions}
     if not bad:
         return f"No regression: {compared}."
-    layers = [name for name in LAYERS if any(finding.layer == name for finding in bad)]
-    where = ", ".join(LAYERS[name] for name in layers)
-    return f"{len(bad)} regression{'s' if len(bad) > 1 else ''} ({where}): {compared}."
+    where = ", ".join(name for layer, name in LAYERS.items() if layer in bad)
+    return f"{counted(len(found.regressions), 'regression')} ({where}): {compared}."
 
 
 def finding_line(finding: GateFinding) -> str:
@@ -52,33 +50,41 @@ def finding_line(finding: GateFinding) -> str:
 def _findings(findings: Sequence[GateFinding]) -> list[Block]:
     if not findings:
         return [Paragraph("Nothing that the gate looks at.")]
-    ordered = sorted(findings, key=lambda finding: not finding.is_regression)
-    rows: list[list[Text]] = [
-        [Strong("regression") if item.is_regression else "note", LAYERS[item.layer], item.arm, item.what]
-        for item in ordered
+    rows: list[dict[str, Text]] = [
+        {
+            "": Strong("regression") if item.is_regression else "note",
+            "layer": LAYERS[item.layer],
+            "arm": item.arm,
+            "what": item.what,
+        }
+        for item in sorted(findings, key=lambda finding: not finding.is_regression)
     ]
-    return [Table(["", "layer", "arm", "what"], rows, "llll")]
+    return [Table.of(rows, "llll")]
 
 
 def _batches(found: StoreComparison) -> str:
     """How many updates on stored batches were compared, and how many of them differ."""
-    pairs = [pair for pair in found.pairs if pair.arm.kind == "fixed_batch" and pair.common]
-    if not pairs:
+    arms = [arm_text(pair.arm) for pair in found.pairs if pair.arm.kind == "fixed_batch" and pair.common]
+    if not arms:
         return ""
-    findings = [item for item in found.findings if item.is_regression and item.layer in ("fixed batch", "cost")]
-    differing = len({item.arm for item in findings} & {arm_text(pair.arm) for pair in pairs})
-    agree = "all agree" if not differing else f"{differing} differ"
-    return f"{len(pairs)} updates on stored batches were compared, number by number and count by count: {agree}."
+    differing = {item.arm for item in found.regressions if item.layer in ("fixed batch", "cost")} & {*arms}
+    agree = f"{len(differing)} differ" if differing else "all agree"
+    return f"{len(arms)} updates on stored batches were compared, number by number and count by count: {agree}."
 
 
 def _bits(bits: Sequence[tuple[MatchedArm, Bits]]) -> list[Block]:
     if not bits:
         return [Paragraph("No cell of both sides has a digest.")]
-    rows = [[arm_text(pair.arm), f"{found.identical} of {found.compared}", _first(found)] for pair, found in bits]
-    return [
-        Table(["arm", "the same bits", "first update that differs, by seed"], rows, "lrl"),
-        Paragraph("Arms whose runs are all the same bits need no test: there is nothing that could differ."),
+    rows: list[dict[str, Text]] = [
+        {
+            "arm": arm_text(pair.arm),
+            "the same bits": f"{found.identical} of {found.compared}",
+            "first update that differs, by seed": _first(found),
+        }
+        for pair, found in bits
     ]
+    needless = "Arms whose runs are all the same bits need no test: there is nothing that could differ."
+    return [Table.of(rows, "lrl"), Paragraph(needless)]
 
 
 def _first(found: Bits) -> str:
@@ -91,11 +97,6 @@ def _first(found: Bits) -> str:
 def _tests(rows: Sequence[Row]) -> list[Block]:
     if not rows:
         return [Paragraph("None: every arm is the same bits, or there is no arm that learns.")]
-    table = Table(
-        ["arm", "measure", "n", "base", "head", "change", "p (Holm)", "matters from", "80 % power from"],
-        [_test(row) for row in rows],
-        "llrrrrrrr",
-    )
     tested = sum(not row.refused for row in rows)
     said: Text = [
         f"{tested} unpaired permutation tests at {LEVEL:g} over all of them (Holm); scores one-sided, loss and KL "
@@ -104,21 +105,24 @@ def _tests(rows: Sequence[Row]) -> list[Block]:
         " a change smaller than the last column is found in fewer than four of five comparisons. On stored batches a "
         f"number may differ by {TOLERANCE:g} of its size and a count may grow by {LARGEST_GROWTH:.0%}.",
     ]
-    refused = sorted({f"{WATCHED[row.measure].title}: {row.refused}" for row in rows if row.refused})
-    return [table, Paragraph(said), *(Paragraph(f"Not tested: {text}.") for text in refused)]
+    refused = sorted({f"Not tested: {WATCHED[row.measure].title}: {row.refused}." for row in rows if row.refused})
+    return [Table.of([_test(row) for row in rows], "llrrrrrrr"), Paragraph(said), *map(Paragraph, refused)]
 
 
-def _test(row: Row) -> list[Text]:
-    arm, title = arm_text(row.arm), WATCHED[row.measure].title
-    if row.shift is None:
-        return [arm, title, "", significant(row.base_mean), "", "", "not tested", significant(row.smallest_change), ""]
-    head = row.base_mean + row.shift.difference
-    sure = "not tested" if math.isnan(row.adjusted_p) else p_value(row.adjusted_p)
-    return [
-        arm, title, f"{row.shift.n[0]}, {row.shift.n[1]}", significant(row.base_mean), significant(head),
-        significant(row.shift.difference), Strong(sure) if row.is_regression else sure,
-        significant(row.smallest_change), number(None) if math.isnan(row.detectable) else significant(row.detectable),
-    ]  # fmt: skip
+def _test(row: Row) -> dict[str, Text]:
+    shift = row.shift
+    sure = "not tested" if shift is None or math.isnan(row.adjusted_p) else p_value(row.adjusted_p)
+    return {
+        "arm": arm_text(row.arm),
+        "measure": WATCHED[row.measure].title,
+        "n": f"{shift.n[0]}, {shift.n[1]}" if shift else "",
+        "base": significant(row.base_mean),
+        "head": significant(row.base_mean + shift.difference) if shift else "",
+        "change": significant(shift.difference) if shift else "",
+        "p (Holm)": Strong(sure) if row.is_regression else sure,
+        "matters from": significant(row.smallest_change),
+        "80 % power from": significant(row.detectable) if shift else "",
+    }
 
 
 def gate_json(found: StoreComparison) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 
 from tabulate import tabulate
 
@@ -23,15 +23,10 @@ from polobench.report.blocks import (
     Table,
     Text,
 )
-from polobench.report.draw.panels import Drawn
 from polobench.report.text import plain
 
 ENDING = ".md"
-_ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in "\\`|*[]~$#"} | {
-    ord("&"): "&amp;",
-    ord("<"): "&lt;",
-    ord(">"): "&gt;",
-}
+_ENTITIES = str.maketrans({sign: f"&#{ord(sign)};" for sign in "\\`|*[]~$#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _EMPHASIS = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # inside of a word it is an underscore anyway
 _INTERVAL = re.compile(r"(\[[-\d.,% –]+\](?![(\[:]))")  # no link as long as nothing defines it, which needs a colon
 _LONGEST = 2_000  # letters of a text: a model may have no end
@@ -44,18 +39,17 @@ def escape(text: object) -> str:
     return _EMPHASIS.sub("&#95;", "".join(part if at % 2 else part.translate(_ENTITIES) for at, part in parts))
 
 
-def render(page: Page, drawn: Mapping[Figure, Drawn] | None = None) -> str:
+def render(page: Page, drawn: Collection[Figure] = ()) -> str:
     """The text of a page; figures that were not drawn are left out."""
-    parts = [f"# {_text(page.title, page)}"]
-    parts += [_block(block, page, drawn or {}) for block in page.intro]
+    parts = [f"# {escape(page.title)}", *(_block(block, page, drawn) for block in page.intro)]
     if page.has_contents:
         parts.append(" · ".join(_piece(Link(item.title, f"#{item.anchor}"), page) for item in page.sections))
     for section in page.sections:
-        parts += [f"## {escape(section.title)}", *(_block(block, page, drawn or {}) for block in section.blocks)]
+        parts += [f"## {escape(section.title)}", *(_block(block, page, drawn) for block in section.blocks)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _block(block: Block, page: Page, drawn: Mapping[Figure, Drawn]) -> str:
+def _block(block: Block, page: Page, drawn: Collection[Figure]) -> str:
     match block:
         case Paragraph(text):
             return _text(text, page)
@@ -68,22 +62,17 @@ def _block(block: Block, page: Page, drawn: Mapping[Figure, Drawn]) -> str:
         case Table(headers, rows, align):
             cells = [[_text(cell, page) for cell in row] for row in rows]
             return _table([escape(name) for name in headers], cells, align, "pipe")
-        case Figure(caption=caption):
-            return _figure(drawn[block], caption, page) if block in drawn else ""
-
-
-def _figure(found: Drawn, caption: Text, page: Page) -> str:
-    folder, name = found.path.parent, found.path.name
-    below = "figures" if folder.name == "figures" else f"figures/{folder.name}"
-    image = f"![{escape(found.subject)}]({_relative(f'{below}/{name}', page)})"
-    said = _text(caption, page)
-    return f"{image}\n\n{said}" if said else image
+        case Figure(name, subject, _, caption):
+            image = f"![{escape(subject)}]({_relative(f'figures/{name}.png', page)})"
+            return "\n\n".join(filter(None, (image, _text(caption, page)))) if block in drawn else ""
 
 
 def _text(text: Text, page: Page) -> str:
-    if isinstance(text, str | Strong | Code | Link):
-        return _piece(text, page)
-    return "".join(_piece(piece, page) for piece in text)
+    return "".join(_piece(piece, page) for piece in _pieces(text))
+
+
+def _pieces(text: Text) -> Sequence[Piece]:
+    return [text] if isinstance(text, str | Strong | Code | Link) else text
 
 
 def _piece(piece: Piece, page: Page) -> str:
@@ -119,15 +108,15 @@ def _relative(file: str, page: Page) -> str:
 
 def terminal(table: Table) -> str:
     """As aligned columns of plain text."""
-    cells = [[_plain(cell) for cell in row] for row in table.rows]
+    cells = [[plain_text(cell) for cell in row] for row in table.rows]
     return _table([plain(name) for name in table.headers], cells, table.align, "simple")
 
 
-def _plain(text: Text) -> str:
-    pieces = [text] if isinstance(text, str | Strong | Code | Link) else text
-    return plain("".join(piece if isinstance(piece, str) else piece.text for piece in pieces))
+def plain_text(text: Text) -> str:
+    """One line without emphasis or links, for a terminal."""
+    return plain("".join(piece if isinstance(piece, str) else piece.text for piece in _pieces(text)))
 
 
 def _table(headers: list[str], rows: list[list[str]], align: str, form: str) -> str:
-    sides = ["right" if letter == "r" else "left" for letter in align]
+    sides = ["right" if letter == "r" else "left" for letter in align[: len(headers)]]
     return tabulate(rows, headers, form, disable_numparse=True, colalign=sides)

@@ -8,16 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from polobench.analysis.collection import Arm, Collection
 from polobench.core.budget import budget_text
 from polobench.core.result import RunResult
-from polobench.report.blocks import Link
 from polobench.report.text import listed
 
-GLOSSARY = "glossary"
 _LONGEST = 60
-
-
-def term(name: str, shown: str = "") -> Link:
-    """A link to the glossary's entry."""
-    return Link(shown or name, f"{GLOSSARY}#{name.replace(' ', '-')}")
 
 
 def arm_name(arm: Arm, among: Iterable[Arm]) -> str:
@@ -29,13 +22,6 @@ def arm_name(arm: Arm, among: Iterable[Arm]) -> str:
     if len({other.device for other in twins}) > 1:
         name += f" on {arm.device}"
     return name
-
-
-def arm_columns(arm: Arm) -> dict[str, object]:
-    """What names an arm in every CSV table."""
-    return {
-        "task": arm.task, "budget": arm.budget, "label": arm.label, "method": arm.method, "device": arm.device,
-    }  # fmt: skip
 
 
 def budget_words(runs: Sequence[RunResult]) -> str:

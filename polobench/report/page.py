@@ -12,16 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from polobench.analysis.claims import Claims
 from polobench.analysis.collection import Collection, OnProgress, collect
 from polobench.analysis.frame import frame
+from polobench.analysis.summary import is_smoke
 from polobench.core.errors import UsageError
 from polobench.report.blocks import Block, Bullets, Code, Figure, Link, Page, Paragraph, Piece, Section, Text
-from polobench.report.draw.panels import Drawn
-from polobench.report.draw.style import styled
+from polobench.report.draw.style import save, styled
 from polobench.report.findings import Findings
-from polobench.report.markdown import ENDING, render, terminal
-from polobench.report.naming import GLOSSARY
+from polobench.report.markdown import ENDING, plain_text, render, terminal
 from polobench.report.sections import (
     article,
     article_runs,
@@ -29,7 +27,6 @@ from polobench.report.sections import (
     claims,
     curves,
     diagnostics,
-    glossary,
     gradient_noise,
     language,
     leaderboard,
@@ -43,6 +40,7 @@ from polobench.report.sections import (
     welcome,
 )
 from polobench.report.text import counted, listed, plain
+from polobench.report.words import GLOSSARY, glossary, note
 
 MakeSections = Callable[[Findings], Sequence[Section]]
 FIRST_PAGE: tuple[MakeSections, ...] = (
@@ -92,15 +90,9 @@ def pages(findings: Findings) -> list[Page]:
         if (found := _made(makers, findings))
     ]
     cards = task_cards.pages(findings)
-    first = _made(FIRST_PAGE, findings)
-    details = Section("Details", [_links(cards, linked)])
+    first = [*_made(FIRST_PAGE, findings), Section("Details", [_links(cards, linked)])]
     title = f"Report on {findings.collection.name}"
-    return [
-        Page("report", title, [*first, details], _intro(findings), has_contents=True),
-        *cards,
-        *linked,
-        glossary.page(),
-    ]
+    return [Page("report", title, first, _intro(findings), has_contents=True), *cards, *linked, glossary()]
 
 
 def _made(makers: Sequence[MakeSections], findings: Findings) -> list[Section]:
@@ -108,21 +100,21 @@ def _made(makers: Sequence[MakeSections], findings: Findings) -> list[Section]:
 
 
 def _intro(findings: Findings) -> list[Block]:
-    collection = findings.collection
-    ran = [cell for cell in collection.cells if cell.status != "skipped"]
-    tasks, methods = {cell.task for cell in ran}, {cell.method for cell in ran}
+    ran, sources = findings.ran, findings.collection.sources
     if not ran:
         return [Paragraph("The store holds no cell that ran.")]
-    sources = collection.sources
-    is_typed = all(map(provenance.is_word, sources))
-    command: list[Piece] = [" by ", Code(provenance.report_command(sources))] if is_typed else []
+    methods = counted(len({cell.method for cell in ran}), "method")
+    tasks = counted(len({cell.task for cell in ran}), "task")
+    command = provenance.report_command(sources)
+    by: list[Piece] = [" by ", Code(command)] if command else []
     said: Text = [
-        f"{counted(len(ran), 'cell')} ({provenance.kinds_of(ran)}) of {counted(len(methods), 'method')} on ",
-        f"{counted(len(tasks), 'task')}, drawn from ",
+        f"{counted(len(ran), 'cell')} ({provenance.kinds_of(ran)}) of {methods} on {tasks}, drawn from ",
         Code(" and ".join(map(plain, sources))),
-        *command,
-        ". Words are defined in the ", Link("glossary", GLOSSARY), ".",
-    ]  # fmt: skip
+        *by,
+        ". Words are defined in the ",
+        Link("glossary", GLOSSARY),
+        ".",
+    ]
     return [Paragraph(said)]
 
 
@@ -130,34 +122,22 @@ def _links(cards: Sequence[Page], linked: Sequence[Page]) -> Bullets:
     """One line per linked file."""
     items: list[Text] = []
     if cards:
-        tasks: list[str | Link] = [piece for card in cards for piece in (", ", Link(_title(card), card.file))]
+        tasks = [piece for card in cards for piece in (", ", Link(card.title, card.file))]
         items.append(["A card per task with curves, tables and settings: ", *tasks[1:]])
-    items += [
-        [Link(_title(page), page.file), f": {listed([section.title for section in page.sections])}"] for page in linked
-    ]
+    items += [[Link(page.title, page.file), f": {listed(part.title for part in page.sections)}"] for page in linked]
     items.append([Link("Every cell as a table", "tables/cells.csv"), " (CSV), beside the tables of each section"])
     return Bullets(items)
 
 
-def _title(page: Page) -> str:
-    return str(page.title)
-
-
 def write_report(
-    store: Collection | Path | str,
-    folder: Path | str,
-    on_progress: OnProgress | None = None,
-    claims: Claims | None = None,
-    history: pd.DataFrame | None = None,
+    store: Findings | Collection | Path | str, folder: Path | str, on_progress: OnProgress | None = None
 ) -> Path:
     """Write report.md and what it links to: further pages, figures/*.png and tables/*.csv.
 
     Args:
-        store: the folder of a store, or what `collect` made of it.
+        store: its folder or pack, or what was made of it already.
         folder: where the report goes; made if it is not there.
         on_progress: hears `("reading" or "drawing", done, total)`.
-        claims: that get a verdict; by default the source article's.
-        history: whose trend the report shows, as `polobench.gate.history.history_table` gives it.
 
     Returns:
         The path of report.md.
@@ -165,12 +145,9 @@ def write_report(
     Raises:
         UsageError: there is no such store, or the folder cannot be written to.
     """
-    collection = store if isinstance(store, Collection) else collect(store, on_progress)
-    return write_findings(Findings(collection, claims, history), Path(folder), on_progress)
-
-
-def write_findings(findings: Findings, folder: Path, on_progress: OnProgress | None = None) -> Path:
-    """As `write_report`, of findings that may have been read already."""
+    if not isinstance(store, Findings):
+        store = Findings(store if isinstance(store, Collection) else collect(store, on_progress))
+    findings, folder = store, Path(folder)
     found = pages(findings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -185,19 +162,18 @@ def write_findings(findings: Findings, folder: Path, on_progress: OnProgress | N
     return folder / f"{found[0].file}{ENDING}"
 
 
-def draw(found: Sequence[Page], folder: Path, on_progress: OnProgress | None = None) -> dict[Figure, Drawn]:
+def draw(found: Sequence[Page], folder: Path, on_progress: OnProgress | None = None) -> list[Figure]:
     """Draw the figures of the pages; those without data are left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    blocks = [
-        block for page in found for part in (page.intro, *(item.blocks for item in page.sections)) for block in part
-    ]
-    figures = [block for block in blocks if isinstance(block, Figure)]
-    drawn: dict[Figure, Drawn] = {}
+    parts = [part for page in found for part in (page.intro, *(item.blocks for item in page.sections))]
+    figures = [block for part in parts for block in part if isinstance(block, Figure)]
+    drawn = []
     for done, figure in enumerate(figures, 1):
         with styled():
-            item = figure.draw(folder)
-        if item:
-            drawn[figure] = item
+            drawing = figure.draw()
+            if drawing is not None:
+                save(drawing, folder / f"{figure.name}.png")
+                drawn.append(figure)
         if on_progress:
             on_progress("drawing", done, len(figures))
     return drawn
@@ -206,9 +182,8 @@ def draw(found: Sequence[Page], folder: Path, on_progress: OnProgress | None = N
 def _write_tables(findings: Findings, found: Sequence[Page], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tables: dict[str, pd.DataFrame] = {"cells": frame(findings.collection), **task_cards.tables(findings)}
-    for page in found:
-        for section in page.sections:
-            tables |= section.tables
+    for section in chain.from_iterable(page.sections for page in found):
+        tables |= section.tables
     for name, table in tables.items():
         if not table.empty:
             table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", errors="replace")
@@ -216,14 +191,13 @@ def _write_tables(findings: Findings, found: Sequence[Page], folder: Path) -> No
 
 def verdict_text(findings: Findings) -> str:
     """The verdict as plain text for a terminal, with the methods of each task and what to know about the store."""
-    cases = [(case, found) for case, found in findings.use_cases if found or not findings.is_first_look]
+    cases = verdict.cases_of(findings)
     parts = [terminal(verdict.verdict_table(cases))] if cases and findings.comparisons else []
     for (task, budget), group in findings.comparisons.items():
-        table = task_cards.comparison_table(group)
-        kept = [index for index, name in enumerate(table.headers) if name in task_cards.ON_A_TERMINAL]
-        parts.append(f"{plain(task)}, {plain(findings.budgets[task, budget])}\n\n{terminal(table.only(kept))}")
-        parts += [welcome.SMOKE] if any(item.smoke for item in group) else []
+        table = terminal(task_cards.terminal_table(group))
+        parts.append(f"{plain(task)}, {plain(findings.budgets[task, budget])}\n\n{table}")
+        parts += [plain_text(note("smoke"))] if is_smoke(group) else []
     collection = findings.collection
-    notes = [f"- {plain(note)}" for note in provenance.store_caveats(collection)]
+    notes = [f"- {plain(said)}" for said in provenance.store_caveats(collection)]
     notes += [f"- damaged file {plain(item.path.name)}: {plain(item.reason)}" for item in collection.damaged]
     return "\n\n".join([*(parts or ["No learning cell has run."]), *(["\n".join(notes)] if notes else [])]) + "\n"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 from polobench.analysis.statistics.intervals import Interval
 from polobench.core.printable import printable
@@ -41,20 +42,19 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 def decimals_for(floor: float, target: float | None, values: Sequence[float]) -> int:
     """Decimals that show a thousandth of the way from floor to target, or of the values' size without a target."""
-    span = abs(target - floor) if target is not None else max((abs(value) for value in values), default=math.nan)
-    return min(MOST_DECIMALS, max(0, 3 - math.floor(math.log10(span)))) if math.isfinite(span) and span > 0 else 1
-
-
-def ends(interval: Interval, decimals: int) -> str:
-    """`[low, high]`, or nothing where there is no interval."""
-    if math.isnan(interval.low):
-        return ""
-    return f"[{number(interval.low, decimals)}, {number(interval.high, decimals)}]"
+    size = abs(target - floor) if target is not None else max(map(abs, values), default=math.nan)
+    return min(MOST_DECIMALS, max(0, 3 - math.floor(math.log10(size)))) if math.isfinite(size) and size > 0 else 1
 
 
 def with_ends(value: float, interval: Interval, decimals: int = 2) -> str:
-    """`1.04 [1.03, 1.05]`."""
-    return f"{number(value, decimals)} {ends(interval, decimals)}".strip()
+    """`1.04 [1.03, 1.05]`, or the value alone where there is no interval."""
+    shown, low, high = (number(part, decimals) for part in (value, interval.low, interval.high))
+    return shown if math.isnan(interval.low) else f"{shown} [{low}, {high}]"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """`ok 4, failed 1`."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def share(count: int | None, n: int, interval: Interval | None) -> str:
@@ -69,20 +69,32 @@ def p_value(p: float) -> str:
     return NOTHING if math.isnan(p) else "< 0.001" if p < 0.001 else number(p, 3)
 
 
+def p_text(p: float, sign: str = "=") -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    shown = p_value(p)
+    return f"p {shown}" if "<" in shown else f"p {sign} {shown}"
+
+
 def sentence(text: str) -> str:
     """With a capital and a full stop; nothing of nothing."""
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def runs_of(seeds: Sequence[int]) -> str:
+def runs_of(seeds: Iterable[int]) -> str:
     """`0-4, 7`: integers as ranges."""
-    parts: list[list[int]] = []
-    for seed in sorted(set(seeds)):
-        if parts and seed == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], seed]
-        else:
-            parts.append([seed, seed])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+    runs = groupby(enumerate(sorted(set(seeds))), lambda item: item[1] - item[0])
+    found = [[seed for _, seed in run] for _, run in runs]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
+
+
+def span(low: str, high: str) -> str:
+    """`low to high`, or the one if they are the same."""
+    return low if low == high else f"{low} to {high}"
+
+
+def known_of(known: int, n: int) -> str:
+    """`5`, or `4/5` where one is not known."""
+    return str(n) if known == n else f"{known}/{n}"
 
 
 def quoted(name: str) -> str:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from polobench.analysis.statistics.intervals import Array, mean_interval
 from polobench.core.result import RunResult
-from polobench.report.draw.panels import MOST_NAMED, Drawn, Panel
-from polobench.report.draw.placing import Spot, place_labels
-from polobench.report.draw.style import LARGEST_DRAWN, Look, grid_of_axes, log_ticks, name_panel, round_ticks, save
+from polobench.report.draw.lines import Spot, place_labels
+from polobench.report.draw.panels import MOST_NAMED, Panel
+from polobench.report.draw.style import LARGEST_DRAWN, Look, Looks, grid_of_axes, log_ticks, name_panel, round_ticks
 
-COST_CAPTION = (
-    "Small dots are runs; a large dot is a method's mean score at its median cost, with the 95 % Student's t interval "
-    f"of that mean. Failed runs count at the floor. Tasks of more than {MOST_NAMED} methods are left out."
-)
-_COLUMNS = 3
 _SIZE = (4.6, 3.5)
 _BAR_MARKS = 20
 _LEAST_RATIO = 5.0  # of the ends of the axis of costs: two of 1, 2, 5, 10 lie between them wherever they are
@@ -27,11 +22,10 @@ _LEAST_RATIO = 5.0  # of the ends of the axis of costs: two of 1, 2, 5, 10 lie b
 
 def costs(panel: Panel, runs: Sequence[RunResult]) -> tuple[Array, Array]:
     """Seconds per 1,000 samples and final score (or return) of each run, `[n]`; a cost is NaN where nothing ran."""
-    axis = _axis(panel)
-    seconds = np.array([getattr(run.ledger, axis) for run in runs], np.float64)
+    seconds = np.array([getattr(run.ledger, _axis(panel)) for run in runs], np.float64)
     samples = np.array([run.ledger.samples for run in runs], np.float64)
     cost = np.divide(1000 * seconds, samples, out=np.full(len(runs), math.nan), where=(samples > 0) & (seconds > 0))
-    scored = has_target(panel)
+    scored = _has_target(panel)
     scores = [run.final_score if scored else run.final_return for run in runs]
     return cost, np.array(scores, np.float64)
 
@@ -41,8 +35,7 @@ def _axis(panel: Panel) -> str:
     return "cpu_seconds" if panel.device == "cpu" else panel.seconds
 
 
-def has_target(panel: Panel) -> bool:
-    """Whether every run of the panel has a score."""
+def _has_target(panel: Panel) -> bool:
     return all(run.final_score is not None for _, runs in panel.arms for run in runs)
 
 
@@ -55,19 +48,29 @@ def _is_drawable(cost: Array, score: Array) -> bool:
     return bool(np.isfinite(cost).any()) and bool((np.abs(score) < LARGEST_DRAWN).all())
 
 
-def draw_costs(page: Sequence[Panel], number_of_page: int, look: Mapping[str, Look], folder: Path) -> Drawn:
-    """One page of panels, each with dots for the runs and for the mean of each method, labelled directly."""
-    figure, axes = grid_of_axes(len(page), _COLUMNS, _SIZE)
+def draw_costs(page: Sequence[Panel], look: Looks) -> Figure:
+    """Panels, each with dots for the runs and for the mean of each method, labelled directly."""
+    figure, axes = grid_of_axes(len(page), 3, _SIZE)
     for ax, panel in zip(axes, page, strict=True):
-        spots = []
-        for arm, runs in panel.arms:
-            cost, score = costs(panel, runs)
-            if _is_drawable(cost, score):
-                spots.append(_draw_arm(ax, cost, score, panel.name(arm), look[arm.label]))
-        _finish(ax, panel)
+        found = [(arm, *costs(panel, runs)) for arm, runs in panel.arms]
+        spots = [
+            _draw_arm(ax, cost, score, panel.name(arm), look[arm.label])
+            for arm, cost, score in found
+            if _is_drawable(cost, score)
+        ]
+        ax.set_xscale("log")
+        low, high = ax.get_xlim()
+        beyond = max(1.5, math.sqrt(_LEAST_RATIO * low / high))
+        low, high = ax.set_xlim(low / beyond, high * beyond)
+        ax.margins(y=0.12)
+        log_ticks(ax.xaxis, low, high)
+        round_ticks(ax.yaxis, 6)
+        name_panel(ax, panel.title)
+        clock = "CPU" if _axis(panel) == "cpu_seconds" else "wall-clock"
+        ax.set_xlabel(f"{clock} seconds per 1,000 samples")
+        ax.set_ylabel("final score (0 = floor, 1 = target)" if _has_target(panel) else "final held-out return")
         place_labels(ax, spots, _SIZE)
-    path = save(figure, folder / f"cost_{number_of_page}.png")
-    return Drawn(path, "cost", "Cost against score")
+    return figure
 
 
 def _draw_arm(ax: Axes, cost: Array, score: Array, name: str, look: Look) -> Spot:
@@ -84,17 +87,3 @@ def _draw_arm(ax: Axes, cost: Array, score: Array, name: str, look: Look) -> Spo
         middle, mean, marker="o", color=look.colour, markersize=9, linestyle="none", markeredgecolor="white", zorder=5
     )
     return Spot(middle, mean, name, look.colour, marks[np.isfinite(marks).all(axis=1)])
-
-
-def _finish(ax: Axes, panel: Panel) -> None:
-    ax.set_xscale("log")
-    low, high = ax.get_xlim()
-    beyond = max(1.5, math.sqrt(_LEAST_RATIO * low / high))
-    low, high = ax.set_xlim(low / beyond, high * beyond)
-    ax.margins(y=0.12)
-    log_ticks(ax.xaxis, low, high)
-    round_ticks(ax.yaxis, 6)
-    name_panel(ax, panel.title)
-    clock = "CPU" if _axis(panel) == "cpu_seconds" else "wall-clock"
-    ax.set_xlabel(f"{clock} seconds per 1,000 samples")
-    ax.set_ylabel("final score (0 = floor, 1 = target)" if has_target(panel) else "final held-out return")

@@ -1,39 +1,32 @@
-"""What shares axes: the learning arms of one task, budget and device; and what came of drawing them."""
+"""What shares axes: the learning arms of one task, budget and device."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from textwrap import wrap
 from typing import TypeVar
 
+import numpy as np
+
 from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.gradient_noise import NoiseSummary
+from polobench.analysis.overall import Comparable
+from polobench.analysis.summary import ThroughputSummary
 from polobench.core.result import RunResult
-from polobench.report.draw.style import Look, compact, natural, short
+from polobench.report.draw.style import Looks, compact, natural, pages, short
 
 MOST_COMPARED = 12  # methods of a task or group: of more, no comparison is drawn
 MOST_NAMED = 8  # methods whose names, or pairs, stand beside their marks
 MOST_LINES = 7  # lines of a panel
+PANELS_A_PAGE = 6
+ARMS_A_FIGURE = 24
 SEVERAL = "several budgets"
+_LEAST_RUNS = 2
 _LONGEST = 64  # letters of a name that may be in several lines
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure that was written.
-
-    Attributes:
-        path: of the PNG.
-        section: of the report: "article", "returns", "profiles", "improvement", "time_to_target", "cost", "updates",
-            "noise", "throughput", "trend", "preferences", "policy" or "losses".
-        subject: what it shows, in a few words; not escaped.
-    """
-
-    path: Path
-    section: str
-    subject: str
+Measured = TypeVar("Measured", NoiseSummary, ThroughputSummary)
 
 
 @dataclass(frozen=True)
@@ -90,6 +83,52 @@ def panels(collection: Collection) -> list[Panel]:
     return [Panel(*key, tuple(groups[key])) for key in sorted(groups)]
 
 
+def with_curves(every: Sequence[Panel], look: Looks) -> list[Panel]:
+    """The panels that have learning curves, in parts with no more arms than lines can be followed."""
+    parts: list[Panel] = []
+    for panel in (one for one in merged(every, ARMS_A_FIGURE) if one.has_curves):
+        found = parts_of(panel.arms, lambda item: (item[0].label, look[item[0].label].family))
+        parts += [replace(panel, part=part, arms=tuple(arms)) for part, arms in found]
+    return parts
+
+
+def numbered(every: Sequence[Panel]) -> list[tuple[str, Panel]]:
+    """Panels with no more arms than a figure shows, numbered by panel and page."""
+    found = []
+    for place, panel in enumerate(merged(every, ARMS_A_FIGURE), 1):
+        arms = sorted(panel.arms, key=lambda item: natural(item[0].label))
+        shown = [replace(panel, arms=tuple(part)) for part in pages(arms, ARMS_A_FIGURE)]
+        found += [(f"{place:02d}-{page}", part) for page, part in enumerate(shown, 1)]
+    return found
+
+
+def by_task(items: Iterable[Measured]) -> list[tuple[str, list[Measured]]]:
+    """What was measured of each task and device, under a title for its panel."""
+    groups: dict[tuple[str, str], list[Measured]] = {}
+    for item in items:
+        groups.setdefault((item.arm.task, item.arm.device), []).append(item)
+    return [(f"{short(task)} ({short(device)})", groups[task, device]) for task, device in sorted(groups)]
+
+
+def compared(groups: Sequence[Comparable]) -> list[Comparable]:
+    """The groups in which there is something to compare: some methods, several runs of each, every score known."""
+    return [group for group in groups if 1 < len(group.runs) <= MOST_COMPARED and _is_known(group)]
+
+
+def _is_known(group: Comparable) -> bool:
+    scores = [task for label in group.runs for task in group.scores(label)]
+    return all(len(task) >= _LEAST_RUNS and bool(np.isfinite(task).all()) for task in scores)
+
+
+def title_of(group: Comparable) -> str:
+    """`control, cpu, n = 10`, and the tasks below."""
+    counts = sorted({len(task) for label in group.runs for task in group.scores(label)})
+    n = str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+    names = ", ".join(short(task, 24) for task in dict.fromkeys(task for task, _ in group.places))
+    lines = wrap(names, 50, max_lines=2, placeholder=" …")
+    return "\n".join([f"{group.world}, {short(group.device)}, n = {n}", *lines])
+
+
 def merged(every: Sequence[Panel], most: int) -> list[Panel]:
     """Panels of one arm together with the others of their task and device, as far as these are no more than `most`."""
     found: list[Panel] = []
@@ -106,20 +145,11 @@ def merged(every: Sequence[Panel], most: int) -> list[Panel]:
     return found
 
 
-def split(panel: Panel, look: Mapping[str, Look]) -> list[Panel]:
-    """Parts with no more arms than lines can be followed."""
-    parts = parts_of(panel.arms, lambda item: (item[0].label, look[item[0].label].family))
-    return [replace(panel, part=part, arms=tuple(arms)) for part, arms in parts]
-
-
 def parts_of(items: Iterable[T], key: Callable[[T], tuple[str, str]]) -> list[tuple[str, list[T]]]:
-    """Items in parts of seven at most, each with its name; the variants of a method stay together if they fit.
+    """Items in named parts of seven at most; variants of a method stay together if they fit, and one part has no name.
 
     Args:
         key: label and family of an item.
-
-    Returns:
-        The parts; one that holds all has no name.
     """
     members: dict[str, list[T]] = {}
     for item in sorted(items, key=lambda item: natural(key(item)[0])):

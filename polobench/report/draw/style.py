@@ -12,21 +12,22 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
 import seaborn
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from polobench.analysis.statistics.intervals import Array
-from polobench.report.draw.layout import arrange
 from polobench.report.text import plain
 
 DPI = 120
@@ -35,14 +36,12 @@ GREY = "#555555"
 LARGEST_DRAWN = 1e100
 _LEFT = 0.5  # inches on the left of a panel
 _INCH_A_LETTER = 0.1  # of a title
+_INCHES_A_KEY = 2.1  # of a legend
 _COLOURS = {
     "dpo": "#0173b2", "grpo": "#de8f05", "ppo": "#029e73", "reinforce": "#d55e00", "trpo": "#cc78bc",
     "ranking": "#56b4e9", "random": "#949494",
 }  # fmt: skip
-_ARTICLE = {
-    "article-dpo": "dpo", "article-grpo": "grpo", "article-pg": "reinforce", "article-ppo": "ppo",
-    "article-trpo": "trpo",
-}  # fmt: skip
+_ARTICLE = {f"article-{name}": name for name in ("dpo", "grpo", "ppo", "trpo")} | {"article-pg": "reinforce"}
 _SIZES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _PLUG_INS = ("#7a4f1d", "#5b4bb3", "#8f9a00", "#e3508f", "#175e62", "#a30021")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (10, 3)))
@@ -51,6 +50,7 @@ _RC: Any = {
     "legend.fontsize": 11, "axes.edgecolor": "#888888", "grid.color": "#e4e4e4", "axes.spines.top": False,
     "axes.spines.right": False, "figure.dpi": DPI, "savefig.dpi": DPI, "text.parse_math": False,
 }  # fmt: skip
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,9 @@ class Look:
     colour: tuple[float, float, float]
     dashes: Any
     family: str
+
+
+Looks = Mapping[str, Look]  # by label
 
 
 def looks(labels: Sequence[str], methods: Mapping[str, str] | None = None) -> dict[str, Look]:
@@ -107,19 +110,16 @@ def grid_of_axes(count: int, columns: int, size: tuple[float, float]) -> tuple[F
     """A figure with exactly `count` axes, row by row; `size` of each in inches."""
     rows = -(-count // columns)
     columns = -(-count // rows)  # four panels stand two by two, not three and one
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), dpi=DPI)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), dpi=DPI, layout="constrained")
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
 
 
-def is_first_column(ax: Axes) -> bool:
-    """Whether no panel stands on its left."""
+def label_first_column(ax: Axes, name: str) -> bool:
+    """Name the y axis where no neighbour on the left has the same one; and whether it was."""
     subplot = ax.get_subplotspec()
-    return subplot is None or subplot.is_first_col()
-
-
-def label_first_column(ax: Axes, name: str) -> None:
-    """Name the y axis, where no neighbour on the left has the same one."""
-    ax.set_ylabel(name if is_first_column(ax) else "")
+    is_first = subplot is None or subplot.is_first_col()
+    ax.set_ylabel(name if is_first else "")
+    return is_first
 
 
 def name_figure(figure: Figure, title: str) -> None:
@@ -143,6 +143,18 @@ def _within(width: float, title: str) -> str:
     return "\n".join(line for part in parts for line in wrap(part, letters) or [part])
 
 
+def key(label: str, colour: str = GREY, **style: Any) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], color=colour, label=label, **style)
+
+
+def explain(figure: Figure, keys: Sequence[Artist]) -> None:
+    """A legend below all axes, in as many rows as it needs."""
+    columns = min(len(keys), max(1, int(figure.get_figwidth() // _INCHES_A_KEY)))
+    figure.set_figheight(figure.get_figheight() + 0.23 * (-(-len(keys) // columns) - 1))
+    figure.legend(handles=keys, loc="outside lower center", ncols=columns, frameon=False)
+
+
 def count_axis(ax: Axes, end: float, name: str = "samples") -> None:
     """From 0 to the end, thousands as 50k."""
     ax.set_xlim(0, 1.01 * end or 1)
@@ -156,16 +168,16 @@ def round_ticks(axis: Axis, most: int, **options: Any) -> None:
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], **options))
 
 
-def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Named 0.1, 1 and 10; 0.2 and 0.5 too on a short axis."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+def log_ticks(axis: Axis, low: float, high: float, short: float = 100.0) -> None:
+    """Named 0.1, 1 and 10; 0.2 and 0.5 too where the ratio of the ends is below `short`."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < short * low else (1.0,)))
     axis.set_minor_locator(NullLocator())
     ticks(axis, "{:g}".format)
 
 
 def ticks(axis: Axis, text: Callable[[float], str]) -> None:
     """What is written at a tick."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axis.set_major_formatter(lambda value, _: text(value))
 
 
 def percent(share: float) -> str:
@@ -175,7 +187,7 @@ def percent(share: float) -> str:
 
 def compact(value: float) -> str:
     """As 500, 50k, 1.5M."""
-    size, suffix = next(((size, name) for size, name in _SIZES if abs(value) >= size), (1.0, ""))
+    size, suffix = next((found for found in _SIZES if abs(value) >= found[0]), (1.0, ""))
     return f"{value / size:.3g}{suffix}"
 
 
@@ -198,8 +210,7 @@ def darker(colour: tuple[float, float, float]) -> tuple[float, float, float]:
 
 def short(text: str, longest: int = 32) -> str:
     """A label as a figure shows it; matplotlib would drop one that starts with an underscore."""
-    line = plain(text)
-    line = line if len(line) <= longest else f"{line[: longest - 1]}…"
+    line = plain(text, longest)
     return f" {line}" if line.startswith("_") else line
 
 
@@ -226,22 +237,19 @@ def typical_range(values: Array, least: float = 1e-3) -> tuple[float, float]:
     return middle - least / 2, middle + least / 2
 
 
-def save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> None:
     """Write the figure as PNG with a palette, which takes a third of the room and looks the same.
 
     It is drawn once; `Figure.savefig` would go through all of it twice.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas: Any = FigureCanvasAgg(figure)  # untyped
-    arrange(figure, canvas.get_renderer())
     canvas.draw()
     drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
     image = drawn.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
     image.save(path, format="png", dpi=(DPI, DPI))
-    return path
 
 
-def pages(items: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[Any]]]:
-    """Numbered from 1, at most `size` a page."""
-    for start in range(0, len(items), size):
-        yield start // size + 1, items[start : start + size]
+def pages(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """At most `size` items per page."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

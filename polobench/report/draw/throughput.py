@@ -2,80 +2,68 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from polobench.analysis.summary import ThroughputSummary
-from polobench.report.draw.panels import Drawn
-from polobench.report.draw.style import Look, compact, grid_of_axes, name_panel, natural, percent, save, short, ticks
+from polobench.report.draw import style
+from polobench.report.draw.panels import by_task
 from polobench.report.text import number
 
 _UPDATE_ALPHA = 0.45
+_LEAST_NAMED = 0.1  # of an iteration
 _BRIGHTNESS = (0.2126, 0.7152, 0.0722)  # weights of red, green and blue (ITU-R BT.709)
 
 
-def draw_throughput(
-    items: Sequence[ThroughputSummary], number_of_page: int, look: Mapping[str, Look], folder: Path
-) -> Drawn:
-    """Bars of the arms that were measured, a row of two panels per task and device.
-
-    Args:
-        items: arms with at least one cell that counts.
-    """
-    groups: dict[tuple[str, str], list[ThroughputSummary]] = {}
-    for item in sorted(items, key=lambda item: (item.arm.task, item.arm.device, natural(item.arm.label), item.arm)):
-        groups.setdefault((item.arm.task, item.arm.device), []).append(item)
-    tallest = max(map(len, groups.values()))
-    figure, axes = grid_of_axes(2 * len(groups), 2, (5.6, 0.33 * tallest + 0.9))
-    for (task, device), speed, share in zip(groups, axes[::2], axes[1::2], strict=True):
-        found = groups[task, device]
-        name_panel(speed, f"{short(task)} ({short(device)})")
-        _draw_speeds(speed, found, look)
-        _draw_shares(share, found, look)
-        for ax, names in ((speed, [short(item.arm.label) for item in found]), (share, [""] * len(found))):
+def draw_throughput(items: Sequence[ThroughputSummary], look: style.Looks) -> Figure:
+    """Bars of arms with at least one cell that counts, a row of two panels per task and device."""
+    groups = by_task(sorted(items, key=lambda item: (style.natural(item.arm.label), item.arm)))
+    tallest = max(len(found) for _, found in groups)
+    figure, axes = style.grid_of_axes(2 * len(groups), 2, (5.6, 0.33 * tallest + 0.9))
+    for (title, found), speed, share in zip(groups, axes[::2], axes[1::2], strict=True):
+        colours = [look[item.arm.label].colour for item in found]
+        style.name_panel(speed, title)
+        _draw_speeds(speed, found, colours)
+        _draw_shares(share, found, colours)
+        for ax, names in ((speed, [style.short(item.arm.label) for item in found]), (share, [""] * len(found))):
             ax.set_yticks(range(len(found)), names)
             ax.set_ylim(tallest - 0.5, -0.5)
             ax.grid(visible=False, axis="y")
             ax.spines["left"].set_visible(False)
-    keys = [Patch(color="#333333", label="rollout"), Patch(color="#333333", alpha=_UPDATE_ALPHA, label="update")]
-    figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
-    path = save(figure, folder / f"throughput_{number_of_page}.png")
-    return Drawn(path, "throughput", "Throughput of whole iterations")
+    update = Patch(color="#333333", alpha=_UPDATE_ALPHA, label="update")
+    style.explain(figure, [Patch(color="#333333", label="rollout"), update])
+    return figure
 
 
-def _draw_speeds(ax: Axes, items: Sequence[ThroughputSummary], look: Mapping[str, Look]) -> None:
+def _draw_speeds(ax: Axes, items: Sequence[ThroughputSummary], colours: Sequence[tuple[float, ...]]) -> None:
     """Black: the interval, where there are several cells."""
     speeds = np.nan_to_num([item.samples_per_second for item in items])
-    ax.barh(range(len(items)), speeds, height=0.75, color=[look[item.arm.label].colour for item in items])
-    highs = []
-    for row, (item, speed) in enumerate(zip(items, speeds, strict=True)):
-        end = float(speed)
-        if not math.isnan(item.interval.low):
-            ends = [[end - item.interval.low], [item.interval.high - end]]
-            ax.errorbar(end, row, xerr=np.abs(ends), color="black", linewidth=1, capsize=2.5)
-            end = item.interval.high
-            highs.append(end)
+    highs = np.nan_to_num([item.interval.high for item in items])
+    ax.barh(range(len(items)), speeds, height=0.75, color=colours)
+    for row, (item, speed, high) in enumerate(zip(items, speeds, highs, strict=True)):
+        if high:
+            ends = [[speed - item.interval.low], [high - speed]]
+            ax.errorbar(speed, row, xerr=ends, color="black", linewidth=1, capsize=2.5)
         ax.annotate(
-            number(item.samples_per_second), (end, row), (5, 0), textcoords="offset points", va="center", fontsize=10
-        )
-    ax.set_xlabel("samples per second (mean and 95 % interval)" if highs else "samples per second")
-    ax.set_xlim(0, 1.2 * max(*speeds, *highs, 0) or 1)
-    ticks(ax.xaxis, compact)
+            number(item.samples_per_second), (max(speed, high), row), (5, 0), textcoords="offset points", va="center",
+            fontsize=10,
+        )  # fmt: skip
+    ax.set_xlabel("samples per second (mean and 95 % interval)" if highs.any() else "samples per second")
+    ax.set_xlim(0, 1.2 * max(*speeds, *highs) or 1)
+    style.ticks(ax.xaxis, style.compact)
 
 
-def _draw_shares(ax: Axes, items: Sequence[ThroughputSummary], look: Mapping[str, Look]) -> None:
-    for row, item in enumerate(items):
-        colour, left = look[item.arm.label].colour, 0.0
-        for part, alpha in ((item.rollout_share, 1.0), (item.update_share, _UPDATE_ALPHA)):
-            ax.barh(row, 100 * part, left=left, height=0.75, color=colour, alpha=alpha, edgecolor="white")
-            if part >= 0.1:
-                ink = "white" if alpha == 1 and np.dot(colour, _BRIGHTNESS) < 0.45 else "black"
-                ax.text(left + 50 * part, row, percent(part), ha="center", va="center", color=ink, fontsize=10)
-            left += 100 * part
-    ax.set_xlim(0, 100)
+def _draw_shares(ax: Axes, items: Sequence[ThroughputSummary], colours: Sequence[tuple[float, ...]]) -> None:
+    rollout, update = (np.array([getattr(item, f"{name}_share") for item in items]) for name in ("rollout", "update"))
+    for shares, left, alpha in ((rollout, 0.0, 1.0), (update, rollout, _UPDATE_ALPHA)):
+        bars = ax.barh(range(len(items)), shares, left=left, color=colours, alpha=alpha, edgecolor="white", height=0.75)
+        texts = [style.percent(share) if share >= _LEAST_NAMED else "" for share in shares]
+        for name, colour in zip(ax.bar_label(bars, texts, label_type="center", fontsize=10), colours, strict=True):
+            name.set_color("white" if alpha == 1 and np.dot(colour, _BRIGHTNESS) < 0.45 else "black")
+    ax.set_xlim(0, 1)
+    style.ticks(ax.xaxis, lambda share: f"{100 * share:.0f}")
     ax.set_xlabel("share of the time of an iteration [%]")

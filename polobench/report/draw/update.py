@@ -1,4 +1,4 @@
-"""What happened inside the updates: loss and KL of the runs, a panel per arm.
+"""What happened inside the updates: loss and KL over samples, and how the losses are spread; a panel per arm.
 
 Losses of different methods mean different things, so each has its own axis; KL shares one, in nats. A band holds the
 middle 90 % of the runs that are still going.
@@ -6,15 +6,13 @@ middle 90 % of the runs that are still going.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from polobench.analysis.columns import columns
@@ -22,65 +20,41 @@ from polobench.analysis.curves import GRID_POINTS
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import moves
 from polobench.core.result import RunResult
-from polobench.report.draw.panels import Drawn, Panel
-from polobench.report.draw.style import (
-    Look,
-    count_axis,
-    drawable,
-    grid_of_axes,
-    is_first_column,
-    label_first_column,
-    log_ticks,
-    name_figure,
-    name_panel,
-    save,
-)
+from polobench.report.draw import style
+from polobench.report.draw.panels import Panel
+from polobench.report.text import counted
 
-_COLUMNS = 4
+_GRID = (4, (3.7, 2.9))  # columns, and inches of a panel
 _NAMES = {"loss": "loss", "kl": "KL(old, new) [nats]"}
 _LEVELS = (0.05, 0.5, 0.95)
+_CROSS: dict[str, Any] = {"marker": "X", "markersize": 7, "linestyle": "none"}
+_BINS = (6, 24)
 Lines = list[tuple[RunResult, Array, Array]]  # a run, its samples and its metric
 
 
-@dataclass(frozen=True)
-class Updates:
-    """What a panel shows of an arm: the band's ends and the median of its runs `[3, K]` over samples `[K]`."""
-
-    name: str
-    look: Look
-    runs: Lines
-    samples: Array
-    levels: Array
-
-
-def draw_updates(panel: Panel, number: str, metric: str, look: Mapping[str, Look], folder: Path) -> Drawn | None:
-    """One metric of one task, a small panel per arm that has it; None if none has."""
-    found = updates_of(panel, metric, look)
+def draw_updates(panel: Panel, metric: str, look: style.Looks) -> Figure | None:
+    """One metric of one task, a small panel per arm whose metric moves by more than noise; None if none has."""
+    found = [(arm, lines) for arm, runs in panel.arms if (lines := _lines(runs, metric))]
     if not found:
         return None
-    every = np.concatenate([values for item in found for _, _, values in item.runs])
+    every = np.concatenate([values for _, lines in found for _, _, values in lines])
     logarithmic = metric == "kl" and every.min() >= 0 and every.max() > 0
-    figure, axes = grid_of_axes(len(found), _COLUMNS, (3.7, 2.9))
-    for ax, item in zip(axes, found, strict=True):
-        _draw_arm(ax, item, logarithmic)
-        name_panel(ax, item.name)
-        count_axis(ax, max(float(samples[-1]) for _, samples, _ in item.runs))
-        label_first_column(ax, _NAMES[metric])
-    if metric == "kl":
-        _share_scale(axes, every[every > 0] if logarithmic else every, logarithmic)
-    name_figure(figure, panel.title)
-    _explain(figure, found)
-    path = save(figure, folder / f"{metric}_{number}_{panel.file_part}.png")
-    return Drawn(path, "updates", f"{'Loss' if metric == 'loss' else 'KL'} over samples on {panel.task}")
-
-
-def updates_of(panel: Panel, metric: str, look: Mapping[str, Look]) -> list[Updates]:
-    """The arms whose metric moves by more than noise."""
-    return [
-        Updates(panel.name(arm), look[arm.label], lines, *_quantiles(*_going(lines), _LEVELS))
-        for arm, runs in panel.arms
-        if (lines := _lines(runs, metric))
-    ]
+    figure, axes = style.grid_of_axes(len(found), *_GRID)
+    for ax, (arm, lines) in zip(axes, found, strict=True):
+        _draw_arm(ax, lines, look[arm.label], logarithmic)
+        style.name_panel(ax, panel.name(arm))
+        style.count_axis(ax, max(float(samples[-1]) for _, samples, _ in lines))
+        is_first = style.label_first_column(ax, _NAMES[metric])
+        if metric == "kl":
+            ax.set_yscale("log" if logarithmic else "linear")
+            ax.tick_params(labelleft=is_first)
+    if metric == "kl":  # in nats, so that steps of different methods can be compared
+        style.share_y([(ax, metric) for ax in axes])
+    for ax in axes if logarithmic else ():
+        style.log_ticks(ax.yaxis, *ax.get_ylim())
+    style.name_figure(figure, panel.title)
+    style.explain(figure, _keys([lines for _, lines in found]))
+    return figure
 
 
 def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
@@ -88,7 +62,7 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
     found: Lines = []
     for run in runs:
         if metric in run.updates:
-            samples, values = map(drawable, columns(run.updates, "samples", metric))
+            samples, values = map(style.drawable, columns(run.updates, "samples", metric))
             known = np.isfinite(samples) & np.isfinite(values)
             if known.sum() > 1:
                 found.append((run, samples[known], values[known]))
@@ -96,15 +70,16 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
     return found if len(every) and (moves(every) if metric == "loss" else np.ptp(every) > 0) else []
 
 
-def _draw_arm(ax: Axes, item: Updates, logarithmic: bool) -> None:
+def _draw_arm(ax: Axes, lines: Lines, look: style.Look, logarithmic: bool) -> None:
     """The median, the band and a cross where a run failed; a logarithm shows no 0."""
-    low, middle, high = np.where(item.levels > 0, item.levels, np.nan) if logarithmic else item.levels
-    ax.fill_between(item.samples, low, high, color=item.look.colour, alpha=0.3, linewidth=0)
-    ax.plot(item.samples, middle, color=item.look.colour, linewidth=2)
-    shown = [(run, y > 0 if logarithmic else np.full(len(y), True), x, y) for run, x, y in item.runs]
+    samples, levels = _quantiles(*_going(lines))
+    low, middle, high = np.where(levels > 0, levels, np.nan) if logarithmic else levels
+    ax.fill_between(samples, low, high, color=look.colour, alpha=0.3, linewidth=0)
+    ax.plot(samples, middle, color=look.colour, linewidth=2)
+    shown = [(run, y > 0 if logarithmic else np.full(len(y), True), x, y) for run, x, y in lines]
     ends = [(x[known][-1], y[known][-1]) for run, known, x, y in shown if run.status != "ok" and known.any()]
     if ends:
-        ax.plot(*zip(*ends, strict=True), marker="X", color="black", markersize=7, linestyle="none", zorder=5)
+        ax.plot(*zip(*ends, strict=True), color="black", zorder=5, **_CROSS)
 
 
 def _going(lines: Lines) -> tuple[Array, Array]:
@@ -113,42 +88,57 @@ def _going(lines: Lines) -> tuple[Array, Array]:
     return grid, np.stack([np.interp(grid, samples, values, np.nan, np.nan) for _, samples, values in lines])
 
 
-def _quantiles(grid: Array, curves: Array, levels: Sequence[float]) -> tuple[Array, Array]:
+def _quantiles(grid: Array, curves: Array) -> tuple[Array, Array]:
     """Quantiles over the runs that have a value, where at least half of them do: of one or two they would jump.
 
     Returns:
         The places that are left, `[K]`, and each level there, `[levels, K]`.
     """
-    ordered = np.sort(curves, axis=0)  # NaN last
-    counts = len(curves) - np.isnan(ordered).sum(axis=0)
-    known = np.flatnonzero(counts >= 0.5 * len(curves))
-    places = np.outer(levels, counts[known] - 1)
-    low, high = (ordered[np.asarray(end(places), dtype=np.intp), known] for end in (np.floor, np.ceil))
-    return grid[known], low + (places - np.floor(places)) * (high - low)
+    known = np.isfinite(curves).mean(axis=0) >= 0.5
+    return grid[known], np.nanquantile(curves[:, known], _LEVELS, axis=0)
 
 
-def _share_scale(axes: Sequence[Axes], drawn: Array, logarithmic: bool) -> None:
-    """One scale for all KL panels of a task, so that steps of different methods can be compared."""
-    low, high = float(drawn.min()), float(drawn.max())
-    for ax in axes:
-        if logarithmic:
-            ax.set_yscale("log")
-            ax.set_ylim(low / 1.5, high * 1.5)
-            log_ticks(ax.yaxis, low, high)
-        else:
-            margin = 0.05 * (high - low)
-            ax.set_ylim(low - margin, high + margin)
-        ax.tick_params(labelleft=is_first_column(ax))
-
-
-def _explain(figure: Figure, found: Sequence[Updates]) -> None:
-    """A legend of what was drawn."""
-    several = any(len(item.runs) > 1 for item in found)
-    marks: list[Artist] = [Line2D([], [], color="black", linewidth=2, label="median" if several else "one run")]
+def _keys(found: Sequence[Lines]) -> list[Artist]:
+    """Of what was drawn."""
+    several = any(len(lines) > 1 for lines in found)
+    keys: list[Artist] = [style.key("median" if several else "one run", "black", linewidth=2)]
     if several:
-        marks.append(Patch(color="black", alpha=0.3, linewidth=0, label="middle 90 % of runs"))
-    if any(run.status != "ok" for item in found for run, *_ in item.runs):
-        marks.append(Line2D([], [], color="black", marker="X", markersize=7, linestyle="none", label="run failed"))
-    columns = max(1, int(figure.get_figwidth() // 2.1))
-    figure.set_figheight(figure.get_figheight() + 0.23 * (-(-len(marks) // columns) - 1))
-    figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
+        keys.append(Patch(color="black", alpha=0.3, linewidth=0, label="middle 90 % of runs"))
+    if any(run.status != "ok" for lines in found for run, *_ in lines):
+        keys.append(style.key("run failed", "black", **_CROSS))
+    return keys
+
+
+def draw_losses(panel: Panel, look: style.Looks) -> Figure | None:
+    """How the losses of the updates are spread, all seeds pooled; None where no loss moves by more than noise."""
+    every = [(arm, runs, _losses(runs)) for arm, runs in panel.arms]
+    found = [(arm, runs, losses) for arm, runs, losses in every if len(losses) and moves(losses)]
+    if not found:
+        return None
+    figure, axes = style.grid_of_axes(len(found), *_GRID)
+    for ax, (arm, runs, losses) in zip(axes, found, strict=True):
+        shares, edges = _shares(losses)
+        ax.stairs(shares, edges, fill=True, color=look[arm.label].colour, alpha=0.55, edgecolor="white")
+        style.name_panel(ax, f"{panel.name(arm)} ({counted(len(runs), 'run')})")
+        ax.set_xlabel("loss")
+        style.label_first_column(ax, "share of updates")
+        ax.set_ylim(bottom=0)
+        # few labels, for they may be long, and none at an end of x, where it would touch the next panel's
+        style.round_ticks(ax.xaxis, 4, prune="both")
+        style.round_ticks(ax.yaxis, 5)
+    style.name_figure(figure, panel.title)
+    return figure
+
+
+def _losses(runs: Sequence[RunResult]) -> Array:
+    every = [run.updates["loss"].astype(float) for run in runs if "loss" in run.updates]
+    values = style.drawable(np.concatenate([np.empty(0), *every]))
+    return values[np.isfinite(values)]
+
+
+def _shares(values: Array) -> tuple[Array, Array]:
+    """In equally wide bins, more for more values; those far out are in the outermost bins."""
+    count = int(np.clip(np.sqrt(len(values)), *_BINS))
+    low, high = style.typical_range(values, 0.0)
+    counts, edges = np.histogram(np.clip(values, low, high), count, (low, high))
+    return counts / len(values), edges

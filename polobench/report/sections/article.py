@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
+from polobench.analysis import verdicts
 from polobench.analysis.measures import MEASURES, Measure
-from polobench.analysis.verdicts import (
-    CONTRADICTED,
-    NOT_MEASURED,
-    SUPPORTED,
-    VERDICTS,
-    ColumnVerdict,
-    Level,
-    PairVerdict,
-    WordVerdict,
-)
 from polobench.report.blocks import Block, Link, Paragraph, Section, Strong, Table, Text
 from polobench.report.findings import Findings
 from polobench.report.sections.claims import anchor_of, shown_level, strong
-from polobench.report.text import counted
+from polobench.report.text import counted, listed
 
-TITLE = "The article's ratings"
 ARTICLE = "“LLM Optimization: Optimizing AI with GRPO, PPO, and DPO” (Analytics Vidhya, 20 March 2025)"
 _SAID = {"supported": "support", "contradicted": "contradict", "undecided": "leave open"}
 
@@ -29,9 +19,19 @@ def sections(findings: Findings) -> list[Section]:
         return []
     blocks: list[Block] = [Paragraph(summary(findings))]
     if findings.has_ratings:
-        rows = [_row(item, word) for item in findings.columns for word in item.words]
-        blocks.append(Table(["method", "rating", "our verdict", "why", "evidence"], rows, "lllll"))
-    return [Section(TITLE, blocks)]
+        rows: list[dict[str, Text]] = [
+            {
+                "method": word.method,
+                "rating": f"{item.column.name}: {word.word}",
+                "our verdict": strong(word.verdict),
+                "why": _why(item, word),
+                "evidence": Link(item.column.name, f"article#{anchor_of(item)}"),
+            }
+            for item in findings.columns
+            for word in item.words
+        ]
+        blocks.append(Table.of(rows, "lllll"))
+    return [Section("The article's ratings", blocks)]
 
 
 def summary(findings: Findings) -> Text:
@@ -41,7 +41,7 @@ def summary(findings: Findings) -> Text:
     if findings.has_ratings:
         ratings = [word.verdict for item in findings.columns for word in item.words]
         text += [f"Of its {len(ratings)} ratings of methods, our runs {_spoken(ratings)}. "]
-    said = ", ".join(f"{claims.count(name)} {name}" for name in VERDICTS if name in claims)
+    said = ", ".join(f"{claims.count(name)} {name}" for name in verdicts.VERDICTS if name in claims)
     text += [f"Of its {counted(len(claims), 'further claim')}: {said}. "]
     return [*text, Link("All the evidence", "article")]
 
@@ -52,48 +52,28 @@ def _spoken(ratings: list[str]) -> str:
     return ", ".join(known + ([f"do not measure {rest}"] if rest else []))
 
 
-def _row(item: ColumnVerdict, word: WordVerdict) -> list[Text]:
-    return [
-        word.method,
-        f"{item.column.name}: {word.word}",
-        strong(word.verdict),
-        _why(item, word),
-        Link(item.column.name, f"article#{anchor_of(item)}"),
-    ]
-
-
-def _why(item: ColumnVerdict, word: WordVerdict) -> str:
+def _why(item: verdicts.ColumnVerdict, word: verdicts.WordVerdict) -> str:
     """The pair that decides, or what kept it open."""
     measure = MEASURES[item.column.measure]
-    if word.verdict == NOT_MEASURED or word.level is None:
+    if word.verdict == verdicts.NOT_MEASURED or word.level is None:
         return next((pair.reason for pair in word.pairs if pair.reason), "no runs to compare")
-    deciding = [pair for pair in word.pairs if pair.verdict == CONTRADICTED]
     mine = f"{measure.title} {_value(word.level, measure)}"
-    if word.verdict == SUPPORTED:
-        return f"{mine}; in order with {_others(word)}"
+    if word.verdict == verdicts.SUPPORTED:
+        return f"{mine}; in order with {listed(_other(pair, word) for pair in word.pairs)}"
+    deciding = [pair for pair in word.pairs if pair.verdict == verdicts.CONTRADICTED]
     if deciding:
         worst = min(deciding, key=lambda pair: pair.compared.difference if pair.compared else 0.0)
         other = _other(worst, word)
-        return f"{mine}; {other} ({item.column.words[other]}) has {_value(_level_of(item, other), measure)}"
+        level = next(found.level for found in item.words if found.method == other)
+        return f"{mine}; {other} ({item.column.words[other]}) has {_value(level, measure)}"
     refused = next((pair.reason for pair in word.pairs if pair.reason), "")
-    return refused or f"{mine}; too close to call with {_open(word)}"
+    still_open = listed(_other(pair, word) for pair in word.pairs if pair.verdict != verdicts.SUPPORTED)
+    return refused or f"{mine}; too close to call with {still_open}"
 
 
-def _open(word: WordVerdict) -> str:
-    return ", ".join(_other(pair, word) for pair in word.pairs if pair.verdict != SUPPORTED)
-
-
-def _others(word: WordVerdict) -> str:
-    return ", ".join(_other(pair, word) for pair in word.pairs)
-
-
-def _other(pair: PairVerdict, word: WordVerdict) -> str:
+def _other(pair: verdicts.PairVerdict, word: verdicts.WordVerdict) -> str:
     return pair.more if pair.less == word.method else pair.less
 
 
-def _level_of(item: ColumnVerdict, method: str) -> Level | None:
-    return next(word.level for word in item.words if word.method == method)
-
-
-def _value(level: Level | None, measure: Measure) -> str:
+def _value(level: verdicts.Level | None, measure: Measure) -> str:
     return shown_level(level, measure).partition(" ")[0]

@@ -8,30 +8,15 @@ from dataclasses import replace
 
 import pandas as pd
 
+from polobench.analysis import verdicts
 from polobench.analysis.claims import Claim, Column
 from polobench.analysis.frame import flat_rows, table_of
 from polobench.analysis.measures import MEASURES, Measure, Place
 from polobench.analysis.statistics.intervals import Interval
-from polobench.analysis.verdicts import (
-    CONTRADICTED,
-    NOT_MEASURED,
-    NOT_TESTABLE,
-    SUPPORTED,
-    ClaimVerdict,
-    ColumnVerdict,
-    Level,
-    PairVerdict,
-)
 from polobench.report.blocks import Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, counted, listed, number, p_value, quoted, significant
-
-RULES = (
-    "Per pair of methods: d is the second method's mean less the first's, averaged over tasks (of a cost, their "
-    "ratio); p is a permutation test with Holm's adjustment. A rating is supported when every pair of it is (p at "
-    "most {level:g} and d at least the smallest effect), and contradicted when d's Bonferroni interval lies "
-    "wholly below that effect for one pair. Detectable: the smallest d that such a test finds in 4 of 5 cases."
-)
+from polobench.report.text import NOTHING, counted, listed, number, p_text, p_value, quoted, significant
+from polobench.report.words import note
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -42,17 +27,12 @@ def sections(findings: Findings) -> list[Section]:
     return [*found, Section("Further claims", [_claim_table(findings.claims)], tables_of(findings))]
 
 
-def title_of(item: ColumnVerdict) -> str:
-    """The title of a column's section."""
-    return item.column.name.capitalize()
+def anchor_of(item: verdicts.ColumnVerdict) -> str:
+    """How a link names the section of a column."""
+    return Section(item.column.name.capitalize(), []).anchor
 
 
-def anchor_of(item: ColumnVerdict) -> str:
-    """How a link names it."""
-    return Section(title_of(item), []).anchor
-
-
-def _column(item: ColumnVerdict, level: float) -> Section:
+def _column(item: verdicts.ColumnVerdict, level: float) -> Section:
     order = " < ".join(" = ".join(words) for words in item.column.order)
     measure = MEASURES[item.column.measure]
     effect = f"{item.column.smallest_effect:g}"
@@ -62,11 +42,11 @@ def _column(item: ColumnVerdict, level: float) -> Section:
         f"method was measured on {_places(item.places)}."
     )
     return Section(
-        title_of(item),
+        item.column.name.capitalize(),
         [
             Paragraph(said),
             *compact(_rating_table(item), 3),
-            Paragraph(RULES.format(level=level)),
+            Paragraph(note("rules", level=level)),
             *compact(_pair_table(item), 3),
         ],
     )
@@ -74,34 +54,35 @@ def _column(item: ColumnVerdict, level: float) -> Section:
 
 def strong(verdict: str) -> Text:
     """A verdict, emphasised where it is one."""
-    return Strong(verdict) if verdict in (SUPPORTED, CONTRADICTED) else verdict
+    return Strong(verdict) if verdict in (verdicts.SUPPORTED, verdicts.CONTRADICTED) else verdict
 
 
-def _rating_table(item: ColumnVerdict) -> Table:
+def _rating_table(item: verdicts.ColumnVerdict) -> Table:
     """Every rating beside the measure, and beside the column's other measures, which are not tested."""
-    names = [item.column.measure, *item.column.also]
-    titles = [f"{MEASURES[name].title} ({MEASURES[name].unit})" for name in names]
-    rows = [
-        [
-            word.method,
-            word.word,
-            strong(word.verdict),
-            shown_level(word.level, MEASURES[names[0]]),
-            _size(word.level, MEASURES[names[0]]),
-            *(shown_level(word.also.get(name), MEASURES[name]) for name in item.column.also),
-        ]
+    measure, others = MEASURES[item.column.measure], [MEASURES[name] for name in item.column.also]
+    rows: list[dict[str, Text]] = [
+        {
+            "method": word.method,
+            "rating": word.word,
+            "our verdict": strong(word.verdict),
+            f"{measure.title} ({measure.unit}) [95 %]": shown_level(word.level, measure),
+            "n": _size(word.level, measure),
+        }
+        | {
+            f"{other.title} ({other.unit})": shown_level(word.also.get(name), other)
+            for name, other in zip(item.column.also, others, strict=True)
+        }
         for word in item.words
     ]
-    headers = ["method", "rating", "our verdict", f"{titles[0]} [95 %]", "n", *titles[1:]]
-    return Table(headers, rows, "lllrr" + "r" * len(item.column.also))
+    return Table.of(rows, "lllrr" + "r" * len(others))
 
 
-def shown_level(level: Level | None, measure: Measure) -> str:
+def shown_level(level: verdicts.Level | None, measure: Measure) -> str:
     """A method's measure with its interval."""
     return NOTHING if level is None else f"{_shown(level.value, measure)} {_ends(level.interval, measure)}".strip()
 
 
-def _size(level: Level | None, measure: Measure) -> str:
+def _size(level: verdicts.Level | None, measure: Measure) -> str:
     """Of how many numbers a level is the mean."""
     if level is None:
         return NOTHING
@@ -126,37 +107,42 @@ def _places(places: Sequence[Place]) -> str:
     return listed(" ".join(filter(None, (task, policy))) for task, _, _, policy in places) or "no common task"
 
 
-def _pair_table(item: ColumnVerdict) -> Table:
-    headers = ["less", "more", "verdict", "d [Bonferroni]", "p (Holm)", "detectable", "n", "settings", "reason"]
-    return Table(headers, [_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrl")
+def _pair_table(item: verdicts.ColumnVerdict) -> Table:
+    return Table.of([_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrl")
 
 
-def _pair_row(pair: PairVerdict, measure: Measure) -> list[Text]:
+def _pair_row(pair: verdicts.PairVerdict, measure: Measure) -> dict[str, Text]:
     found = pair.compared
-    named: list[Text] = [pair.less, pair.more, pair.verdict]
+    row: dict[str, Text] = {"less": pair.less, "more": pair.more, "verdict": pair.verdict}
+    numbers = ("d [Bonferroni]", "p (Holm)", "detectable", "n", "settings")
+    row |= dict.fromkeys(numbers, NOTHING) | {"reason": pair.reason}
     if found is None:
-        return [*named, *[NOTHING] * 5, pair.reason]
-    return [
-        *named,
-        f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}",
-        p_value(pair.p),
-        _shown(found.detectable, measure),
-        str(found.n),
-        str(len(pair.places)),
-        pair.reason,
+        return row
+    return row | {
+        "d [Bonferroni]": f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}",
+        "p (Holm)": p_value(pair.p),
+        "detectable": _shown(found.detectable, measure),
+        "n": str(found.n),
+        "settings": str(len(pair.places)),
+    }
+
+
+def _claim_table(items: Sequence[verdicts.ClaimVerdict]) -> Table:
+    rows: list[dict[str, Text]] = [
+        {
+            "where": item.claim.source,
+            "the article says": item.claim.says,
+            "verdict": strong(item.verdict),
+            "measured": _measured(item),
+            "reason": _reason(item),
+        }
+        for item in items
     ]
+    return Table.of(rows, "lllll")
 
 
-def _claim_table(items: Sequence[ClaimVerdict]) -> Table:
-    headers = ["where", "the article says", "verdict", "measured", "reason"]
-    rows = [
-        [item.claim.source, item.claim.says, strong(item.verdict), _measured(item), _reason(item)] for item in items
-    ]
-    return Table(headers, rows, "lllll")
-
-
-def _measured(item: ClaimVerdict) -> str:
-    if item.verdict in (NOT_TESTABLE, NOT_MEASURED):
+def _measured(item: verdicts.ClaimVerdict) -> str:
+    if item.verdict in (verdicts.NOT_TESTABLE, verdicts.NOT_MEASURED):
         return NOTHING
     measure = MEASURES[item.claim.measure]
     parts = [
@@ -165,7 +151,7 @@ def _measured(item: ClaimVerdict) -> str:
     ]
     parts += [
         f"{quoted(pair.more)} {'over' if measure.is_ratio else 'less'} {quoted(pair.less)} "
-        f"{_shown(pair.compared.difference, measure)} {_ends(pair.compared.interval, measure)}, p = {p_value(pair.p)}, "
+        f"{_shown(pair.compared.difference, measure)} {_ends(pair.compared.interval, measure)}, {p_text(pair.p)}, "
         f"n = {pair.compared.n} {measure.observation} x {counted(len(pair.places), 'setting')}"
         for pair in item.pairs
         if pair.compared
@@ -173,7 +159,7 @@ def _measured(item: ClaimVerdict) -> str:
     return f"{measure.title}: {'; '.join(parts)}"
 
 
-def _reason(item: ClaimVerdict) -> str:
+def _reason(item: verdicts.ClaimVerdict) -> str:
     reasons = [item.reason, *(pair.reason for pair in item.pairs)]
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or NOTHING
 
@@ -200,5 +186,5 @@ def tables_of(findings: Findings) -> dict[str, pd.DataFrame]:
     return {"verdicts": table_of(ratings), "pairs": table_of(pairs), "claims": table_of(claims)}
 
 
-def _pairs(name: str, rule: Column | Claim, pairs: Sequence[PairVerdict]) -> list[dict[str, object]]:
+def _pairs(name: str, rule: Column | Claim, pairs: Sequence[verdicts.PairVerdict]) -> list[dict[str, object]]:
     return flat_rows(pairs, claim=name, measure=rule.measure, smallest_effect=rule.smallest_effect)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from polobench.analysis.frame import flat_table
-from polobench.analysis.gradient_noise import NoiseSummary
-from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, compact
-from polobench.report.draw.noise import draw_noise, noise_panels
+from polobench.analysis.statistics.intervals import Interval
+from polobench.report.blocks import Block, Paragraph, Section, Table, compact, figures
+from polobench.report.draw.dots import draw_noise
+from polobench.report.draw.panels import PANELS_A_PAGE, by_task
 from polobench.report.draw.style import pages
 from polobench.report.findings import Findings
-from polobench.report.naming import term
-from polobench.report.sections.curves import PANELS_A_PAGE
 from polobench.report.text import NOTHING, number, significant
-
-CAPTION = (
-    "Signal-to-noise of the actor's gradient, with jackknife intervals over batches of one run, at the policy before "
-    "training (initial) and about halfway to the target (trained)."
-)
+from polobench.report.words import note
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -25,38 +18,32 @@ def sections(findings: Findings) -> list[Section]:
     items = findings.noises
     if not items:
         return []
-    figures = pages(noise_panels(items), PANELS_A_PAGE)
-    headers = [
-        "task", "method", "policy", "device", "seed", "batches", "samples asked", "samples per batch",
-        "signal-to-noise [95 %]", "noise scale in samples [95 %]", "mean cosine",
-    ]  # fmt: skip
+    rows = [
+        {
+            "task": item.arm.task,
+            "method": item.arm.label,
+            "policy": item.policy,
+            "device": item.arm.device,
+            "seed": str(item.seed),
+            "batches": str(item.batches),
+            "samples asked": number(item.samples),
+            "samples per batch": number(item.batch_samples),
+            "signal-to-noise [95 %]": _with_ends(item.snr, item.interval),
+            "noise scale in samples [95 %]": _with_ends(item.noise_scale, item.scale_interval),
+            "mean cosine": number(item.mean_cosine, 2),
+        }
+        for item in items
+    ]
+    panels = pages(by_task(items), PANELS_A_PAGE)
+    subject = "Signal-to-noise ratio of the gradient at fixed policies"
     blocks: list[Block] = [
-        *(
-            Figure(partial(draw_noise, page, number, findings.looks), CAPTION if number == 1 else "")
-            for number, page in figures
-        ),
-        *compact(Table(headers, [_row(item) for item in items], "llllrrrrrrr"), 3),
-        Paragraph(["Words: ", term("signal-to-noise"), ", ", term("noise scale"), ", ", term("mean cosine"), "."]),
+        *figures("gradient_noise", subject, draw_noise, panels, findings.looks, note("noise")),
+        *compact(Table.of(rows, "llllrrrrrrr"), 3),
+        Paragraph(note("noise_words")),
     ]
     return [Section("Gradient noise", blocks, {"gradient_noise": flat_table(items)})]
 
 
-def _row(item: NoiseSummary) -> list[str]:
-    return [
-        item.arm.task,
-        item.arm.label,
-        item.policy,
-        item.arm.device,
-        str(item.seed),
-        str(item.batches),
-        number(item.samples),
-        number(item.batch_samples),
-        f"{significant(item.snr)} {_ends(item.interval.low, item.interval.high)}".strip(),
-        f"{significant(item.noise_scale)} {_ends(item.scale_interval.low, item.scale_interval.high)}".strip(),
-        number(item.mean_cosine, 2),
-    ]
-
-
-def _ends(low: float, high: float) -> str:
-    low_text, high_text = significant(low), significant(high)
-    return "" if NOTHING in (low_text, high_text) else f"[{low_text}, {high_text}]"
+def _with_ends(value: float, interval: Interval) -> str:
+    low, high = significant(interval.low), significant(interval.high)
+    return significant(value) if NOTHING in (low, high) else f"{significant(value)} [{low}, {high}]"

@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Protocol, TypeVar
+
+from matplotlib.figure import Figure as Drawing
 
 from polobench.analysis.collection import Arm
 from polobench.analysis.frame import flat_table
 from polobench.analysis.preferences import PreferenceSummary
 from polobench.analysis.snapshots import Conversation, MeasureSummary
 from polobench.report.blocks import Block, Figure, Heading, Paragraph, Section, Strong, Table, Text, compact
-from polobench.report.draw.panels import Drawn, Panel, merged
-from polobench.report.draw.policy import draw_accuracies, draw_policy
-from polobench.report.draw.preference import draw_distributions, draw_shift
+from polobench.report.draw.curves import draw_accuracies, draw_policy
+from polobench.report.draw.dots import draw_pairs
+from polobench.report.draw.panels import Panel
+from polobench.report.draw.style import Looks
 from polobench.report.findings import Findings
-from polobench.report.naming import arm_name, term
-from polobench.report.sections.curves import ARMS_A_PAGE
-from polobench.report.sections.diagnostics import parts
-from polobench.report.text import NOTHING, number, significant, with_ends
+from polobench.report.naming import arm_name
+from polobench.report.text import NOTHING, known_of, number, plain, significant, span, with_ends
+from polobench.report.words import note
 
 PROMPTS_SHOWN = 8
 LONGEST_ANSWER = 200
 PAIR_SETS = {"heldout": "held-out", "train": "training"}
-ACCURACY_NOTE: Text = [
-    "Words: ", term("preference accuracy"), ", ", term("margin"), ". [95 %]: percentile bootstrap over prompts, too "
-    "narrow at few prompts. n: seeds; 4/5 means that one run knows no pairs. Unchanged: runs that failed count with "
-    "what they were before.",
-]  # fmt: skip
-FIGURE_CAPTION = (
-    "Margins and log-probabilities of held-out pairs, all seeds pooled: hollow before training, filled after. "
-    "Accuracy over samples is a mean over the seeds; one half is chance."
-)
-POLICY_CAPTION = "Means over the seeds on the held-out prompts; a run that failed is as it began from where it ended."
-MEASURE_NOTE = (
-    "Means over the seeds; failed runs count with what they were before. KL and entropy are in nats per token."
-)
-FEW_PROMPTS = (
-    "Measured on the few prompts whose answers are stored, unlike the figures, which read all held-out prompts."
-)
-ANSWER_NOTE = (
-    "Greedy answers to held-out prompts, of the lowest seed that ended ok; for illustration only. At most "
-    f"{PROMPTS_SHOWN} prompts per method, texts cut at {LONGEST_ANSWER} characters; ⏎ is a new line."
-)
-DIGITS = "On add-digits the digits of a sum are written in reverse: 34+85= is answered by 911."
-Draw = Callable[..., Drawn | None]
+
+
+class _OfArm(Protocol):
+    @property
+    def arm(self) -> Arm: ...
+
+
+Item = TypeVar("Item", bound=_OfArm)
 
 
 def preference_sections(findings: Findings) -> list[Section]:
@@ -56,9 +44,10 @@ def preference_sections(findings: Findings) -> list[Section]:
     blocks: list[Block] = []
     for heading, group in _grouped(items):
         blocks += [heading, *compact(_accuracy_table(group), 2), *compact(_log_prob_table(group), 2)]
-    blocks.append(Paragraph(ACCURACY_NOTE))
-    figures = _figures(findings, draw_accuracies, draw_shift, draw_distributions)
-    blocks += [*figures, Paragraph(FIGURE_CAPTION if figures else "")]
+    blocks.append(Paragraph(note("accuracy")))
+    found = _figures(findings, "accuracy", "Preference accuracy over samples", draw_accuracies)
+    found += _figures(findings, "pairs", "Held-out pairs before and after", draw_pairs)
+    blocks += [*found, Paragraph(note("preferences") if found else "")]
     return [Section("Preferences", blocks, {"preferences": flat_table(items)})]
 
 
@@ -70,9 +59,9 @@ def policy_sections(findings: Findings) -> list[Section]:
     blocks: list[Block] = []
     for heading, group in _grouped(items):
         blocks += [heading, *compact(_measure_table(group), 2)]
-    blocks += [Paragraph(MEASURE_NOTE), Paragraph("" if all(item.everywhere for item in items) else FEW_PROMPTS)]
-    figures = _figures(findings, draw_policy)
-    blocks += [*figures, Paragraph(POLICY_CAPTION if figures else "")]
+    few = "" if all(item.everywhere for item in items) else note("few_prompts")
+    found = _figures(findings, "policy", "The policy over samples", draw_policy)
+    blocks += [Paragraph(note("measures")), Paragraph(few), *found, Paragraph(note("policy") if found else "")]
     return [Section("The policy before and after", blocks, {"measures": flat_table(items)})]
 
 
@@ -81,47 +70,50 @@ def answer_sections(findings: Findings) -> list[Section]:
     items = findings.conversations
     if not items:
         return []
-    blocks: list[Block] = [Paragraph(ANSWER_NOTE)]
-    blocks.append(Paragraph(DIGITS if any(item.arm.task == "add-digits" for item in items) else ""))
+    blocks: list[Block] = [Paragraph(note("answers", prompts=PROMPTS_SHOWN, letters=LONGEST_ANSWER))]
+    blocks.append(Paragraph(note("digits") if any(item.arm.task == "add-digits" for item in items) else ""))
     for heading, group in _grouped(items):
         blocks.append(heading)
         for item in group:
             ended = "" if item.status == "ok" else f", which ended {item.status}: no seed ended ok"
-            blocks.append(Paragraph([Strong(_name(item.arm, group)), f", seed {item.seed}{ended}"]))
+            blocks.append(Paragraph([Strong(_name(item, group)), f", seed {item.seed}{ended}"]))
             blocks.append(_answer_table(item))
     return [Section("Answers before and after", blocks)]
 
 
 def note_sections(findings: Findings) -> list[Section]:
     """Which rows of the data were left out, and how many."""
-    rows = [[item.arm.task, item.arm.budget, item.arm.label, item.text, _span(item)] for item in findings.notes]
-    table = Table(["task", "budget", "method", "left out", "rows"], rows, "llllr")
-    return [Section("Left out of the data", [table])] if rows else []
-
-
-def _figures(findings: Findings, *kinds: Draw) -> list[Block]:
-    """A kind of figure for all tasks before the next kind."""
-    speaking: list[tuple[str, Panel]] = [
-        (number, part) for number, part in parts(merged(findings.panels, ARMS_A_PAGE)) if part.speaks
+    rows: list[dict[str, Text]] = [
+        {
+            "task": item.arm.task,
+            "budget": item.arm.budget,
+            "method": item.arm.label,
+            "left out": item.text,
+            "rows": span(number(item.least), number(item.most)),
+        }
+        for item in findings.notes
     ]
-    return [Figure(partial(draw, part, number, findings.looks)) for draw in kinds for number, part in speaking]
+    return [Section("Left out of the data", [Table.of(rows, "llllr")])] if rows else []
 
 
-def _span(item: Any) -> str:
-    least, most = number(item.least), number(item.most)
-    return least if least == most else f"{least} to {most}"
+def _figures(findings: Findings, name: str, what: str, draw: Callable[[Panel, Looks], Drawing | None]) -> list[Block]:
+    """A figure per task in which something is said."""
+    return [
+        Figure(f"{name}_{number}_{part.file_part}", f"{what} on {part.task}", partial(draw, part, findings.looks))
+        for number, part in findings.parts
+        if part.speaks
+    ]
 
 
-def _grouped(items: Sequence[Any]) -> list[tuple[Heading, list[Any]]]:
+def _grouped(items: Sequence[Item]) -> Iterator[tuple[Heading, list[Item]]]:
     """By task and budget, with a heading each."""
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for item in items:
-        groups.setdefault((item.arm.task, item.arm.budget), []).append(item)
-    return [(Heading(f"{task}, {budget}"), group) for (task, budget), group in groups.items()]
+    for task, budget in dict.fromkeys((item.arm.task, item.arm.budget) for item in items):
+        group = [item for item in items if (item.arm.task, item.arm.budget) == (task, budget)]
+        yield Heading(f"{task}, {budget}"), group
 
 
-def _name(arm: Arm, group: Sequence[Any]) -> str:
-    return arm_name(arm, [item.arm for item in group])
+def _name(item: _OfArm, group: Sequence[_OfArm]) -> str:
+    return arm_name(item.arm, [other.arm for other in group])
 
 
 def _accuracy_table(group: Sequence[PreferenceSummary]) -> Table:
@@ -131,9 +123,9 @@ def _accuracy_table(group: Sequence[PreferenceSummary]) -> Table:
     ]  # fmt: skip
     rows = [
         [
-            _name(item.arm, group),
+            _name(item, group),
             PAIR_SETS[item.pair_set],
-            str(item.n) if item.known == item.n else f"{item.known}/{item.n}",
+            known_of(item.known, item.n),
             str(item.unchanged),
             number(item.prompts),
             number(item.pairs),
@@ -145,52 +137,53 @@ def _accuracy_table(group: Sequence[PreferenceSummary]) -> Table:
 
 
 def _log_prob_table(group: Sequence[PreferenceSummary]) -> Table:
-    headers = [
-        "method", "pairs", "chosen before", "chosen after", "rejected before", "rejected after", "margin [95 %]",
-    ]  # fmt: skip
-    rows = [
-        [
-            _name(item.arm, group),
-            PAIR_SETS[item.pair_set],
-            *(number(value, 2) for value in (*item.chosen, *item.rejected)),
-            with_ends(item.margin.value, item.margin.interval),
-        ]
+    rows: list[dict[str, Text]] = [
+        {
+            "method": _name(item, group),
+            "pairs": PAIR_SETS[item.pair_set],
+            "chosen before": number(item.chosen[0], 2),
+            "chosen after": number(item.chosen[1], 2),
+            "rejected before": number(item.rejected[0], 2),
+            "rejected after": number(item.rejected[1], 2),
+            "margin [95 %]": with_ends(item.margin.value, item.margin.interval),
+        }
         for item in group
     ]
-    return Table(headers, rows, "llrrrrr")
+    return Table.of(rows, "llrrrrr")
 
 
 def _measure_table(group: Sequence[MeasureSummary]) -> Table:
     """A row per arm and measure, the arms of a measure below each other."""
-    order = {name: place for place, name in enumerate(dict.fromkeys(item.name for item in group))}
-    rows = [
-        [
-            " ".join("KL" if word == "kl" else word for word in item.name.split("_")),
-            _name(item.arm, group),
-            str(item.known) if item.known == item.n else f"{item.known}/{item.n}",
-            significant(item.before),
-            significant(item.after),
-            significant(item.after - item.before),
-        ]
-        for item in sorted(group, key=lambda item: order[item.name])
+    order = list(dict.fromkeys(item.name for item in group))
+    rows: list[dict[str, Text]] = [
+        {
+            "measure": " ".join("KL" if word == "kl" else word for word in item.name.split("_")),
+            "method": _name(item, group),
+            "n": known_of(item.known, item.n),
+            "before": significant(item.before),
+            "after": significant(item.after),
+            "change": significant(item.after - item.before),
+        }
+        for item in sorted(group, key=lambda item: order.index(item.name))
     ]
-    return Table(["measure", "method", "n", "before", "after", "change"], rows, "llrrrr")
+    return Table.of(rows, "llrrrr")
 
 
 def _answer_table(item: Conversation) -> Table:
+    rows: list[dict[str, Text]] = []
     shown = item.answers[:PROMPTS_SHOWN]
     rewarded = any(math.isfinite(value) for answer in shown for value in (answer.reward_before, answer.reward_after))
-    rows = []
     for answer in shown:
-        rewards = [significant(answer.reward_before), significant(answer.reward_after)] if rewarded else []
-        rows.append([*map(_quoted, (answer.prompt, answer.before, answer.after)), *rewards])
-    headers = ["prompt", "before", "after", *(["reward before", "reward after"] if rewarded else [])]
-    return Table(headers, rows, "lllrr"[: len(headers)])
+        texts = {"prompt": answer.prompt, "before": answer.before, "after": answer.after}
+        rows.append({name: _quoted(text) for name, text in texts.items()})
+        if rewarded:
+            rewards = {"before": answer.reward_before, "after": answer.reward_after}
+            rows[-1] |= {f"reward {moment}": significant(value) for moment, value in rewards.items()}
+    return Table.of(rows, "lllrr")
 
 
 def _quoted(text: str | None) -> str:
     """One line of it, cut."""
     if text is None:
         return NOTHING
-    line = " ".join(text.strip().replace("\r\n", "\n").replace("\n", " ⏎ ").split())
-    return (line if len(line) <= LONGEST_ANSWER else f"{line[: LONGEST_ANSWER - 1]}…") or "(empty)"
+    return plain(text.strip().replace("\r\n", "\n").replace("\n", " ⏎ "), LONGEST_ANSWER) or "(empty)"

@@ -12,75 +12,65 @@ from typing import Any
 import pandas as pd
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.frame import table_of
+from polobench.analysis.frame import ARM, table_of
 from polobench.core.result import RunResult
-from polobench.report.blocks import Block, Bullets, Commands, Paragraph, Section, Table, compact
+from polobench.report.blocks import Block, Bullets, Commands, Paragraph, Section, Table, Text, compact
 from polobench.report.findings import Findings
-from polobench.report.naming import arm_columns, names
-from polobench.report.text import NOTHING, counted, listed, number, plain, runs_of
+from polobench.report.naming import names
+from polobench.report.text import NOTHING, counted, listed, number, plain, runs_of, span
+from polobench.report.words import note
 
-_SHOWN = ("commit", "os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
+_SHOWN = ("os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
 _OF_THE_STUDY = ("code_hash", "study", "smoke")
 _SAFE_WORD = re.compile(r"[\w.:/+][\w.:/+-]*", re.ASCII)
-_NAMED = 5
 
 
 def about_sections(findings: Findings) -> list[Section]:
     """What was run, and everything that a reader of the store has to know."""
-    notes = [*store_caveats(findings.collection), *_beside_others(findings.collection)]
+    notes: list[Text] = [*store_caveats(findings.collection)]
+    runs = [result for found in findings.collection.arms.values() for result in found]
+    beside = sum(result.ran_beside_others for result in runs)
+    if beside:
+        notes.append(note("beside_others", beside=beside, runs=len(runs)))
     said: list[Block] = [Paragraph("To know before you compare:"), Bullets(notes)] if notes else []
-    return [Section("About this store", [Bullets(what_was_run(findings)), *said])]
+    return [Section("About this store", [Bullets(_what_was_run(findings)), *said])]
 
 
 def store_caveats(collection: Collection) -> list[str]:
     """What is unusual about the store, a sentence each."""
-    found = [
-        _left_out(collection.older_code, "a newer cell differs from {it} only by code or platform"),
-        _left_out(
-            collection.older_settings,
-            "a newer cell has the same arm and seed, but other hyper-parameters, threads or rounds",
-        ),
-        *_mixed_arms(collection),
-        *_mixed_references(collection),
-        f"{counted(len(collection.skipped), 'cell')} skipped and in no average." if collection.skipped else "",
-    ]
+    code, settings = collection.older_code, collection.older_settings
+    found = []
+    if code:
+        it = "it" if code == 1 else "them"
+        found.append(f"{counted(code, 'cell')} left out: a newer cell differs from {it} only by code or platform.")
+    if settings:
+        same = "a newer cell has the same arm and seed, but other hyper-parameters, threads or rounds"
+        found.append(f"{counted(settings, 'cell')} left out: {same}.")
+    found += [*_mixed_arms(collection), *_mixed_references(collection)]
+    if collection.skipped:
+        found.append(f"{counted(len(collection.skipped), 'cell')} skipped and in no average.")
     if collection.damaged:
         files = counted(len(collection.damaged), "file is", "files are")
         found.insert(0, f"{files} damaged and left out: {names([item.path.name for item in collection.damaged])}.")
-    return [sentence for sentence in found if sentence]
-
-
-def _beside_others(collection: Collection) -> list[str]:
-    runs = [result for found in collection.arms.values() for result in found]
-    beside = sum(result.ran_beside_others for result in runs)
-    if not beside:
-        return []
-    return [
-        f"{beside} of {len(runs)} cells ran beside others on the same machine: we exclude their wall-clock times from "
-        "speed, and curves over seconds use CPU seconds."
-    ]
-
-
-def _left_out(count: int, why: str) -> str:
-    return f"{counted(count, 'cell')} left out: {why.format(it='it' if count == 1 else 'them')}." if count else ""
+    return found
 
 
 def _mixed_arms(collection: Collection) -> list[str]:
     """Arms whose seeds are not the same experiment; such an interval mixes more than chance."""
-    checks: tuple[tuple[str, Callable[[RunResult], str]], ...] = (
-        ("code", lambda result: str(result.provenance.get("code_hash"))),
-        ("hyper-parameters", lambda result: repr(sorted(result.hyperparameters.items()))),
-        ("platforms", lambda result: str(result.provenance.get("platform_fingerprint"))),
-    )
+    checks: dict[str, Callable[[RunResult], str]] = {
+        "code": lambda result: str(result.provenance.get("code_hash")),
+        "hyper-parameters": lambda result: repr(sorted(result.hyperparameters.items())),
+        "platforms": lambda result: str(result.provenance.get("platform_fingerprint")),
+    }
     found = []
-    for what, value in checks:
-        mixed = [
+    for what, value in checks.items():
+        mixed = dict.fromkeys(
             f"{arm.label} on {arm.task}"
             for arm, runs in collection.of_kind("learning").items()
-            if len({value(result) for result in runs}) > 1
-        ]
+            if len(set(map(value, runs))) > 1
+        )
         if mixed:
-            found.append(f"The seeds of these arms differ in {what}: {names(list(dict.fromkeys(mixed)), _NAMED)}.")
+            found.append(f"The seeds of these arms differ in {what}: {names(list(mixed))}.")
     return found
 
 
@@ -96,10 +86,11 @@ def _mixed_references(collection: Collection) -> list[str]:
 def failure_sections(findings: Findings) -> list[Section]:
     """Every run that failed, every cell that was skipped, every file that is damaged."""
     collection, found = findings.collection, []
-    failures = failures_frame(collection)
+    failures = _failures_frame(collection)
     if not failures.empty:
-        note = Paragraph("Failed learning runs count with their task's floor in every average.")
-        found.append(Section("Failed runs", [note, *_failures(failures)], {"failures": failures}))
+        found.append(
+            Section("Failed runs", [Paragraph(note("failures")), *_failures(failures)], {"failures": failures})
+        )
     if collection.skipped:
         found.append(Section("Skipped cells", compact(_skipped_table(collection.skipped), 2)))
     if collection.damaged:
@@ -108,18 +99,16 @@ def failure_sections(findings: Findings) -> list[Section]:
     return found
 
 
-def failures_frame(collection: Collection) -> pd.DataFrame:
+def _failures_frame(collection: Collection) -> pd.DataFrame:
     """A row for each run that failed: which, how, after how many samples and why."""
-    columns = ("task", "budget", "label", "method", "device", "kind", "seed", "status", "samples", "reason", "cell_id")
-    rows = [
-        arm_columns(arm)
-        | {"kind": arm.kind, "seed": run.seed, "status": run.status, "samples": run.ledger.samples}
+    return table_of(
+        {name: getattr(arm, name) for name in (*ARM, "kind")}
+        | {"seed": run.seed, "status": run.status, "samples": run.ledger.samples}
         | {"reason": run.reason, "cell_id": run.cell_id}
         for arm, runs in collection.arms.items()
         for run in runs
         if run.status != "ok"
-    ]
-    return table_of(rows, columns)
+    )
 
 
 def _failures(failures: pd.DataFrame) -> list[Block]:
@@ -134,11 +123,19 @@ def _skipped_table(skipped: Sequence[RunResult]) -> Table:
     groups: dict[tuple[Arm, str], list[int]] = {}
     for result in skipped:
         groups.setdefault((Arm.of(result), result.reason), []).append(result.seed)
-    rows = [
-        [arm.task, arm.label, arm.device, arm.budget, arm.kind.replace("_", " "), runs_of(seeds), plain(reason)]
+    rows: list[dict[str, Text]] = [
+        {
+            "task": arm.task,
+            "method": arm.label,
+            "device": arm.device,
+            "budget": arm.budget,
+            "kind": arm.kind.replace("_", " "),
+            "seeds": runs_of(seeds),
+            "reason": plain(reason),
+        }
         for (arm, reason), seeds in groups.items()
     ]
-    return Table(["task", "method", "device", "budget", "kind", "seeds", "reason"], rows, "lllllll")
+    return Table.of(rows, "lllllll")
 
 
 def provenance_sections(findings: Findings) -> list[Section]:
@@ -162,19 +159,16 @@ def provenance_table(collection: Collection) -> Table:
 
 def _facts(cells: list[RunResult]) -> dict[str, str]:
     first = cells[0].provenance
-    days = sorted(result.started_at for result in cells)
-    facts = {"cells": f"{len(cells):,}", "started (UTC)": span(days)}
+    facts = {"cells": f"{len(cells):,}", "started (UTC)": _moments(cells), "commit": _commit(first)}
     facts |= {name: NOTHING if first.get(name) is None else str(first[name]) for name in _SHOWN}
-    facts["commit"] = commit_text(first)
     facts["devices"] = ", ".join(sorted({str(result.provenance.get("device_name", NOTHING)) for result in cells}))
     facts["platform fingerprint"] = str(first.get("platform_fingerprint") or NOTHING)
     versions = first.get("versions")
-    return (
-        facts | {name: str(value) for name, value in sorted(versions.items())} if isinstance(versions, dict) else facts
-    )
+    known = sorted(versions.items()) if isinstance(versions, dict) else []
+    return facts | {name: str(value) for name, value in known}
 
 
-def commit_text(provenance: dict[str, Any]) -> str:
+def _commit(provenance: dict[str, Any]) -> str:
     """The commit, and whether the checkout had changes that are in no commit."""
     commit = provenance.get("commit")
     if not commit:
@@ -182,39 +176,31 @@ def commit_text(provenance: dict[str, Any]) -> str:
     return f"{str(commit)[:12]}{' with uncommitted changes' if provenance.get('dirty') else ''}"
 
 
-def span(moments: Iterable[str]) -> str:
-    """`first to last` of ISO moments, or the one."""
-    known = sorted(moment for moment in moments if moment)
-    if not known:
-        return NOTHING
-    return known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
+def _moments(cells: Iterable[RunResult]) -> str:
+    """`first to last`, or the one."""
+    known = sorted(result.started_at for result in cells if result.started_at)
+    return span(known[0], known[-1]) if known else NOTHING
 
 
-def studies(collection: Collection) -> list[str]:
+def _studies(collection: Collection) -> list[str]:
     """The studies that the cells name, if any do."""
-    names = (result.provenance.get("study") for result in collection.cells)
-    return sorted({name for name in names if isinstance(name, str) and name})
+    named = (result.provenance.get("study") for result in collection.cells)
+    return sorted({name for name in named if isinstance(name, str) and name})
 
 
-def is_word(text: str) -> bool:
-    """Whether a shell reads it as one plain argument that is no option."""
-    return bool(_SAFE_WORD.fullmatch(text))
-
-
-def what_was_run(findings: Findings) -> list[str]:
+def _what_was_run(findings: Findings) -> list[str]:
     """The studies, their cells and the time, a line each."""
-    collection = findings.collection
-    cells = [result for result in collection.cells if result.status != "skipped"]
+    cells = findings.ran
     if not cells:
         return ["The store holds no cell that ran."]
     facts = {
-        "Studies": _listed(studies(collection)),
+        "Studies": listed(_studies(findings.collection)),
         "Cells": kinds_of(cells),
-        "Tasks": _listed(result.task for result in cells),
-        "Methods": _listed(result.label for result in cells),
-        "Seeds": runs_of([result.seed for result in cells]),
+        "Tasks": listed(sorted({result.task for result in cells})),
+        "Methods": listed(sorted({result.label for result in cells})),
+        "Seeds": runs_of(result.seed for result in cells),
         "Budgets": "; ".join(sorted(set(findings.budgets.values()))),
-        "Started": f"{span(result.started_at for result in cells)} (UTC)",
+        "Started": f"{_moments(cells)} (UTC)",
     }
     return [f"{name}: {text}" for name, text in facts.items() if text]
 
@@ -225,22 +211,24 @@ def kinds_of(cells: Iterable[RunResult]) -> str:
     return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in sorted(kinds.items()))
 
 
-def _listed(items: Iterable[str]) -> str:
-    return listed(sorted(set(items)))
-
-
 def reproduce_sections(findings: Findings) -> list[Section]:
     """The commands that make this store and its report again; several studies may fill one store."""
     collection = findings.collection
     if not collection.arms:
         return []
-    sources = collection.sources if all(map(is_word, collection.sources)) else ["STORE"]
-    known = [name for name in studies(collection) if is_word(name)] or ["STUDY"]
-    lines = [f"polobench run {study} --store {sources[0]}" for study in known]
-    unnamed = "" if studies(collection) else "No study is named in these cells: pytest benchmarks ran them."
+    sources = collection.sources if report_command(collection.sources) else ["STORE"]
+    studies = _studies(collection)
+    lines = [f"polobench run {study} --store {sources[0]}" for study in filter(_is_word, studies)]
+    lines = lines or [f"polobench run STUDY --store {sources[0]}"]
+    unnamed = "" if studies else "No study is named in these cells: pytest benchmarks ran them."
     return [Section("Reproduce", [Commands([*lines, report_command(sources)]), Paragraph(unnamed)])]
 
 
 def report_command(sources: Sequence[str]) -> str:
-    """The command that draws a report from these stores."""
-    return f"polobench report {' '.join(sources)}"
+    """The command that draws a report from these stores; none if a shell reads their names as something else."""
+    return f"polobench report {' '.join(sources)}" if all(map(_is_word, sources)) else ""
+
+
+def _is_word(text: str) -> bool:
+    """Whether a shell reads it as one plain argument that is no option."""
+    return bool(_SAFE_WORD.fullmatch(text))

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 from polobench.analysis.frame import flat_table
 from polobench.analysis.summary import ThroughputSummary
-from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, compact
+from polobench.report.blocks import Block, Paragraph, Section, Table, Text, compact, figures
 from polobench.report.draw.style import pages, percent
 from polobench.report.draw.throughput import draw_throughput
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, number, significant, with_ends
+from polobench.report.text import NOTHING, counts_text, number, significant, with_ends
+from polobench.report.words import note
 
-BARS_A_PAGE = 30
-NOTE = (
-    "An iteration is a rollout and its update, timed at the start of training, where episodes are still short. "
-    "Learning runs may be much faster or slower, so compare methods within this table alone. Speeds are means "
-    "over the n cells that ended ok and ran alone."
-)
+_BARS_A_PAGE = 30
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -26,43 +21,37 @@ def sections(findings: Findings) -> list[Section]:
     items = findings.throughputs
     if not items:
         return []
-    measured = [item for item in items if item.n]
-    headers = [
-        "task", "method", "device", "n/cells", "rounds", "samples/s [95 %]", "updates/s", "rollout samples/s",
-        "update samples/s", "s per iteration: median [quartiles]", "rollout share", "update share", "peak MiB",
-        "status",
-    ]  # fmt: skip
+    measured = pages([item for item in items if item.n], _BARS_A_PAGE)
     blocks: list[Block] = [
-        Paragraph(NOTE),
-        *(
-            Figure(partial(draw_throughput, page, number, findings.looks))
-            for number, page in pages(measured, BARS_A_PAGE)
-        ),
-        *compact(Table(headers, [_row(item) for item in items], "lllrrrrrrrrrrl"), 2),
+        Paragraph(note("throughput")),
+        *figures("throughput", "Throughput of whole iterations", draw_throughput, measured, findings.looks),
+        *compact(Table.of([_row(item) for item in items], "lllrrrrrrrrrrl"), 2),
     ]
     return [Section("Throughput", blocks, {"throughput": flat_table(items)})]
 
 
-def _row(item: ThroughputSummary) -> list[str]:
+def _row(item: ThroughputSummary) -> dict[str, Text]:
     low, high = (significant(end) for end in item.quartiles)
-    timed = f"{significant(item.iteration_seconds)} [{low}, {high}]" if item.n else NOTHING
-    statuses = [f"{status} {count}" for status, count in item.statuses.items()]
-    if item.beside_others:
-        statuses.append(f"beside others {item.beside_others}")
-    if item.without_samples:
-        statuses.append(f"no new samples {item.without_samples}")
-    return [
-        item.arm.task,
-        item.arm.label,
-        item.arm.device,
-        f"{item.n}/{item.cells}",
-        str(item.rounds),
-        with_ends(item.samples_per_second, item.interval, 0),
-        significant(item.updates_per_second),
-        number(item.rollout_samples_per_second),
-        number(item.update_samples_per_second),
-        timed,
-        *(NOTHING if math.isnan(part) else percent(part) for part in (item.rollout_share, item.update_share)),
-        number(item.peak_memory_mib),
-        ", ".join(statuses),
-    ]
+    others = {"beside others": item.beside_others, "no new samples": item.without_samples}
+    return {
+        "task": item.arm.task,
+        "method": item.arm.label,
+        "device": item.arm.device,
+        "n/cells": f"{item.n}/{item.cells}",
+        "rounds": str(item.rounds),
+        "samples/s [95 %]": with_ends(item.samples_per_second, item.interval, 0),
+        "updates/s": significant(item.updates_per_second),
+        "rollout samples/s": number(item.rollout_samples_per_second),
+        "update samples/s": number(item.update_samples_per_second),
+        "s per iteration: median [quartiles]": (
+            f"{significant(item.iteration_seconds)} [{low}, {high}]" if item.n else NOTHING
+        ),
+        "rollout share": _share(item.rollout_share),
+        "update share": _share(item.update_share),
+        "peak MiB": number(item.peak_memory_mib),
+        "status": counts_text(item.statuses | {name: count for name, count in others.items() if count}),
+    }
+
+
+def _share(part: float) -> str:
+    return NOTHING if math.isnan(part) else percent(part)

@@ -1,0 +1,192 @@
+"""Dots with their intervals in named rows: pairs of methods, gradient noise, and pairs of responses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from polobench.analysis.gradient_noise import NoiseSummary
+from polobench.analysis.overall import Comparable
+from polobench.analysis.preferences import Pairs, has_after, pooled_pairs
+from polobench.analysis.statistics.aggregates import Estimate, is_ahead, probability_of_improvement
+from polobench.analysis.statistics.intervals import Array
+from polobench.report.draw import style
+from polobench.report.draw.panels import Panel, title_of
+from polobench.report.text import counted, with_ends
+
+FIRST, SECOND = -0.17, 0.17  # where two marks of a row are
+_DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.6}
+_TRAINED = "trained"
+_PAIR_SET = "heldout"
+_THICKNESS = 1.5
+_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+_LEAST = 0.1  # nats; no axis is shorter
+_LONGEST_LINE = 46  # letters of a pair's name
+_SHOWN: dict[str, Callable[[Pairs], Array]] = {  # `[N, 2]`, before and after
+    "margin: chosen minus rejected [nats]": lambda pairs: pairs.chosen - pairs.rejected,
+    "log-probability of chosen [nats]": lambda pairs: pairs.chosen,
+    "log-probability of rejected [nats]": lambda pairs: pairs.rejected,
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A dot in a row; NaN for an end that is not known.
+
+    Attributes:
+        row: its place from the top; two marks of one row lie at `FIRST` and `SECOND` from it.
+        outer, inner: the ends of a thin line and of a thick one.
+        filled: whether the dot is.
+    """
+
+    row: float
+    value: float
+    colour: tuple[float, float, float]
+    outer: tuple[float, float]
+    inner: tuple[float, float] = (math.nan, math.nan)
+    filled: bool = True
+
+
+def draw_marks(ax: Axes, names: Sequence[str], marks: Sequence[Mark], thickness: float = 1.8) -> None:
+    """The marks, row by row; none of the lines of an end that is not known."""
+    lines = [(mark, mark.outer, thickness) for mark in marks] + [(mark, mark.inner, 2.5 * thickness) for mark in marks]
+    shown = [(mark.row, *ends, mark.colour, width) for mark, ends, width in lines if not math.isnan(ends[0])]
+    if shown:
+        rows, lows, highs, colours, widths = zip(*shown, strict=True)
+        ax.hlines(rows, lows, highs, colors=colours, linewidth=widths)
+    for mark in marks:
+        face = mark.colour if mark.filled else "white"
+        ax.plot(mark.value, mark.row, color=mark.colour, markerfacecolor=face, zorder=4, **_DOT)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(visible=False, axis="y")
+
+
+def keys(hollow: str, filled: str) -> list[Artist]:
+    """What the two kinds of dots mean, for a legend."""
+    return [style.key(hollow, markerfacecolor="white", **_DOT), style.key(filled, **_DOT)]
+
+
+def improvements(group: Comparable) -> list[tuple[str, str, Estimate]]:
+    """Every pair of labels, the one whose runs are more likely ahead first, and how likely; the surest pair first."""
+    scores = {label: group.scores(label) for label in group.runs}
+    ordered = [
+        (one, two) if is_ahead(scores[one], scores[two]) else (two, one) for one, two in combinations(group.runs, 2)
+    ]
+    pairs = [(better, other, probability_of_improvement(scores[better], scores[other])) for better, other in ordered]
+    return sorted(pairs, key=lambda pair: -pair[2].value)
+
+
+def draw_improvements(group: Comparable, look: style.Looks) -> Figure:
+    """A dot and its interval per pair, in the first method's colour."""
+    pairs = improvements(group)
+    names = [_name(style.short(better), f"over {style.short(other)}") for better, other, _ in pairs]
+    lines = 1 + max("\n" in name for name in names)
+    figure, (ax,) = style.grid_of_axes(1, 1, (7.6, (0.1 + 0.2 * lines) * len(pairs) + 0.9))
+    figure.suptitle(title_of(group))
+    ax.axvline(0.5, color=style.GREY, linewidth=1, zorder=1)
+    marks = [
+        Mark(row, found.value, look[better].colour, (found.interval.low, found.interval.high))
+        for row, (better, _, found) in enumerate(pairs)
+    ]
+    draw_marks(ax, names, marks, thickness=2.4)
+    for row, (_, _, found) in enumerate(pairs):
+        ax.annotate(
+            with_ends(found.value, found.interval), (1.02, row), xycoords=("axes fraction", "data"), va="center",
+            fontsize=10, annotation_clip=False,
+        )  # fmt: skip
+    lows = [mark.outer[0] for mark in marks if not math.isnan(mark.outer[0])]
+    ax.set_xlim(max(0.0, min([0.4, *lows]) - 0.02), 1.02)
+    style.round_ticks(ax.xaxis, 6)
+    ax.set_xlabel("probability that a run of the first scores higher")
+    return figure
+
+
+def _name(better: str, other: str) -> str:
+    """Both labels, in two lines where they are long: cut shorter, those of variants would look the same."""
+    return (" " if len(better) + len(other) < _LONGEST_LINE else "\n").join((better, other))
+
+
+def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: style.Looks) -> Figure:
+    """A panel per title and its cells, on one scale: hollow at the initial policy, filled at the trained one."""
+    tallest = max(len({item.arm.label for item in found}) for _, found in page)
+    figure, axes = style.grid_of_axes(len(page), 2, (5.2, 0.36 * tallest + 1.2))
+    low, high = _noise_scale([item for _, found in page for item in found])
+    for ax, (title, found) in zip(axes, page, strict=True):
+        labels = sorted({item.arm.label for item in found}, key=style.natural)
+        marks = [_noise(item, labels, look, low) for item in found if math.isfinite(item.snr)]
+        draw_marks(ax, [style.short(label) for label in labels], marks)
+        hidden = [mark for mark in marks if mark.outer[0] == low or mark.value == low]
+        ax.scatter(
+            [low] * len(hidden), [mark.row for mark in hidden], marker="<", s=24, clip_on=False, zorder=5,
+            color=[mark.colour for mark in hidden],
+        )  # fmt: skip
+        ax.axvline(1, color=style.GREY, linewidth=1, zorder=1)
+        ax.set_xscale("log")
+        ax.set_xlim(low, high)
+        style.log_ticks(ax.xaxis, low, high)
+        samples = sorted({item.samples for item in found})
+        ax.set_xlabel(f"signal-to-noise ratio of {' or '.join(f'{count:,}' for count in samples)} samples")
+        style.name_panel(ax, title)
+    arrow = style.key("goes on beyond the axis", marker="<", linestyle="none")
+    style.explain(figure, [*keys("initial policy", "trained policy"), style.key("signal = noise", linewidth=1), arrow])
+    return figure
+
+
+def _noise(item: NoiseSummary, labels: Sequence[str], look: style.Looks, least: float) -> Mark:
+    """What is 0 or less, where noise hides the signal, lies on the left edge."""
+    row = labels.index(item.arm.label) + (SECOND if item.policy == _TRAINED else FIRST)
+    ends = (max(least, item.interval.low), max(least, item.interval.high))
+    outer = (math.nan, math.nan) if math.isnan(item.interval.low) else ends
+    return Mark(row, max(least, item.snr), look[item.arm.label].colour, outer, filled=item.policy == _TRAINED)
+
+
+def _noise_scale(items: Sequence[NoiseSummary]) -> tuple[float, float]:
+    """From a third of the smallest estimate above 0; an interval may end further down."""
+    estimates = [item.snr for item in items if 0 < item.snr < math.inf] or [1.0]
+    highs = [item.interval.high for item in items if 0 < item.interval.high < math.inf]
+    return min(1.0, *estimates) / 3, 1.3 * max(1.0, *estimates, *highs)
+
+
+def draw_pairs(panel: Panel, look: style.Looks) -> Figure | None:
+    """How margins and log-probabilities of pairs are spread before and after; None if no run knows both."""
+    pooled = [(arm, runs, pooled_pairs(runs, _PAIR_SET)) for arm, runs in panel.arms]
+    found = [(arm, runs, pairs) for arm, runs, pairs in pooled if pairs is not None]
+    if not found:
+        return None
+    counts = [sum(has_after(run, _PAIR_SET) for run in runs) for _, runs, _ in found]
+    names = [f"{style.short(arm.label)} ({counted(n, 'run')})" for (arm, _, _), n in zip(found, counts, strict=True)]
+    figure, axes = style.grid_of_axes(len(_SHOWN), len(_SHOWN), (4.6, 0.4 * len(found) + 1.1))
+    for ax, (name, values) in zip(axes, _SHOWN.items(), strict=True):
+        marks = [
+            mark for row, (arm, _, pairs) in enumerate(found) for mark in _moments(row, values(pairs), look[arm.label])
+        ]
+        draw_marks(ax, names, marks, _THICKNESS)
+        ax.tick_params(labelleft=style.label_first_column(ax, ""))
+        ax.axvline(0, color=style.GREY, linewidth=1, zorder=1)
+        low, high = style.typical_range(np.array([mark.outer for mark in marks] + [(0.0, 0.0)]).ravel(), _LEAST)
+        ax.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+        style.round_ticks(ax.xaxis, 6)
+        ax.set_xlabel(name)
+    style.name_figure(figure, panel.title)
+    thick = style.key("middle half of pairs", linewidth=2.5 * _THICKNESS)
+    style.explain(figure, [*keys("before", "after"), thick, style.key("middle 90 %", linewidth=_THICKNESS)])
+    return figure
+
+
+def _moments(row: int, values: Array, look: style.Look) -> list[Mark]:
+    """Before and after, `[N, 2]`: the median, the middle half and the middle 90 %."""
+    return [
+        Mark(row + place, middle, look.colour, (low, high), (first, third), filled=place == SECOND)
+        for place, moment in zip((FIRST, SECOND), style.drawable(values).T, strict=True)
+        for low, first, middle, third, high in [map(float, np.quantile(moment, _LEVELS))]
+        if math.isfinite(low + high)
+    ]
