@@ -140,7 +140,6 @@ def test_the_note_advises_more_seeds_below_ten_alone() -> None:
     assert "(n = 10)" in coverage_note(10)
     assert "advised" not in coverage_note(10)
     assert coverage_note(1_000) == coverage_note(20)
-    assert "interquartile mean over tasks" in coverage_note(3, IQM)
 
 
 def test_there_is_no_note_where_a_method_is_sufficient(monkeypatch: pytest.MonkeyPatch) -> None:

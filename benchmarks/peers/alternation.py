@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from polobench.analysis.statistics.intervals import bootstrap_interval
+from scipy.stats import bootstrap
 
 
 class Alternation:
@@ -108,7 +107,7 @@ class Comparison:
         """Medians over the rounds; the ratio is theirs over ours, with the 95 % percentile bootstrap of its median."""
         ours, theirs = np.asarray(self.ours_seconds), np.asarray(self.theirs_seconds)
         ratios = theirs / ours
-        interval = bootstrap_interval(ratios.tolist(), lambda samples: np.median(samples, axis=-1))
+        interval = bootstrap((ratios,), np.median, method="percentile", random_state=0).confidence_interval
         return {
             "comparison": self.name,
             "unit": self.unit,

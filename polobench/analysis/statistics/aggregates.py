@@ -1,10 +1,9 @@
 """Statistics over the normalised scores of one method on several tasks, with stratified bootstrap intervals.
 
-Sources: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", section 4 (the
-statistics, and runs resampled within each task) and its library rliable, whose point estimates these equal where all
-tasks have the same number of runs. Here the numbers may differ: the interquartile mean takes every run alike, the
-others every task. The interquartile mean drops the worst quarter of the runs, so it says nothing of how they fail: it
-stands beside the mean and the share of runs that solved.
+Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", section 4. Point
+estimates equal those of its library rliable where all tasks have the same number of runs. Elsewhere the interquartile
+mean gives each run the same weight, and the others each task. The interquartile mean drops the worst quarter of the
+runs, so it says nothing of how they fail.
 
 Shapes: a method's scores are a sequence of arrays, `[n]` for each task (`[..., n]` of resamples), n runs of at least
 one; score 0 is the task's floor and 1 its target. Failed runs are in, at the floor. R: resamples. T: thresholds.
@@ -42,9 +41,9 @@ def iqm(scores: Scores) -> Any:
 
 
 def interquartile_mean(values: Array) -> Any:
-    """The mean over the last axis without a quarter at each end, `[..., N]` to `[...]`; NaN where one is NaN.
+    """The mean over the last axis without a quarter, rounded down, at each end; `[..., N]` to `[...]`, NaN if one is.
 
-    The number cut off at an end is rounded down, as in `scipy.stats.trim_mean`, which takes ten times as long.
+    It equals `scipy.stats.trim_mean`, which takes ten times as long.
     """
     ordered = np.sort(values, axis=-1)
     cut = ordered.shape[-1] // 4
@@ -54,26 +53,22 @@ def interquartile_mean(values: Array) -> Any:
 
 def median_score(scores: Scores) -> Any:
     """The median over tasks of the mean over runs."""
-    return np.median(_task_means(scores), axis=0)
+    return np.median([task.mean(axis=-1) for task in scores], axis=0)
 
 
 def mean_score(scores: Scores) -> Any:
     """The mean over tasks of the mean over runs."""
-    return np.mean(_task_means(scores), axis=0)
+    return np.mean([task.mean(axis=-1) for task in scores], axis=0)
 
 
 def optimality_gap(scores: Scores, gamma: float = 1.0) -> Any:
-    """By how much the runs miss a score of `gamma`, in the mean over tasks; what lies above it makes up for nothing."""
+    """How far runs fall short of a score of `gamma`, averaged over tasks; what lies above it makes up for nothing."""
     return gamma - mean_score([np.minimum(task, gamma) for task in scores])
 
 
 def tail_score(scores: Scores) -> Any:
-    """The mean over tasks of the worst quarter of each task's runs: conditional value at risk over runs."""
+    """The mean over tasks of the mean of the worst quarter of each task's runs (conditional value at risk)."""
     return np.mean([tail_mean(task) for task in scores], axis=0)
-
-
-def _task_means(scores: Scores) -> list[Any]:
-    return [task.mean(axis=-1) for task in scores]
 
 
 def aggregate(
@@ -86,8 +81,8 @@ def aggregate(
 ) -> Estimate:
     """A statistic with its percentile interval under the stratified bootstrap; the same scores give the same ends.
 
-    Each resample draws, for each task, as many of its runs as it has. The tasks are fixed: the interval says what other
-    seeds would do on these tasks, not what this method would do on others.
+    Each resample draws, for each task, as many of its runs as it has. The interval says what other seeds would do on
+    these tasks, not what this method would do on others.
 
     Args:
         statistic: of tasks `[..., n]`, resamples first, to `[...]`.
@@ -115,17 +110,15 @@ def aggregates(
 def performance_profile(
     scores: Scores, thresholds: Array, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES, seed: int = 0
 ) -> tuple[Array, Array, Array]:
-    """The run-score distribution: which share of the runs has a score above each threshold, in the mean over tasks.
+    """The run-score distribution: the share of runs whose score is above each threshold, averaged over tasks.
 
-    Source: Agarwal et al. 2021, section 4.2, equation 1, after Dolan and More 2002, "Benchmarking Optimization Software
-    with Performance Profiles".
+    Source: Agarwal et al. 2021, section 4.2, equation 1.
 
     Args:
         thresholds: `[T]`.
 
     Returns:
-        The share with its low and high ends under the stratified bootstrap, at each threshold by itself, `[T]` each;
-        ends are NaN where a task has one run, or a score is not finite.
+        The share with its low and high ends, `[T]` each; ends are NaN as those of `aggregate`.
     """
     rng = np.random.default_rng(seed)
     above = [(task[:, None] > thresholds).astype(np.float64) for task in scores]
@@ -140,11 +133,9 @@ def performance_profile(
 def probability_of_improvement(
     x: Scores, y: Scores, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """How likely a run of X scores above one of Y, a tie counted half, in the mean over tasks.
+    """How likely a run of X scores above one of Y; ties count half; averaged over tasks.
 
-    For each task it is Mann and Whitney's U over the number of pairs of a run of X and one of Y. Runs of both are
-    resampled, each for itself.
-
+    For each task it is Mann and Whitney's U over the number of pairs. Runs of both are resampled, each for itself.
     Source: Agarwal et al. 2021, section 4.3 and appendix A.3.
 
     Args:
@@ -153,17 +144,15 @@ def probability_of_improvement(
     wins = [_wins(mine, theirs) for mine, theirs in zip(x, y, strict=True)]
     shares = _shares_of_two(tuple(task.shape for task in wins), resamples, seed)
     found = [((mine @ task) * theirs).sum(axis=1) for task, (mine, theirs) in zip(wins, shares, strict=True)]
-    return Estimate(_mean_wins(wins), _interval(np.mean(found, axis=0), [x, y], confidence))
+    return Estimate(
+        float(np.mean([task.mean() for task in wins])), _interval(np.mean(found, axis=0), [x, y], confidence)
+    )
 
 
 def is_ahead(x: Scores, y: Scores) -> bool:
-    """Whether a run of X is the likelier one to score above one of Y; where neither is, whether X's mean is as high."""
-    value = _mean_wins([_wins(mine, theirs) for mine, theirs in zip(x, y, strict=True)])
+    """Whether a run of X is more likely to score above one of Y than below; if neither, whether X's mean is as high."""
+    value = float(np.mean([_wins(mine, theirs).mean() for mine, theirs in zip(x, y, strict=True)]))
     return value > 0.5 or (value == 0.5 and bool(mean_score(x) >= mean_score(y)))
-
-
-def _mean_wins(wins: Sequence[Array]) -> float:
-    return float(np.mean([task.mean() for task in wins]))
 
 
 def _wins(mine: Array, theirs: Array) -> Array:
@@ -173,7 +162,7 @@ def _wins(mine: Array, theirs: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def _shares_of_two(sizes: tuple[tuple[int, ...], ...], resamples: int, seed: int) -> list[tuple[Array, Array]]:
-    """Of each task the weights of n runs and of m others, only to be read: pairs of as many runs have the same."""
+    """For each task the weights of n runs and of m others, read-only: all pairs of as many runs share them."""
     rng = np.random.default_rng(seed)
     return [(_weights(n, resamples, rng), _weights(m, resamples, rng)) for n, m in sizes]
 

@@ -6,9 +6,9 @@ A task is a stratum: runs of different tasks are never exchanged for one another
 
 Sources: Fisher 1935, "The Design of Experiments" (permutation); Edgington 1969 and Phipson and Smyth 2010, "Permutation
 P-values Should Never Be Zero" (p = (1 + count) / (1 + draws) where permutations are drawn); Hoeffding 1951, "A
-Combinatorial Central Limit Theorem" (the limit of many observations); Holm 1979, "A Simple
-Sequentially Rejective Multiple Test Procedure"; Welch 1947 and Satterthwaite 1946 (the interval's degrees of freedom);
-Cohen 1988, "Statistical Power Analysis", section 2.4 (smallest detectable difference).
+Combinatorial Central Limit Theorem" (many observations); Holm 1979, "A Simple Sequentially Rejective Multiple Test
+Procedure"; Welch 1947 and Satterthwaite 1946 (degrees of freedom); Cohen 1988, "Statistical Power Analysis", section
+2.4 (smallest detectable difference).
 """
 
 from __future__ import annotations
@@ -39,19 +39,12 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Permutation:
-    """A two-sided permutation test of d = 0 within tasks.
+    """A two-sided permutation test of d = 0 within tasks."""
 
-    Attributes:
-        difference: d.
-        p: the share of arrangements whose |d| is at least the one seen.
-        smallest_p: that data of these sizes could have given.
-        exact: every arrangement was looked at; else some were drawn, or with many observations the normal limit taken.
-    """
-
-    difference: float
-    p: float
-    smallest_p: float
-    exact: bool
+    difference: float  # d
+    p: float  # the share of arrangements whose |d| is at least the one seen
+    smallest_p: float  # that data of these sizes could have given
+    exact: bool  # every arrangement was counted; else some were drawn, or with many observations the normal limit taken
 
 
 def difference(strata: Strata) -> float:
@@ -69,15 +62,15 @@ def permutation_test(strata: Strata, *, draws: int = DRAWS, seed: int = 0) -> Pe
         seed: of the generator of the drawn arrangements; the same data give the same p.
     """
     observed = difference(strata)
-    tolerance = _ROUNDING * max(1e-300, *(float(np.abs(np.concatenate(pair)).max()) for pair in strata))
+    least = smallest_p(strata, draws=draws)
     if _has_many(strata):
-        p = float(2 * norm.sf(abs(observed) / spread)) if (spread := _arranged_deviation(strata)) > 0 else 1.0
-        return Permutation(observed, p, smallest_p(strata, draws=draws), exact=False)
+        spread = _arranged_deviation(strata)
+        return Permutation(observed, float(2 * norm.sf(abs(observed) / spread)) if spread > 0 else 1.0, least, False)
+    tolerance = _ROUNDING * max(1e-300, *(float(np.abs(np.concatenate(pair)).max()) for pair in strata))
     exact = _arrangements(strata) <= LARGEST_ENUMERATION
     found = _enumerated(strata) if exact else _drawn(strata, draws, seed)
     extreme = int((np.abs(found) >= abs(observed) - tolerance).sum())
-    p = extreme / len(found) if exact else (1 + extreme) / (1 + draws)
-    return Permutation(observed, p, smallest_p(strata, draws=draws), exact)
+    return Permutation(observed, extreme / len(found) if exact else (1 + extreme) / (1 + draws), least, exact)
 
 
 def permutation_p(
@@ -142,26 +135,23 @@ def _enumerated(strata: Strata) -> Array:
     """d of every arrangement: those of the tasks are independent, so their sums are combined one task at a time."""
     total = np.zeros(1)
     for x, y in strata:
-        total = np.add.outer(total, _differences(x, y)).ravel()
+        ways = np.array(list(itertools.combinations(range(len(x) + len(y)), len(x))))
+        total = np.add.outer(total, _differences(x, y, ways)).ravel()
     return total / len(strata)
-
-
-def _differences(x: Array, y: Array) -> Array:
-    """The difference of means of every way to share the runs of one task out."""
-    pooled = np.concatenate((x, y))
-    chosen = np.array(list(itertools.combinations(range(len(pooled)), len(x))))
-    sums = pooled[chosen].sum(axis=1)
-    return np.asarray(sums / len(x) - (pooled.sum() - sums) / len(y))
 
 
 def _drawn(strata: Strata, draws: int, seed: int) -> Array:
-    total = np.zeros(draws)
-    chosen = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), draws, seed)
-    for (x, y), places in zip(strata, chosen, strict=True):
-        pooled = np.concatenate((x, y))
-        sums = pooled[places].sum(axis=1)
-        total += sums / len(x) - (pooled.sum() - sums) / len(y)
-    return total / len(strata)
+    """d of drawn arrangements, `[draws]`."""
+    drawn = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), draws, seed)
+    found = [_differences(x, y, ways) for (x, y), ways in zip(strata, drawn, strict=True)]
+    return np.asarray(sum(found, np.zeros(draws)) / len(strata))
+
+
+def _differences(x: Array, y: Array, ways: NDArray[Any]) -> Array:
+    """The difference of means on one task where x has the observations of each row of `ways`, `[W, n]` to `[W]`."""
+    pooled = np.concatenate((x, y))
+    sums = pooled[ways].sum(axis=1)
+    return np.asarray(sums / len(x) - (pooled.sum() - sums) / len(y))
 
 
 @lru_cache(maxsize=2)
@@ -174,28 +164,20 @@ def _drawn_ways(sizes: tuple[tuple[int, int], ...], draws: int, seed: int) -> li
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values: all of them are at most alpha together exactly where Holm's procedure rejects at alpha."""
     order = np.argsort(p_values, kind="stable")
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
-    return adjusted
+    scaled = np.arange(len(order), 0, -1) * np.asarray(p_values, dtype=np.float64)[order]
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, scaled))
+    return adjusted.tolist()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two sides say of d before any verdict.
+    """What two sides say of d before any verdict."""
 
-    Attributes:
-        difference: d.
-        interval: of d, by Welch.
-        detectable: the smallest |d| that a test at the asked level would have found with a power of 80 %.
-        n: observations of the side with the fewest, on the task with the fewest.
-    """
-
-    difference: float
-    interval: Interval
-    detectable: float
-    n: int
+    difference: float  # d
+    interval: Interval  # of d, by Welch
+    detectable: float  # the smallest |d| that a test at the asked level would have found with a power of 80 %
+    n: int  # observations of the side with the fewest, on the task with the fewest
 
 
 def compare(strata: Strata, *, alpha: float, confidence: float) -> Comparison:
@@ -204,31 +186,22 @@ def compare(strata: Strata, *, alpha: float, confidence: float) -> Comparison:
     return Comparison(difference(strata), interval, detectable_difference(strata, alpha=alpha), interval.n)
 
 
-@dataclass(frozen=True)
-class _Error:
-    """The standard error of d and the degrees of freedom of its estimate."""
-
-    size: float
-    freedom: float
-
-
-def _error(sides: Sequence[Array], tasks: int) -> _Error:
-    """Welch and Satterthwaite, the variance of each side and task estimated on its own; NaN below two runs per side."""
+def _error(sides: Sequence[Array], tasks: int) -> tuple[float, float]:
+    """The standard error of d and its degrees of freedom, by Welch and Satterthwaite; NaN below two runs per side."""
     if any(len(side) < 2 for side in sides):
-        return _Error(math.nan, math.nan)
+        return math.nan, math.nan
     parts = np.array([side.var(ddof=1) / len(side) for side in sides]) / tasks**2
     total = float(parts.sum())
     if total == 0:
-        return _Error(0.0, math.inf)
+        return 0.0, math.inf
     freedom = total**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
-    return _Error(math.sqrt(total), float(freedom))
+    return math.sqrt(total), float(freedom)
 
 
 def difference_interval(strata: Strata, *, confidence: float = CONFIDENCE) -> Interval:
     """The interval of d by Welch; NaN ends below two runs a side. `n` is the smallest number of runs of a side."""
-    error = _error([side for pair in strata for side in pair], len(strata))
-    n = min(len(side) for pair in strata for side in pair)
-    return _around(difference(strata), error, confidence, WELCH, n)
+    sides = [side for pair in strata for side in pair]
+    return _around(difference(strata), _error(sides, len(strata)), confidence, WELCH, min(map(len, sides)))
 
 
 def stratified_mean_interval(tasks: Sequence[Array], *, confidence: float = CONFIDENCE) -> Interval:
@@ -237,10 +210,9 @@ def stratified_mean_interval(tasks: Sequence[Array], *, confidence: float = CONF
     return _around(centre, _error(tasks, len(tasks)), confidence, STUDENT, min(map(len, tasks)))
 
 
-def _around(centre: float, error: _Error, confidence: float, method: str, n: int) -> Interval:
-    if math.isnan(error.size):
-        return Interval(math.nan, math.nan, method, n)
-    half = float(student.ppf((1 + confidence) / 2, error.freedom)) * error.size
+def _around(centre: float, error: tuple[float, float], confidence: float, method: str, n: int) -> Interval:
+    size, freedom = error
+    half = float(student.ppf((1 + confidence) / 2, freedom)) * size
     return Interval(centre - half, centre + half, method, n)
 
 
@@ -249,5 +221,5 @@ def detectable_difference(strata: Strata, *, alpha: float, power: float = POWER)
 
     (t_(1 - alpha / 2) + t_power) standard errors, with the freedom of the interval; NaN below two runs per side.
     """
-    error = _error([side for pair in strata for side in pair], len(strata))
-    return float(student.ppf(1 - alpha / 2, error.freedom) + student.ppf(power, error.freedom)) * error.size
+    size, freedom = _error([side for pair in strata for side in pair], len(strata))
+    return float(student.ppf(1 - alpha / 2, freedom) + student.ppf(power, freedom)) * size

@@ -1,21 +1,18 @@
-"""Intervals over seeds or prompts. Every one says its method and what it stands on, and is the same each time.
+"""Intervals over seeds or prompts: each says how it was made and from how many, and is the same each time.
 
-The mean over seeds has Student's t interval. Of the three that were simulated on normal, skewed and collapse-prone
-returns (`coverage.toml`), its worst coverage is the best or within the simulation's error of it: 49, 66, 84 and 88
-times in 100 at n = 3, 5, 10 and 20, beside 49, 65, 83 and 88 of the BCa and 42, 64, 80 and 86 of the percentile
-bootstrap. At few seeds it is far ahead on the other returns: of normal ones at n = 3 it has 95, they have 73 and 68. No
-method can see a collapse that is in no run; `coverage.py` has the words for that.
+The mean over seeds has Student's t interval: in simulation its worst coverage was the best of three methods at every
+number of seeds (docs/statistics.md). No method can see a collapse that is in no run; `coverage.py` words the warning.
 
 Sources: Student 1908, "The Probable Error of a Mean"; Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
-chapter 13 (percentile interval); Davison and Hinkley 1997, "Bootstrap Methods and Their Application", section 3.8
-(whole clusters resampled); Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"; Brown,
-Cai and DasGupta 2001, "Interval Estimation for a Binomial Proportion" (why Wilson's at few runs).
+chapters 11 (jackknife) and 13 (percentile interval); Davison and Hinkley 1997, "Bootstrap Methods and Their
+Application", section 3.8 (whole clusters resampled); Wilson 1927, "Probable Inference, the Law of Succession, and
+Statistical Inference"; Brown, Cai and DasGupta 2001, "Interval Estimation for a Binomial Proportion".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,31 +36,24 @@ _BLOCK = 2_000_000  # counts in memory at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval, ends included; NaN ends where there is nothing to tell it from.
-
-    Attributes:
-        method: how it was made, in words.
-        n: the number of runs, or of prompts, that it stands on.
-    """
+    """A 95 % interval, ends included; NaN ends where there is too little data."""
 
     low: float
     high: float
-    method: str
-    n: int
+    method: str  # how it was made, in words
+    n: int  # the runs or prompts that it is made from
 
 
 def mean(samples: Array) -> Array:
-    """The mean over the last axis, the statistic of most intervals here."""
+    """The mean over the last axis."""
     return np.asarray(samples.mean(axis=-1), dtype=np.float64)
 
 
 def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of the mean, the one that every mean over seeds has; why this one, says the module.
-
-    Its ends may lie beyond what the task allows, above CartPole's 500 for instance; they are not cut off there.
+    """Student's t interval of the mean. Its ends may lie beyond what the task allows, such as CartPole's 500.
 
     Args:
-        values: `[n]` one number a run; below two of them, or where one is not finite, the ends are NaN.
+        values: `[n]` one number per run; the ends are NaN below two runs, and where a number is not finite.
     """
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2 or not np.isfinite(data).all():
@@ -79,36 +69,10 @@ def student_ends(data: Array, confidence: float = CONFIDENCE) -> tuple[Array, Ar
     return mean(data) - half, mean(data) + half
 
 
-def bootstrap_interval(
-    values: Sequence[float],
-    statistic: Callable[[Array], Array] = mean,
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """The percentile bootstrap interval of a statistic; the same values give the same ends.
-
-    Where all n^n resamples are no more than `resamples` (n <= 5), each is taken once and the interval is exact;
-    else `resamples` are drawn from a generator of its own, seeded with `seed`. With few runs it is too narrow: of
-    normal data at n = 5 it holds the true mean about 84 times in 100, not 95.
-
-    Args:
-        values: `[n]` one number a run; below two of them the ends are NaN.
-        statistic: maps resamples `[R, n]` to `[R]`.
-    """
-    data = np.asarray(values, dtype=np.float64)
-    if len(data) < 2 or not np.isfinite(data).all():
-        return Interval(math.nan, math.nan, BOOTSTRAP, len(data))
-    found = statistic(data[_resample_indices(len(data), resamples, seed)])
-    low, high = np.quantile(found, tails(confidence))
-    return Interval(float(low), float(high), BOOTSTRAP, len(data))
-
-
 def bootstrap_band(
     curves: Array, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Percentile bootstrap ends of the mean curve, whole runs resampled.
+    """Percentile bootstrap ends of the mean curve, whole runs resampled; each resample once where there are few.
 
     Args:
         curves: `[n, G]`, one row per run, on a common grid.
@@ -125,25 +89,17 @@ def bootstrap_band(
     return low, high
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2)  # arms of as many seeds share them: counting 500 takes longer than multiplying with the counts
 def resample_counts(n: int, resamples: int, seed: int) -> Array:
-    """`[R, n]` how often each of n runs is in each resample, only to be read; all that there are, or R drawn ones.
-
-    Arms of as many seeds share them: at 500 they take longer to count than to be multiplied with.
-    """
-    indices = _resample_indices(n, resamples, seed)
+    """`[R, n]` how often each of n runs is in each resample, read-only: all resamples if at most R, else R drawn."""
+    if n**n <= resamples:
+        indices = np.indices((n,) * n).reshape(n, -1).T
+    else:
+        indices = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
     places = indices + n * np.arange(len(indices))[:, None]
     counts = np.bincount(places.ravel(), minlength=indices.size).reshape(indices.shape).astype(np.float64)
     counts.flags.writeable = False
     return counts
-
-
-@lru_cache(maxsize=2)
-def _resample_indices(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """`[R, n]` positions: every resample once if there are few enough, else R drawn ones."""
-    if n**n <= resamples:
-        return np.indices((n,) * n).reshape(n, -1).T.astype(np.int64)
-    return np.random.default_rng(seed).integers(0, n, size=(resamples, n))
 
 
 def clustered_intervals(
@@ -156,38 +112,35 @@ def clustered_intervals(
 ) -> list[Interval]:
     """The percentile bootstrap intervals of the mean of each column, whole clusters of rows resampled.
 
-    Rows of one cluster share what makes them alike (the pairs of a prompt, and all seeds of a pair), so that more of
-    them say less than as many clusters would. Each mean is over the rows that were drawn, so a large cluster weighs
-    more, as it does in the mean itself. Where there are few clusters (<= 5) each resample is taken once.
+    Rows of one cluster are alike (the pairs of a prompt, all seeds of a pair), so they say less than as many clusters
+    would. Each mean is over the rows that were drawn: a large cluster weighs more, as it does in the mean itself.
 
     Args:
-        values: `[N, K]` a row an observation, finite.
-        clusters: `[N]` which cluster each row belongs to; below two of them the ends are NaN.
+        values: `[N, K]` one row per observation, finite.
+        clusters: `[N]` which cluster each row belongs to; below two clusters the ends are NaN.
         rng: of the resamples, the same for all columns; by default seeded with 0.
     """
     names, places = np.unique(clusters, return_inverse=True)
     n = len(names)
     if n < 2 or not np.isfinite(values).all():
         return [Interval(math.nan, math.nan, CLUSTERED, n) for _ in range(values.shape[1])]
-    rng = rng or np.random.default_rng(0)
     totals = np.zeros((n, values.shape[1]))
     np.add.at(totals, places, values)
     sizes = np.bincount(places, minlength=n)
-    means = [(counts @ totals) / (counts @ sizes)[:, None] for counts in _cluster_counts(n, resamples, rng)]
-    low, high = np.quantile(np.concatenate(means), tails(confidence), axis=0)
+    drawn = _cluster_counts(n, resamples, rng or np.random.default_rng(0))
+    means = np.concatenate([(counts @ totals) / (counts @ sizes)[:, None] for counts in drawn])
+    low, high = np.quantile(means, tails(confidence), axis=0)
     return [Interval(float(a), float(b), CLUSTERED, n) for a, b in zip(low, high, strict=True)]
 
 
 def _cluster_counts(n: int, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
-    """How often each cluster is in each resample, `[R, n]` a block."""
+    """How often each cluster is in each resample, `[R, n]` per block; each resample once where n <= 5."""
     if n <= 5 and n**n <= resamples:
-        indices = _resample_indices(n, resamples, 0)
-        yield (indices[:, :, None] == np.arange(n)).sum(axis=1).astype(np.float64)
+        yield resample_counts(n, resamples, 0)
         return
     block = max(1, _BLOCK // n)
     for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        yield rng.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start)).astype(np.float64)
 
 
 def tails(confidence: float) -> tuple[float, float]:
@@ -206,11 +159,8 @@ def wilson_interval(successes: int, n: int, *, confidence: float = CONFIDENCE) -
 def jackknife_interval(estimate: float, without_each: Array, *, confidence: float = CONFIDENCE) -> Interval:
     """Student's interval with n - 1 degrees of freedom around an estimate, its error from the jackknife.
 
-    Source: Efron and Tibshirani 1993, chapter 11.
-
     Args:
-        without_each: `[n]` the estimate without each observation in turn; below two of them the ends are NaN, as
-            where one is not finite.
+        without_each: `[n]` the estimate without each observation in turn; NaN ends where it is not finite, or n < 2.
     """
     n = len(without_each)
     if n < 2 or not np.isfinite([estimate, *without_each]).all():
@@ -223,10 +173,7 @@ def jackknife_interval(estimate: float, without_each: Array, *, confidence: floa
 def median_time_to_target(values: Sequence[float | None]) -> float:
     """The median over runs, those that never got there (None or NaN) counted as infinite; NaN without runs.
 
-    So it is infinite unless more than half of the runs got there: dropping the others would praise a method for
-    its lucky seeds.
+    It is finite only if more than half of the runs got there: leaving the others out would praise lucky seeds.
     """
-    if not values:
-        return math.nan
     times = [math.inf if value is None or math.isnan(value) else value for value in values]
-    return float(np.median(times))
+    return float(np.median(times)) if times else math.nan

@@ -9,11 +9,10 @@ All ways are counted without listing them: d grows with the sum of the head's ru
 runs, sorted by their sum, say how many whole ones lie below a limit (Horowitz and Sahni 1974, "Computing Partitions
 with Applications to the Knapsack Problem"). Ten runs per side have 184,756 ways and 2 x 1,024 subsets.
 
-The smallest detectable difference is what the next comparison as large finds with a power of 80 %, where the true
-spread is known from these runs alone (O'Hagan, Stevens and Campbell 2005, "Assurance in Clinical Trial Design"). With
-normal runs of spread sigma and e = sqrt(1 / n + 1 / m), this comparison sees the spread s sigma and the next one
-s' sigma, both s^2 chi-squared over their freedom n + m - 2, and d / (sigma e) + z. The permutation test of a mean is
-near Student's, so the next one rejects where
+The smallest detectable difference is what the next comparison as large finds with a power of 80 %, the true spread
+known from these runs alone (O'Hagan, Stevens and Campbell 2005, "Assurance in Clinical Trial Design"). For normal runs
+of spread sigma and e = sqrt(1 / n + 1 / m), this comparison sees the spread s sigma and the next one s' sigma, both s^2
+chi-squared over n + m - 2 degrees of freedom, and d / (sigma e) + z. The test is near Student's, so it rejects where
 
     z + d / (sigma e) >= t s',   so   d / (s sigma e) = the 80 % quantile of (t s' - z) / s
 """
@@ -40,23 +39,14 @@ HARM = {"lower": -1.0, "higher": 1.0, "both": 0.0}
 
 @dataclass(frozen=True)
 class Shift:
-    """d of one measure, and how surely it is not 0.
+    """d of one measure, and how surely it is not 0."""
 
-    Attributes:
-        harm: a key of `HARM`.
-        difference: d.
-        p: the share of arrangements at least as harmful as the one seen.
-        smallest_p: that data of these sizes can give.
-        spread: the pooled standard deviation of a run.
-        n: runs of base and of head.
-    """
-
-    harm: str
-    difference: float
-    p: float
-    smallest_p: float
-    spread: float
-    n: tuple[int, int]
+    harm: str  # a key of `HARM`
+    difference: float  # d
+    p: float  # the share of arrangements at least as harmful as the one seen
+    smallest_p: float  # that data of these sizes can give
+    spread: float  # the pooled standard deviation of a run
+    n: tuple[int, int]  # runs of base and of head
 
     @property
     def harmful(self) -> float:

@@ -1,15 +1,14 @@
 """Time to target with censoring: a run that never got there says only that it takes longer than the run lasted.
 
-Sources: Kaplan and Meier 1958, "Nonparametric Estimation from Incomplete Observations" (the estimate); Rothman 1978,
-"Estimation of Confidence Limits for the Cumulative Probability of Survival in Life Table Analysis" (Wilson's interval
-with an effective number of observations); Peto et al. 1977, "Design and Analysis of Randomized Clinical Trials
-Requiring Prolonged Observation of Each Patient", part II (that number); Gill 1980, "Censoring and Stochastic Integrals"
-(the curve stays level after its last observation); Irwin 1949, "The Standard Error of an Estimate of Expectation of
-Life" (the restricted mean).
+Censoring must say nothing about the run. One that reached its budget was merely not watched for longer; one that
+*failed* will never get there, so the caller gives it the time at which its budget would have ended.
 
-Censoring must say nothing about the run: one that reached its budget was merely not watched for longer. One that
-*failed* will never get there, so whoever calls gives it the time at which its budget would have ended, and not that of
-its failure.
+Sources: Kaplan and Meier 1958, "Nonparametric Estimation from Incomplete Observations"; Rothman 1978, "Estimation of
+Confidence Limits for the Cumulative Probability of Survival in Life Table Analysis" (Wilson's interval with an
+effective number of observations); Peto et al. 1977, "Design and Analysis of Randomized Clinical Trials Requiring
+Prolonged Observation of Each Patient", part II (that number); Gill 1980, "Censoring and Stochastic Integrals" (the
+curve stays level after its last observation); Irwin 1949, "The Standard Error of an Estimate of Expectation of Life"
+(the restricted mean); Efron 1981, "Censored Data and the Bootstrap".
 
 Shapes: n runs, G times, R resamples. Times are in the caller's unit: samples or seconds.
 """
@@ -21,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import CensoredData, ecdf, norm
 
 from polobench.analysis.statistics.intervals import (
@@ -37,21 +35,13 @@ from polobench.analysis.statistics.intervals import (
 
 @dataclass(frozen=True)
 class TimeToTarget:
-    """Which share of the runs has reached the target by when, a step function that jumps at its times.
+    """Which share of the runs has reached the target by when: a step function that jumps at its times."""
 
-    Attributes:
-        times: `[G]` ascending, from 0 to where the last run reached the target or ended.
-        reached_share: `[G]` 1 minus the Kaplan-Meier estimate, from each time until the next.
-        low, high: `[G]` ends of its 95 % interval, of each time by itself.
-        n: runs; `n_reached` those that reached the target.
-    """
-
-    times: Array
-    reached_share: Array
-    low: Array
+    times: Array  # `[G]` ascending, from 0 to where the last run reached the target or ended
+    reached_share: Array  # `[G]` 1 minus the Kaplan-Meier estimate, from each time until the next
+    low: Array  # `[G]` ends of its 95 % interval, for each time by itself
     high: Array
-    n: int
-    n_reached: int
+    n: int  # runs
 
 
 def time_to_target(times: Sequence[float], reached: Sequence[bool], *, confidence: float = CONFIDENCE) -> TimeToTarget:
@@ -76,7 +66,7 @@ def time_to_target(times: Sequence[float], reached: Sequence[bool], *, confidenc
     survival_before = 1 - np.concatenate([[0.0], share[:-1]])
     at_risk = len(ends) - np.searchsorted(np.sort(ends), grid, side="left")
     low, high = _wilson_ends(share, at_risk / survival_before, confidence)
-    return TimeToTarget(grid, share, low, high, len(ends), int(events.sum()))
+    return TimeToTarget(grid, share, low, high, len(ends))
 
 
 def _wilson_ends(share: Array, n: Array, confidence: float) -> tuple[Array, Array]:
@@ -88,10 +78,10 @@ def _wilson_ends(share: Array, n: Array, confidence: float) -> tuple[Array, Arra
 
 
 def restricted_mean(times: Sequence[float], reached: Sequence[bool], horizon: float) -> float:
-    """The mean time to target, of which no more than the horizon counts: the area under the Kaplan-Meier curve.
+    """The mean time to target, capped at the horizon: the area under the Kaplan-Meier curve.
 
     Where no run is censored before the horizon it is the mean of `min(time, horizon)`. A curve that ends before the
-    horizon stays level, as if no further run would get there; a comparison takes a horizon that all arms have.
+    horizon stays level, as if no further run would get there.
 
     Args:
         times, reached: as of `time_to_target`.
@@ -100,9 +90,7 @@ def restricted_mean(times: Sequence[float], reached: Sequence[bool], horizon: fl
     Returns:
         In the unit of the times, at most the horizon; NaN without runs.
     """
-    if not len(times):
-        return math.nan
-    return float(_restricted_means(times, reached, horizon, np.ones((1, len(times))))[0])
+    return float(_restricted_means(times, reached, horizon, np.ones((1, len(times))))[0]) if len(times) else math.nan
 
 
 def restricted_mean_interval(
@@ -114,10 +102,7 @@ def restricted_mean_interval(
     resamples: int = BAND_RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The percentile bootstrap interval of the restricted mean, runs resampled with whether they got there.
-
-    The same runs give the same ends; they are NaN below two runs. Efron 1981, "Censored Data and the Bootstrap".
-    """
+    """The percentile bootstrap interval of the restricted mean over resampled runs; NaN ends below two runs."""
     n = len(times)
     if n < 2:
         return Interval(math.nan, math.nan, BOOTSTRAP, n)
@@ -130,13 +115,9 @@ def _restricted_means(times: Sequence[float], reached: Sequence[bool], horizon: 
     """`[R]` areas under the curves of resamples that hold each run so many times, `[R, n]`."""
     ends, events = np.asarray(times, dtype=np.float64), np.asarray(reached, dtype=bool)
     order = np.lexsort((~events, ends))  # a run censored when another gets there was still at risk
-    survival = _survival(counts[:, order], events[order])
+    counts = counts[:, order]
+    at_risk = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+    hazard = np.divide(counts * events[order], at_risk, out=np.zeros_like(counts), where=at_risk > 0)
+    survival = np.hstack([np.ones((len(counts), 1)), np.cumprod(1 - hazard, axis=1)])  # `[R, n + 1]` from the start on
     edges = np.concatenate([[0.0], np.minimum(ends[order], horizon), [horizon]])
     return np.asarray(survival @ np.diff(edges), dtype=np.float64)
-
-
-def _survival(counts: Array, events: NDArray[np.bool_]) -> Array:
-    """`[R, n + 1]` the Kaplan-Meier estimate at the start and after each of the runs, which are in order of time."""
-    at_risk = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-    hazard = np.divide(counts * events, at_risk, out=np.zeros_like(counts), where=at_risk > 0)
-    return np.hstack([np.ones((len(counts), 1)), np.cumprod(1 - hazard, axis=1)])
