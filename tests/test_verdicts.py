@@ -13,7 +13,7 @@ from synthetic import failed, make_result, make_throughput, noise_cell, save_all
 
 from polobench.analysis.claims import Claim, Claims, Column, load_claims
 from polobench.analysis.collection import Collection, collect
-from polobench.analysis.measures import MEASURES, Observations, observations
+from polobench.analysis.measures import MEASURES, Observations
 from polobench.analysis.statistics.survival import restricted_mean
 from polobench.analysis.verdicts import (
     CONTRADICTED,
@@ -174,10 +174,10 @@ def test_a_share_has_wilsons_interval(tmp_path: Path) -> None:
 
 def test_the_noise_share_is_what_was_planted(tmp_path: Path) -> None:
     collection = collect(save_all(tmp_path, noise_cell("ppo", signal=math.sqrt(20.0))))
-    (values,) = observations(collection, "ppo", MEASURES["gradient_noise_share"]).values()
+    (values,) = Observations(collection).of("ppo", "gradient_noise_share").values()
     assert len(values) == 32
     assert values.mean() == pytest.approx(0.5, abs=0.07)
-    (values,) = observations(collection, "ppo", MEASURES["signal_to_noise"]).values()
+    (values,) = Observations(collection).of("ppo", "signal_to_noise").values()
     assert values.mean() == pytest.approx(1.0, abs=0.25)
 
 
@@ -225,10 +225,10 @@ def test_update_seconds_are_a_thousand_samples_of_a_round(tmp_path: Path) -> Non
     cell = make_throughput("ppo")
     beside = make_throughput("trpo", ran_beside_others=True)
     collection = collect(save_all(tmp_path, cell, beside))
-    (values,) = observations(collection, "ppo", MEASURES["update_seconds"]).values()
+    (values,) = Observations(collection).of("ppo", "update_seconds").values()
     expected = np.log(np.array(cell.throughput["update_seconds"]) * 1000 / 1024)
     assert values == pytest.approx(expected)
-    assert observations(collection, "trpo", MEASURES["update_seconds"]) == {}
+    assert Observations(collection).of("trpo", "update_seconds") == {}
 
 
 def test_every_measure_reads_a_run_that_failed_at_once() -> None:

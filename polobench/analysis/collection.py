@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,31 +44,19 @@ class Arm:
 
 @dataclass
 class Collection:
-    """A store as the report sees it.
+    """A store as the report sees it."""
 
-    Attributes:
-        name: of the store's folder or pack.
-        sources: the paths of the folders and packs that it was read from, none of them absolute.
-        cells: every cell, those that differ only by code or platform reduced to the newest; skipped ones too.
-        arms: the cells that ran, by arm and then by seed, each cell of an arm once.
-        skipped: the cells that did not run, in the same order.
-        damaged: files that are no result.
-        older_code: cells left out because a newer one differs from them only by code or platform.
-        older_settings: further cells left out of `arms` because a newer one has the same arm and seed, but other
-            hyper-parameters, threads or rounds.
-    """
-
-    name: str
-    cells: list[RunResult] = field(default_factory=list)
-    arms: dict[Arm, list[RunResult]] = field(default_factory=dict)
-    skipped: list[RunResult] = field(default_factory=list)
-    damaged: list[Damaged] = field(default_factory=list)
-    older_code: int = 0
-    older_settings: int = 0
-    sources: list[str] = field(default_factory=list)
+    name: str  # of the store's folder or pack
+    cells: list[RunResult] = field(default_factory=list)  # of those that differ only by code or platform the newest
+    arms: dict[Arm, list[RunResult]] = field(default_factory=dict)  # the cells that ran, by seed, each cell once
+    skipped: list[RunResult] = field(default_factory=list)  # the cells that did not run
+    damaged: list[Damaged] = field(default_factory=list)  # files that are no result
+    older_code: int = 0  # cells left out because a newer one differs from them only by code or platform
+    older_settings: int = 0  # left out of `arms` as a newer one has other hyper-parameters, threads or rounds
+    sources: list[str] = field(default_factory=list)  # the folders and packs it was read from, as relative paths
 
     def of_kind(self, kind: str) -> dict[Arm, list[RunResult]]:
-        """The arms of one kind: "learning", "throughput" or "gradient_noise"."""
+        """The arms of one kind, such as "learning"."""
         return {arm: runs for arm, runs in self.arms.items() if arm.kind == kind}
 
     def final_returns(self, arm: Arm) -> Array:
@@ -99,9 +87,10 @@ def collect(
         UsageError: there is no such store.
     """
     stores = [item if isinstance(item, Reader) else open_store(item) for item in (store, *more)]
-    read = [_read(item, on_progress) for item in stores]
-    results = [result for found, _ in read for result in found]
-    damaged = [item for _, found in read for item in found]
+    on_file = partial(on_progress, "reading") if on_progress else None
+    with _no_search_for_cycles():
+        read = [item for found in stores for item in found.each(on_file, _trim)]
+    results = [item for item in read if isinstance(item, RunResult)]
     _complete_floors(results)
     cells = newest(results)
     runs = sorted(newest(cells, lambda result: (Arm.of(result), within_arm(result))), key=_order)
@@ -115,23 +104,15 @@ def collect(
         cells=sorted(cells, key=_order),
         arms=arms,
         skipped=[result for result in runs if result.status == "skipped"],
-        damaged=damaged,
+        damaged=[item for item in read if isinstance(item, Damaged)],
         older_code=len(results) - len(cells),
         older_settings=len(cells) - len(runs),
     )
 
 
-def _read(store: Reader, on_progress: OnProgress | None) -> tuple[list[RunResult], list[Damaged]]:
-    on_file = partial(on_progress, "reading") if on_progress else None
-    with _no_search_for_cycles():
-        found = list(store.each(on_file, _trim))
-    results = [item for item in found if isinstance(item, RunResult)]
-    return results, [item for item in found if isinstance(item, Damaged)]
-
-
 @contextmanager
 def _no_search_for_cycles() -> Iterator[None]:
-    """Python would look for cycles among all that was read, again and again: a quarter of the time of reading."""
+    """Python would look for cycles in all that was read, again and again: a quarter of the time of reading."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -143,9 +124,13 @@ def _no_search_for_cycles() -> Iterator[None]:
 
 def _trim(plain: dict[str, Any]) -> None:
     """Take out what no report reads of a cell of its kind."""
-    kind = kinds().get(str(plain["kind"]))
-    if kind:
+    if kind := kinds().get(str(plain["kind"])):
         kind.trim(plain)
+
+
+def has_smoke_run(runs: Iterable[RunResult]) -> bool:
+    """Whether a run only shows that the parts work together: nothing is concluded from its arm."""
+    return any(run.provenance.get("smoke") is True for run in runs)
 
 
 def _complete_floors(results: Sequence[RunResult]) -> None:
@@ -155,9 +140,8 @@ def _complete_floors(results: Sequence[RunResult]) -> None:
     """
     known = {result.task: result for result in sorted(results, key=age) if math.isfinite(result.floor)}
     for result in results:
-        if math.isnan(result.floor) and result.task in known:
-            result.floor, result.target = known[result.task].floor, known[result.task].target
-            result.unit = known[result.task].unit
+        if math.isnan(result.floor) and (other := known.get(result.task)):
+            result.floor, result.target, result.unit = other.floor, other.target, other.unit
         if not kind_of(result).learns:
             result.final_return, result.final_score = math.nan, None
         elif result.status != "ok":

@@ -1,8 +1,9 @@
-"""Reading the tables of ten thousand results without making ten thousand columns of pandas."""
+"""Numbers of results: tables read without making ten thousand columns of pandas, and means of what is known."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -11,19 +12,10 @@ from polobench.analysis.statistics.intervals import Array
 from polobench.core.result import RunResult
 
 
-def column(table: pd.DataFrame, name: str) -> Array:
-    """A column of `curve` or `updates` as floats, `[rows]`, only to be read.
-
-    Raises:
-        KeyError: there is no such column.
-    """
-    return columns(table, name)[0]
-
-
 def columns(table: pd.DataFrame, *names: str) -> list[Array]:
-    """Columns of `curve` or `updates` as floats, `[rows]` each, only to be read.
+    """Columns of `curve` or `updates` as floats, `[rows]` each, read-only.
 
-    Where all columns are floats, as in a store they are, it costs a tenth of `table[name].to_numpy()`.
+    Where all columns are floats, as they are in a store, this costs a tenth of `table[name].to_numpy()`.
 
     Raises:
         KeyError: there is no such column.
@@ -34,19 +26,27 @@ def columns(table: pd.DataFrame, *names: str) -> list[Array]:
     return [values[:, table.columns.get_loc(name)] for name in names]
 
 
-def last_of(run: RunResult, name: str) -> float:
-    """The last known number of a column of a run's curve; NaN without one."""
-    return _known_of(run, name, -1)
+def column(table: pd.DataFrame, name: str) -> Array:
+    """One of `columns`."""
+    return columns(table, name)[0]
 
 
-def first_of(run: RunResult, name: str) -> float:
-    """The first known number of a column of a run's curve; NaN without one."""
-    return _known_of(run, name, 0)
-
-
-def _known_of(run: RunResult, name: str, place: int) -> float:
+def value_of(run: RunResult, name: str, place: int = -1) -> float:
+    """A known number of a column of a run's curve, by default the last; NaN without one."""
     if name not in run.curve:
         return math.nan
     values = column(run.curve, name)
     known = values[~np.isnan(values)]
     return float(known[place]) if len(known) else math.nan
+
+
+def finite(values: Iterable[float | None]) -> Array:
+    """Those of some numbers that are finite; None is not."""
+    found = np.array(list(values), dtype=np.float64)
+    return found[np.isfinite(found)]
+
+
+def mean_of(values: Iterable[float | None]) -> float:
+    """The mean; NaN without numbers, and where one is None."""
+    found = np.array(list(values), dtype=np.float64)
+    return float(found.mean()) if len(found) else math.nan

@@ -11,7 +11,6 @@ import numpy as np
 
 from polobench.analysis.statistics.hypothesis import (
     Comparison,
-    Strata,
     compare,
     holm,
     permutation_p,
@@ -27,18 +26,13 @@ Who = TypeVar("Who")
 
 @dataclass(frozen=True)
 class Contrast(Generic[Who]):
-    """The best arm less another, on the tasks that they share.
-
-    Attributes:
-        compared: the difference of means with its 95 % interval, not adjusted; detectable at `LEVEL` over the arms.
-        p: permutation test, adjusted by Holm over the arms; NaN where the test was refused, and `reason` says why.
-    """
+    """The best arm less another, on the tasks that they share."""
 
     best: Who
     other: Who
-    compared: Comparison
-    p: float
-    reason: str = ""
+    compared: Comparison  # means, with a 95 % interval that is not adjusted; detectable at `LEVEL` over the arms
+    p: float  # permutation test, adjusted by Holm over the arms; NaN where the test was skipped
+    reason: str = ""  # why it was skipped
 
     @property
     def is_separated(self) -> bool:
@@ -61,26 +55,18 @@ def against_best(
     (best, top), *others = known
     alpha = LEVEL / len(others)
     strata = [list(zip(top, tasks, strict=True)) for _, tasks in others]
-    refusals = [_refusal(pairs, alpha) for pairs in strata]
+    least = [smallest_p(pairs) for pairs in strata]
     raw = [
-        1.0 if refusal else permutation_p(pairs, statistic) if statistic else permutation_test(pairs).p
-        for pairs, refusal in zip(strata, refusals, strict=True)
+        1.0 if p > alpha else permutation_p(pairs, statistic) if statistic else permutation_test(pairs).p
+        for pairs, p in zip(strata, least, strict=True)
     ]
-    return [
-        Contrast(
-            best=best,
-            other=arm,
-            compared=compare(pairs, alpha=alpha, confidence=CONFIDENCE),
-            p=math.nan if refusal else p,
-            reason=refusal,
-        )
-        for (arm, _), pairs, refusal, p in zip(others, strata, refusals, holm(raw), strict=True)
-    ]
-
-
-def _refusal(strata: Strata, alpha: float) -> str:
-    """Why runs of these numbers could not be told apart; empty where they could."""
-    if smallest_p(strata) <= alpha:
-        return ""
-    n = min(len(side) for pair in strata for side in pair)
-    return f"{n} seeds cannot reach p = {alpha:.2g}; the test needs {seeds_needed(alpha, len(strata))}"
+    found = []
+    for (other, _), pairs, at_least, p in zip(others, strata, least, holm(raw), strict=True):
+        compared = compare(pairs, alpha=alpha, confidence=CONFIDENCE)
+        if at_least > alpha:
+            needed = seeds_needed(alpha, len(pairs))
+            reason = f"{compared.n} seeds cannot reach p = {alpha:.2g}; the test needs {needed}"
+            found.append(Contrast(best, other, compared, math.nan, reason))
+        else:
+            found.append(Contrast(best, other, compared, p))
+    return found

@@ -1,8 +1,7 @@
 """Curves of several runs on one grid, so that they can be averaged.
 
 Evaluations fall at the first update on or after fixed shares of the budget, so the runs of an arm differ in where they
-were evaluated: each run is interpolated linearly. A run that failed is at the floor from where it ended; what else is
-known of it is as before training from there.
+were evaluated: each run is interpolated linearly.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ GRID_POINTS = 121
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """The mean over runs with its 95 % percentile bootstrap band, `[G]` each; the band is NaN for one run."""
+    """The mean over n runs with its 95 % percentile bootstrap band, `[G]` each; the band is NaN for one run."""
 
     x: Array
     mean: Array
@@ -31,22 +30,21 @@ class MeanCurve:
 
 
 def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
-    """Held-out return of one run at each point of the grid, `[G]`.
+    """Held-out return of one run at each point of the grid, `[G]`; a run that failed is at the floor from its end on.
 
     Args:
         axis: "samples", "wall_seconds" or "cpu_seconds", a column of the curve and a count of the ledger.
         grid: `[G]` ascending values on that axis.
     """
     x, y = _points(result, axis, "return_mean")
-    values = np.interp(grid, x, y) if len(x) else np.full(len(grid), result.floor)
-    if result.status != "ok":
-        values[grid >= getattr(result.ledger, axis)] = result.floor
-    return values
+    if not len(x):
+        return np.full(len(grid), result.floor)
+    return _interpolated(result, axis, grid, (x, y), result.floor)
 
 
 def _points(result: RunResult, axis: str, name: str) -> tuple[Array, Array]:
-    """Where the column is known, and what it is there; the last of what is known of one place."""
-    if result.curve.empty:
+    """Where the column is known, and what it is there: the last value of each place."""
+    if name not in result.curve:
         return np.empty(0), np.empty(0)
     x, y = columns(result.curve, axis, name)
     known = np.isfinite(x) & np.isfinite(y)
@@ -56,41 +54,42 @@ def _points(result: RunResult, axis: str, name: str) -> tuple[Array, Array]:
     return x[last], y[last]
 
 
+def _interpolated(result: RunResult, axis: str, grid: Array, points: tuple[Array, Array], once_failed: float) -> Array:
+    values = np.interp(grid, *points)
+    if result.status != "ok":
+        values[grid >= getattr(result.ledger, axis)] = once_failed
+    return values
+
+
 def mean_curve(runs: Sequence[RunResult], axis: str) -> MeanCurve:
     """The mean held-out return of an arm's runs over samples or seconds.
 
-    Over samples it goes to the budget, or to the median end where the budget is none of samples; over seconds to the
-    median end of the runs that ended ok. Past its own end a run that ended ok keeps its last return.
+    Over samples it goes to the budget; over seconds, and where the budget does not count samples, to the median end of
+    the runs that ended ok. Past its own end a run that ended ok keeps its last return.
     """
     grid = np.linspace(0.0, _end(runs, axis), GRID_POINTS)
-    curves = np.stack([return_curve(result, axis, grid) for result in runs])
-    low, high = bootstrap_band(curves)
-    return MeanCurve(grid, curves.mean(axis=0), low, high, len(runs))
+    return _mean(grid, [return_curve(result, axis, grid) for result in runs])
 
 
 def metric_curve(runs: Sequence[RunResult], name: str) -> MeanCurve | None:
-    """The mean over samples of another column of the curve; None if no run has a value there.
+    """The mean over samples of another column of the curve, over the runs that have it; None if there are none.
 
-    Runs without a value have no part; one that failed is as it began from where it ended.
+    A run that failed is as it began from its end on.
     """
     grid = np.linspace(0.0, _end(runs, "samples"), GRID_POINTS)
-    curves = []
-    for result in runs:
-        x, y = _points(result, "samples", name) if name in result.curve else (np.empty(0), np.empty(0))
-        if len(x):
-            values = np.interp(grid, x, y)
-            if result.status != "ok":
-                values[grid >= result.ledger.samples] = y[0]
-            curves.append(values)
-    if not curves:
-        return None
-    low, high = bootstrap_band(np.stack(curves))
-    return MeanCurve(grid, np.mean(curves, axis=0), low, high, len(curves))
+    known = [(result, points) for result in runs if len((points := _points(result, "samples", name))[0])]
+    curves = [_interpolated(result, "samples", grid, points, points[1][0]) for result, points in known]
+    return _mean(grid, curves) if curves else None
+
+
+def _mean(grid: Array, curves: Sequence[Array]) -> MeanCurve:
+    every = np.stack(curves)
+    return MeanCurve(grid, every.mean(axis=0), *bootstrap_band(every), len(every))
 
 
 def _end(runs: Sequence[RunResult], axis: str) -> float:
     budget = runs[0].budget.get("samples")
     if axis == "samples" and budget:
         return float(budget)
-    ended_ok = [result for result in runs if result.status == "ok"] or list(runs)
+    ended_ok = [result for result in runs if result.status == "ok"] or runs
     return float(np.median([getattr(result.ledger, axis) for result in ended_ok]))

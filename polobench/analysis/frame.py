@@ -17,16 +17,16 @@ from polobench.core.budget import LedgerTotals, budget_text
 from polobench.core.result import RunResult
 from polobench.store.validation import TIMES
 
-LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
+_LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
 _PLAIN = ("kind", "method", "label", "task", "seed", "device")
 _OUTCOME = ("unit", "floor", "target", "status", "reason", "final_return", "final_return_std", "final_score")
 _NOISE = ("snr", "noise_scale", "mean_cosine")
 _FLAGS = ("solved", "reached")
+SPEEDS = ("samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second")
 _NUMBERS = (
     "budget_samples", "budget_updates", "budget_seconds", "floor", "target", "final_return", "final_return_std",
     "final_score", *(f"{name}_to_target" for name in TIMES), "loss_start", "loss_end", "loss_converged_samples",
-    *LEDGER, "samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second",
-    "peak_memory_mib", *(f"gradient_{name}" for name in _NOISE),
+    *_LEDGER, *SPEEDS, "peak_memory_mib", *(f"gradient_{name}" for name in _NOISE),
 )  # fmt: skip
 _PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
 ARM = ("task", "budget", "label", "method", "device")
@@ -39,41 +39,38 @@ COLUMNS = tuple(dict.fromkeys((
 def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFrame:
     """The cells of a store, one row each, ordered by task, budget, label, device and seed.
 
-    Where cells differ only by code or platform the newest is taken. `attrs` of the table holds how many were left out
-    for that (`left_out`) and each damaged file with its reason (`damaged`); a warning says the same. Skipped cells are
+    Of cells that differ only by code or platform the newest is taken. `attrs` of the table holds how many were left out
+    for that (`left_out`) and each damaged file with its reason (`damaged`); warnings say the same. Skipped cells are
     rows.
 
     Columns, besides those named as in docs/results-format.md:
         budget: in words; `budget_samples`, `budget_updates`, `budget_seconds` as numbers.
-        final_return, final_score: at the floor unless the run ended ok; NaN for other cells than learning ones.
+        final_return, final_score: at the floor unless the run ended ok; NaN for cells that do not learn.
         solved: the run ended ok and its final return is at or above the target; missing without a target.
-        reached: at some time two evaluations in a row were at or above the target and the run ended ok. A run may
-            reach the target and lose it again, so this and `solved` differ.
+        reached: the run ended ok and held the target at some time for two evaluations in a row, which it may have
+            lost again.
         samples_to_target, wall_seconds_to_target, cpu_seconds_to_target: when it was reached; NaN if never.
-        samples_per_second: over the timed rounds of a throughput cell, over the training of a learning cell; NaN
-            where the cell ran beside others, as all its speeds.
+        samples_per_second: over the timed rounds of a throughput cell, or the training of a learning cell; all speeds
+            are NaN where the cell ran beside others.
         rollout_samples_per_second, update_samples_per_second: the same samples over the seconds inside the task's
             verbs (in language: of generation, or of reading data), and over the rest of the training.
-        fixed_policy: at which a gradient-noise cell was measured; missing for other cells.
-        gradient_snr, gradient_noise_scale, gradient_mean_cosine: of such a cell.
+        fixed_policy, gradient_snr, gradient_noise_scale, gradient_mean_cosine: of a gradient-noise cell, and the policy
+            that it was measured at.
         hp_NAME: every hyper-parameter; lists as tuples, missing where a method does not have it.
 
     Args:
         store: its folder or pack.
-        on_progress: hears `(what, done, total)` of every file.
+        on_progress: called with `(what, done, total)` for every file.
 
     Raises:
         UsageError: there is no such store.
     """
     collection = collect(store, on_progress)
+    warned = [f"damaged file {item.path.name}: {item.reason}" for item in collection.damaged]
     if collection.older_code:
-        warnings.warn(
-            f"{collection.older_code} cells left out: a newer one differs only by code or platform",
-            UserWarning,
-            stacklevel=2,
-        )
-    for item in collection.damaged:
-        warnings.warn(f"damaged file {item.path.name}: {item.reason}", UserWarning, stacklevel=2)
+        warned.insert(0, f"{collection.older_code} cells left out: a newer one differs only by code or platform")
+    for text in warned:
+        warnings.warn(text, UserWarning, stacklevel=2)
     return frame(collection)
 
 
@@ -133,12 +130,9 @@ def _columns(name: str, prefix: str, value: Any) -> dict[str, object]:
     if dataclasses.is_dataclass(value):
         return _flat(value, f"{name}_")
     if isinstance(value, Mapping):
-        return {} if any(map(dataclasses.is_dataclass, value.values())) else {name: _joined(value)}
+        counted = " ".join(f"{key}={count}" for key, count in value.items())
+        return {} if any(map(dataclasses.is_dataclass, value.values())) else {name: counted}
     return {name: "; ".join(map(" ".join, value)) if isinstance(value, tuple) else value}
-
-
-def _joined(counts: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={count}" for key, count in counts.items())
 
 
 def _encodable(value: Any) -> Any:
@@ -180,9 +174,8 @@ def reached(result: RunResult) -> bool | None:
 def _speeds(result: RunResult) -> dict[str, float | None]:
     if result.ran_beside_others:
         return {}
-    names = ("samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second")
     if result.throughput:
-        return {name: result.throughput.get(name) for name in names}
+        return {name: result.throughput.get(name) for name in SPEEDS}
     ledger = result.ledger
     return {
         "samples_per_second": samples_per_second(result),

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.collection import Collection
-from polobench.analysis.columns import column, last_of
+from polobench.analysis.collection import Collection, has_smoke_run
+from polobench.analysis.columns import column, finite, value_of
 from polobench.analysis.gradient_noise import batches_of
 from polobench.analysis.reliability import (
     Scores,
@@ -55,24 +55,15 @@ Numbers = Callable[[Cells], Array]
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure.
+    """One measure."""
 
-    Attributes:
-        title: in a few words; `unit` of its numbers.
-        kind: of the cells that it reads.
-        numbers: of the cells of one place, finite ones alone.
-        observation: what one number belongs to, in the plural.
-        is_ratio: numbers are logarithms, and differences are shown as ratios.
-        is_share: numbers are 0 or 1.
-    """
-
-    title: str
+    title: str  # in a few words
     unit: str
-    kind: str
-    numbers: Numbers
-    observation: str = "seeds"
-    is_ratio: bool = False
-    is_share: bool = False
+    kind: str  # of the cells that it reads
+    numbers: Numbers  # of the cells of one place, only finite ones
+    observation: str = "seeds"  # what one number belongs to, in the plural
+    is_ratio: bool = False  # numbers are logarithms, and differences are shown as ratios
+    is_share: bool = False  # numbers are 0 or 1
 
     def values(self, runs: Sequence[RunResult]) -> Array:
         """The numbers of cells of one place."""
@@ -88,60 +79,38 @@ class Observations:
         self._known: dict[tuple[str, str], dict[Place, Array]] = {}
 
     def of(self, label: str, name: str) -> dict[Place, Array]:
-        """The numbers of one label at each place where it has any, of the measure of that name."""
+        """The numbers of one label by place, of the measure of that name; nothing is concluded from smoke runs."""
         if (label, name) not in self._known:
-            kind = MEASURES[name].kind
-            if (label, kind) not in self._cells:
-                self._cells[label, kind] = _cells(self._collection, label, kind)
-            self._known[label, name] = _numbers(self._cells[label, kind], MEASURES[name])
+            cells = self._by_place(label, MEASURES[name].kind)
+            values = {place: MEASURES[name].numbers(found) for place, found in cells.items()}
+            self._known[label, name] = {place: numbers for place, numbers in values.items() if len(numbers)}
         return self._known[label, name]
 
-
-def observations(collection: Collection, label: str, measure: Measure) -> dict[Place, Array]:
-    """The numbers of one label at each place where it has any; nothing is concluded from smoke runs."""
-    return _numbers(_cells(collection, label, measure.kind), measure)
-
-
-def _numbers(cells: Mapping[Place, Cells], measure: Measure) -> dict[Place, Array]:
-    values = {place: measure.numbers(found) for place, found in cells.items()}
-    return {place: numbers for place, numbers in values.items() if len(numbers)}
-
-
-def _cells(collection: Collection, label: str, kind: str) -> dict[Place, Cells]:
-    """The cells of one label and kind by place, in the order of the places."""
-    found: dict[Place, list[RunResult]] = {}
-    for arm, runs in collection.of_kind(kind).items():
-        if arm.label == label and not any(run.provenance.get("smoke") is True for run in runs):
-            for run in runs:
-                policy = str(run.gradient_noise.get("policy", ""))
-                found.setdefault((arm.task, arm.budget, arm.device, policy), []).append(run)
-    return {place: Cells(runs) for place, runs in sorted(found.items())}
+    def _by_place(self, label: str, kind: str) -> dict[Place, Cells]:
+        """The cells of one label and kind, in the order of their places."""
+        if (label, kind) not in self._cells:
+            found: dict[Place, list[RunResult]] = {}
+            for arm, runs in self._collection.of_kind(kind).items():
+                for run in runs if arm.label == label and not has_smoke_run(runs) else ():
+                    policy = str(run.gradient_noise.get("policy", ""))
+                    found.setdefault((arm.task, arm.budget, arm.device, policy), []).append(run)
+            self._cells[label, kind] = {place: Cells(runs) for place, runs in sorted(found.items())}
+        return self._cells[label, kind]
 
 
-def _each(function: Callable[[RunResult], float]) -> Numbers:
+def _each(function: Callable[[RunResult], float | None]) -> Numbers:
     """One number per run; runs without one are left out."""
-    return lambda cells: _finite([function(run) for run in cells.runs])
-
-
-def _finite(values: Sequence[float]) -> Array:
-    found = np.array(values, dtype=np.float64)
-    return found[np.isfinite(found)]
-
-
-def _final_score(run: RunResult) -> float:
-    return math.nan if run.final_score is None else run.final_score
+    return lambda cells: finite([function(run) for run in cells.runs])
 
 
 def _spread(cells: Cells) -> Array:
     """The distance of each run's final score from the arm's median."""
-    found = _each(_final_score)(cells)
+    found = finite([run.final_score for run in cells.runs])
     return np.abs(found - np.median(found)) if len(found) else found
 
 
 def _samples_to_target(run: RunResult) -> float:
-    """As a share of the budget, 1 of a run that never got there: all are censored at the budget, so this mean is
-    Kaplan and Meier's restricted mean at the budget.
-    """
+    """As a share of the budget, 1 for a run that never got there: the mean is Kaplan and Meier's restricted mean."""
     budget = run.budget.get("samples")
     if run.target is None or not budget:
         return math.nan
@@ -160,8 +129,7 @@ def _noise(of: Callable[[Any], Any]) -> Numbers:
             return np.empty(0)
         batches = batches_of(cells.runs[0])
         n = len(batches.taken)
-        found = n * of(batches.snr) - (n - 1) * of(batches.snr_without_each)
-        return np.asarray(found[np.isfinite(found)])
+        return finite(n * of(batches.snr) - (n - 1) * of(batches.snr_without_each))
 
     return numbers
 
@@ -187,15 +155,14 @@ def _log_update_seconds(cells: Cells) -> Array:
         if run.status == "ok" and speed and not run.ran_beside_others:
             samples = speed * float(np.mean(timed["iteration_seconds"]))
             found += [1000 * seconds / samples for seconds in timed["update_seconds"] if seconds * samples > 0]
-    values = np.log(found)
-    return np.asarray(values[np.isfinite(values)])
+    return finite(np.log(found))
 
 
 def _generalisation_gap(run: RunResult) -> float:
     """Return of the last training samples less the held-out one, as a share of the way from floor to target."""
     if run.target is None or run.status != "ok":
         return math.nan
-    return (last_of(run, "train_return") - run.final_return) / (run.target - run.floor)
+    return (value_of(run, "train_return") - run.final_return) / (run.target - run.floor)
 
 
 def _early_fall(run: RunResult) -> float:
@@ -211,18 +178,18 @@ def _rose(name: str) -> Callable[[RunResult], float]:
     """1 if the last number of a column is above 0, else 0; a run that failed counts as 0."""
 
     def one(run: RunResult) -> float:
-        value = last_of(run, name)
+        value = value_of(run, name)
         return math.nan if math.isnan(value) and run.status == "ok" else float(run.status == "ok" and value > 0)
 
     return one
 
 
-def _learning(title: str, unit: str, function: Callable[[RunResult], float], **more: Any) -> Measure:
+def _learning(title: str, unit: str, function: Callable[[RunResult], float | None], **more: Any) -> Measure:
     return Measure(title, unit, "learning", _each(function), **more)
 
 
 def _of_scores(title: str, unit: str, function: Callable[[Scores], float], **more: Any) -> Measure:
-    return Measure(title, unit, "learning", lambda cells: _finite([function(found) for found in cells.scores]), **more)
+    return Measure(title, unit, "learning", lambda cells: finite([function(found) for found in cells.scores]), **more)
 
 
 def _cost(title: str, unit: str, amount: Callable[[RunResult], float]) -> Measure:
@@ -250,7 +217,7 @@ MEASURES: Mapping[str, Measure] = {
     "area_under_curve": _of_scores("area under the learning curve", "mean score", area_under_curve),
     "samples_to_target": _learning("samples to target", "share of the budget", _samples_to_target),
     "share_above_target": _of_scores("evaluations at or above target", "share", share_above_target),
-    "final_score": _learning("final score", "0 = floor, 1 = target", _final_score),
+    "final_score": _learning("final score", "0 = floor, 1 = target", lambda run: run.final_score),
     # cost
     "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),
     "forward_rows": _cost("rows forward", "per 1,000 samples", lambda run: run.ledger.forward_rows),
@@ -271,7 +238,7 @@ MEASURES: Mapping[str, Measure] = {
         "runs whose margin on held-out pairs rose", "share of runs", _rose("heldout_margin"), is_share=True
     ),
     "early_fall": _learning("loss's fall in the first third", "share of the whole fall", _early_fall),
-    "kl_to_reference": _learning("KL to the reference", "nats per token", lambda run: last_of(run, "heldout_kl")),
+    "kl_to_reference": _learning("KL to the reference", "nats per token", lambda run: value_of(run, "heldout_kl")),
     "works_without_rewards": _learning(
         "runs that called no reward", "share of runs", lambda run: float(run.ledger.reward_calls == 0), is_share=True
     ),

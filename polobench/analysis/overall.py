@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.columns import last_of
+from polobench.analysis.collection import Collection, has_smoke_run
+from polobench.analysis.columns import value_of
 from polobench.analysis.frame import solved
 from polobench.analysis.statistics.aggregates import (
     Estimate,
@@ -28,17 +28,12 @@ CONTROL, LANGUAGE, PREFERENCES = "control", "language", "preferences"
 
 @dataclass(frozen=True)
 class Comparable:
-    """Tasks of one world with a target, on which the same labels ran on one device.
-
-    Attributes:
-        places: task and budget of each.
-        runs: by label, a list of runs for each place.
-    """
+    """Tasks of one world with a target, on which the same labels ran on one device."""
 
     world: str
     device: str
-    places: tuple[tuple[str, str], ...]
-    runs: Mapping[str, tuple[list[RunResult], ...]]
+    places: tuple[tuple[str, str], ...]  # task and budget of each
+    runs: Mapping[str, tuple[list[RunResult], ...]]  # by label, the runs of each place
 
     def scores(self, label: str) -> list[Array]:
         """`[n]` final scores for each place, failed runs at the floor."""
@@ -48,34 +43,27 @@ class Comparable:
 def comparables(collection: Collection) -> list[Comparable]:
     """Every largest such group of the learning arms, most tasks first; a smoke run has no part."""
     arms = collection.of_kind("learning")
-    worlds = _worlds(arms)
+    of_task: dict[str, list[RunResult]] = {}
+    for arm, runs in arms.items():
+        of_task.setdefault(arm.task, []).extend(runs)
+    worlds = {task: _world(runs) for task, runs in of_task.items()}
     tasks: dict[tuple[str, str, str, str], dict[str, list[RunResult]]] = {}
     for arm, runs in arms.items():
-        if all(run.final_score is not None for run in runs) and not any(run.provenance.get("smoke") for run in runs):
+        if all(run.final_score is not None for run in runs) and not has_smoke_run(runs):
             tasks.setdefault((worlds[arm.task], arm.device, arm.task, arm.budget), {})[arm.label] = runs
-    groups: dict[tuple[str, str, tuple[str, ...]], list[tuple[tuple[str, str], dict[str, list[RunResult]]]]] = {}
+    groups: dict[tuple[str, str, tuple[str, ...]], dict[tuple[str, str], dict[str, list[RunResult]]]] = {}
     for (world, device, task, budget), found in sorted(tasks.items()):
-        groups.setdefault((world, device, tuple(sorted(found))), []).append(((task, budget), found))
+        groups.setdefault((world, device, tuple(sorted(found))), {})[task, budget] = found
     return [
         Comparable(
-            world,
-            device,
-            tuple(place for place, _ in members),
-            {label: tuple(found[label] for _, found in members) for label in labels},
+            world, device, tuple(places), {label: tuple(found[label] for found in places.values()) for label in labels}
         )
-        for (world, device, labels), members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+        for (world, device, labels), places in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
 
 
-def _worlds(arms: Mapping[Arm, Sequence[RunResult]]) -> dict[str, str]:
-    """By task: only a language model says something, and only preference data are read."""
-    runs: dict[str, list[RunResult]] = {}
-    for arm, found in arms.items():
-        runs.setdefault(arm.task, []).extend(found)
-    return {task: _world(found) for task, found in runs.items()}
-
-
 def _world(runs: Sequence[RunResult]) -> str:
+    """Only a language model says something, and only preference data are read."""
     if not any(run.snapshots for run in runs):
         return CONTROL
     return PREFERENCES if any(run.ledger.samples_read for run in runs) else LANGUAGE
@@ -83,33 +71,23 @@ def _world(runs: Sequence[RunResult]) -> str:
 
 @dataclass(frozen=True)
 class Overall:
-    """One label over the tasks of a group.
-
-    Attributes:
-        n: runs at the place with the fewest.
-        worst: the run with the lowest score.
-        cpu_seconds, gradient_steps: of a run, as means over runs and then over tasks.
-        sampled, greedy: final held-out returns of actions drawn from the policy and of its likeliest ones, in the mean
-            over tasks, where runs know both; NaN elsewhere.
-        solved: of all `runs`; with Wilson's interval of the share.
-        tail: the mean of the worst quarter of each task's runs (conditional value at risk over runs), over tasks.
-    """
+    """One label over the tasks of a group."""
 
     label: str
-    n: int
-    runs: int
+    n: int  # runs at the place with the fewest
+    runs: int  # all of them
     mean: Estimate
     median: Estimate
     iqm: Estimate
     optimality_gap: Estimate
-    tail: Estimate
-    solved: int
-    solved_interval: Interval
-    worst: RunResult
-    cpu_seconds: float
+    tail: Estimate  # the mean of the worst quarter of each task's runs (conditional value at risk), over tasks
+    solved: int  # of all runs
+    solved_interval: Interval  # Wilson's, of the share
+    worst: RunResult  # the run with the lowest score
+    cpu_seconds: float  # per run, as means over runs and then over tasks
     gradient_steps: float
-    sampled: float
-    greedy: float
+    sampled: float  # final held-out returns of drawn actions over tasks, and of the likeliest ones;
+    greedy: float  # NaN where runs do not know both
 
 
 def overall(group: Comparable) -> list[Overall]:
@@ -128,7 +106,7 @@ def _sampled(run: RunResult) -> float:
 
 
 def _greedy(run: RunResult) -> float:
-    return last_of(run, "heldout_greedy_return")
+    return value_of(run, "heldout_greedy_return")
 
 
 def _overall(group: Comparable, label: str) -> Overall:

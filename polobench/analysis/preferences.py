@@ -6,7 +6,7 @@ The pairs of one prompt share it and the seeds of one pair share the pair: both 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -21,39 +21,27 @@ from polobench.store.validation import PAIR_LOG_PROBS, PAIR_SETS
 
 @dataclass(frozen=True)
 class Pairs:
-    """Preference pairs of some runs, one row per pair and run.
+    """Preference pairs of some runs, one row per pair and run."""
 
-    Attributes:
-        prompt: `[N]` the number of each pair's prompt.
-        chosen, rejected: `[N, 2]` summed log-probabilities before and after, in nats.
-        chosen_tokens, rejected_tokens: `[N]` lengths of the responses.
-    """
-
-    prompt: Array
-    chosen: Array
+    prompt: Array  # `[N]` the number of each pair's prompt
+    chosen: Array  # `[N, 2]` summed log-probabilities before and after, in nats
     rejected: Array
-    chosen_tokens: Array
+    chosen_tokens: Array  # `[N]` lengths of the responses
     rejected_tokens: Array
 
     @classmethod
     def joined(cls, parts: Sequence[Pairs]) -> Pairs:
         """The rows of all parts, one after the other."""
-        return cls(
-            np.concatenate([part.prompt for part in parts]),
-            np.concatenate([part.chosen for part in parts]),
-            np.concatenate([part.rejected for part in parts]),
-            np.concatenate([part.chosen_tokens for part in parts]),
-            np.concatenate([part.rejected_tokens for part in parts]),
-        )
+        return cls(*(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls)))
 
     @property
     def accuracy(self) -> Array:
-        """`[N, 2]` 1 where the chosen response is the likelier one, a half where both are as likely, else 0."""
+        """`[N, 2]` 1 where the chosen response is more likely, 1/2 where both are equally likely, else 0."""
         return _preferred(self.chosen, self.rejected)
 
     @property
     def normalised_accuracy(self) -> Array:
-        """The same by log-probability per token, where a long response is not less likely for its length."""
+        """The same by log-probability per token, so that length does not count against a response."""
         chosen = self.chosen / np.maximum(self.chosen_tokens, 1)[:, None]
         return _preferred(chosen, self.rejected / np.maximum(self.rejected_tokens, 1)[:, None])
 
@@ -66,29 +54,19 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PreferenceSummary:
-    """One set of pairs of one arm.
-
-    Attributes:
-        pair_set: "heldout" or "train".
-        n: runs, one per seed; `known` those that know the pairs before training: the means are over these.
-        unchanged: of the known, those without numbers after training: they count as before.
-        prompts, pairs: how many there are.
-        accuracy, normalised_accuracy: before, after, and after - before of the same pairs.
-        margin: implicit reward margin: what chosen gained less what rejected gained.
-        chosen, rejected: mean summed log-probabilities before and after.
-    """
+    """One set of pairs of one arm."""
 
     arm: Arm
-    pair_set: str
-    n: int
-    known: int
-    unchanged: int
-    prompts: int
+    pair_set: str  # "heldout" or "train"
+    n: int  # runs, one per seed
+    known: int  # runs that know the pairs before training: the means are over these
+    unchanged: int  # of them, those without numbers after training, which count as before
+    prompts: int  # how many there are
     pairs: int
-    accuracy: tuple[Estimate, Estimate, Estimate]
+    accuracy: tuple[Estimate, Estimate, Estimate]  # before, after, and the difference of the same pairs
     normalised_accuracy: tuple[Estimate, Estimate, Estimate]
-    margin: Estimate
-    chosen: tuple[float, float]
+    margin: Estimate  # implicit reward margin: what chosen gained less what rejected gained
+    chosen: tuple[float, float]  # mean summed log-probability before and after
     rejected: tuple[float, float]
 
 
@@ -105,8 +83,10 @@ def summarize_pairs(arm: Arm, runs: Sequence[RunResult], pair_set: str) -> Prefe
     if not known:
         return None
     every = Pairs.joined([pairs for _, pairs in known])
-    columns = [*_with_change(every.accuracy), *_with_change(every.normalised_accuracy), every.margin]
-    found = _estimates(np.stack(columns, axis=1), every.prompt)
+    accuracies = [np.append(item, np.diff(item), axis=1) for item in (every.accuracy, every.normalised_accuracy)]
+    values = np.column_stack([*accuracies, every.margin])
+    intervals = clustered_intervals(values, every.prompt)
+    found = [Estimate(float(value), ends) for value, ends in zip(values.mean(axis=0), intervals, strict=True)]
     return PreferenceSummary(
         arm=arm,
         pair_set=pair_set,
@@ -118,8 +98,8 @@ def summarize_pairs(arm: Arm, runs: Sequence[RunResult], pair_set: str) -> Prefe
         accuracy=(found[0], found[1], found[2]),
         normalised_accuracy=(found[3], found[4], found[5]),
         margin=found[6],
-        chosen=_before_and_after(every.chosen),
-        rejected=_before_and_after(every.rejected),
+        chosen=tuple(every.chosen.mean(axis=0).tolist()),
+        rejected=tuple(every.rejected.mean(axis=0).tolist()),
     )
 
 
@@ -130,12 +110,11 @@ def pooled_pairs(runs: Sequence[RunResult], pair_set: str) -> Pairs | None:
 
 
 def pairs_of(run: RunResult, pair_set: str) -> Pairs | None:
-    """The pairs of one run, as before where it has no numbers after training; None without numbers before."""
-    before, after = (_log_probs(run, moment, pair_set) for moment in ("before", "after"))
+    """The pairs of one run; without numbers after training they stay as before, and without any there are none."""
+    before = _log_probs(run, "before", pair_set)
     if before is None:
         return None
-    columns = run.snapshots["before"]["pairs"][pair_set]
-    after = before if after is None else after
+    columns, after = run.snapshots["before"]["pairs"][pair_set], _log_probs(run, "after", pair_set) or before
     tokens = [np.asarray(columns[name], dtype=np.float64) for name in ("chosen_tokens", "rejected_tokens")]
     prompt = np.asarray(columns["prompt"], dtype=np.float64)
     return Pairs(prompt, *(np.stack(moments, axis=1) for moments in zip(before, after)), *tokens)
@@ -158,17 +137,3 @@ def _log_probs(run: RunResult, moment: str, pair_set: str) -> tuple[Array, Array
 
 def _preferred(chosen: Array, rejected: Array) -> Array:
     return np.asarray((np.sign(chosen - rejected) + 1) / 2, dtype=np.float64)
-
-
-def _with_change(moments: Array) -> tuple[Array, Array, Array]:
-    return moments[:, 0], moments[:, 1], moments[:, 1] - moments[:, 0]
-
-
-def _estimates(values: Array, prompts: Array) -> list[Estimate]:
-    intervals = clustered_intervals(values, prompts, rng=np.random.default_rng(0))
-    return [Estimate(float(value), found) for value, found in zip(values.mean(axis=0), intervals, strict=True)]
-
-
-def _before_and_after(moments: Array) -> tuple[float, float]:
-    before, after = moments.mean(axis=0)
-    return float(before), float(after)

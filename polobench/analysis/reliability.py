@@ -1,35 +1,38 @@
-"""How steadily one run learns, and how it may end: measures on its held-out evaluations, in score units.
+"""How steadily one run learns, and how it may go wrong, by its held-out scores (0 = floor, 1 = target).
 
-All follow the held-out score (0 = floor, 1 = target) from evaluation to evaluation; a run that failed is at the floor
-from where it ended. A task without a target has no score, so none of these.
+A run that failed is at the floor from where it ended. A task without a target has no score, so none of these.
 
 Source: Chan et al. 2020, "Measuring the Reliability of Reinforcement Learning Algorithms", section 4: dispersion across
 time (the interquartile range of a curve's differences), short-term risk (the conditional value at risk of those
-differences), long-term risk (the drawdown: how far the score is below its best so far), risk across runs. They use
-training curves of many points in sliding windows; we have about twenty held-out evaluations a run and one window.
+differences), long-term risk (the drawdown: how far the score is below its best so far), risk across runs. They slide
+windows over training curves of many points; we have about twenty held-out evaluations per run, and one window.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.integrate import trapezoid
 
+from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.columns import columns
+from polobench.analysis.statistics.aggregates import tail_mean
 from polobench.analysis.statistics.intervals import Array
 from polobench.core.result import RunResult
 
-TAIL = 0.25
 COLLAPSED_BELOW = 0.5
+LEARNT_NOTHING = 0.1
+FELL = 0.1
 
 
 class Scores(NamedTuple):
-    """Where a learning run was evaluated, from 0 to 1 of its budget of samples, and its scores there, `[E]` each."""
+    """The scores of a run's E evaluations, and where they were; measures of a run without scores are NaN."""
 
-    at: Array
-    found: Array
+    at: Array  # `[E]` from 0 to 1 of its budget of samples
+    found: Array  # `[E]`
 
 
 def scores(result: RunResult) -> Scores:
@@ -49,25 +52,21 @@ def scores(result: RunResult) -> Scores:
 
 
 def area_under_curve(run: Scores) -> float:
-    """The mean score over the budget of samples: the area under the linearly interpolated curve. NaN without scores."""
+    """The mean score over the budget of samples: the area under the linearly interpolated curve."""
     at, found = run
-    if not len(at):
-        return math.nan
-    grid = np.append(at, 1.0)
-    return float(trapezoid(np.append(found, found[-1]), grid))
+    return float(trapezoid(np.append(found, found[-1]), np.append(at, 1.0))) if len(at) else math.nan
 
 
 def largest_drawdown(run: Scores) -> float:
-    """The most that the score is ever below its best so far; 0 of a run that never falls. NaN without scores."""
+    """The most that the score is ever below its best so far; 0 of a run that never falls."""
     found = run.found
     return float((np.maximum.accumulate(found) - found).max()) if len(found) else math.nan
 
 
 def short_term_risk(run: Scores) -> float:
     """The mean of the worst quarter of changes from one evaluation to the next, as a fall (positive is worse)."""
-    found = run.found
-    changes = np.sort(np.diff(found))
-    return float(-changes[: max(1, math.ceil(TAIL * len(changes)))].mean()) if len(changes) else math.nan
+    changes = np.diff(run.found)
+    return float(-tail_mean(changes)) if len(changes) else math.nan
 
 
 def dispersion_over_time(run: Scores) -> float:
@@ -81,28 +80,53 @@ def dispersion_over_time(run: Scores) -> float:
 
 
 def collapsed(run: Scores) -> float:
-    """1 if the score fell below half after it had been at the target, 0 if not; NaN of a run that never was there."""
-    found = run.found
-    there = np.flatnonzero(found >= 1)
-    return float((found[there[0] :] < COLLAPSED_BELOW).any()) if len(there) else math.nan
+    """1 if the score fell below half after it had been at the target, 0 if not; NaN if it never was there."""
+    there = np.flatnonzero(run.found >= 1)
+    return float((run.found[there[0] :] < COLLAPSED_BELOW).any()) if len(there) else math.nan
 
 
 def share_above_target(run: Scores) -> float:
     """The share of evaluations after the first whose score is at least 1."""
-    found = run.found
-    return float((found[1:] >= 1).mean()) if len(found) > 1 else math.nan
+    return float((run.found[1:] >= 1).mean()) if len(run.found) > 1 else math.nan
 
 
 def sustained(run: Scores) -> float:
-    """1 if the target was reached for two evaluations in a row and never lost again, else 0; NaN without scores."""
-    found = run.found
-    if not len(found):
+    """1 if the target was reached for two evaluations in a row and never lost again, else 0."""
+    if not len(run.found):
         return math.nan
-    above = found >= 1
-    lost = np.flatnonzero(~above)
-    return float(len(above) - (lost[-1] + 1 if len(lost) else 0) >= 2)
+    return float(len(run.found) > 1 and bool((run.found[-2:] >= 1).all()))
 
 
-def tail_mean(values: Array) -> Any:
-    """The conditional value at risk over runs: the mean of the worst quarter of them, at least one; `[..., n]`."""
-    return np.sort(values, axis=-1)[..., : max(1, math.ceil(TAIL * values.shape[-1]))].mean(axis=-1)
+@dataclass(frozen=True)
+class Troubled:
+    """A learning run that failed, learnt nothing, or lost what it had."""
+
+    arm: Arm
+    run: RunResult
+    what: str  # in a few words
+    reason: str  # in more, where there is one
+    badness: float  # the larger the worse, to order them
+
+
+def troubled(collection: Collection) -> list[Troubled]:
+    """Such runs of all learning arms, the worst first; a policy that learns nothing by design is none."""
+    arms = collection.of_kind("learning")
+    found = [Troubled(arm, run, *trouble) for arm, runs in arms.items() for run in runs if (trouble := _trouble(run))]
+    return sorted(found, key=lambda item: (-item.badness, item.arm, item.run.seed))
+
+
+def _trouble(run: RunResult) -> tuple[str, str, float] | None:
+    """What went wrong, why, and how badly; None where nothing did."""
+    if run.status != "ok":
+        return run.status.replace("_", " "), run.reason, 10.0
+    known = scores(run).found
+    if run.final_score is None or len(known) < 2 or not run.ledger.gradient_steps:
+        return None
+    start, best, end = float(known[0]), float(known.max()), run.final_score
+    if end < start - FELL:
+        return "fell below its start", f"score {start:.2f} at first, {end:.2f} at last", 5 + start - end
+    if best < LEARNT_NOTHING:
+        return "did not learn", f"its best score is {best:.2f}", 3 - best
+    if best >= 1 and end < COLLAPSED_BELOW:
+        return "collapsed", f"score {best:.2f} at best, {end:.2f} at last", 1 + best - end
+    return None

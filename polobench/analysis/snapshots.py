@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.columns import first_of, last_of
+from polobench.analysis.columns import finite, mean_of, value_of
 from polobench.core.result import RunResult
 
 _IN_CURVES = {
@@ -33,12 +31,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The answers of one run of an arm.
-
-    Attributes:
-        seed: of the run: the lowest that ended ok, else the lowest that knows answers.
-        status: how that run ended.
-    """
+    """The answers of one run of an arm: the lowest seed that ended ok, else the lowest that knows answers."""
 
     arm: Arm
     seed: int
@@ -48,30 +41,20 @@ class Conversation:
 
 @dataclass(frozen=True)
 class MeasureSummary:
-    """One measure of an arm's policy.
-
-    Attributes:
-        everywhere: it is of all held-out prompts, as the curves are; else of those alone whose answers are stored.
-        n: runs; `known` those that have the measure after training, or failed and have it before.
-        before, after: means over the runs that have it; a run that knows nothing after training counts as before.
-    """
+    """One measure of an arm's policy."""
 
     arm: Arm
     name: str
-    n: int
-    known: int
-    before: float
-    after: float
-    everywhere: bool
+    n: int  # runs
+    known: int  # runs that have the measure after training, or failed and have it before
+    before: float  # the mean over the runs that have it
+    after: float  # the same; a run that knows nothing after training counts as before
+    everywhere: bool  # it is of all held-out prompts, as the curves are; else only of those whose answers are stored
 
 
 @dataclass(frozen=True)
 class NoteSummary:
-    """A remark on the data that an arm's runs read.
-
-    Attributes:
-        least, most: how many rows it holds for, over the runs that say so.
-    """
+    """A remark on the data that an arm's runs read, and for how many rows it holds: the least and the most of a run."""
 
     arm: Arm
     text: str
@@ -88,7 +71,7 @@ def conversations(collection: Collection) -> list[Conversation]:
     """What a run of each learning arm answers, by task, budget and label; arms without answers are left out."""
     found = []
     for arm, runs in sorted(collection.of_kind("learning").items()):
-        speaking = [run for run in runs if _completions(run, "before")]
+        speaking = [run for run in runs if snapshot(run, "before").get("completions")]
         if speaking:
             run = min(speaking, key=lambda run: (run.status != "ok", run.seed))
             found.append(Conversation(arm, run.seed, run.status, tuple(_answers(run))))
@@ -97,17 +80,14 @@ def conversations(collection: Collection) -> list[Conversation]:
 
 def _answers(run: RunResult) -> list[Answer]:
     """By the text of the prompt, should the two moments not list them alike."""
-    after: dict[str, dict[str, Any]] = {item["prompt"]: item for item in _completions(run, "after")}
+    before, after = (snapshot(run, moment).get("completions", []) for moment in ("before", "after"))
+    by_prompt = {item["prompt"]: item for item in after}
     found = []
-    for item in _completions(run, "before"):
-        later = after.get(item["prompt"], {})
-        rewards = (_known(item.get("reward")), _known(later.get("reward")))
+    for item in before:
+        later = by_prompt.get(item["prompt"], {})
+        rewards = _known(item.get("reward")), _known(later.get("reward"))
         found.append(Answer(item["prompt"], item["completion"], later.get("completion"), *rewards))
     return found
-
-
-def _completions(run: RunResult, moment: str) -> list[dict[str, Any]]:
-    return list(snapshot(run, moment).get("completions", []))
 
 
 def measures(collection: Collection) -> list[MeasureSummary]:
@@ -120,28 +100,24 @@ def measures(collection: Collection) -> list[MeasureSummary]:
 
 
 def _summarize_measure(arm: Arm, runs: Sequence[RunResult], name: str) -> MeasureSummary:
-    moments = [_moments(run, name) for run in runs]
-    before = [first for first, _ in moments]
-    after = [
-        first if math.isnan(last) and not snapshot(run, "after") else last
-        for run, (first, last) in zip(runs, moments, strict=True)
-    ]
+    moments = [(run, *_moments(run, name)) for run in runs]
+    after = finite(first if math.isnan(last) and not snapshot(run, "after") else last for run, first, last in moments)
     return MeasureSummary(
         arm=arm,
         name=name,
         n=len(runs),
-        known=sum(map(math.isfinite, after)),
-        before=_mean_of_finite(before),
-        after=_mean_of_finite(after),
+        known=len(after),
+        before=mean_of(finite(first for _, first, _ in moments)),
+        after=mean_of(after),
         everywhere=all(_IN_CURVES.get(name) in run.curve for run in runs),
     )
 
 
 def _moments(run: RunResult, name: str) -> tuple[float, float]:
-    """Before and after: of the curve where it has the measure, since a snapshot reads a few prompts alone."""
+    """Before and after: of the curve where it has the measure, since a snapshot reads only a few prompts."""
     if _IN_CURVES.get(name) in run.curve:
-        after = last_of(run, _IN_CURVES[name]) if snapshot(run, "after") else math.nan
-        return _known(first_of(run, _IN_CURVES[name])), _known(after)
+        after = value_of(run, _IN_CURVES[name]) if snapshot(run, "after") else math.nan
+        return _known(value_of(run, _IN_CURVES[name], 0)), _known(after)
     return _known(_measures(run, "before").get(name)), _known(_measures(run, "after").get(name))
 
 
@@ -154,10 +130,9 @@ def notes(collection: Collection) -> list[NoteSummary]:
     found = []
     for arm, runs in sorted(collection.of_kind("learning").items()):
         counts: dict[str, list[float]] = {}
-        for run in runs:
-            for moment in run.snapshots.values():
-                for text, count in moment.get("notes", {}).items():
-                    counts.setdefault(text, []).append(float(count))
+        for moment in (moment for run in runs for moment in run.snapshots.values()):
+            for text, count in moment.get("notes", {}).items():
+                counts.setdefault(text, []).append(float(count))
         found += [NoteSummary(arm, text, min(counts[text]), max(counts[text])) for text in sorted(counts)]
     return found
 
@@ -165,8 +140,3 @@ def notes(collection: Collection) -> list[NoteSummary]:
 def _known(value: object) -> float:
     """NaN for what is not known or no finite number."""
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
-
-
-def _mean_of_finite(values: Sequence[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
-    return float(np.mean(known)) if known else math.nan

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.frame import reached, samples_per_second, solved
+from polobench.analysis.collection import Arm, Collection, has_smoke_run
+from polobench.analysis.columns import finite, mean_of
+from polobench.analysis.frame import SPEEDS, reached, samples_per_second, solved
 from polobench.analysis.statistics.intervals import (
     Array,
     Interval,
@@ -27,44 +28,27 @@ LOSS_NOISE = 1e-6
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """The learning runs of one arm, failed ones at the floor.
-
-    Attributes:
-        n: runs, one per seed.
-        final_return, final_interval: mean over the runs, and its Student's t interval.
-        final_score: mean over the runs; NaN without a target.
-        solved, solved_interval: runs whose final evaluation is at or above the target, with Wilson's interval of
-            their share; None without a target.
-        reached: runs that held the target for two evaluations in a row at some time; None without a target.
-        samples_to_target, wall_seconds_to_target, cpu_seconds_to_target: medians, with runs that never reached it as
-            infinite; NaN without a target, and for wall seconds where a run of the arm ran beside others.
-        samples_per_second: mean over the runs that ran alone; NaN if none did.
-        peak_memory_mib: the largest of the runs.
-        statuses: how many runs ended how, in the order of `STATUSES`.
-        beside_others: how many ran beside others.
-        floor, target, unit: of the newest run.
-        smoke: a run of the arm is marked as one that only shows that the parts work together.
-    """
+    """The learning runs of one arm, failed ones at the floor; None or NaN where a target is needed and absent."""
 
     arm: Arm
-    n: int
-    final_return: float
-    final_interval: Interval
-    final_score: float
-    solved: int | None
-    solved_interval: Interval | None
-    reached: int | None
-    samples_to_target: float
-    wall_seconds_to_target: float
+    n: int  # runs, one per seed
+    final_return: float  # the mean over the runs
+    final_interval: Interval  # its Student's t interval
+    final_score: float  # the mean over the runs
+    solved: int | None  # runs whose final evaluation is at or above the target
+    solved_interval: Interval | None  # Wilson's, of their share
+    reached: int | None  # runs that held the target for two evaluations in a row at some time
+    samples_to_target: float  # medians; infinite for a run that never reached it
+    wall_seconds_to_target: float  # also NaN where a run of the arm ran beside others
     cpu_seconds_to_target: float
-    samples_per_second: float
-    peak_memory_mib: float
-    statuses: dict[str, int]
-    beside_others: int
-    floor: float
+    samples_per_second: float  # the mean over the runs that ran alone; NaN if none did
+    peak_memory_mib: float  # the largest of the runs
+    statuses: dict[str, int]  # how many runs ended how, in the order of `STATUSES`
+    beside_others: int  # how many ran beside others
+    floor: float  # of the newest run, as target and unit
     target: float | None
     unit: str
-    smoke: bool
+    smoke: bool  # nothing is to be concluded
 
 
 def summarize(arm: Arm, runs: Sequence[RunResult]) -> ArmSummary:
@@ -74,27 +58,26 @@ def summarize(arm: Arm, runs: Sequence[RunResult]) -> ArmSummary:
     has_target = newest.target is not None
     n_solved = sum(bool(solved(result)) for result in runs)
     beside = sum(result.ran_beside_others for result in runs)
-    counts = Counter(result.status for result in runs)
     return ArmSummary(
         arm=arm,
         n=len(runs),
         final_return=float(np.mean(returns)),
         final_interval=mean_interval(returns),
-        final_score=_mean([math.nan if result.final_score is None else result.final_score for result in runs]),
+        final_score=mean_of(result.final_score for result in runs),
         solved=n_solved if has_target else None,
         solved_interval=wilson_interval(n_solved, len(runs)) if has_target else None,
         reached=sum(bool(reached(result)) for result in runs) if has_target else None,
         samples_to_target=_median_time(runs, "samples"),
         wall_seconds_to_target=math.nan if beside else _median_time(runs, "wall_seconds"),
         cpu_seconds_to_target=_median_time(runs, "cpu_seconds"),
-        samples_per_second=_mean([speed for speed in map(samples_per_second, runs) if not math.isnan(speed)]),
-        peak_memory_mib=_largest(result.peak_memory_mib for result in runs),
-        statuses={status: counts[status] for status in STATUSES if counts[status]},
+        samples_per_second=mean_of(finite(map(samples_per_second, runs))),
+        peak_memory_mib=float(max(finite(result.peak_memory_mib for result in runs), default=math.nan)),
+        statuses=_statuses(runs),
         beside_others=beside,
         floor=newest.floor,
         target=newest.target,
         unit=newest.unit,
-        smoke=any(result.provenance.get("smoke") is True for result in runs),
+        smoke=has_smoke_run(runs),
     )
 
 
@@ -104,13 +87,9 @@ def _median_time(runs: Sequence[RunResult], name: str) -> float:
     return median_time_to_target([result.time_to_target.get(name) if reached(result) else None for result in runs])
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
-
-
-def _largest(values: Iterable[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return max(known, default=math.nan)
+def _statuses(runs: Sequence[RunResult]) -> dict[str, int]:
+    counts = Counter(result.status for result in runs)
+    return {status: counts[status] for status in STATUSES if counts[status]}
 
 
 def comparisons(collection: Collection) -> dict[tuple[str, str], list[ArmSummary]]:
@@ -122,7 +101,7 @@ def comparisons(collection: Collection) -> dict[tuple[str, str], list[ArmSummary
 
 
 def is_smoke(group: Sequence[ArmSummary]) -> bool:
-    """Whether an arm is marked as a smoke run: what it is compared with cannot be concluded from either."""
+    """Whether an arm has a smoke run: nothing is concluded from it, nor from what it is compared with."""
     return any(summary.smoke for summary in group)
 
 
@@ -132,80 +111,64 @@ def _best_first(summary: ArmSummary) -> tuple[bool, float, Arm]:
 
 
 def moves(losses: Array) -> bool:
-    """Whether they differ by more than rounding errors of single precision; at least one."""
+    """Whether losses, at least one, differ by more than rounding errors of single precision."""
     with np.errstate(invalid="ignore"):  # two infinite ones
         return bool(np.ptp(losses) > LOSS_NOISE * max(1.0, float(np.abs(losses).min())))
 
 
 @dataclass(frozen=True)
 class ThroughputSummary:
-    """The throughput cells of one arm; speeds are means over those that ended ok and ran alone, NaN if none did.
-
-    Attributes:
-        n: cells whose speeds count; `cells` all of them.
-        without_samples: how many of the `n` took no new samples in their timed rounds, and so have no rate of them.
-        interval: Student's t, of the mean `samples_per_second` over the `n` cells.
-        rollout_share, update_share: of the iteration's seconds, over all timed rounds.
-        iteration_seconds: median over all timed rounds; `quartiles` of the same.
-    """
+    """The throughput cells of one arm; speeds are means over the n that ended ok and ran alone, NaN if none did."""
 
     arm: Arm
     cells: int
     n: int
-    rounds: int
+    rounds: int  # timed ones, of the n cells
     samples_per_second: float
-    interval: Interval
+    interval: Interval  # Student's t, of the mean `samples_per_second`
     updates_per_second: float
     rollout_samples_per_second: float
     update_samples_per_second: float
-    rollout_share: float
+    rollout_share: float  # of the seconds of all timed rounds
     update_share: float
-    iteration_seconds: float
-    quartiles: tuple[float, float]
+    iteration_seconds: float  # the median over all timed rounds
+    quartiles: tuple[float, float]  # of the same
     peak_memory_mib: float
     beside_others: int
-    without_samples: int
+    without_samples: int  # cells of the n that took no new samples in their timed rounds, and so have no rate
     statuses: dict[str, int]
 
 
 def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSummary:
     """The speeds of one arm from its throughput cells."""
     counted = [cell for cell in cells if cell.status == "ok" and cell.throughput and not cell.ran_beside_others]
-    rounds = [np.concatenate([_seconds(cell, name) for cell in counted] or [np.empty(0)]) for name in ROUND_SECONDS]
-    iteration, rollout, update = rounds
-    total = float(iteration.sum())
-    low, middle, high = np.quantile(iteration, (0.25, 0.5, 0.75)) if len(iteration) else (math.nan,) * 3
-    speeds = [_speed(cell, "samples_per_second") for cell in counted]
-    counts = Counter(cell.status for cell in cells)
-
+    iteration, rollout, update = (
+        np.array([seconds for cell in counted for seconds in cell.throughput[name]]) for name in ROUND_SECONDS
+    )
+    total = float(iteration.sum()) or math.nan
+    low, middle, high = np.quantile(iteration, (0.25, 0.5, 0.75)).tolist() if len(iteration) else (math.nan,) * 3
+    speeds = {name: [_speed(cell, name) for cell in counted] for name in SPEEDS}
     return ThroughputSummary(
         arm=arm,
         cells=len(cells),
         n=len(counted),
         rounds=len(iteration),
-        samples_per_second=_mean(speeds),
-        interval=mean_interval(speeds),
-        updates_per_second=_mean([_speed(cell, "updates_per_second") for cell in counted]),
-        rollout_samples_per_second=_mean([_speed(cell, "rollout_samples_per_second") for cell in counted]),
-        update_samples_per_second=_mean([_speed(cell, "update_samples_per_second") for cell in counted]),
-        rollout_share=float(rollout.sum()) / total if total else math.nan,
-        update_share=float(update.sum()) / total if total else math.nan,
-        iteration_seconds=float(middle),
-        quartiles=(float(low), float(high)),
-        peak_memory_mib=_largest(cell.peak_memory_mib for cell in cells),
+        interval=mean_interval(speeds["samples_per_second"]),
+        **{name: mean_of(values) for name, values in speeds.items()},
+        rollout_share=float(rollout.sum()) / total,
+        update_share=float(update.sum()) / total,
+        iteration_seconds=middle,
+        quartiles=(low, high),
+        peak_memory_mib=float(max(finite(cell.peak_memory_mib for cell in cells), default=math.nan)),
         beside_others=sum(cell.ran_beside_others for cell in cells),
-        without_samples=sum(map(math.isnan, speeds)),
-        statuses={status: counts[status] for status in STATUSES if counts[status]},
+        without_samples=sum(map(math.isnan, speeds["samples_per_second"])),
+        statuses=_statuses(cells),
     )
 
 
 def _speed(cell: RunResult, name: str) -> float:
     value = cell.throughput.get(name)  # null where the clock saw no time pass
     return math.nan if value is None else float(value)
-
-
-def _seconds(cell: RunResult, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.asarray(cell.throughput[name], dtype=np.float64)
 
 
 def throughputs(collection: Collection) -> list[ThroughputSummary]:

@@ -1,7 +1,7 @@
 """What it cost to find the tuned values that a store's arms ran with: the trials, which ship with the package.
 
-`methods/tuning_trials.csv` is the tuning.csv of `polobench tune`, a row a trial; `table` in run/tuning.py names its
-columns.
+`methods/tuning_trials.csv` is the tuning.csv of `polobench tune`, one row per trial; `table` in run/tuning.py names
+its columns.
 """
 
 from __future__ import annotations
@@ -27,24 +27,18 @@ def shipped_trials() -> pd.DataFrame:
 
 
 def tuning_frame(collection: Collection) -> pd.DataFrame:
-    """The shipped trials of those methods and tasks whose arm ran with the chosen values, in the shipped order."""
+    """The shipped trials of those methods and tasks whose every run had the chosen values, in the shipped order."""
     trials = shipped_trials()
     if trials.empty:
         return trials
+    ran: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for arm, runs in collection.of_kind("learning").items():
+        if arm.label == arm.method:
+            ran.setdefault((arm.method, arm.task), []).extend(run.hyperparameters for run in runs)
+    chosen = trials[trials["chosen"]]
     kept = {
-        (row["method"], row["task"])
-        for row in trials[trials["chosen"]].to_dict("records")
-        if _ran_with(collection, row["method"], row["task"], json.loads(row["values"]))
+        (method, task)
+        for method, task, values in zip(chosen["method"], chosen["task"], chosen["values"], strict=True)
+        if (found := ran.get((method, task))) and all(json.loads(values).items() <= item.items() for item in found)
     }
     return trials[[pair in kept for pair in zip(trials["method"], trials["task"], strict=True)]]
-
-
-def _ran_with(collection: Collection, method: str, task: str, values: dict[str, Any]) -> bool:
-    """Whether every run of the method under its own name on the task had these values."""
-    runs = [
-        run
-        for arm, cells in collection.of_kind("learning").items()
-        if (arm.method, arm.label, arm.task) == (method, method, task)
-        for run in cells
-    ]
-    return bool(runs) and all(run.hyperparameters.get(name) == value for run in runs for name, value in values.items())

@@ -23,35 +23,25 @@ Numbers = Callable[[Comparable], Mapping[str, Sequence[Array]]]  # by label, of 
 
 @dataclass(frozen=True)
 class UseCase:
-    """Something to care about in one world.
-
-    Attributes:
-        what: the number that decides, in a few words.
-        statistic: of the runs' numbers over the tasks; `mean_score` or `tail_score`.
-        at_equal_cost: a cheaper method has no advantage left.
-    """
+    """Something to care about in one world."""
 
     name: str
     world: str
-    what: str
+    what: str  # the number that decides, in a few words
     numbers: Numbers
-    statistic: Callable[[Sequence[Array]], Any] = mean_score
-    at_equal_cost: bool = False
+    statistic: Callable[[Sequence[Array]], Any] = mean_score  # of the runs' numbers over the tasks
+    at_equal_cost: bool = False  # a cheaper method has no advantage left
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One label in a use case, with what a run costs on average.
-
-    Attributes:
-        contrast: the best one against it; None of the best one itself, and of one whose numbers are not finite.
-    """
+    """One label in a use case, with what a run costs on average."""
 
     label: str
     value: Estimate
     cpu_seconds: float
     gradient_steps: float
-    contrast: Contrast[str] | None
+    contrast: Contrast[str] | None  # of the best one with it; None for the best one, and where numbers are not finite
 
 
 @dataclass(frozen=True)
@@ -69,12 +59,12 @@ class Standings:
 
     @property
     def unseparated(self) -> list[Standing]:
-        """Those that the tests do not tell from the best; where a test was refused it tells nothing."""
+        """Those that the tests do not tell from the best, also for lack of a test."""
         return [item for item in self.items[1:] if item.contrast is None or not item.contrast.is_separated]
 
     @property
     def equal(self) -> list[Standing]:
-        """The best and whatever cannot be told from it by a test nor by a hundredth of a score; the cheapest first."""
+        """The best and those that neither a test nor a hundredth of a score tells from it; the cheapest first."""
         shown = round(self.best.value.value, 2)
         level = [item for item in self.unseparated if round(item.value.value, 2) == shown]
         return sorted([self.best, *level], key=lambda item: item.cpu_seconds)
@@ -89,12 +79,11 @@ def _final_scores(group: Comparable) -> Mapping[str, Sequence[Array]]:
     return {label: group.scores(label) for label in group.runs}
 
 
-def _each_run(group: Comparable, of: Callable[[RunResult], float]) -> Mapping[str, Sequence[Array]]:
-    return {label: [np.array([of(run) for run in runs]) for runs in found] for label, found in group.runs.items()}
-
-
 def _over_samples(group: Comparable) -> Mapping[str, Sequence[Array]]:
-    return _each_run(group, lambda run: area_under_curve(scores(run)))
+    return {
+        label: [np.array([area_under_curve(scores(run)) for run in runs]) for runs in found]
+        for label, found in group.runs.items()
+    }
 
 
 def horizons(group: Comparable) -> list[float]:

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from polobench.analysis import article, gradient_noise, overall, preferences, snapshots, summary, troubled, tuning
+from polobench.analysis import article, gradient_noise, overall, preferences, reliability, snapshots, summary, tuning
 from polobench.analysis.claims import Claims, load_claims
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.contrasts import Contrast, against_best
@@ -74,7 +74,7 @@ class Findings:
     article_costs = cached_property(lambda self: article.beside_sound(self.collection))
 
     # arm by arm, or cell by cell
-    troubled = cached_property(lambda self: troubled.troubled(self.collection))
+    troubled = cached_property(lambda self: reliability.troubled(self.collection))
     throughputs = cached_property(lambda self: summary.throughputs(self.collection))
     noises = cached_property(lambda self: gradient_noise.gradient_noises(self.collection))
     preferences = cached_property(lambda self: preferences.preferences(self.collection))

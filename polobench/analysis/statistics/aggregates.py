@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.reliability import tail_mean
 from polobench.analysis.statistics.intervals import BAND_RESAMPLES, CONFIDENCE, Array, Interval, tails
 
 STRATIFIED = "stratified bootstrap"
+TAIL = 0.25
 
 Scores = Sequence[Array]
 
@@ -64,6 +64,11 @@ def mean_score(scores: Scores) -> Any:
 def optimality_gap(scores: Scores, gamma: float = 1.0) -> Any:
     """How far runs fall short of a score of `gamma`, averaged over tasks; what lies above it makes up for nothing."""
     return gamma - mean_score([np.minimum(task, gamma) for task in scores])
+
+
+def tail_mean(values: Array) -> Any:
+    """The conditional value at risk: the mean of the worst quarter of the last axis, at least one; `[..., n]`."""
+    return np.sort(values, axis=-1)[..., : max(1, math.ceil(TAIL * values.shape[-1]))].mean(axis=-1)
 
 
 def tail_score(scores: Scores) -> Any:
