@@ -11,7 +11,7 @@ from importlib import resources
 
 import numpy as np
 
-from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.collection import Arm, Collection, has_smoke_run
 from polobench.analysis.columns import column
 from polobench.analysis.preferences import has_after, pairs_of
 from polobench.analysis.statistics.intervals import Array
@@ -20,6 +20,7 @@ from polobench.core.result import RunResult
 
 EPISODE_RETURN = "episode_return"
 SHOWN_EPISODES = range(50, 501, 50)
+SPENT = ("samples", "updates")
 
 
 @dataclass(frozen=True)
@@ -32,33 +33,22 @@ class PublishedClaim:
 
 @dataclass(frozen=True)
 class PublishedReturn:
-    """What the article shows of its run at one episode: `low` and `high` are equal, or ends, or infinite, or unknown.
+    """What the article shows of its run at one episode: a value (`low` = `high`), a range, or a lower bound."""
 
-    Where nothing but `words` is known both are NaN.
-    """
-
-    low: float
-    high: float
-    words: str = ""
+    low: float = math.nan
+    high: float = math.nan
+    words: str = ""  # where nothing else is known
 
 
 @dataclass(frozen=True)
 class Published:
-    """What the article publishes of one method.
+    """What the article publishes of one method."""
 
-    Attributes:
-        sound: the method of polobench to be set beside it.
-        task: of `returns`; None in language.
-        returns: by training episode.
-        epochs: of the training; None in control.
-        claims: about that training.
-    """
-
-    sound: str
-    task: str | None
-    returns: dict[int, PublishedReturn]
-    epochs: int | None
-    claims: tuple[PublishedClaim, ...]
+    sound: str  # the method of polobench to be set beside it
+    task: str | None  # of `returns`; None in language
+    returns: dict[int, PublishedReturn]  # by training episode
+    epochs: int | None  # of the training; None in control
+    claims: tuple[PublishedClaim, ...]  # about that training
 
 
 @cache
@@ -79,7 +69,7 @@ def published() -> dict[str, Published]:
 
 def _published_return(item: dict[str, float | str]) -> PublishedReturn:
     if "words" in item:
-        return PublishedReturn(math.nan, math.nan, str(item["words"]))
+        return PublishedReturn(words=str(item["words"]))
     if "value" in item:
         return PublishedReturn(float(item["value"]), float(item["value"]))
     return PublishedReturn(float(item["low"]), float(item.get("high", math.inf)))
@@ -87,17 +77,12 @@ def _published_return(item: dict[str, float | str]) -> PublishedReturn:
 
 @dataclass(frozen=True)
 class Placement:
-    """One episode of an arm's runs, with what the article shows of it.
-
-    Attributes:
-        article: None where the article shows nothing.
-        values: `[n]` the returns of that training episode, of the runs that had one.
-    """
+    """One episode of an arm's runs, with what the article shows of it."""
 
     arm: Arm
     episode: int
-    article: PublishedReturn | None
-    values: Array
+    article: PublishedReturn | None  # None where the article shows nothing
+    values: Array  # `[n]` the returns of that training episode, of the runs that had one
 
     @property
     def n_below(self) -> int:
@@ -112,27 +97,21 @@ class Placement:
 
 @dataclass(frozen=True)
 class EpisodeArm:
-    """An arm whose updates are episodes.
-
-    Attributes:
-        returns: of the training episodes of each run, in their order.
-        cut: the seeds whose last episode the budget of samples cut, with the steps that it had had by then.
-    """
+    """An arm whose updates are episodes."""
 
     arm: Arm
-    returns: tuple[Array, ...]
+    returns: tuple[Array, ...]  # of the training episodes of each run, in their order
     placements: tuple[Placement, ...]
-    cut: dict[int, int]
+    cut: dict[int, int]  # the seeds whose last episode the budget of samples cut, and the steps that it had had by then
 
 
 def _with_sound(collection: Collection, method: str) -> list[tuple[Arm, list[RunResult]]]:
-    """The learning arms of one of the article's methods, and those of its sound version on the same tasks."""
+    """The learning arms of one of the article's methods, each task's followed by those of its sound version."""
     arms = sorted(collection.of_kind("learning").items())
-    tasks = sorted({arm.task for arm, _ in arms if arm.method == method})
-    names = (method, published()[method].sound)
-    return [
-        (arm, runs) for task in tasks for name in names for arm, runs in arms if (arm.task, arm.method) == (task, name)
+    pairs = [
+        (arm.task, name) for arm, _ in arms if arm.method == method for name in (method, published()[method].sound)
     ]
+    return [(arm, runs) for pair in dict.fromkeys(pairs) for arm, runs in arms if (arm.task, arm.method) == pair]
 
 
 def episode_arms(collection: Collection) -> list[EpisodeArm]:
@@ -143,19 +122,17 @@ def episode_arms(collection: Collection) -> list[EpisodeArm]:
 
 
 def _episode_arm(arm: Arm, runs: Sequence[RunResult]) -> EpisodeArm:
-    known = [_episode_returns(run) for run in runs]
+    returns = tuple(map(_episode_returns, runs))
     shown = published()[arm.method].returns
     placements = tuple(
-        Placement(
-            arm, episode, shown.get(episode), np.array([run[episode - 1] for run in known if len(run) >= episode])
-        )
-        for episode in SHOWN_EPISODES
+        Placement(arm, at, shown.get(at), np.array([run[at - 1] for run in returns if len(run) >= at]))
+        for at in SHOWN_EPISODES
     )
-    return EpisodeArm(arm, tuple(known), placements, {run.seed: steps for run in runs if (steps := _cut_steps(run))})
+    return EpisodeArm(arm, returns, placements, {run.seed: steps for run in runs if (steps := _cut_steps(run))})
 
 
 def _episode_returns(run: RunResult) -> Array:
-    """`[episodes]`; of a run of more updates than a store keeps, each is the mean over its stretch."""
+    """`[episodes]`; where a store keeps means over stretches of updates, each episode has that of its stretch."""
     if EPISODE_RETURN not in run.updates:
         return np.empty(0)
     kept = column(run.updates, EPISODE_RETURN)
@@ -173,24 +150,15 @@ def _cut_steps(run: RunResult) -> int:
 
 @dataclass(frozen=True)
 class LossShape:
-    """How an arm's loss falls over the epochs, and which pairs it was trained on end in order.
-
-    Attributes:
-        n: runs; those with fewer updates than epochs have no part in `losses`.
-        losses: `[n, epochs]` means over each epoch.
-        early_shares: the share of the whole fall that the first third of the epochs has, of the runs that fell.
-        pairs: training pairs.
-        in_order: `[n, 2]` of them with the chosen response the likelier one, before and after.
-        smoke: nothing is to be concluded.
-    """
+    """How an arm's loss falls over the epochs, and for how many training pairs the chosen response is more likely."""
 
     arm: Arm
-    n: int
-    losses: Array
-    early_shares: Array
-    pairs: int
-    in_order: Array
-    smoke: bool
+    n: int  # runs; those with fewer updates than epochs have no part in `losses`
+    losses: Array  # `[n, epochs]` means over each epoch
+    early_shares: Array  # of the runs that fell: the share of the whole fall in the first third of the epochs
+    pairs: int  # training pairs
+    in_order: Array  # `[n, 2]` of them with a more likely chosen response, before and after
+    smoke: bool  # nothing is to be concluded
 
     @property
     def moments(self) -> Array:
@@ -200,12 +168,11 @@ class LossShape:
 
 def loss_shapes(collection: Collection) -> dict[str, list[LossShape]]:
     """The article's methods for language and what is to be set beside them, by the article's method."""
-    found: dict[str, list[LossShape]] = {}
-    for method, shown in published().items():
-        arms = _with_sound(collection, method)
-        if shown.epochs is not None and arms:
-            found[method] = [_loss_shape(arm, runs, shown.epochs) for arm, runs in arms]
-    return found
+    return {
+        method: [_loss_shape(arm, runs, shown.epochs) for arm, runs in arms]
+        for method, shown in published().items()
+        if shown.epochs is not None and (arms := _with_sound(collection, method))
+    }
 
 
 def _loss_shape(arm: Arm, runs: Sequence[RunResult], epochs: int) -> LossShape:
@@ -220,12 +187,12 @@ def _loss_shape(arm: Arm, runs: Sequence[RunResult], epochs: int) -> LossShape:
         early_shares=np.array([(start - third) / (start - end) for start, third, end in fallen], dtype=np.float64),
         pairs=max((len(pairs.prompt) for pairs in trained), default=0),
         in_order=np.array([(pairs.chosen > pairs.rejected).sum(axis=0) for pairs in trained], float).reshape(-1, 2),
-        smoke=any(run.provenance.get("smoke") is True for run in runs),
+        smoke=has_smoke_run(runs),
     )
 
 
 def _start_third_end(losses: Array) -> tuple[float, float, float]:
-    """Of an epoch each, `[epochs]`; a third of the way may lie between two epochs."""
+    """Of losses by epoch, `[epochs]`; a third of the way may lie between two epochs."""
     last = len(losses) - 1
     return float(losses[0]), float(np.interp(last / 3, np.arange(last + 1), losses)), float(losses[last])
 
@@ -241,9 +208,8 @@ class Spent:
 
 def beside_sound(collection: Collection) -> list[Spent]:
     """The arms of each of the article's methods, and the sound ones that are to be set beside them."""
-    return [_spent(arm, runs) for method in published() for arm, runs in _with_sound(collection, method)]
-
-
-def _spent(arm: Arm, runs: Sequence[RunResult]) -> Spent:
-    samples, updates = ([getattr(run.ledger, name) for run in runs] for name in ("samples", "updates"))
-    return Spent(summarize(arm, runs), float(np.median(samples)), float(np.median(updates)))
+    return [
+        Spent(summarize(arm, runs), *(float(np.median([getattr(run.ledger, name) for run in runs])) for name in SPENT))
+        for method in published()
+        for arm, runs in _with_sound(collection, method)
+    ]

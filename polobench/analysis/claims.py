@@ -1,14 +1,12 @@
-"""Reads claims.toml: which claims the source article makes, and when one counts as supported or contradicted.
-
-Whatever names a measure, a word or a form that does not exist is a mistake of the file and is said in one line.
-"""
+"""Reads claims.toml: which claims the source article makes, and when one counts as supported or contradicted."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,23 +14,19 @@ from typing import Any
 
 from polobench.analysis.measures import MEASURES
 from polobench.core.errors import UsageError, unknown
+from polobench.kinds.checks import Test, is_finite, is_object
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the article's table.
-
-    Attributes:
-        order: the words from the least of the measure to the most, equal ones together.
-        words: by method.
-    """
+    """A column of the article's table."""
 
     name: str
     measure: str
     smallest_effect: float
-    order: tuple[tuple[str, ...], ...]
-    words: Mapping[str, str]
-    also: tuple[str, ...] = ()
+    order: tuple[tuple[str, ...], ...]  # the words from the least of the measure to the most, equal ones together
+    words: Mapping[str, str]  # by method
+    also: tuple[str, ...] = ()  # measures that are shown, too
 
     def rank(self, method: str) -> int:
         """How far up the measure the method's word stands."""
@@ -41,8 +35,7 @@ class Column:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """(less, more): every two methods whose words rank differently."""
-        names = list(self.words)
-        ordered = [sorted((a, b), key=self.rank) for place, a in enumerate(names) for b in names[place + 1 :]]
+        ordered = [sorted(pair, key=self.rank) for pair in itertools.combinations(self.words, 2)]
         return [(less, more) for less, more in ordered if self.rank(less) < self.rank(more)]
 
 
@@ -85,17 +78,12 @@ def load_claims(path: Path | None = None) -> Claims:
     Raises:
         UsageError: the file cannot be read, or something in it does not exist.
     """
-    name = str(path or "claims.toml")
+    what = f"claims {str(path or 'claims.toml')!r}"
+    file = path or resources.files("polobench.analysis").joinpath("claims.toml")
     try:
-        text = (
-            path.read_text("utf-8")
-            if path
-            else resources.files("polobench.analysis").joinpath("claims.toml").read_text("utf-8")
-        )
-        content = tomllib.loads(text)
+        content = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"claims {name!r} cannot be read: {error}") from error
-    what = f"claims {name!r}"
+        raise UsageError(f"{what} cannot be read: {error}") from error
     _checked(content, {"level", "least_seeds_on_one_task", "least_seeds", "column", "claim"}, what)
     try:
         return Claims(
@@ -115,25 +103,18 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_list(value: Any, of: Callable[[Any], bool] = _is_text) -> bool:
+def _is_list(value: Any, of: Test = _is_text) -> bool:
     return isinstance(value, list) and bool(value) and all(map(of, value))
 
 
-_SHAPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "level": ("a number between 0 and 1", lambda value: _is_number(value) and 0 < value < 1),
-    **dict.fromkeys(
-        ("least_seeds", "least_seeds_on_one_task"),
-        ("an integer of at least 2", lambda value: isinstance(value, int) and value >= 2),
-    ),
-    **dict.fromkeys(
-        ("column", "claim"), ("a list of tables", lambda value: _is_list(value, lambda item: isinstance(item, dict)))
-    ),
+_SEEDS = "an integer of at least 2", lambda value: isinstance(value, int) and value >= 2
+_TABLES = "a list of tables", lambda value: _is_list(value, is_object)
+_SHAPES: Mapping[str, tuple[str, Test]] = {
+    "level": ("a number between 0 and 1", lambda value: is_finite(value) and 0 < value < 1),
+    **dict.fromkeys(("least_seeds", "least_seeds_on_one_task"), _SEEDS),
+    **dict.fromkeys(("column", "claim"), _TABLES),
     **dict.fromkeys(("name", "measure", "source", "says", "not_testable"), ("a text", _is_text)),
-    **dict.fromkeys(("smallest_effect", "at_least", "at_most"), ("a number", _is_number)),
+    **dict.fromkeys(("smallest_effect", "at_least", "at_most"), ("a number", is_finite)),
     **dict.fromkeys(("less", "more", "of", "tasks", "also"), ("a list of names", _is_list)),
     "order": ("a list of lists of words", lambda value: _is_list(value, _is_list)),
     "words": ("a table of words", lambda value: isinstance(value, dict) and all(map(_is_text, value.values()))),
@@ -152,11 +133,9 @@ def _checked(item: Mapping[str, Any], names: set[str], what: str) -> None:
 
 def _column(item: Mapping[str, Any]) -> Column:
     what = f"column {item.get('name')!r}"
-    found = _fields(Column, item, what)
-    order = tuple(tuple(words) for words in item["order"])
-    column = Column(**found | {"order": order})
+    column = Column(**_fields(Column, item, what))
     _known_measures((column.measure, *column.also), what)
-    allowed = [word for words in order for word in words]
+    allowed = [word for words in column.order for word in words]
     for method, word in column.words.items():
         if word not in allowed:
             raise UsageError(f"{what}: word {word!r} of {method} is not in its order; {', '.join(allowed)} are")

@@ -4,10 +4,10 @@ A pair (less, more) of methods on the places that both were measured at:
 
     supported      Holm's p at most `level`, d = mean(more) - mean(less) > 0, and d at least the smallest effect
     contradicted   the interval of d at 1 - level / pairs (Bonferroni) lies wholly below the smallest effect
-    undecided      neither; also where the test was refused, since data of that size could not have decided
+    undecided      neither; also where the test was skipped, since data of that size could not have decided
 
 A word, or a claim of several pairs, is supported when all its pairs are, contradicted when one is, else undecided. A
-claim about a level compares its 95 % interval with the bound. What names a cell that is not there is not measured.
+claim about a level compares its 95 % interval with the bound. Without matching cells a claim is not measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from polobench.analysis.claims import Claim, Claims, Column
 from polobench.analysis.measures import MEASURES, Measure, Observations, Place
 from polobench.analysis.statistics.hypothesis import (
     Comparison,
-    Strata,
     compare,
     holm,
     permutation_test,
@@ -40,51 +39,36 @@ Observed = Mapping[str, Mapping[Place, Array]]  # by label
 
 @dataclass(frozen=True)
 class Level:
-    """A measure of one method, averaged within each place and then over them; logarithms where it is a ratio.
-
-    Attributes:
-        n: observations at the place with the fewest; `places` how many.
-    """
+    """A measure of one method, averaged within each place and then over them; logarithms where it is a ratio."""
 
     value: float
     interval: Interval
-    n: int
+    n: int  # observations at the place with the fewest
     places: int
 
 
 @dataclass(frozen=True)
 class PairVerdict:
-    """Whether the measure of `more` exceeds that of `less`.
-
-    Attributes:
-        compared: at the `places` that both were measured at, its interval at the Bonferroni level; a logarithm where
-            the measure is a ratio. None where there is no such place.
-        p: adjusted by Holm, NaN where there was no test.
-        reason: why it was not measured, or why a test was refused.
-    """
+    """Whether the measure of `more` exceeds that of `less`."""
 
     less: str
     more: str
     verdict: str
-    compared: Comparison | None = None
-    places: tuple[Place, ...] = ()
-    p: float = math.nan
-    reason: str = ""
+    compared: Comparison | None = None  # at the shared places, with the Bonferroni interval; logarithms of a ratio
+    places: tuple[Place, ...] = ()  # at which both were measured
+    p: float = math.nan  # adjusted by Holm; NaN where there was no test
+    reason: str = ""  # why it was not measured, or why the test was skipped
 
 
 @dataclass(frozen=True)
 class WordVerdict:
-    """One word of the article's table with what was measured in its place.
-
-    Attributes:
-        level: of the column's measure at the places that all methods of the column share, None if there are none.
-    """
+    """One word of the article's table with what was measured in its place."""
 
     method: str
     word: str
     verdict: str
-    level: Level | None
-    also: Mapping[str, Level]
+    level: Level | None  # of the column's measure at the places that all its methods share; None without such places
+    also: Mapping[str, Level]  # of the column's further measures
     pairs: tuple[PairVerdict, ...]
 
 
@@ -100,16 +84,12 @@ class ColumnVerdict:
 
 @dataclass(frozen=True)
 class ClaimVerdict:
-    """One sentence of the article.
-
-    Attributes:
-        levels: by method, of a claim about a level.
-    """
+    """One sentence of the article."""
 
     claim: Claim
     verdict: str
     pairs: tuple[PairVerdict, ...] = ()
-    levels: Mapping[str, Level] | None = None
+    levels: Mapping[str, Level] | None = None  # by method, of a claim about a level
     reason: str = ""
 
 
@@ -172,15 +152,14 @@ def _level(values: Sequence[Array], measure: Measure) -> Level:
 def _pair_verdicts(
     observed: Observed, pairs: Sequence[tuple[str, str]], measure: str, smallest_effect: float, rules: Claims
 ) -> tuple[PairVerdict, ...]:
-    """All pairs of one column or claim: they share `level`, those that were not tested included."""
+    """All pairs of one column or claim: they share `level`, also with those that were not tested."""
     effect = math.log(smallest_effect) if MEASURES[measure].is_ratio else smallest_effect
     alpha = rules.level / len(pairs)
     drafts = [_draft(observed, less, more, MEASURES[measure], alpha, rules) for less, more in pairs]
-    tested = [place for place, draft in enumerate(drafts) if not math.isnan(draft.p)]
-    raw = [drafts[place].p if place in tested else 1.0 for place in range(len(drafts))]
+    adjusted = holm([1.0 if math.isnan(draft.p) else draft.p for draft in drafts])
     return tuple(
-        _decided(draft, p, effect, rules.level) if place in tested else draft
-        for place, (draft, p) in enumerate(zip(drafts, holm(raw), strict=True))
+        draft if math.isnan(draft.p) else _decided(draft, p, effect, rules.level)
+        for draft, p in zip(drafts, adjusted, strict=True)
     )
 
 
@@ -192,38 +171,22 @@ def _draft(observed: Observed, less: str, more: str, measure: Measure, alpha: fl
         who = f"no matching {' and '.join(absent)} runs" if absent else "never measured on the same task and budget"
         return PairVerdict(less, more, NOT_MEASURED, reason=who)
     strata = [(observed[more][place], observed[less][place]) for place in places]
-    refused = _refusal(strata, len({place[0] for place in places}), measure, alpha, rules)
-    return PairVerdict(
-        less,
-        more,
-        UNDECIDED,
-        compare(strata, alpha=alpha, confidence=1 - alpha),
-        tuple(places),
-        math.nan if refused else permutation_test(strata).p,
-        refused,
-    )
-
-
-def _refusal(strata: Strata, tasks: int, measure: Measure, alpha: float, rules: Claims) -> str:
-    """Why data of this size could not decide; empty where they can."""
-    n = min(len(side) for pair in strata for side in pair)
-    least = rules.least_seeds_on_one_task if tasks == 1 else rules.least_seeds
-    if n < least:
-        return f"{n} {measure.observation} on {_counted(tasks)}; the test needs {least}"
+    compared = compare(strata, alpha=alpha, confidence=1 - alpha)
+    untested = PairVerdict(less, more, UNDECIDED, compared, tuple(places))
+    tasks = len({place[0] for place in places})
+    least, where = (rules.least_seeds_on_one_task, "one task") if tasks == 1 else (rules.least_seeds, f"{tasks} tasks")
+    if compared.n < least:
+        return replace(untested, reason=f"{compared.n} {measure.observation} on {where}; the test needs {least}")
     if smallest_p(strata) > alpha:
-        return f"too few seeds to reach p = {alpha:.2g}; the test needs {seeds_needed(alpha, tasks)}"
-    return ""
-
-
-def _counted(tasks: int) -> str:
-    return "one task" if tasks == 1 else f"{tasks} tasks"
+        needed = seeds_needed(alpha, tasks)
+        return replace(untested, reason=f"too few seeds to reach p = {alpha:.2g}; the test needs {needed}")
+    return replace(untested, p=permutation_test(strata).p)
 
 
 def _decided(draft: PairVerdict, p: float, effect: float, level: float) -> PairVerdict:
     """The verdict of a pair that was tested, with Holm's p."""
     found = draft.compared
-    if found is None:
-        return draft
+    assert found is not None
     if p <= level and found.difference > 0 and found.difference >= effect:
         return replace(draft, verdict=SUPPORTED, p=p)
     return replace(draft, verdict=CONTRADICTED if found.interval.high < effect else UNDECIDED, p=p)
@@ -245,10 +208,10 @@ def _level_verdict(observed: Observed, claim: Claim, rules: Claims) -> ClaimVerd
 def _bounded(level: Level, claim: Claim) -> str:
     low, high = level.interval.low, level.interval.high
     if math.isnan(claim.at_most):
-        above, below = low >= claim.at_least, high < claim.at_least
+        holds, fails = low >= claim.at_least, high < claim.at_least
     else:
-        above, below = high <= claim.at_most, low > claim.at_most
-    return SUPPORTED if above else CONTRADICTED if below else UNDECIDED
+        holds, fails = high <= claim.at_most, low > claim.at_most
+    return SUPPORTED if holds else CONTRADICTED if fails else UNDECIDED
 
 
 def _together(verdicts: Sequence[str]) -> str:

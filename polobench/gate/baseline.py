@@ -19,20 +19,19 @@ from polobench.core.result import RunResult, utc_now
 from polobench.gate.journal import Entry, append_entry, read_journal
 from polobench.gate.matching import cells_by_arm
 from polobench.gate.reading import commits_of, read_whole, studies_of
+from polobench.kinds.checks import is_count, is_list_of, is_text, wrong
 from polobench.store.folder import Store
 
 LOG_NAME = "log.jsonl"
-_LISTS = ("commits", "studies")
 _CHANGES = ("new", "gone", "differing")
-_Name = tuple[Arm, int, str]
 
 
 def update_baseline(folder: Path, into: Path, why: str) -> Entry:
     """Replace the baseline by the cells of a store and log why; returns the log's new line.
 
-    Whatever else lies in the baseline's folder stays. The line has `date` (UTC), `commits`, `dirty` (false, or
-    null where a cell comes from no checkout), `studies`, `cells` (their number), `why`, and `changes`: for each of
-    "new", "gone" and "differing" (another digest, or another update on a fixed batch) the seeds of each arm.
+    Other files in the baseline's folder stay. The line has `date` (UTC), `commits`, `dirty` (false, or null where a
+    cell comes from no checkout), `studies`, `cells` (their number), `why`, and `changes`: for each of "new", "gone" and
+    "differing" (another digest, or another update on a fixed batch) the seeds of each arm.
 
     Args:
         folder: the store's folder.
@@ -57,7 +56,7 @@ def update_baseline(folder: Path, into: Path, why: str) -> Entry:
         "why": " ".join(why.split()),
         "changes": _changes(Store(into).read()[0] if into.is_dir() else [], results),
     }
-    read_journal(into / LOG_NAME, _problem)
+    read_journal(into / LOG_NAME, _problems)
     with _replacing(into) as new:
         for result in results:
             Store(new).save(result)
@@ -73,22 +72,16 @@ def read_log(into: Path) -> list[Entry]:
     """
     _recover(into)
     Store(into).require()
-    return read_journal(into / LOG_NAME, _problem)
+    return read_journal(into / LOG_NAME, _problems)
 
 
-def _problem(entry: Entry) -> str:
-    for name in ("date", "why"):
-        if not isinstance(entry.get(name), str):
-            return f"{name} is not a text"
-    for name in _LISTS:
-        if not isinstance(entry.get(name), list):
-            return f"{name} is not a list"
-    if not isinstance(entry.get("cells"), int):
-        return "cells is not a number"
+def _problems(entry: Entry) -> Iterator[str]:
+    yield from wrong(entry, ("date", "why"), "a text", is_text)
+    yield from wrong(entry, ("commits", "studies"), "a list", is_list_of(lambda item: True))
+    yield from wrong(entry, ("cells",), "a number", is_count)
     changes = entry.get("changes")
     if not isinstance(changes, dict) or not all(isinstance(changes.get(name), dict) for name in _CHANGES):
-        return f"changes is not an object of {', '.join(_CHANGES)}"
-    return ""
+        yield f"changes is not an object of {', '.join(_CHANGES)}"
 
 
 def _check_folders(folder: Path, into: Path) -> None:
@@ -102,12 +95,11 @@ def _check_folders(folder: Path, into: Path) -> None:
         )
 
 
-def _named(results: Iterable[RunResult]) -> dict[_Name, RunResult]:
-    return {(arm, *key): result for arm, cells in cells_by_arm(results).items() for key, result in cells.items()}
-
-
 def _changes(before: Sequence[RunResult], after: Sequence[RunResult]) -> dict[str, dict[str, list[int]]]:
-    old, new = _named(before), _named(after)
+    old, new = (
+        {(arm, *key): result for arm, cells in cells_by_arm(side).items() for key, result in cells.items()}
+        for side in (before, after)
+    )
     differing = [name for name in old.keys() & new.keys() if _substance(old[name]) != _substance(new[name])]
     found = zip(_CHANGES, (new.keys() - old.keys(), old.keys() - new.keys(), differing), strict=True)
     return {change: _by_arm(names) for change, names in found}
@@ -119,7 +111,7 @@ def _substance(result: RunResult) -> str:
     return json.dumps([result.digest, update], sort_keys=True)
 
 
-def _by_arm(names: Iterable[_Name]) -> dict[str, list[int]]:
+def _by_arm(names: Iterable[tuple[Arm, int, str]]) -> dict[str, list[int]]:
     """The seeds of each arm, the arm in words."""
     seeds: dict[str, list[int]] = {}
     for arm, seed, policy in sorted(names):
@@ -134,7 +126,7 @@ def _beside(into: Path, what: str) -> Path:
 
 
 def _recover(into: Path) -> None:
-    """Put back the old baseline where a kill left it between the two renames."""
+    """Put back the old baseline where it was left between the two renames."""
     old = _beside(into, "old")
     if old.is_dir() and not into.exists():
         os.rename(old, into.resolve())
@@ -151,20 +143,14 @@ def _replacing(into: Path) -> Iterator[Path]:
         if place.is_dir():
             shutil.copytree(place, new, ignore=shutil.ignore_patterns("*.json"), dirs_exist_ok=True)
         yield new
-        _swap(new, place, old)
+        if place.exists():
+            os.rename(place, old)
+        try:
+            os.rename(new, place)
+        finally:
+            _recover(into)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UsageError(f"baseline {str(into)!r} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-def _swap(new: Path, place: Path, old: Path) -> None:
-    if place.exists():
-        os.rename(place, old)
-    try:
-        os.rename(new, place)
-    except BaseException:
-        if old.exists():
-            os.rename(old, place)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,27 +1,17 @@
-"""The gate over two stores: every layer's findings, arm by arm, and one exit code.
-
-A finding that `is_regression` fails the gate; the others are notes.
-"""
+"""The gate over two stores: every layer's findings, arm by arm, and one exit code."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from polobench.analysis.collection import Arm
 from polobench.core.result import RunResult
-from polobench.gate.exact import (
-    Bits,
-    bits_of,
-    differences,
-    growths,
-    ledger_growths,
-    lost_answers,
-)
+from polobench.gate.exact import Bits, Change, bits_of, differences, fingerprint, growths, ledger_growths, lost_answers
 from polobench.gate.learning import WATCHED, Row, compare_learning
 from polobench.gate.matching import Cells, Key, MatchedArm, matched_arms
 from polobench.gate.reading import read_whole
@@ -41,40 +31,25 @@ _MOST_SEEDS = 10
 
 @dataclass(frozen=True)
 class GateFinding:
-    """One change that the gate reports.
+    """One change that the gate reports."""
 
-    Attributes:
-        layer: a key of `LAYERS`.
-        arm: the arm, in words.
-        what: the change in words, with the numbers of both sides.
-        is_regression: whether it fails the gate.
-    """
-
-    layer: str
-    arm: str
-    what: str
-    is_regression: bool
+    layer: str  # a key of `LAYERS`
+    arm: str  # in words
+    what: str  # in words, with the numbers of both sides
+    is_regression: bool  # whether it fails the gate; else it is a note
 
 
 @dataclass(frozen=True)
 class StoreComparison:
-    """What the gate found between two stores.
+    """What the gate found between two stores."""
 
-    Attributes:
-        base, head: the stores' folders.
-        findings: in the order of the layers.
-        rows: every test of the learning layer, skipped ones included.
-        bits: the comparison of digests, for each arm that has some on both sides.
-        notes: what a reader must know about the comparison itself.
-    """
-
-    base: str
+    base: str  # the stores' folders
     head: str
     pairs: Sequence[MatchedArm]
-    findings: Sequence[GateFinding]
-    rows: Sequence[Row]
-    bits: Sequence[tuple[MatchedArm, Bits]]
-    notes: Sequence[str] = field(default_factory=tuple)
+    findings: Sequence[GateFinding]  # in the order of the layers
+    rows: Sequence[Row]  # every test of the learning layer, skipped ones included
+    bits: Sequence[tuple[MatchedArm, Bits]]  # the comparison of digests, for each arm that has some on both sides
+    notes: Sequence[str] = ()  # what a reader must know about the comparison itself
 
     @property
     def regressions(self) -> list[GateFinding]:
@@ -109,7 +84,7 @@ def compare_results(
         *_cell_findings(pairs),
         *_probe_findings(open_pairs),
         *_fixed_findings(pairs),
-        *map(_learning_finding, [row for row in rows if row.is_regression or row.is_gain]),
+        *(_learning_finding(row) for row in rows if row.is_regression or row.is_gain),
         *_cost_findings(pairs, open_pairs),
         *_speed_findings(pairs),
     ]
@@ -124,24 +99,20 @@ def arm_text(arm: Arm) -> str:
 
 def _cell_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     for pair in pairs:
-        bad = [{key for key, result in side.items() if _is_bad(result)} for side in (pair.base, pair.head)]
-        yield from _cells(pair, pair.base, sorted(pair.base.keys() - pair.head.keys()), "vanished", True)
-        yield from _cells(pair, pair.head, sorted(pair.head.keys() - pair.base.keys()), "new", False)
-        yield from _cells(pair, pair.head, sorted((bad[1] & pair.base.keys()) - bad[0]), "newly failing", True)
-        yield from _cells(pair, pair.head, sorted(bad[0] & bad[1]), "failing as before", False)
+        bad, was_bad = ({key for key, cell in side.items() if cell.status != "ok"} for side in (pair.head, pair.base))
+        yield from _cells(pair, pair.base, pair.base.keys() - pair.head.keys(), "vanished", True)
+        yield from _cells(pair, pair.head, pair.head.keys() - pair.base.keys(), "new", False)
+        yield from _cells(pair, pair.head, (bad & pair.base.keys()) - was_bad, "newly failing", True)
+        yield from _cells(pair, pair.head, bad & was_bad, "failing as before", False)
 
 
-def _cells(pair: MatchedArm, side: Cells, keys: Sequence[Key], what: str, is_regression: bool) -> Iterator[GateFinding]:
-    if keys:
+def _cells(pair: MatchedArm, side: Cells, found: Set[Key], what: str, is_regression: bool) -> Iterator[GateFinding]:
+    if found:
         name = f"{arm_text(pair.arm)} ({pair.arm.kind.replace('_', ' ')})"
-        reasons = sorted({f"{side[key].status}: {side[key].reason}" for key in keys if _is_bad(side[key])})
+        reasons = sorted({f"{side[key].status}: {side[key].reason}" for key in found if side[key].status != "ok"})
         said = f"; {'; '.join(reasons[:_MOST_SHOWN])}" if reasons else ""
-        seeds = ", ".join(str(key[0]) for key in keys[:_MOST_SEEDS])
-        yield GateFinding("cells", name, f"{len(keys)} cells {what} (seeds {seeds}){said}", is_regression)
-
-
-def _is_bad(result: RunResult) -> bool:
-    return result.status != "ok"
+        seeds = ", ".join(str(key[0]) for key in sorted(found)[:_MOST_SEEDS])
+        yield GateFinding("cells", name, f"{len(found)} cells {what} (seeds {seeds}){said}", is_regression)
 
 
 def _probe_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
@@ -149,16 +120,14 @@ def _probe_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
         lost = lost_answers(pair) if pair.is_probe and pair.arm.kind == "learning" else []
         if lost:
             seen = ", ".join(f"seed {key[0]}: {pair.head[key].final_return:.4g}" for key in lost[:_MOST_SHOWN])
-            target = pair.head[lost[0]].target
-            yield GateFinding(
-                "probe", arm_text(pair.arm), f"the known answer {target:g} is no longer reached ({seen})", True
-            )
+            said = f"the known answer {pair.head[lost[0]].target:g} is no longer reached ({seen})"
+            yield GateFinding("probe", arm_text(pair.arm), said, True)
 
 
 def _both_ok(pairs: Sequence[MatchedArm], kind: str) -> Iterator[tuple[MatchedArm, RunResult, RunResult]]:
     for pair in pairs:
         for key in pair.common if pair.arm.kind == kind else ():
-            if not _is_bad(pair.base[key]) and not _is_bad(pair.head[key]):
+            if pair.base[key].status == pair.head[key].status == "ok":
                 yield pair, pair.base[key], pair.head[key]
 
 
@@ -181,18 +150,16 @@ def _learning_finding(row: Row) -> GateFinding:
 def _cost_findings(pairs: Sequence[MatchedArm], open_pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     for pair, base, head in _both_ok(pairs, "fixed_batch"):
         for item in growths(base, head):
-            yield GateFinding("cost", arm_text(pair.arm), _grown(item.what, item.base, item.head), item.is_regression)
+            yield GateFinding("cost", arm_text(pair.arm), _grown(item), item.is_regression)
     for pair in open_pairs:
         if pair.arm.kind == "learning" and pair.common and not pair.is_probe:
             for item in ledger_growths(list(pair.base.values()), list(pair.head.values())):
-                yield GateFinding(
-                    "cost", arm_text(pair.arm), _grown(item.what, item.base, item.head) + " (advice)", False
-                )
+                yield GateFinding("cost", arm_text(pair.arm), f"{_grown(item)} (advice)", False)
 
 
-def _grown(what: str, base: float, head: float) -> str:
-    share = f"{(head - base) / base:+.1%}" if base else "from nothing"
-    return f"{what.replace('_', ' ')}: {base:,.4g} -> {head:,.4g} ({share})"
+def _grown(item: Change) -> str:
+    share = f"{(item.head - item.base) / item.base:+.1%}" if item.base else "from nothing"
+    return f"{item.what.replace('_', ' ')}: {item.base:,.4g} -> {item.head:,.4g} ({share})"
 
 
 def _speed_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
@@ -211,11 +178,9 @@ def _machine(result: RunResult) -> tuple[object, object]:
 
 
 def _notes(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[str]:
-    sides = [{_machine(result) for result in side} for side in (base, head)]
-    prints = [{result.provenance.get("platform_fingerprint") for result in side} for side in (base, head)]
     notes = []
-    if sides[0] != sides[1]:
+    if set(map(_machine, base)) != set(map(_machine, head)):
         notes.append("The sides ran on different hardware: speed is not compared.")
-    if prints[0] != prints[1]:
+    if set(map(fingerprint, base)) != set(map(fingerprint, head)):
         notes.append("The sides have different platform fingerprints: bits may differ without any change of the code.")
     return notes

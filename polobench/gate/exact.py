@@ -1,7 +1,7 @@
 """Layers 1, 2 and 4 of the gate: comparisons that need no statistics.
 
-- Same bits: two runs of equal digest are one run, and their arm needs no test. Where they differ, the trail names the
-  first update that does.
+- Same bits: two runs of equal digest are one run, and their arm needs no test. Else the trail names the first update
+  that differs.
 - Probes: a run of a task with a known answer that no longer reaches it.
 - The fixed batch: one update's metrics and the change of every tensor, in float64, agree within `TOLERANCE`, far above
   what platforms round differently and far below what any fault changes.
@@ -24,19 +24,14 @@ LARGEST_GROWTH = 0.01
 
 @dataclass(frozen=True)
 class Bits:
-    """How the runs of an arm compare bit for bit.
+    """How the runs of an arm compare bit for bit."""
 
-    Attributes:
-        identical: cells of equal digest.
-        compared: cells that have a digest on both sides.
-        first_differences: for each differing seed the first update that differs; None where no trail tells.
-        same_platform: both sides ran on one platform fingerprint.
-    """
-
-    identical: int
-    compared: int
-    first_differences: Mapping[int, int | None]
-    same_platform: bool
+    identical: int  # cells of equal digest
+    compared: int  # cells that have a digest on both sides
+    first_differences: Mapping[
+        int, int | None
+    ]  # by seed, the first update that differs; None if no trail tells
+    same_platform: bool  # both sides ran on one platform fingerprint
 
     @property
     def all_identical(self) -> bool:
@@ -47,16 +42,17 @@ def bits_of(pair: MatchedArm) -> Bits:
     """The digests of an arm's cells that both sides have."""
     known = [key for key in pair.common if pair.base[key].digest and pair.head[key].digest]
     differing = [key for key in known if pair.base[key].digest != pair.head[key].digest]
-    prints = {_fingerprint(result) for side in (pair.base, pair.head) for result in side.values()}
+    both = [*pair.base.values(), *pair.head.values()]
     return Bits(
         identical=len(known) - len(differing),
         compared=len(known),
         first_differences={key[0]: pair.base[key].first_difference(pair.head[key]) for key in differing},
-        same_platform=len(prints) == 1,
+        same_platform=len(set(map(fingerprint, both))) == 1,
     )
 
 
-def _fingerprint(result: RunResult) -> object:
+def fingerprint(result: RunResult) -> object:
+    """Of the platform that the result comes from."""
     return result.provenance.get("platform_fingerprint")
 
 
@@ -70,17 +66,8 @@ def _answers(result: RunResult) -> bool:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A number of a fixed-batch cell that differs on the head; NaN where a side lacks it."""
-
-    what: str
-    base: float
-    head: float
-
-
-@dataclass(frozen=True)
-class Growth:
-    """A count that grew, or fell, by more than `LARGEST_GROWTH`."""
+class Change:
+    """A number that differs between the sides; NaN where a side lacks it."""
 
     what: str
     base: float
@@ -88,23 +75,20 @@ class Growth:
 
     @property
     def is_regression(self) -> bool:
+        """Of a count: whether it grew."""
         return self.head > self.base
 
-    @property
-    def share(self) -> float:
-        """The growth as a share of the base; infinite from 0."""
-        return (self.head - self.base) / self.base if self.base else math.inf
 
-
-def differences(base: RunResult, head: RunResult) -> list[Difference]:
+def differences(base: RunResult, head: RunResult) -> list[Change]:
     """The numbers of the update on the stored batch that lie outside of the tolerance."""
-    sides = [dict(_numbers(result)) for result in (base, head)]
+    one, other = dict(_numbers(base)), dict(_numbers(head))
+    absent = math.nan, 0.0
     found = []
-    for name in sorted(sides[0].keys() | sides[1].keys()):
-        one, other = (side.get(name, (math.nan, 0.0)) for side in sides)
-        scale = max(one[1], other[1], LEAST_CHANGE / TOLERANCE)
-        if name not in sides[0] or name not in sides[1] or not _agree(one[0], other[0], TOLERANCE * scale):
-            found.append(Difference(name, one[0], other[0]))
+    for name in sorted(one.keys() | other.keys()):
+        (before, size), (after, other_size) = one.get(name, absent), other.get(name, absent)
+        tolerance = TOLERANCE * max(size, other_size, LEAST_CHANGE / TOLERANCE)
+        if (name in one) != (name in other) or not _agree(before, after, tolerance):
+            found.append(Change(name, before, after))
     return found
 
 
@@ -122,15 +106,9 @@ def _numbers(result: RunResult) -> Iterator[tuple[str, tuple[float, float]]]:
             yield title, (float(value), abs(float(sketch[0])))
 
 
-def growths(base: RunResult, head: RunResult) -> list[Growth]:
+def growths(base: RunResult, head: RunResult) -> list[Change]:
     """Counts of the update, and of the rollout per sample, that changed by more than `LARGEST_GROWTH`."""
-    sides = [dict(_counts(result)) for result in (base, head)]
-    pairs = {name: (sides[0].get(name, 0.0), sides[1].get(name, 0.0)) for name in sides[0].keys() | sides[1].keys()}
-    return [
-        Growth(name, one, other)
-        for name, (one, other) in sorted(pairs.items())
-        if abs(other - one) > LARGEST_GROWTH * one
-    ]
+    return sorted(_grown(dict(_counts(base)), dict(_counts(head))), key=lambda item: item.what)
 
 
 def _counts(result: RunResult) -> Iterator[tuple[str, float]]:
@@ -143,17 +121,20 @@ def _counts(result: RunResult) -> Iterator[tuple[str, float]]:
             yield f"{name} per sample, rollout", count / samples
 
 
-def ledger_growths(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[Growth]:
+def ledger_growths(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[Change]:
     """Counts per sample over whole runs. Only a note: what a run does follows from what it has learned."""
-    names = ("gradient_steps", "forward_rows", "backward_rows", "reward_calls")
-    means = [{name: _mean_per_sample(side, name) for name in names} for side in (base, head)]
-    return [
-        Growth(f"{name} per sample, whole runs", means[0][name], means[1][name])
-        for name in names
-        if abs(means[1][name] - means[0][name]) > LARGEST_GROWTH * means[0][name]
-    ]
+    return _grown(_mean_counts(base), _mean_counts(head))
 
 
-def _mean_per_sample(runs: Sequence[RunResult], name: str) -> float:
-    shares = [getattr(run.ledger, name) / run.ledger.samples for run in runs if run.ledger.samples]
-    return sum(shares) / len(shares) if shares else 0.0
+def _mean_counts(runs: Sequence[RunResult]) -> dict[str, float]:
+    taken = [run.ledger for run in runs if run.ledger.samples]
+    return {
+        f"{name} per sample, whole runs": sum(getattr(item, name) / item.samples for item in taken) / max(1, len(taken))
+        for name in ("gradient_steps", "forward_rows", "backward_rows", "reward_calls")
+    }
+
+
+def _grown(base: Mapping[str, float], head: Mapping[str, float]) -> list[Change]:
+    """The counts that changed by more than `LARGEST_GROWTH`; what a side lacks it counted 0 times."""
+    both = [Change(name, base.get(name, 0.0), head.get(name, 0.0)) for name in {**base, **head}]
+    return [item for item in both if abs(item.head - item.base) > LARGEST_GROWTH * item.base]

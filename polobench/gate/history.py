@@ -1,15 +1,15 @@
 """The history of a project: one line per commit and study, with each learning arm's score and each arm's speed.
 
-A line has `commit`, `date` (UTC, of the newest cell), `study`, `scores` and `speeds`. An item of either names its arm
-by `label`, `method`, `task`, `budget` and `device`. A score has `score` (mean over the runs, failed ones at 0; null
-without a target), `low` and `high` (Student's t, 95 %; null below two runs) and `n` runs; a speed has
-`samples_per_second` (null where no cell ran alone) and `n` cells.
+A line has `commit`, `date` (UTC, of the newest cell), `study`, `scores` and `speeds`, whose items name their arm by
+`ARM_KEYS`. A score has `score` (mean over the runs, failed ones at 0; null without a target), `low` and `high`
+(Student's t, 95 %; null below two runs) and `n` runs; a speed has `samples_per_second` (null where no cell ran alone)
+and `n` cells.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.gate.journal import Entry, append_entry, read_journal
 from polobench.gate.reading import commits_of, read_whole, studies_of
+from polobench.kinds.checks import is_count, is_finite, is_list_of, is_object, is_text, or_null, wrong
 from polobench.store.identity import age
 
 ARM_KEYS = ("label", "method", "task", "budget", "device")
-_LARGEST = 1e100  # below it neither a sum nor the axis of a figure overflows
 _NUMBERS = {"scores": ("score", "low", "high"), "speeds": ("samples_per_second",)}
 COLUMNS = ("number", "commit", "date", "study", "kind", *ARM_KEYS, "n", "score", "low", "high", "samples_per_second")
 
@@ -78,7 +78,7 @@ def record(folder: Path, file: Path) -> tuple[Entry, bool]:
     """Append the store's line to the history.
 
     Returns:
-        The line, and whether it is new; it is not where the history has an equal one (but for its date) already.
+        The line, and whether it is new: not if the history has an equal one (but for its date) already.
 
     Raises:
         UsageError: what `entry_of` and `read_history` raise, another line of the same commit and study, or a file that
@@ -107,7 +107,7 @@ def read_history(file: Path) -> list[Entry]:
     Raises:
         UsageError: the file cannot be read, or a line is damaged; the text has its number.
     """
-    return read_journal(file, _problem)
+    return read_journal(file, _problems)
 
 
 def history_table(file: Path) -> pd.DataFrame:
@@ -132,30 +132,13 @@ def history_table(file: Path) -> pd.DataFrame:
     return table_of(rows, COLUMNS).astype(dict.fromkeys(numbers, "float64"))
 
 
-def _problem(entry: Entry) -> str:
-    for name in ("commit", "date", "study"):
-        if not isinstance(entry.get(name), str):
-            return f"{name} is not a text"
-    for section, names in _NUMBERS.items():
-        if not isinstance(entry.get(section), list):
-            return f"{section} is not a list"
+def _problems(entry: Entry) -> Iterator[str]:
+    yield from wrong(entry, ("commit", "date", "study"), "a text", is_text)
+    yield from wrong(entry, _NUMBERS, "a list", is_list_of(lambda item: True))
+    for section, numbers in _NUMBERS.items():
         for item in entry[section]:
-            wrong = _wrong_item(item, names)
-            if wrong:
-                return f"{section}: {wrong}"
-    return ""
-
-
-def _wrong_item(item: object, names: Sequence[str]) -> str:
-    if not isinstance(item, dict):
-        return "an item is no object"
-    for name in ARM_KEYS:
-        if not isinstance(item.get(name), str):
-            return f"{name} is not a text"
-    if type(item.get("n")) is not int:
-        return "n is not an integer"
-    for name in names:
-        value = item.get(name)
-        if value is not None and (type(value) not in (int, float) or not abs(value) < _LARGEST):
-            return f"{name} is not a finite number or null"
-    return ""
+            if not is_object(item):
+                yield f"{section}: an item is no object"
+            yield from wrong(item, ARM_KEYS, "a text", is_text, f"{section}: ")
+            yield from wrong(item, ("n",), "an integer from 0", is_count, f"{section}: ")
+            yield from wrong(item, numbers, "a finite number or null", or_null(is_finite), f"{section}: ")

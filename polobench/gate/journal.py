@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ SCHEMA_VERSION = 1
 Entry = dict[str, Any]
 
 
-def read_journal(path: Path, problem: Callable[[Entry], str]) -> list[Entry]:
+def read_journal(path: Path, problems: Callable[[Entry], Iterable[str]]) -> list[Entry]:
     """The lines of the file in order; none where there is no such file.
 
     Args:
-        problem: what is wrong with a line's object, in words; empty if nothing is.
+        problems: what is wrong with a line's object, in words; only the first is looked for.
 
     Raises:
         UsageError: the file cannot be read, or a line is damaged or of another schema; the text has its number.
@@ -31,26 +31,23 @@ def read_journal(path: Path, problem: Callable[[Entry], str]) -> list[Entry]:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{str(path)!r} cannot be read: {first_line(error)}") from error
-    entries = []
-    for number, line in enumerate(lines, 1):
-        entry, wrong = _parse(line, problem)
-        if wrong:
-            raise UsageError(f"line {number} of {str(path)!r} is damaged: {wrong}")
-        entries.append(entry)
-    return entries
+    return [_parse(line, f"line {number} of {str(path)!r}", problems) for number, line in enumerate(lines, 1)]
 
 
-def _parse(line: str, problem: Callable[[Entry], str]) -> tuple[Entry, str]:
+def _parse(line: str, name: str, problems: Callable[[Entry], Iterable[str]]) -> Entry:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return {}, first_line(error)
+        raise UsageError(f"{name} is damaged: {first_line(error)}") from error
     if not isinstance(entry, dict):
-        return {}, "it is no object"
-    version = entry.get("schema_version")
-    if version != SCHEMA_VERSION:
-        return {}, f"schema version {version!r:.40}; this polobench reads {SCHEMA_VERSION}"
-    return entry, problem(entry)
+        wrong = "it is no object"
+    elif (version := entry.get("schema_version")) != SCHEMA_VERSION:
+        wrong = f"schema version {version!r:.40}; this polobench reads {SCHEMA_VERSION}"
+    else:
+        wrong = next(iter(problems(entry)), "")
+    if wrong:
+        raise UsageError(f"{name} is damaged: {wrong}")
+    return dict(entry)
 
 
 def append_entry(path: Path, entry: Entry) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from polobench.analysis.collection import Arm
+from polobench.analysis.columns import finite, mean_of
 from polobench.analysis.measures import MEASURES, Measure
-from polobench.analysis.measures import Cells as CellsOfOnePlace
 from polobench.analysis.statistics.hypothesis import holm
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.statistics.permutation import Shift, runs_needed, shift_of, smallest_p
@@ -29,19 +29,12 @@ END_SHARE = 0.25
 
 @dataclass(frozen=True)
 class WatchedMeasure:
-    """A measure, and which change of it is harm.
+    """A measure, and which change of it is harm."""
 
-    Attributes:
-        measure: what a run's number is.
-        harm: a key of `permutation.HARM`.
-        smallest: the smallest change that matters: of the score, or as a share of the base's mean size.
-        of_score: which of the two. A failed run has a score, 0, but neither a loss nor a KL.
-    """
-
-    measure: Measure
-    harm: str
-    smallest: float
-    of_score: bool
+    measure: Measure  # what a run's number is
+    harm: str  # a key of `permutation.HARM`
+    smallest: float  # the smallest change that matters: of the score, or as a share of the base's mean size
+    of_score: bool  # which of the two; a failed run has a score, 0, but neither a loss nor a KL
 
     @property
     def title(self) -> str:
@@ -53,10 +46,9 @@ class WatchedMeasure:
 
     def values(self, cells: Cells) -> Array:
         """The finite values of the cells, ordered by seed."""
-        runs = [cells[key] for key in sorted(cells)]
-        return self.measure.values(
-            [run for run in runs if run.status == "ok" or (self.of_score and run.status != "skipped")]
-        )
+        runs = [run for _, run in sorted(cells.items())]
+        counted = [run for run in runs if run.status == "ok" or (self.of_score and run.status != "skipped")]
+        return self.measure.values(counted)
 
 
 def _at_the_end(title: str, column: str) -> Measure:
@@ -64,15 +56,9 @@ def _at_the_end(title: str, column: str) -> Measure:
 
     def last(run: RunResult) -> float:
         values = run.updates[column].to_numpy(np.float64) if column in run.updates else np.empty(0)
-        values = values[-max(1, math.ceil(END_SHARE * len(values))) :]
-        values = values[np.isfinite(values)]
-        return float(values.mean()) if len(values) else math.nan
+        return mean_of(finite(values[-max(1, math.ceil(END_SHARE * len(values))) :]))
 
-    def numbers(cells: CellsOfOnePlace) -> Array:
-        values = np.array([last(run) for run in cells.runs], dtype=np.float64)
-        return values[np.isfinite(values)]
-
-    return Measure(title, column, "learning", numbers)
+    return Measure(title, column, "learning", lambda cells: finite(map(last, cells.runs)))
 
 
 WATCHED: Mapping[str, WatchedMeasure] = {
@@ -86,26 +72,16 @@ WATCHED: Mapping[str, WatchedMeasure] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One test, or the reason why it was skipped.
-
-    Attributes:
-        arm, measure: what was compared; `measure` is a key of `WATCHED`.
-        base_mean: of the base's runs.
-        shift: None where there were too few runs.
-        smallest_change: the smallest d that matters, in the measure's own unit.
-        adjusted_p: by Holm over all tests; NaN for one that was refused.
-        detectable: the smallest |d| that a comparison like this one finds 4 times in 5.
-        refused: why the test was skipped; else empty.
-    """
+    """One test, or the reason why it was skipped."""
 
     arm: Arm
-    measure: str
-    base_mean: float
-    shift: Shift | None
-    smallest_change: float
-    adjusted_p: float
-    detectable: float
-    refused: str = ""
+    measure: str  # a key of `WATCHED`
+    base_mean: float  # of the base's runs
+    shift: Shift | None  # None where there were too few runs
+    smallest_change: float  # the smallest d that matters, in the measure's own unit
+    adjusted_p: float  # by Holm over all tests; NaN for one that was skipped
+    detectable: float  # the smallest |d| that a comparison like this one finds 4 times in 5
+    refused: str = ""  # why the test was skipped
 
     @property
     def is_regression(self) -> bool:
@@ -143,39 +119,26 @@ def judge(columns: Columns) -> list[Row]:
     possible = _possible(enough)
     found = {name: shift_of(*values, WATCHED[name[1]].harm) for name, values in enough.items()}
     adjusted = dict(zip(possible, holm([found[name].p for name in possible]), strict=True))
-    level = LEVEL / max(1, len(possible))
     rows = []
     for name, values in columns.items():
-        shift = found.get(name)
-        if shift is None or name not in adjusted:
-            rows.append(_refused(name, values, shift, LEVEL / len(columns)))
+        measure, shift = WATCHED[name[1]], found.get(name)
+        smallest = measure.smallest_change(values[0])
+        row = Row(*name, float(values[0].mean()), shift, smallest, math.nan, math.nan)
+        if shift is not None and name in adjusted:
+            detectable = shift.detectable(LEVEL / len(possible), smallest)
+            rows.append(replace(row, adjusted_p=adjusted[name], detectable=detectable))
         else:
-            rows.append(_tested(name, values, shift, adjusted[name], level))
+            level = LEVEL / len(columns)
+            needed = max(LEAST_RUNS, runs_needed(level, measure.harm))
+            said = f"{min(map(len, values))} runs per side cannot reach p = {level:.2g} (needed: {needed})"
+            rows.append(replace(row, refused=said))
     return rows
 
 
 def _possible(columns: Columns) -> list[Name]:
     """The tests that can reach `LEVEL` over their number; that number falls with each that cannot."""
-    names = sorted(columns, key=lambda key: _smallest(columns[key], key[1]))
-    while names and _smallest(columns[names[-1]], names[-1][1]) > LEVEL / len(names):
+    least = {name: smallest_p(len(base), len(head), WATCHED[name[1]].harm) for name, (base, head) in columns.items()}
+    names = sorted(columns, key=least.__getitem__)
+    while names and least[names[-1]] > LEVEL / len(names):
         names.pop()
-    kept = set(names)
-    return [name for name in columns if name in kept]
-
-
-def _smallest(values: tuple[Array, Array], measure: str) -> float:
-    return smallest_p(len(values[0]), len(values[1]), WATCHED[measure].harm)
-
-
-def _tested(name: Name, values: tuple[Array, Array], shift: Shift, adjusted_p: float, level: float) -> Row:
-    smallest = WATCHED[name[1]].smallest_change(values[0])
-    detectable = shift.detectable(level, smallest)
-    return Row(*name, float(values[0].mean()), shift, smallest, adjusted_p, detectable)
-
-
-def _refused(name: Name, values: tuple[Array, Array], shift: Shift | None, level: float) -> Row:
-    measure = WATCHED[name[1]]
-    needed = max(LEAST_RUNS, runs_needed(level, measure.harm))
-    said = f"{min(map(len, values))} runs per side cannot reach p = {level:.2g} (needed: {needed})"
-    smallest = measure.smallest_change(values[0])
-    return Row(*name, float(values[0].mean()), shift, smallest, math.nan, math.nan, said)
+    return [name for name in columns if name in set(names)]

@@ -19,7 +19,7 @@ from polobench.store.identity import newest, within_arm
 Key = tuple[int, str]  # seed and, of gradient noise, the stored policy
 Cells = Mapping[Key, RunResult]
 
-# what a study fixes besides the names of its arms; a difference in one of them makes two stores incomparable
+# what a study fixes besides the names of its arms; stores that differ in one of them cannot be compared
 FIELDS: Mapping[str, Callable[[RunResult], object]] = {
     "method": lambda result: result.method,
     "budget": lambda result: budget_text(result.budget),
@@ -30,8 +30,7 @@ FIELDS: Mapping[str, Callable[[RunResult], object]] = {
     "target": lambda result: result.target,
     "probe": lambda result: bool(result.provenance.get("probe")),
 }
-# a cell that failed or was skipped may end before these are known, and what its kind adds
-_MEASURED = ("floor", "target")
+_MEASURED = ("floor", "target")  # not known of a cell that failed or was skipped early, as what its kind adds
 
 
 class Incomparable(PoloError):
@@ -56,7 +55,7 @@ class MatchedArm:
     @property
     def is_probe(self) -> bool:
         """Whether the arm's task has a known answer."""
-        return any(bool(result.provenance.get("probe")) for result in (*self.base.values(), *self.head.values()))
+        return any(result.provenance.get("probe") for result in (*self.base.values(), *self.head.values()))
 
 
 def matched_arms(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[MatchedArm]:
@@ -68,11 +67,8 @@ def matched_arms(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[M
     differences = _study_differences(base, head)
     if differences:
         raise Incomparable(f"the stores cannot be compared: {'; '.join(differences)}")
-    sides = [cells_by_arm(base), cells_by_arm(head)]
-    return [
-        MatchedArm(arm, sides[0].get(arm, {}), sides[1].get(arm, {}))
-        for arm in sorted(sides[0].keys() | sides[1].keys())
-    ]
+    one, other = cells_by_arm(base), cells_by_arm(head)
+    return [MatchedArm(arm, one.get(arm, {}), other.get(arm, {})) for arm in sorted(one.keys() | other.keys())]
 
 
 def cells_by_arm(results: Iterable[RunResult]) -> dict[Arm, dict[Key, RunResult]]:

@@ -6,18 +6,11 @@ The two files come from different runs, so that a ratio may be the machine's and
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from polobench.core.errors import UsageError, first_line
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Median seconds of each benchmark of a file, by its full name."""
-
-    path: str
-    median_seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -42,8 +35,8 @@ class TimingComparison:
         ]
 
 
-def read_timings(path: Path) -> Timings:
-    """A file that `pytest --benchmark-json` or its storage has written.
+def read_timings(path: Path) -> dict[str, float]:
+    """Median seconds by the full name of a benchmark, from what `pytest --benchmark-json` or its storage has written.
 
     Raises:
         UsageError: it cannot be read, is no such file, or holds no benchmark.
@@ -55,14 +48,13 @@ def read_timings(path: Path) -> Timings:
         raise UsageError(f"{str(path)!r} is no JSON of pytest-benchmark: {first_line(error)}") from error
     if not found or not all(0 < seconds < float("inf") for seconds in found.values()):
         raise UsageError(f"{str(path)!r} holds no benchmark with a positive median")
-    return Timings(str(path), found)
+    return found
 
 
-def compare_timings(base: Timings, head: Timings) -> TimingComparison:
+def compare_timings(base: Mapping[str, float], head: Mapping[str, float]) -> TimingComparison:
     """Benchmarks of equal names side by side."""
-    one, other = base.median_seconds, head.median_seconds
     return TimingComparison(
-        ratios={name: other[name] / one[name] for name in one if name in other},
-        vanished=sorted(one.keys() - other.keys()),
-        new=sorted(other.keys() - one.keys()),
+        ratios={name: head[name] / base[name] for name in base if name in head},
+        vanished=sorted(base.keys() - head.keys()),
+        new=sorted(head.keys() - base.keys()),
     )

@@ -25,8 +25,7 @@ def read_whole(folder: Path) -> list[RunResult]:
 def commits_of(results: Sequence[RunResult]) -> list[str]:
     """The commits that the cells come from, in order of their first cell.
 
-    There is more than one if a cell of an earlier commit was not run again, because the code that it reaches is the
-    same.
+    There may be several, since a new commit does not run a cell again whose own code is the same.
 
     Raises:
         UsageError: a cell comes from a tree with uncommitted changes, so that no commit has its code.
@@ -37,9 +36,8 @@ def commits_of(results: Sequence[RunResult]) -> list[str]:
                 f"cell {result.cell_id} comes from a dirty tree: commit the changes and run the study again"
             )
     ordered = sorted(results, key=lambda result: (result.started_at, result.cell_id))
-    return list(
-        dict.fromkeys(str(result.provenance["commit"]) for result in ordered if result.provenance.get("commit"))
-    )
+    commits = [result.provenance.get("commit") for result in ordered]
+    return [str(commit) for commit in dict.fromkeys(commits) if commit]
 
 
 def studies_of(results: Sequence[RunResult]) -> list[str]:
