@@ -50,12 +50,12 @@ def test_published_figures_are_complete() -> None:
     }  # fmt: skip
     assert (ppo[200].low, ppo[200].high) == (200, math.inf)
     assert (ppo[500].low, ppo[500].high) == (500, 500)
-    assert [claim.of for claim in found["article-dpo"].claims] == [
+    assert list(found["article-dpo"].claims) == [
         "loss",
         "log-probabilities after training",
         "answers",
     ]
-    assert [claim.of for claim in found["article-grpo"].claims] == ["loss", "log-probabilities after training"]
+    assert list(found["article-grpo"].claims) == ["loss", "log-probabilities after training"]
 
 
 def test_pairs_are_the_best_and_the_worst_of_the_first_five_training_prompts() -> None:

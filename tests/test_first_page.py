@@ -27,10 +27,9 @@ from synthetic import (
 from typer.testing import CliRunner
 
 from polobench.analysis.collection import Collection, collect
-from polobench.analysis.contrasts import against_best
 from polobench.analysis.overall import comparables, overall
 from polobench.analysis.statistics.aggregates import mean_score, tail_score
-from polobench.analysis.statistics.hypothesis import permutation_p, permutation_test
+from polobench.analysis.statistics.hypothesis import against_best, permutation_p, permutation_test
 from polobench.analysis.use_cases import USE_CASES, horizons, standings
 from polobench.cli import app
 from polobench.core.budget import LedgerTotals

@@ -32,7 +32,7 @@ def test_p_is_scipys(harm: str, alternative: str, n: int, m: int) -> None:
 def test_two_sided_p_counts_both_tails_of_the_absolute_difference() -> None:
     found = shift_of(np.zeros(3), np.ones(3), "both")
     assert found.p == pytest.approx(2 / 20)
-    assert found.smallest_p == pytest.approx(2 / 20)
+    assert smallest_p(3, 3, "both") == pytest.approx(2 / 20)
 
 
 def test_equal_values_are_no_difference() -> None:

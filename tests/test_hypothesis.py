@@ -67,7 +67,7 @@ def test_p_of_drawn_arrangements_is_never_zero() -> None:
     strata = [(np.full(5, 100.0) + normal(seed, 5), normal(seed + 9, 5)) for seed in range(5)]
     found = permutation_test(strata, draws=999)
     assert not found.exact
-    assert found.p == found.smallest_p == 1 / 1000
+    assert found.p == smallest_p(strata, draws=999) == 1 / 1000
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.15, 0.25])
@@ -78,7 +78,6 @@ def test_the_limit_of_many_observations_agrees_with_drawn_ones(shift: float, mon
     limit = permutation_test(strata)
     monkeypatch.setattr(hypothesis, "MANY", 1_000)
     drawn = permutation_test(strata)
-    assert limit.difference == drawn.difference
     assert limit.p == pytest.approx(drawn.p, abs=0.002 + 4 * math.sqrt(drawn.p * (1 - drawn.p) / hypothesis.DRAWS))
     constant = [(np.ones(1_000), np.ones(1_000))]
     assert permutation_test(constant).p == 1.0

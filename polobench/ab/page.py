@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from tabulate import tabulate
 
+from polobench.ab.sides import Side
 from polobench.ab.speed import CONFIDENCE, SLOWER, SMALLEST_SLOWDOWN, CellSpeed, Ratio
 from polobench.core.printable import printable
 
 _COLUMNS = ("cell", "part", "seconds, base", "seconds, head", f"head / base [{CONFIDENCE:.1%}]", "seen from", "verdict")
 _NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Named:
-    """A reference as the user wrote it, and the hash of its commit."""
-
-    ref: str
-    commit: str
-
-    def __str__(self) -> str:
-        return f"{self.ref} ({self.commit[:10]})"
 
 
 def headline(cells: Sequence[CellSpeed]) -> str:
@@ -36,7 +26,7 @@ def headline(cells: Sequence[CellSpeed]) -> str:
     return f"Regression: {', '.join(f'{_plain(cell.cell)} is {cell.verdict}' for cell in bad)}."
 
 
-def page(base: Named, head: Named, cells: Sequence[CellSpeed]) -> str:
+def page(base: Side, head: Side, cells: Sequence[CellSpeed]) -> str:
     """The whole report."""
     rows = [row for cell in cells for row in _rows(cell)]
     notes = (
@@ -44,29 +34,27 @@ def page(base: Named, head: Named, cells: Sequence[CellSpeed]) -> str:
         f"above {1 + SMALLEST_SLOWDOWN:g}; a true ratio above *seen from* would be called slower at least 8 times in "
         "10. CPU seconds do not count waiting for a core, a disk or a network."
     )
-    lines = ["# Speed", "", f"Base {_plain(str(base))}, head {_plain(str(head))}.", "", f"**{headline(cells)}**", ""]
+    named = [f"{_plain(side.ref)} ({side.commit[:10]})" for side in (base, head)]
+    lines = ["# Speed", "", f"Base {named[0]}, head {named[1]}.", "", f"**{headline(cells)}**", ""]
     return "\n".join([*lines, tabulate(rows, _COLUMNS, "pipe", disable_numparse=True), "", notes, ""])
 
 
-def as_json(base: Named, head: Named, cells: Sequence[CellSpeed], seconds: Sequence[Any]) -> dict[str, Any]:
+def as_json(base: Side, head: Side, cells: Sequence[CellSpeed], seconds: Sequence[Any]) -> dict[str, Any]:
     """All numbers as data; what is not known is null.
 
     Args:
         seconds: for each cell, by part: `[blocks][pairs][2]`.
     """
-    shown = [
-        asdict(cell)
-        | {
-            "parts": {
-                name: {key: _finite(value) for key, value in asdict(part).items()} | {"verdict": part.verdict}
-                for name, part in cell.parts.items()
-            },
-            "seconds": raw,
-        }
-        for cell, raw in zip(cells, seconds, strict=True)
-    ]
-    regression = any(cell.regression for cell in cells)
-    return {"base": asdict(base), "head": asdict(head), "regression": regression, "cells": shown}
+    parts = [
+        {name: {key: _finite(value) for key, value in asdict(part).items()} | {"verdict": part.verdict}
+         for name, part in cell.parts.items()}
+        for cell in cells
+    ]  # fmt: skip
+    return {
+        **{name: {"ref": side.ref, "commit": side.commit} for name, side in (("base", base), ("head", head))},
+        "regression": any(cell.regression for cell in cells),
+        "cells": [asdict(cell) | {"parts": part, "seconds": raw} for cell, part, raw in zip(cells, parts, seconds)],
+    }
 
 
 def _rows(cell: CellSpeed) -> list[list[str]]:

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -44,62 +44,11 @@ class WorkerFailed(PoloError):
     """A worker could not open its cell, could not go on, or died; the text is the reason."""
 
 
-class Worker(Protocol):
-    """A cell, open in a process of one commit; `ready` and `timing` raise `WorkerFailed`."""
-
-    def ready(self) -> None:
-        """Wait until it is open."""
-
-    def begin(self) -> None:
-        """Let it start an iteration."""
-
-    def timing(self) -> Timing:
-        """Wait for the end of the iteration."""
-
-    def close(self) -> None:
-        """Let it go."""
-
-
-Workers = tuple[Worker, Worker]  # base, head
-OpenBoth = Callable[[Cell, np.random.Generator], Workers]
-
-
 def cores_for(cell: Cell) -> list[int]:
-    """The cores that this process may use; none where iterations must take turns instead of sharing one."""
+    """The cores that this process may use; none where iterations must take turns."""
     if cell.device != "cpu" or not hasattr(os, "sched_setaffinity"):
         return []
     return sorted(os.sched_getaffinity(0))
-
-
-@contextmanager
-def servers(*sides: Side) -> Iterator[Callable[[Side, Side], OpenBoth]]:
-    """Load the libraries once per interpreter; gives a function that makes the `OpenBoth` of a base and a head.
-
-    Raises:
-        UsageError: this system cannot fork.
-    """
-    if not hasattr(os, "fork"):
-        raise UsageError("`polobench ab` forks its workers, which this system cannot (allowed: Linux, macOS)")
-    with ExitStack() as stack:
-        running = {python: stack.enter_context(_Server(python)) for python in {side.python for side in sides}}
-        for server in running.values():
-            server.wait()
-
-        def open_both(base: Side, head: Side, cell: Cell, order: np.random.Generator) -> Workers:
-            drawn = order.permutation(cores_for(cell)).astype(int)[: cell.threads].tolist()
-            forked = [_Forked(running[side.python], _order(side, cell) | {"cores": drawn}) for side in (base, head)]
-            return forked[0], forked[1]
-
-        yield lambda base, head: partial(open_both, base, head)
-
-
-def _order(side: Side, cell: Cell) -> dict[str, Any]:
-    names = ("method", "label", "task", "device", "threads", "tuned", "seed")
-    return {name: getattr(cell, name) for name in names} | {
-        "overrides": dict(cell.overrides),
-        "home": str(side.home),
-        "paths": side.paths,
-    }
 
 
 class _Server:
@@ -145,8 +94,8 @@ class _Server:
         return f": {lines[-1][:300]}" if lines else ""
 
 
-class _Forked:
-    """A worker forked from a server; talks JSON lines over a socket."""
+class Worker:
+    """A cell, open in a process of one commit that talks JSON lines; `ready` and `timing` raise `WorkerFailed`."""
 
     def __init__(self, server: _Server, order: dict[str, Any]) -> None:
         self._server = server
@@ -157,16 +106,20 @@ class _Forked:
             server.fork(order, theirs)
 
     def ready(self) -> None:
+        """Wait until it is open."""
         self._answer()
 
     def begin(self) -> None:
+        """Let it start an iteration."""
         with suppress(OSError):  # it may have died; its last answer says why
             print("step", file=self._lines, flush=True)
 
     def timing(self) -> Timing:
+        """Wait for the end of the iteration."""
         return Timing(**self._answer())
 
     def close(self) -> None:
+        """Let it go."""
         with suppress(OSError):  # what it would not read any more
             self._lines.close()
 
@@ -181,3 +134,35 @@ class _Forked:
         if "error" in answer:
             raise WorkerFailed(answer["error"])
         return dict(answer)
+
+
+Workers = tuple[Worker, Worker]  # base, head
+OpenBoth = Callable[[Cell, np.random.Generator], Workers]
+
+
+@contextmanager
+def servers(*sides: Side) -> Iterator[Callable[[Side, Side], OpenBoth]]:
+    """Load the libraries once per interpreter; gives a function that makes the `OpenBoth` of a base and a head.
+
+    Raises:
+        UsageError: this system cannot fork.
+    """
+    if not hasattr(os, "fork"):
+        raise UsageError("`polobench ab` forks its workers, which this system cannot (allowed: Linux, macOS)")
+    with ExitStack() as stack:
+        running = {python: stack.enter_context(_Server(python)) for python in {side.python for side in sides}}
+        for server in running.values():
+            server.wait()
+
+        def open_both(base: Side, head: Side, cell: Cell, order: np.random.Generator) -> Workers:
+            drawn = order.permutation(cores_for(cell)).astype(int)[: cell.threads].tolist()
+            forked = [Worker(running[side.python], _order(side, cell) | {"cores": drawn}) for side in (base, head)]
+            return forked[0], forked[1]
+
+        yield lambda base, head: partial(open_both, base, head)
+
+
+def _order(side: Side, cell: Cell) -> dict[str, Any]:
+    names = ("method", "label", "task", "device", "threads", "tuned", "seed")
+    where = {"overrides": dict(cell.overrides), "home": str(side.home), "paths": side.paths}
+    return {name: getattr(cell, name) for name in names} | where

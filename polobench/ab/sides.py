@@ -1,8 +1,7 @@
 """The two commits that `polobench ab` compares, checked out beside each other, each with its own entry points.
 
-If both ask for the same packages and this environment has them, they share it. Each commit's worktree and a folder with
-its metadata then come first on the path, since the first distribution of a name is the one that counts. Otherwise each
-commit is installed in a virtual environment of its own.
+If both ask for the same packages and this environment has them, they share it: each commit's worktree and a folder with
+its metadata come first on the path. Otherwise each commit is installed in a virtual environment of its own.
 """
 
 from __future__ import annotations
@@ -30,23 +29,14 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Side:
-    """One commit, ready to run.
+    """One commit, ready to run."""
 
-    Attributes:
-        ref: as the user wrote it.
-        commit: its hash.
-        root: its worktree.
-        home: the folder that its polobench must be imported from.
-        python: the interpreter.
-        paths: what stands first on `sys.path`.
-    """
-
-    ref: str
-    commit: str
-    root: Path
-    home: Path
-    python: Path
-    paths: tuple[str, ...] = ()
+    ref: str  # as the user wrote it
+    commit: str  # its hash
+    root: Path  # its worktree
+    home: Path  # the folder that its polobench must be imported from
+    python: Path  # the interpreter
+    paths: tuple[str, ...] = ()  # what stands first on `sys.path`
 
 
 @contextmanager
@@ -166,5 +156,4 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it says nothing"
+    return (text.strip() or "it says nothing").splitlines()[-1]

@@ -3,10 +3,9 @@
 Every pair of iterations, one of the base and one of the head, gives a log ratio. Their trimmed mean is the estimate
 (10 % are cut off at each end, since a neighbour's burst of work hits single iterations); its error is Tukey and
 McLaughlin's. Pairs of one block share their two processes, which differ a little even where the code is the same: the
-variance of that, `PROCESS_SPREAD` squared over the number of blocks, is added, and where the blocks' means differ more
-than that explains, the least variance that they prove at 99 % takes its place. The interval is Student's at 99.9 %.
-
-A part is slower, a regression, where the whole interval lies above `1 + SMALLEST_SLOWDOWN`.
+variance of that, `PROCESS_SPREAD` squared over the number of blocks, is added, or where the blocks' means differ more
+than that explains, the least variance that they prove at 99 %. The interval is Student's at 99.9 %. A part is slower, a
+regression, where the whole interval lies above `1 + SMALLEST_SLOWDOWN`.
 
 Sources: Tukey and McLaughlin 1963, "Less vulnerable confidence and significance procedures for location based on a
 single sample"; Georges, Buytaert and Eeckhout 2007, "Statistically rigorous Java performance evaluation" (why
@@ -43,21 +42,14 @@ REGRESSIONS = (SLOWER, VANISHED)
 
 @dataclass(frozen=True)
 class Ratio:
-    """Seconds of the head over those of the base.
-
-    Attributes:
-        low, high: ends of the interval; 0 and infinity if one block or pair cannot show the error.
-        base_seconds, head_seconds: medians over the pairs.
-        detectable: a true ratio that would have been called slower at least 8 times in 10.
-        pairs, blocks: how many there were.
-    """
+    """Seconds of the head over those of the base."""
 
     value: float
-    low: float
+    low: float  # ends of the interval; 0 and infinity if one block or pair cannot show the error
     high: float
-    base_seconds: float
+    base_seconds: float  # medians over the pairs
     head_seconds: float
-    detectable: float
+    detectable: float  # a true ratio that would have been called slower at least 8 times in 10
     pairs: int
     blocks: int
 
@@ -72,18 +64,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class CellSpeed:
-    """A cell's ratios by part; or, if a side could not run it, the verdict and the reason.
-
-    Attributes:
-        clock: the kind of seconds, in a word.
-        parts: by the name of the part; empty where nothing could be compared.
-        verdict: that of the worst part, or `new`, `failing` (a regression) or `cannot run`.
-    """
+    """A cell's ratios by part; or, if a side could not run it, the verdict and the reason."""
 
     cell: str
-    clock: str
-    parts: Mapping[str, Ratio]
-    verdict: str
+    clock: str  # the kind of seconds, in a word
+    parts: Mapping[str, Ratio]  # by the name of the part; empty where nothing could be compared
+    verdict: str  # that of the worst part, or `new`, `failing` (a regression) or `cannot run`
     reason: str = ""
 
     @property

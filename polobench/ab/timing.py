@@ -1,11 +1,11 @@
 """`polobench ab`: iterations of two commits, timed in pairs and in random order on one machine.
 
 A cell is measured in blocks: in each, both commits open it in processes of their own and take pairs of iterations, so
-that whatever slows the machine slows both. Who is faster, and how sure that is, says `polobench/ab/speed.py`.
+that whatever slows the machine slows both. `polobench/ab/speed.py` says who is faster, and how sure that is.
 
 On the cpu, where CPU seconds are counted, the two iterations of a pair share a core, drawn anew for each block: the
-kernel gives each a few milliseconds in turn, so that both meet the same machine even while others use it. On other
-devices, and where a process cannot be bound to a core, whole iterations take turns.
+kernel gives each a few milliseconds in turn. On other devices, and where a process cannot be bound to a core, whole
+iterations take turns.
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ def time_cells(
         seed: random seed for the order in which the two take their iterations.
         moved: called with the share of all cells that is done.
     """
-    order, found = np.random.default_rng(seed), []
-    for number, cell in enumerate(cells):
-        show = partial(_tell, moved, number, len(cells))
+    order = np.random.default_rng(seed)
+    found: list[TimedCell] = []
+
+    def show(share: float) -> None:
+        moved((len(found) + min(1.0, share)) / len(cells))
+
+    for cell in cells:
         found.append(time_cell(cell, partial(open_both, cell), seconds, order, show))
     return found
-
-
-def _tell(moved: Callable[[float], object], before: int, count: int, share: float) -> None:
-    moved((before + min(1.0, share)) / count)
 
 
 def time_cell(

@@ -10,9 +10,8 @@ first on its path, makes the method by name and answers each request with one li
     {"iteration": 0.31, "rollout": 0.12}       [seconds] after each line that it reads
     {"error": "ValueError: ..."}               instead, and the child ends
 
-Forked from one process, both commits have their libraries at the same addresses and the same hash seed, so that where
-memory happens to lie slows neither more than the other; and a restart costs no import of torch. Nothing of polobench is
-imported before the fork: an old commit need not have this file.
+Forked from one process, both commits have their libraries at the same addresses and the same hash seed, and a restart
+costs no import of torch. Nothing of polobench is imported before the fork: an old commit need not have this file.
 
 On the cpu, seconds are CPU seconds of the process, since waiting for a busy core is not the commit's doing; on other
 devices they are wall seconds.

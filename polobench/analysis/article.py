@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
 from polobench.analysis.collection import Arm, Collection, has_smoke_run
-from polobench.analysis.columns import column
+from polobench.analysis.columns import column, finite
+from polobench.analysis.measures import early_share, start_third_end
 from polobench.analysis.preferences import has_after, pairs_of
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import ArmSummary, summarize
@@ -21,14 +23,6 @@ from polobench.core.result import RunResult
 EPISODE_RETURN = "episode_return"
 SHOWN_EPISODES = range(50, 501, 50)
 SPENT = ("samples", "updates")
-
-
-@dataclass(frozen=True)
-class PublishedClaim:
-    """What the article shows of something, in words."""
-
-    of: str
-    words: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Published:
     task: str | None  # of `returns`; None in language
     returns: dict[int, PublishedReturn]  # by training episode
     epochs: int | None  # of the training; None in control
-    claims: tuple[PublishedClaim, ...]  # about that training
+    claims: dict[str, str]  # what the article shows of that training, in words
 
 
 @cache
@@ -61,18 +55,19 @@ def published() -> dict[str, Published]:
             task=found.get("task"),
             returns={at: _published_return(item) for item in found.get("returns", []) for at in item["at"]},
             epochs=found.get("epochs"),
-            claims=tuple(PublishedClaim(**claim) for claim in found.get("claims", [])),
+            claims={claim["of"]: claim["words"] for claim in found.get("claims", [])},
         )
         for method, found in content.items()
     }
 
 
-def _published_return(item: dict[str, float | str]) -> PublishedReturn:
-    if "words" in item:
-        return PublishedReturn(words=str(item["words"]))
-    if "value" in item:
-        return PublishedReturn(float(item["value"]), float(item["value"]))
-    return PublishedReturn(float(item["low"]), float(item.get("high", math.inf)))
+def _published_return(item: dict[str, Any]) -> PublishedReturn:
+    value = float(item.get("value", math.nan))
+    return PublishedReturn(
+        low=float(item.get("low", value)),
+        high=float(item.get("high", math.inf if "low" in item else value)),
+        words=item.get("words", ""),
+    )
 
 
 @dataclass(frozen=True)
@@ -163,7 +158,7 @@ class LossShape:
     @property
     def moments(self) -> Array:
         """`[3]` the median loss in the first epoch, a third of the way from it to the last, and in the last."""
-        return np.median([_start_third_end(values) for values in self.losses], axis=0)
+        return np.median([start_third_end(values) for values in self.losses], axis=0)
 
 
 def loss_shapes(collection: Collection) -> dict[str, list[LossShape]]:
@@ -178,23 +173,16 @@ def loss_shapes(collection: Collection) -> dict[str, list[LossShape]]:
 def _loss_shape(arm: Arm, runs: Sequence[RunResult], epochs: int) -> LossShape:
     losses = [column(run.updates, "loss") for run in runs if len(run.updates) >= epochs]
     by_epoch = np.array([[part.mean() for part in np.array_split(values, epochs)] for values in losses])
-    fallen = [_start_third_end(values) for values in by_epoch if values[0] > values[-1]]
     trained = [pairs for run in runs if has_after(run, "train") and (pairs := pairs_of(run, "train")) is not None]
     return LossShape(
         arm=arm,
         n=len(runs),
         losses=by_epoch.reshape(len(losses), epochs),
-        early_shares=np.array([(start - third) / (start - end) for start, third, end in fallen], dtype=np.float64),
+        early_shares=finite(map(early_share, by_epoch)),
         pairs=max((len(pairs.prompt) for pairs in trained), default=0),
         in_order=np.array([(pairs.chosen > pairs.rejected).sum(axis=0) for pairs in trained], float).reshape(-1, 2),
         smoke=has_smoke_run(runs),
     )
-
-
-def _start_third_end(losses: Array) -> tuple[float, float, float]:
-    """Of losses by epoch, `[epochs]`; a third of the way may lie between two epochs."""
-    last = len(losses) - 1
-    return float(losses[0]), float(np.interp(last / 3, np.arange(last + 1), losses)), float(losses[last])
 
 
 @dataclass(frozen=True)

@@ -139,14 +139,6 @@ def _noise_share(snr: Any) -> Any:
     return 1 / (1 + np.asarray(snr))
 
 
-def _log_per_1000_samples(amount: Callable[[RunResult], float]) -> Numbers:
-    def one(run: RunResult) -> float:
-        value, samples = amount(run), run.ledger.samples
-        return math.log(1000 * value / samples) if samples and value > 0 else math.nan
-
-    return _each(one)
-
-
 def _log_update_seconds(cells: Cells) -> Array:
     """One per timed round: the seconds of its update per 1,000 samples of its rollout, in cells that ran alone."""
     found: list[float] = []
@@ -166,12 +158,22 @@ def _generalisation_gap(run: RunResult) -> float:
 
 
 def _early_fall(run: RunResult) -> float:
-    """The share of the loss's fall, from the first tenth of the updates to the last, done a third of the way."""
+    """The early share of the loss's fall from the first tenth of the updates to the last."""
     if "loss" not in run.updates or len(run.updates) < STRETCHES:
         return math.nan
-    parts = [part.mean() for part in np.array_split(column(run.updates, "loss"), STRETCHES)]
-    third = float(np.interp((STRETCHES - 1) / 3, np.arange(STRETCHES), parts))
-    return (parts[0] - third) / (parts[0] - parts[-1]) if parts[0] > parts[-1] else math.nan
+    return early_share(np.array([part.mean() for part in np.array_split(column(run.updates, "loss"), STRETCHES)]))
+
+
+def early_share(losses: Array) -> float:
+    """The share of the fall from the first to the last of some losses, `[E]`, done a third of the way; NaN of none."""
+    start, third, end = start_third_end(losses)
+    return (start - third) / (start - end) if start > end else math.nan
+
+
+def start_third_end(losses: Array) -> tuple[float, float, float]:
+    """Of losses in order, `[E]`; a third of the way may lie between two."""
+    last = len(losses) - 1
+    return float(losses[0]), float(np.interp(last / 3, np.arange(last + 1), losses)), float(losses[last])
 
 
 def _rose(name: str) -> Callable[[RunResult], float]:
@@ -193,7 +195,13 @@ def _of_scores(title: str, unit: str, function: Callable[[Scores], float], **mor
 
 
 def _cost(title: str, unit: str, amount: Callable[[RunResult], float]) -> Measure:
-    return Measure(title, unit, "learning", _log_per_1000_samples(amount), is_ratio=True)
+    """The logarithm of an amount per 1,000 samples."""
+
+    def one(run: RunResult) -> float:
+        value, samples = amount(run), run.ledger.samples
+        return math.log(1000 * value / samples) if samples and value > 0 else math.nan
+
+    return Measure(title, unit, "learning", _each(one), is_ratio=True)
 
 
 MEASURES: Mapping[str, Measure] = {

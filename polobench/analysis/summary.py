@@ -147,7 +147,7 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
     )
     total = float(iteration.sum()) or math.nan
     low, middle, high = np.quantile(iteration, (0.25, 0.5, 0.75)).tolist() if len(iteration) else (math.nan,) * 3
-    speeds = {name: [_speed(cell, name) for cell in counted] for name in SPEEDS}
+    speeds = {name: np.array([cell.throughput.get(name) for cell in counted], np.float64) for name in SPEEDS}
     return ThroughputSummary(
         arm=arm,
         cells=len(cells),
@@ -161,14 +161,9 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
         quartiles=(low, high),
         peak_memory_mib=float(max(finite(cell.peak_memory_mib for cell in cells), default=math.nan)),
         beside_others=sum(cell.ran_beside_others for cell in cells),
-        without_samples=sum(map(math.isnan, speeds["samples_per_second"])),
+        without_samples=int(np.isnan(speeds["samples_per_second"]).sum()),
         statuses=_statuses(cells),
     )
-
-
-def _speed(cell: RunResult, name: str) -> float:
-    value = cell.throughput.get(name)  # null where the clock saw no time pass
-    return math.nan if value is None else float(value)
 
 
 def throughputs(collection: Collection) -> list[ThroughputSummary]:

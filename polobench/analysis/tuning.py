@@ -18,19 +18,14 @@ from polobench.analysis.collection import Collection
 
 @cache
 def shipped_trials() -> pd.DataFrame:
-    """Every trial behind `methods/tuned.toml` that was made by `polobench tune`; empty if there are none."""
-    file = resources.files("polobench.methods").joinpath("tuning_trials.csv")
-    if not file.is_file():
-        return pd.DataFrame()
-    with file.open(encoding="utf-8") as text:
+    """Every trial behind `methods/tuned.toml` that was made by `polobench tune`."""
+    with resources.files("polobench.methods").joinpath("tuning_trials.csv").open(encoding="utf-8") as text:
         return pd.read_csv(text)
 
 
 def tuning_frame(collection: Collection) -> pd.DataFrame:
     """The shipped trials of those methods and tasks whose every run had the chosen values, in the shipped order."""
     trials = shipped_trials()
-    if trials.empty:
-        return trials
     ran: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for arm, runs in collection.of_kind("learning").items():
         if arm.label == arm.method:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.contrasts import Contrast, against_best
 from polobench.analysis.curves import return_curve
 from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES, Comparable, mean_over_tasks
 from polobench.analysis.reliability import area_under_curve, scores
 from polobench.analysis.statistics.aggregates import Estimate, aggregate, mean_score, tail_score
+from polobench.analysis.statistics.hypothesis import Contrast, against_best
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS, Array
 from polobench.core.result import RunResult
 

@@ -53,11 +53,10 @@ def ab(
         speed.cell_speed(str(cell.cell), cell.clock, parts, *cell.problems)
         for cell, parts in zip(found, times, strict=True)
     ]
-    named = [page.Named(side.ref, side.commit) for side in sides]
-    text = page.page(named[0], named[1], judged)
+    text = page.page(sides[0], sides[1], judged)
     if output is not None:
         write_text(output, text)
-    show(as_json, page.as_json(named[0], named[1], judged, times), text.split("\n"))
+    show(as_json, page.as_json(sides[0], sides[1], judged, times), text.split("\n"))
     if all(cell.verdict == speed.ABSENT for cell in judged):
         raise UsageError(f"no cell runs on either side: {judged[0].reason}")
     if any(cell.regression for cell in judged):

@@ -28,9 +28,7 @@ class Bits:
 
     identical: int  # cells of equal digest
     compared: int  # cells that have a digest on both sides
-    first_differences: Mapping[
-        int, int | None
-    ]  # by seed, the first update that differs; None if no trail tells
+    first_differences: Mapping[int, int | None]  # by seed, the first update that differs; None if no trail tells
     same_platform: bool  # both sides ran on one platform fingerprint
 
     @property

@@ -9,8 +9,8 @@ import pandas as pd
 from polobench.analysis import article, gradient_noise, overall, preferences, reliability, snapshots, summary, tuning
 from polobench.analysis.claims import Claims, load_claims
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.contrasts import Contrast, against_best
 from polobench.analysis.measures import Observations
+from polobench.analysis.statistics.hypothesis import Contrast, against_best
 from polobench.analysis.use_cases import FINAL_SCORE, USE_CASES, standings, standings_of
 from polobench.analysis.verdicts import claim_verdict, column_verdict
 from polobench.report import naming

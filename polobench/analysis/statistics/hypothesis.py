@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ LARGEST_ENUMERATION = 100_000
 DRAWS = 19_999
 MANY = 100  # observations per side and task from which the normal limit of the arrangements is taken
 POWER = 0.8
+LEVEL = 0.05
+Who = TypeVar("Who")
 WELCH = "Welch, stratified by task"
 STUDENT = "Student, stratified by task"
 _ROUNDING = 1e-12
@@ -41,9 +43,7 @@ _ROUNDING = 1e-12
 class Permutation:
     """A two-sided permutation test of d = 0 within tasks."""
 
-    difference: float  # d
     p: float  # the share of arrangements whose |d| is at least the one seen
-    smallest_p: float  # that data of these sizes could have given
     exact: bool  # every arrangement was counted; else some were drawn, or with many observations the normal limit taken
 
 
@@ -62,15 +62,14 @@ def permutation_test(strata: Strata, *, draws: int = DRAWS, seed: int = 0) -> Pe
         seed: of the generator of the drawn arrangements; the same data give the same p.
     """
     observed = difference(strata)
-    least = smallest_p(strata, draws=draws)
     if _has_many(strata):
         spread = _arranged_deviation(strata)
-        return Permutation(observed, float(2 * norm.sf(abs(observed) / spread)) if spread > 0 else 1.0, least, False)
+        return Permutation(float(2 * norm.sf(abs(observed) / spread)) if spread > 0 else 1.0, exact=False)
     tolerance = _ROUNDING * max(1e-300, *(float(np.abs(np.concatenate(pair)).max()) for pair in strata))
     exact = _arrangements(strata) <= LARGEST_ENUMERATION
     found = _enumerated(strata) if exact else _drawn(strata, draws, seed)
     extreme = int((np.abs(found) >= abs(observed) - tolerance).sum())
-    return Permutation(observed, extreme / len(found) if exact else (1 + extreme) / (1 + draws), least, exact)
+    return Permutation(extreme / len(found) if exact else (1 + extreme) / (1 + draws), exact)
 
 
 def permutation_p(
@@ -223,3 +222,51 @@ def detectable_difference(strata: Strata, *, alpha: float, power: float = POWER)
     """
     size, freedom = _error([side for pair in strata for side in pair], len(strata))
     return float(student.ppf(1 - alpha / 2, freedom) + student.ppf(power, freedom)) * size
+
+
+@dataclass(frozen=True)
+class Contrast(Generic[Who]):
+    """The best arm less another, on the tasks that they share."""
+
+    best: Who
+    other: Who
+    compared: Comparison  # means, with a 95 % interval that is not adjusted; detectable at `LEVEL` over the arms
+    p: float  # permutation test, adjusted by Holm over the arms; NaN where the test was skipped
+    reason: str = ""  # why it was skipped
+
+    @property
+    def is_separated(self) -> bool:
+        """Whether the test tells the two apart."""
+        return self.p <= LEVEL
+
+
+def against_best(
+    arms: Sequence[tuple[Who, Sequence[Array]]], statistic: Callable[[Sequence[Array]], Any] | None = None
+) -> list[Contrast[Who]]:
+    """Every other arm against the first.
+
+    Args:
+        arms: the best first, each with its numbers on each task; one with a number that is not finite is left out.
+        statistic: over the tasks, whose difference is tested; the mean by default.
+    """
+    known = [(arm, tasks) for arm, tasks in arms if all(np.isfinite(values).all() for values in tasks)]
+    if len(known) < 2:
+        return []
+    (best, top), *others = known
+    alpha = LEVEL / len(others)
+    strata = [list(zip(top, tasks, strict=True)) for _, tasks in others]
+    least = [smallest_p(pairs) for pairs in strata]
+    raw = [
+        1.0 if p > alpha else permutation_p(pairs, statistic) if statistic else permutation_test(pairs).p
+        for pairs, p in zip(strata, least, strict=True)
+    ]
+    found = []
+    for (other, _), pairs, at_least, p in zip(others, strata, least, holm(raw), strict=True):
+        compared = compare(pairs, alpha=alpha, confidence=CONFIDENCE)
+        if at_least > alpha:
+            needed = seeds_needed(alpha, len(pairs))
+            reason = f"{compared.n} seeds cannot reach p = {alpha:.2g}; the test needs {needed}"
+            found.append(Contrast(best, other, compared, math.nan, reason))
+        else:
+            found.append(Contrast(best, other, compared, p))
+    return found

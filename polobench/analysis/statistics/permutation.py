@@ -44,7 +44,6 @@ class Shift:
     harm: str  # a key of `HARM`
     difference: float  # d
     p: float  # the share of arrangements at least as harmful as the one seen
-    smallest_p: float  # that data of these sizes can give
     spread: float  # the pooled standard deviation of a run
     n: tuple[int, int]  # runs of base and of head
 
@@ -84,7 +83,7 @@ def shift_of(base: Array, head: Array, harm: str) -> Shift:
     squares = float(((base - base.mean()) ** 2).sum() + ((head - head.mean()) ** 2).sum())
     spread = math.sqrt(squares / (n + m - 2))
     slack = _ROUNDING * max(1e-300, float(np.abs(pooled).max()))
-    return Shift(harm, difference, _p(pooled, m, difference, slack, harm), smallest_p(n, m, harm), spread, (n, m))
+    return Shift(harm, difference, _p(pooled, m, difference, slack, harm), spread, (n, m))
 
 
 def smallest_p(n: int, m: int, harm: str) -> float:

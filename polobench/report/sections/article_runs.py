@@ -45,7 +45,7 @@ def sections(findings: Findings) -> list[Section]:
             Heading(f"{method}: loss and pairs"),
             Paragraph(note("smoke") if any(item.smoke for item in items) else ""),
             Paragraph("What the article shows of its run:"),
-            Bullets([f"{claim.of}: {claim.words}" for claim in published()[method].claims]),
+            Bullets([f"{of}: {words}" for of, words in published()[method].claims.items()]),
             *compact(Table.of([_loss_row(item) for item in items], "llrrrrrrrrr"), 2),
         ]
     blocks.append(Paragraph(note("article_losses") if findings.article_losses else ""))

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from polobench.analysis.collection import Arm
-from polobench.analysis.contrasts import Contrast
 from polobench.analysis.frame import flat_table
 from polobench.analysis.statistics.coverage import coverage_note
+from polobench.analysis.statistics.hypothesis import Contrast
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import ArmSummary, is_smoke
 from polobench.report.blocks import Block, Figure, Page, Paragraph, Section, Strong, Table, Text, compact

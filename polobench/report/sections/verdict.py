@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from polobench.analysis.contrasts import LEVEL
 from polobench.analysis.frame import flat_rows, table_of
 from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
