@@ -31,12 +31,12 @@ from polobench.analysis.statistics.intervals import (
     CONFIDENCE,
     RESAMPLES,
     STUDENT,
+    TAILS,
     WILSON,
     Array,
     bootstrap_band,
     mean,
     student_ends,
-    tails,
     wilson_interval,
 )
 
@@ -147,7 +147,7 @@ def aggregate_coverage(returns: Returns, n: int, simulations: int) -> dict[tuple
         scores = LEVELS[:, None] * returns.draw(rng, len(LEVELS), n)
         drawn = scores[np.arange(len(LEVELS))[:, None], rng.integers(0, n, (BAND_RESAMPLES, *scores.shape))]
         for name, statistic in AGGREGATES.items():
-            low, high = np.quantile(statistic(drawn), tails(CONFIDENCE))
+            low, high = np.quantile(statistic(drawn), TAILS)
             held[name] += bool(low <= truths[name] <= high)
     return {(name, STRATIFIED): count / simulations for name, count in held.items()}
 

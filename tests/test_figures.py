@@ -16,8 +16,7 @@ from matplotlib.text import Text
 from synthetic import make_language, make_result, make_throughput, noise_cell, save_all, with_id
 
 from polobench.analysis.collection import Collection, collect
-from polobench.analysis.gradient_noise import gradient_noises
-from polobench.analysis.summary import moves, throughputs
+from polobench.analysis.summary import gradient_noises, moves, throughputs
 from polobench.core.result import RunResult
 from polobench.report import page
 from polobench.report.draw import style

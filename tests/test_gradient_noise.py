@@ -26,8 +26,8 @@ pytest.importorskip("transformers")
 
 import polobench
 from polobench.analysis.collection import collect
-from polobench.analysis.gradient_noise import gradient_noises
 from polobench.analysis.statistics.intervals import jackknife_interval
+from polobench.analysis.summary import gradient_noises
 from polobench.cells import gradient_noise
 from polobench.cells.runner import PreparedCell, prepare, run_cell
 from polobench.cells.stored import path_of

@@ -12,7 +12,7 @@ from synthetic import failed_language, make_language
 
 from polobench.analysis.collection import Arm
 from polobench.analysis.curves import metric_curve
-from polobench.analysis.preferences import PreferenceSummary, pooled_pairs, summarize_pairs
+from polobench.analysis.language import PreferenceSummary, pooled_pairs, summarize_pairs
 from polobench.analysis.statistics.intervals import CLUSTERED, clustered_intervals
 from polobench.core.result import RunResult
 

@@ -24,12 +24,7 @@ from polobench.analysis.collection import Arm, Collection, collect
 from polobench.analysis.columns import column
 from polobench.analysis.statistics import survival
 from polobench.analysis.statistics.aggregates import (
-    aggregate,
-    aggregates,
-    iqm,
     is_ahead,
-    mean_score,
-    optimality_gap,
     probability_of_improvement,
 )
 from polobench.analysis.statistics.hypothesis import DRAWS, difference, permutation_test
@@ -168,13 +163,6 @@ def test_shared_resamples_cannot_be_written_to() -> None:
     assert (counts.sum(axis=1) == 7).all()
     with pytest.raises(ValueError, match="read-only"):
         counts[0, 0] = 1
-
-
-def test_statistics_of_shared_resamples_are_those_of_their_own() -> None:
-    rng = np.random.default_rng(3)
-    scores = [rng.uniform(0, 1.2, 6), rng.uniform(0, 1.2, 9)]
-    several = (mean_score, iqm, optimality_gap)
-    assert aggregates(scores, several) == [aggregate(scores, statistic) for statistic in several]
 
 
 def test_who_is_ahead_has_the_larger_probability() -> None:

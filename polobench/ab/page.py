@@ -40,11 +40,7 @@ def page(base: Side, head: Side, cells: Sequence[CellSpeed]) -> str:
 
 
 def as_json(base: Side, head: Side, cells: Sequence[CellSpeed], seconds: Sequence[Any]) -> dict[str, Any]:
-    """All numbers as data; what is not known is null.
-
-    Args:
-        seconds: for each cell, by part: `[blocks][pairs][2]`.
-    """
+    """All numbers as data, with the seconds of each cell by part, `[blocks][pairs][2]`; what is not known is null."""
     parts = [
         {name: {key: _finite(value) for key, value in asdict(part).items()} | {"verdict": part.verdict}
          for name, part in cell.parts.items()}

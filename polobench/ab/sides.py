@@ -73,10 +73,15 @@ def resolve(repository: Path, ref: str) -> str:
 
 def _environments(checkouts: Sequence[tuple[str, str, Path]], say: Say) -> list[Side]:
     projects = [project_of(root, ref) for ref, _, root in checkouts]
-    if can_share([project.get("dependencies", []) for project in projects]):
-        return [_shared(*item, project) for item, project in zip(checkouts, projects, strict=True)]
-    say("the commits need different packages, or some that are missing here: installing each with pip")
-    return [_installed(*item) for item in checkouts]
+    if not can_share([project.get("dependencies", []) for project in projects]):
+        say("the commits need different packages, or some that are missing here: installing each with pip")
+        return [_installed(*item) for item in checkouts]
+    sides = []
+    for (ref, commit, root), project in zip(checkouts, projects, strict=True):
+        folder = root.parent / "metadata"
+        write_metadata(folder, project)
+        sides.append(Side(ref, commit, root, root, Path(sys.executable), (str(root), str(folder))))
+    return sides
 
 
 def project_of(root: Path, ref: str) -> dict[str, Any]:
@@ -103,12 +108,6 @@ def _is_here(dependency: str) -> bool:
         return wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
     except metadata.PackageNotFoundError:
         return False
-
-
-def _shared(ref: str, commit: str, root: Path, project: Mapping[str, Any]) -> Side:
-    folder = root.parent / "metadata"
-    write_metadata(folder, project)
-    return Side(ref, commit, root, root, Path(sys.executable), (str(root), str(folder)))
 
 
 def write_metadata(folder: Path, project: Mapping[str, Any]) -> None:

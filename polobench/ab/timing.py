@@ -80,12 +80,11 @@ def load_cells(path: Path, head: Side, methods: Sequence[str] = (), tasks: Seque
 def time_cells(
     open_both: OpenBoth, cells: Sequence[Cell], seconds: float, seed: int, moved: Callable[[float], object]
 ) -> list[TimedCell]:
-    """Time every cell on both sides.
+    """Time every cell on both sides, for so many seconds each, including the start of its processes.
 
     Args:
         open_both: opens a cell on the base and on the head, as `servers` gives it.
-        seconds: time for each cell, including the start of its processes.
-        seed: random seed for the order in which the two take their iterations.
+        seed: of the order in which the two take their iterations.
         moved: called with the share of all cells that is done.
     """
     order = np.random.default_rng(seed)
@@ -107,12 +106,7 @@ def time_cell(
     moved: Callable[[float], object],
     clock: Callable[[], float] = time.monotonic,
 ) -> TimedCell:
-    """Time one cell in up to `BLOCKS` blocks, or in two or more if the time does not hold another.
-
-    Args:
-        open_both: starts a worker of the base and one of the head.
-        order: draws what is left to chance.
-    """
+    """Time one cell in up to `BLOCKS` blocks, or in two or more if the time does not hold another."""
     found, began, shortest = TimedCell(cell), clock(), 0.0
     end = began + seconds
     with ExitStack() as stack:

@@ -14,8 +14,8 @@ import numpy as np
 
 from polobench.analysis.collection import Arm, Collection, has_smoke_run
 from polobench.analysis.columns import column, finite
+from polobench.analysis.language import has_after, pairs_of
 from polobench.analysis.measures import early_share, start_third_end
-from polobench.analysis.preferences import has_after, pairs_of
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import ArmSummary, summarize
 from polobench.core.result import RunResult

@@ -18,8 +18,6 @@ from polobench.core.result import RunResult
 from polobench.store.validation import TIMES
 
 _LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
-_PLAIN = ("kind", "method", "label", "task", "seed", "device")
-_OUTCOME = ("unit", "floor", "target", "status", "reason", "final_return", "final_return_std", "final_score")
 _NOISE = ("snr", "noise_scale", "mean_cosine")
 _FLAGS = ("solved", "reached")
 SPEEDS = ("samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second")
@@ -31,8 +29,9 @@ _NUMBERS = (
 _PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
 ARM = ("task", "budget", "label", "method", "device")
 COLUMNS = tuple(dict.fromkeys((
-    *_PLAIN, "fixed_policy", "budget", "budget_samples", "budget_updates", "budget_seconds", *_OUTCOME, *_FLAGS,
-    *_NUMBERS, "digest", "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
+    "kind", "method", "label", "task", "seed", "device", "fixed_policy", "budget", "budget_samples", "budget_updates",
+    "budget_seconds", "unit", "floor", "target", "status", "reason", "final_return", "final_return_std", "final_score",
+    *_FLAGS, *_NUMBERS, "digest", "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
 )))  # fmt: skip
 
 
@@ -142,7 +141,7 @@ def _encodable(value: Any) -> Any:
 
 
 def _row(result: RunResult) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(result, name) for name in (*_PLAIN, *_OUTCOME)}
+    row = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
     row |= {"budget": budget_text(result.budget), "fixed_policy": result.gradient_noise.get("policy")}
     row |= {f"gradient_{name}": result.gradient_noise.get(name) for name in _NOISE}
     row |= {f"budget_{name}": result.budget.get(name) for name in ("samples", "updates", "seconds")}
@@ -151,9 +150,7 @@ def _row(result: RunResult) -> dict[str, Any]:
     row |= {f"loss_{name}": result.loss_convergence.get(name) for name in ("start", "end")}
     row["loss_converged_samples"] = result.loss_convergence.get("samples")
     row |= vars(result.ledger) | _speeds(result)
-    row |= {name: getattr(result, name) for name in ("peak_memory_mib", "digest", "ran_beside_others")}
     row |= {name: result.provenance.get(name) for name in _PROVENANCE}
-    row |= {"started_at": result.started_at, "cell_id": result.cell_id}
     return row | {f"hp_{name}": _hashable(value) for name, value in result.hyperparameters.items()}
 
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from polobench.analysis.collection import Collection, has_smoke_run
 from polobench.analysis.columns import column, finite, value_of
-from polobench.analysis.gradient_noise import batches_of
 from polobench.analysis.reliability import (
     Scores,
     area_under_curve,
@@ -32,6 +31,7 @@ from polobench.analysis.reliability import (
     sustained,
 )
 from polobench.analysis.statistics.intervals import Array
+from polobench.analysis.summary import batches_of
 from polobench.core.result import RunResult
 
 STRETCHES = 10

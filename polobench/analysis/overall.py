@@ -13,7 +13,7 @@ from polobench.analysis.columns import value_of
 from polobench.analysis.frame import solved
 from polobench.analysis.statistics.aggregates import (
     Estimate,
-    aggregates,
+    aggregate,
     iqm,
     mean_score,
     median_score,
@@ -113,16 +113,15 @@ def _overall(group: Comparable, label: str) -> Overall:
     scores = group.scores(label)
     runs = [run for place in group.runs[label] for run in place]
     n_solved = sum(bool(solved(run)) for run in runs)
-    mean, median, middle, gap, tail = aggregates(scores, (mean_score, median_score, iqm, optimality_gap, tail_score))
     return Overall(
         label=label,
         n=min(map(len, scores)),
         runs=len(runs),
-        mean=mean,
-        median=median,
-        iqm=middle,
-        optimality_gap=gap,
-        tail=tail,
+        mean=aggregate(scores, mean_score),
+        median=aggregate(scores, median_score),
+        iqm=aggregate(scores, iqm),
+        optimality_gap=aggregate(scores, optimality_gap),
+        tail=aggregate(scores, tail_score),
         solved=n_solved,
         solved_interval=wilson_interval(n_solved, len(runs)),
         worst=min(runs, key=lambda run: (run.final_score or 0.0, run.task, run.seed)),

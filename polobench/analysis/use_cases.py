@@ -79,27 +79,27 @@ def _final_scores(group: Comparable) -> Mapping[str, Sequence[Array]]:
     return {label: group.scores(label) for label in group.runs}
 
 
-def _over_samples(group: Comparable) -> Mapping[str, Sequence[Array]]:
+def _each_run(group: Comparable, of: Callable[[RunResult, int], float]) -> Mapping[str, Sequence[Array]]:
+    """A number of each run, which may depend on the place of its task."""
     return {
-        label: [np.array([area_under_curve(scores(run)) for run in runs]) for runs in found]
+        label: [np.array([of(run, place) for run in runs]) for place, runs in enumerate(found)]
         for label, found in group.runs.items()
     }
 
 
-def horizons(group: Comparable) -> list[float]:
-    """For each task the CPU seconds that every run that ended ok has used at least."""
-    every = [[run for found in group.runs.values() for run in found[place]] for place in range(len(group.places))]
-    return [min((run.ledger.cpu_seconds for run in runs if run.status == "ok"), default=0.0) for runs in every]
+def _over_samples(group: Comparable) -> Mapping[str, Sequence[Array]]:
+    return _each_run(group, lambda run, _: area_under_curve(scores(run)))
 
 
 def _over_seconds(group: Comparable) -> Mapping[str, Sequence[Array]]:
     ends = horizons(group)
-    return {
-        label: [
-            np.array([_early_score(run, end) for run in runs]) for runs, end in zip(found, ends, strict=True)
-        ]
-        for label, found in group.runs.items()
-    }  # fmt: skip
+    return _each_run(group, lambda run, place: _early_score(run, ends[place]))
+
+
+def horizons(group: Comparable) -> list[float]:
+    """For each task the CPU seconds that every run that ended ok has used at least."""
+    every = [[run for runs in found for run in runs] for found in zip(*group.runs.values(), strict=True)]
+    return [min((run.ledger.cpu_seconds for run in runs if run.status == "ok"), default=0.0) for runs in every]
 
 
 def _early_score(run: RunResult, end: float) -> float:
@@ -130,7 +130,8 @@ def standings(groups: Sequence[Comparable], case: UseCase) -> Standings | None:
 def standings_of(group: Comparable, case: UseCase) -> Standings:
     """The labels of one group by a use case."""
     numbers = case.numbers(group)
-    ordered = sorted(numbers.items(), key=lambda item: (_last_if_unknown(case.statistic(item[1])), item[0]))
+    values = {label: np.nan_to_num(case.statistic(found), nan=-math.inf) for label, found in numbers.items()}
+    ordered = sorted(numbers.items(), key=lambda item: (-values[item[0]], item[0]))
     tested = None if case.statistic is mean_score else case.statistic
     contrasts = {item.other: item for item in against_best(ordered, tested)}
     items = tuple(
@@ -144,10 +145,6 @@ def standings_of(group: Comparable, case: UseCase) -> Standings:
         for label, values in ordered
     )
     return Standings(case, group, items, min(len(task) for values in numbers.values() for task in values))
-
-
-def _last_if_unknown(value: Any) -> float:
-    return math.inf if math.isnan(value) else -float(value)
 
 
 FINAL_SCORE = UseCase("final score", "", "final score", _final_scores)

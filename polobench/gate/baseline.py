@@ -33,11 +33,6 @@ def update_baseline(folder: Path, into: Path, why: str) -> Entry:
     cell comes from no checkout), `studies`, `cells` (their number), `why`, and `changes`: for each of "new", "gone" and
     "differing" (another digest, or another update on a fixed batch) the seeds of each arm.
 
-    Args:
-        folder: the store's folder.
-        into: the baseline's folder; made if it is not there.
-        why: the reason, for whoever reads the log later.
-
     Raises:
         UsageError: no reason; a store that is empty, damaged or of a dirty tree, or that lies in the baseline; a folder
             that is no baseline; a damaged log; or the new one cannot be written. The baseline is as before.

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from polobench.analysis import article, gradient_noise, overall, preferences, reliability, snapshots, summary, tuning
+from polobench.analysis import article, language, overall, reliability, summary, tuning
 from polobench.analysis.claims import Claims, load_claims
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.measures import Observations
@@ -76,11 +76,11 @@ class Findings:
     # arm by arm, or cell by cell
     troubled = cached_property(lambda self: reliability.troubled(self.collection))
     throughputs = cached_property(lambda self: summary.throughputs(self.collection))
-    noises = cached_property(lambda self: gradient_noise.gradient_noises(self.collection))
-    preferences = cached_property(lambda self: preferences.preferences(self.collection))
-    measures = cached_property(lambda self: snapshots.measures(self.collection))
-    conversations = cached_property(lambda self: snapshots.conversations(self.collection))
-    notes = cached_property(lambda self: snapshots.notes(self.collection))
+    noises = cached_property(lambda self: summary.gradient_noises(self.collection))
+    preferences = cached_property(lambda self: language.preferences(self.collection))
+    measures = cached_property(lambda self: language.measures(self.collection))
+    conversations = cached_property(lambda self: language.conversations(self.collection))
+    notes = cached_property(lambda self: language.notes(self.collection))
     trials = cached_property(lambda self: tuning.tuning_frame(self.collection))
 
     @property

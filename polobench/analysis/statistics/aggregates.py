@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.statistics.intervals import BAND_RESAMPLES, CONFIDENCE, Array, Interval, tails
+from polobench.analysis.statistics.intervals import BAND_RESAMPLES, CONFIDENCE, TAILS, Array, Interval
 
 STRATIFIED = "stratified bootstrap"
 TAIL = 0.25
 
 Scores = Sequence[Array]
+Statistic = Callable[[Scores], Any]  # of tasks `[..., n]`, resamples first, to `[...]`
 
 
 @dataclass(frozen=True)
@@ -77,43 +78,21 @@ def tail_score(scores: Scores) -> Any:
 
 
 def aggregate(
-    scores: Scores,
-    statistic: Callable[[Scores], Any],
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = BAND_RESAMPLES,
-    seed: int = 0,
+    scores: Scores, statistic: Statistic, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES
 ) -> Estimate:
     """A statistic with its percentile interval under the stratified bootstrap; the same scores give the same ends.
 
     Each resample draws, for each task, as many of its runs as it has. The interval says what other seeds would do on
-    these tasks, not what this method would do on others.
-
-    Args:
-        statistic: of tasks `[..., n]`, resamples first, to `[...]`.
-
-    Returns:
-        The estimate; ends are NaN where a task has one run, or a score is not finite.
+    these tasks, not what this method would do on others. Ends are NaN where a task has one run, or a score is not
+    finite.
     """
-    return aggregates(scores, [statistic], confidence=confidence, resamples=resamples, seed=seed)[0]
-
-
-def aggregates(
-    scores: Scores,
-    statistics: Sequence[Callable[[Scores], Any]],
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = BAND_RESAMPLES,
-    seed: int = 0,
-) -> list[Estimate]:
-    """Several statistics as `aggregate` gives them, of the same resamples."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = [task[rng.integers(0, len(task), (resamples, len(task)))] for task in scores]
-    return [Estimate(float(of(scores)), _interval(of(drawn), [scores], confidence)) for of in statistics]
+    return Estimate(float(statistic(scores)), _interval(statistic(drawn), [scores], confidence))
 
 
 def performance_profile(
-    scores: Scores, thresholds: Array, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES, seed: int = 0
+    scores: Scores, thresholds: Array, *, resamples: int = BAND_RESAMPLES
 ) -> tuple[Array, Array, Array]:
     """The run-score distribution: the share of runs whose score is above each threshold, averaged over tasks.
 
@@ -125,18 +104,18 @@ def performance_profile(
     Returns:
         The share with its low and high ends, `[T]` each; ends are NaN as those of `aggregate`.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     above = [(task[:, None] > thresholds).astype(np.float64) for task in scores]
     share = np.mean([task.mean(axis=0) for task in above], axis=0)
     if not _has_interval([scores]):
         return share, np.full_like(share, math.nan), np.full_like(share, math.nan)
     found = np.mean([_weights(len(task), resamples, rng) @ task for task in above], axis=0)
-    low, high = np.quantile(found, tails(confidence), axis=0)
+    low, high = np.quantile(found, TAILS, axis=0)
     return share, low, high
 
 
 def probability_of_improvement(
-    x: Scores, y: Scores, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES, seed: int = 0
+    x: Scores, y: Scores, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES
 ) -> Estimate:
     """How likely a run of X scores above one of Y; ties count half; averaged over tasks.
 
@@ -147,7 +126,7 @@ def probability_of_improvement(
         x, y: of the same tasks in the same order; the numbers of runs may differ.
     """
     wins = [_wins(mine, theirs) for mine, theirs in zip(x, y, strict=True)]
-    shares = _shares_of_two(tuple(task.shape for task in wins), resamples, seed)
+    shares = _shares_of_two(tuple(task.shape for task in wins), resamples)
     found = [((mine @ task) * theirs).sum(axis=1) for task, (mine, theirs) in zip(wins, shares, strict=True)]
     return Estimate(
         float(np.mean([task.mean() for task in wins])), _interval(np.mean(found, axis=0), [x, y], confidence)
@@ -166,9 +145,9 @@ def _wins(mine: Array, theirs: Array) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _shares_of_two(sizes: tuple[tuple[int, ...], ...], resamples: int, seed: int) -> list[tuple[Array, Array]]:
+def _shares_of_two(sizes: tuple[tuple[int, ...], ...], resamples: int) -> list[tuple[Array, Array]]:
     """For each task the weights of n runs and of m others, read-only: all pairs of as many runs share them."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return [(_weights(n, resamples, rng), _weights(m, resamples, rng)) for n, m in sizes]
 
 
@@ -179,7 +158,8 @@ def _weights(n: int, resamples: int, rng: np.random.Generator) -> Array:
 
 
 def _interval(found: Array, methods: Sequence[Scores], confidence: float) -> Interval:
-    low, high = np.quantile(found, tails(confidence)) if _has_interval(methods) else (math.nan, math.nan)
+    tails = (1 - confidence) / 2, (1 + confidence) / 2
+    low, high = np.quantile(found, tails) if _has_interval(methods) else (math.nan, math.nan)
     return Interval(float(low), float(high), STRATIFIED, _fewest_runs(methods))
 
 

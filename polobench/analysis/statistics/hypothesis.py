@@ -52,14 +52,13 @@ def difference(strata: Strata) -> float:
     return float(np.mean([x.mean() - y.mean() for x, y in strata]))
 
 
-def permutation_test(strata: Strata, *, draws: int = DRAWS, seed: int = 0) -> Permutation:
+def permutation_test(strata: Strata, *, draws: int = DRAWS) -> Permutation:
     """Exchange runs between x and y within each task: every way once if these are few enough, else `draws` ways.
 
     With `MANY` observations on every side |d| over all ways is normal to within what `draws` could tell.
 
     Args:
-        strata: at least one task, at least one finite value on each side.
-        seed: of the generator of the drawn arrangements; the same data give the same p.
+        strata: at least one task, at least one finite value on each side. The same data give the same p.
     """
     observed = difference(strata)
     if _has_many(strata):
@@ -67,26 +66,24 @@ def permutation_test(strata: Strata, *, draws: int = DRAWS, seed: int = 0) -> Pe
         return Permutation(float(2 * norm.sf(abs(observed) / spread)) if spread > 0 else 1.0, exact=False)
     tolerance = _ROUNDING * max(1e-300, *(float(np.abs(np.concatenate(pair)).max()) for pair in strata))
     exact = _arrangements(strata) <= LARGEST_ENUMERATION
-    found = _enumerated(strata) if exact else _drawn(strata, draws, seed)
+    found = _enumerated(strata) if exact else _drawn(strata, draws)
     extreme = int((np.abs(found) >= abs(observed) - tolerance).sum())
     return Permutation(extreme / len(found) if exact else (1 + extreme) / (1 + draws), exact)
 
 
-def permutation_p(
-    strata: Strata, statistic: Callable[[Sequence[Array]], Any], *, draws: int = DRAWS, seed: int = 0
-) -> float:
+def permutation_p(strata: Strata, statistic: Callable[[Sequence[Array]], Any]) -> float:
     """The p of `permutation_test` for the difference of another statistic over tasks, by drawn arrangements.
 
     Args:
         statistic: of tasks `[..., n]`, arrangements first, to `[...]`.
     """
-    ways = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), draws, seed)
+    ways = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), DRAWS)
     pooled = [np.concatenate(pair) for pair in strata]
     mine = [values[chosen] for values, chosen in zip(pooled, ways, strict=True)]
     theirs = [_others(values, chosen) for values, chosen in zip(pooled, ways, strict=True)]
     observed = abs(float(statistic([x for x, _ in strata]) - statistic([y for _, y in strata])))
     found = np.abs(statistic(mine) - statistic(theirs))
-    return float(1 + (found >= observed - _ROUNDING * max(1.0, observed)).sum()) / (1 + draws)
+    return float(1 + (found >= observed - _ROUNDING * max(1.0, observed)).sum()) / (1 + DRAWS)
 
 
 def _others(values: Array, chosen: NDArray[np.int32]) -> Array:
@@ -139,9 +136,9 @@ def _enumerated(strata: Strata) -> Array:
     return total / len(strata)
 
 
-def _drawn(strata: Strata, draws: int, seed: int) -> Array:
+def _drawn(strata: Strata, draws: int) -> Array:
     """d of drawn arrangements, `[draws]`."""
-    drawn = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), draws, seed)
+    drawn = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), draws)
     found = [_differences(x, y, ways) for (x, y), ways in zip(strata, drawn, strict=True)]
     return np.asarray(sum(found, np.zeros(draws)) / len(strata))
 
@@ -154,9 +151,9 @@ def _differences(x: Array, y: Array, ways: NDArray[Any]) -> Array:
 
 
 @lru_cache(maxsize=2)
-def _drawn_ways(sizes: tuple[tuple[int, int], ...], draws: int, seed: int) -> list[NDArray[np.int32]]:
+def _drawn_ways(sizes: tuple[tuple[int, int], ...], draws: int) -> list[NDArray[np.int32]]:
     """`[draws, n]` for each task, which observations become x: the same for all tests of these sizes."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return [rng.random((draws, n + m)).argsort(axis=1)[:, :n].astype(np.int32) for n, m in sizes]
 
 

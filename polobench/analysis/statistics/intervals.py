@@ -23,6 +23,7 @@ from scipy.stats import t as student
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
+TAILS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2  # the shares below the two ends of an interval
 RESAMPLES = 10_000
 BAND_RESAMPLES = 2_000
 CONCLUSIVE_SEEDS = 5
@@ -49,7 +50,7 @@ def mean(samples: Array) -> Array:
     return np.asarray(samples.mean(axis=-1), dtype=np.float64)
 
 
-def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+def mean_interval(values: Sequence[float]) -> Interval:
     """Student's t interval of the mean. Its ends may lie beyond what the task allows, such as CartPole's 500.
 
     Args:
@@ -58,20 +59,18 @@ def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) ->
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2 or not np.isfinite(data).all():
         return Interval(math.nan, math.nan, STUDENT, len(data))
-    low, high = student_ends(data, confidence)
+    low, high = student_ends(data)
     return Interval(float(low), float(high), STUDENT, len(data))
 
 
-def student_ends(data: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+def student_ends(data: Array) -> tuple[Array, Array]:
     """Ends of Student's t interval of the mean over the last axis, at least two long; `[..., n]` to `[...]` each."""
     n = data.shape[-1]
-    half = student.ppf((1 + confidence) / 2, n - 1) * data.std(axis=-1, ddof=1) / math.sqrt(n)
+    half = student.ppf(TAILS[1], n - 1) * data.std(axis=-1, ddof=1) / math.sqrt(n)
     return mean(data) - half, mean(data) + half
 
 
-def bootstrap_band(
-    curves: Array, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES, seed: int = 0
-) -> tuple[Array, Array]:
+def bootstrap_band(curves: Array, *, resamples: int = BAND_RESAMPLES, seed: int = 0) -> tuple[Array, Array]:
     """Percentile bootstrap ends of the mean curve, whole runs resampled; each resample once where there are few.
 
     Args:
@@ -85,7 +84,7 @@ def bootstrap_band(
         nothing = np.full(curves.shape[1], np.nan)
         return nothing, nothing
     weights = resample_counts(n, resamples, seed) / n
-    low, high = np.quantile(weights @ curves, tails(confidence), axis=0)
+    low, high = np.quantile(weights @ curves, TAILS, axis=0)
     return low, high
 
 
@@ -102,14 +101,7 @@ def resample_counts(n: int, resamples: int, seed: int) -> Array:
     return counts
 
 
-def clustered_intervals(
-    values: Array,
-    clusters: Array,
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    rng: np.random.Generator | None = None,
-) -> list[Interval]:
+def clustered_intervals(values: Array, clusters: Array, rng: np.random.Generator | None = None) -> list[Interval]:
     """The percentile bootstrap intervals of the mean of each column, whole clusters of rows resampled.
 
     Rows of one cluster are alike (the pairs of a prompt, all seeds of a pair), so they say less than as many clusters
@@ -127,36 +119,31 @@ def clustered_intervals(
     totals = np.zeros((n, values.shape[1]))
     np.add.at(totals, places, values)
     sizes = np.bincount(places, minlength=n)
-    drawn = _cluster_counts(n, resamples, rng or np.random.default_rng(0))
+    drawn = _cluster_counts(n, rng or np.random.default_rng(0))
     means = np.concatenate([(counts @ totals) / (counts @ sizes)[:, None] for counts in drawn])
-    low, high = np.quantile(means, tails(confidence), axis=0)
+    low, high = np.quantile(means, TAILS, axis=0)
     return [Interval(float(a), float(b), CLUSTERED, n) for a, b in zip(low, high, strict=True)]
 
 
-def _cluster_counts(n: int, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
+def _cluster_counts(n: int, rng: np.random.Generator) -> Iterator[Array]:
     """How often each cluster is in each resample, `[R, n]` per block; each resample once where n <= 5."""
-    if n <= 5 and n**n <= resamples:
-        yield resample_counts(n, resamples, 0)
+    if n <= 5:
+        yield resample_counts(n, RESAMPLES, 0)
         return
     block = max(1, _BLOCK // n)
-    for start in range(0, resamples, block):
-        yield rng.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start)).astype(np.float64)
+    for start in range(0, RESAMPLES, block):
+        yield rng.multinomial(n, np.full(n, 1 / n), size=min(block, RESAMPLES - start)).astype(np.float64)
 
 
-def tails(confidence: float) -> tuple[float, float]:
-    """The shares below the two ends of a percentile interval."""
-    return (1 - confidence) / 2, (1 + confidence) / 2
-
-
-def wilson_interval(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Interval:
+def wilson_interval(successes: int, n: int) -> Interval:
     """Wilson's score interval of a share, without continuity correction; NaN ends at n = 0."""
     if n == 0:
         return Interval(math.nan, math.nan, WILSON, 0)
-    found = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
+    found = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     return Interval(float(found.low), float(found.high), WILSON, n)
 
 
-def jackknife_interval(estimate: float, without_each: Array, *, confidence: float = CONFIDENCE) -> Interval:
+def jackknife_interval(estimate: float, without_each: Array) -> Interval:
     """Student's interval with n - 1 degrees of freedom around an estimate, its error from the jackknife.
 
     Args:
@@ -166,7 +153,7 @@ def jackknife_interval(estimate: float, without_each: Array, *, confidence: floa
     if n < 2 or not np.isfinite([estimate, *without_each]).all():
         return Interval(math.nan, math.nan, JACKKNIFE, n)
     error = math.sqrt((n - 1) * float(np.var(without_each)))
-    half = float(student.ppf((1 + confidence) / 2, n - 1)) * error
+    half = float(student.ppf(TAILS[1], n - 1)) * error
     return Interval(estimate - half, estimate + half, JACKKNIFE, n)
 
 

@@ -25,11 +25,10 @@ from scipy.stats import CensoredData, ecdf, norm
 from polobench.analysis.statistics.intervals import (
     BAND_RESAMPLES,
     BOOTSTRAP,
-    CONFIDENCE,
+    TAILS,
     Array,
     Interval,
     resample_counts,
-    tails,
 )
 
 
@@ -44,7 +43,7 @@ class TimeToTarget:
     n: int  # runs
 
 
-def time_to_target(times: Sequence[float], reached: Sequence[bool], *, confidence: float = CONFIDENCE) -> TimeToTarget:
+def time_to_target(times: Sequence[float], reached: Sequence[bool]) -> TimeToTarget:
     """The share of runs that has reached the target over time.
 
     The band is Wilson's interval of a share, of as many runs as are at risk over the share that survives until then.
@@ -65,13 +64,13 @@ def time_to_target(times: Sequence[float], reached: Sequence[bool], *, confidenc
     share = np.asarray(estimate.cdf.evaluate(grid), dtype=np.float64)
     survival_before = 1 - np.concatenate([[0.0], share[:-1]])
     at_risk = len(ends) - np.searchsorted(np.sort(ends), grid, side="left")
-    low, high = _wilson_ends(share, at_risk / survival_before, confidence)
+    low, high = _wilson_ends(share, at_risk / survival_before)
     return TimeToTarget(grid, share, low, high, len(ends))
 
 
-def _wilson_ends(share: Array, n: Array, confidence: float) -> tuple[Array, Array]:
+def _wilson_ends(share: Array, n: Array) -> tuple[Array, Array]:
     """Wilson's score interval for numbers of runs that need not be whole."""
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(norm.ppf(TAILS[1]))
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(np.maximum(share * (1 - share), 0) / n + z**2 / (4 * n**2))
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
@@ -93,21 +92,13 @@ def restricted_mean(times: Sequence[float], reached: Sequence[bool], horizon: fl
     return float(_restricted_means(times, reached, horizon, np.ones((1, len(times))))[0]) if len(times) else math.nan
 
 
-def restricted_mean_interval(
-    times: Sequence[float],
-    reached: Sequence[bool],
-    horizon: float,
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = BAND_RESAMPLES,
-    seed: int = 0,
-) -> Interval:
+def restricted_mean_interval(times: Sequence[float], reached: Sequence[bool], horizon: float) -> Interval:
     """The percentile bootstrap interval of the restricted mean over resampled runs; NaN ends below two runs."""
     n = len(times)
     if n < 2:
         return Interval(math.nan, math.nan, BOOTSTRAP, n)
-    found = _restricted_means(times, reached, horizon, resample_counts(n, resamples, seed))
-    low, high = np.quantile(found, tails(confidence))
+    found = _restricted_means(times, reached, horizon, resample_counts(n, BAND_RESAMPLES, 0))
+    low, high = np.quantile(found, TAILS)
     return Interval(float(low), float(high), BOOTSTRAP, n)
 
 

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure as Drawing
 
 from polobench.analysis.collection import Arm
 from polobench.analysis.frame import flat_table
-from polobench.analysis.preferences import PreferenceSummary
-from polobench.analysis.snapshots import Conversation, MeasureSummary
+from polobench.analysis.language import Conversation, MeasureSummary, PreferenceSummary
 from polobench.report.blocks import Block, Figure, Heading, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.draw.curves import draw_accuracies, draw_policy
 from polobench.report.draw.dots import draw_pairs
