@@ -97,13 +97,15 @@ class _Server:
 class Worker:
     """A cell, open in a process of one commit that talks JSON lines; `ready` and `timing` raise `WorkerFailed`."""
 
-    def __init__(self, server: _Server, order: dict[str, Any]) -> None:
+    def __init__(self, server: _Server, side: Side, cell: Cell, cores: list[int]) -> None:
         self._server = server
+        names = ("method", "label", "task", "device", "threads", "tuned", "seed")
+        where = {"overrides": dict(cell.overrides), "home": str(side.home), "paths": side.paths, "cores": cores}
         ours, theirs = socket.socketpair()
         ours.settimeout(ANSWER_SECONDS)
         with ours, theirs:
             self._lines = ours.makefile("rw", encoding="utf-8")
-            server.fork(order, theirs)
+            server.fork({name: getattr(cell, name) for name in names} | where, theirs)
 
     def ready(self) -> None:
         """Wait until it is open."""
@@ -156,13 +158,6 @@ def servers(*sides: Side) -> Iterator[Callable[[Side, Side], OpenBoth]]:
 
         def open_both(base: Side, head: Side, cell: Cell, order: np.random.Generator) -> Workers:
             drawn = order.permutation(cores_for(cell)).astype(int)[: cell.threads].tolist()
-            forked = [Worker(running[side.python], _order(side, cell) | {"cores": drawn}) for side in (base, head)]
-            return forked[0], forked[1]
+            return Worker(running[base.python], base, cell, drawn), Worker(running[head.python], head, cell, drawn)
 
         yield lambda base, head: partial(open_both, base, head)
-
-
-def _order(side: Side, cell: Cell) -> dict[str, Any]:
-    names = ("method", "label", "task", "device", "threads", "tuned", "seed")
-    where = {"overrides": dict(cell.overrides), "home": str(side.home), "paths": side.paths}
-    return {name: getattr(cell, name) for name in names} | where

@@ -134,12 +134,11 @@ def _checked(item: Mapping[str, Any], names: set[str], what: str) -> None:
 def _column(item: Mapping[str, Any]) -> Column:
     what = f"column {item.get('name')!r}"
     column = Column(**_fields(Column, item, what))
-    _known_measures((column.measure, *column.also), what)
+    _check_measures((column.measure, *column.also), column.smallest_effect, what)
     allowed = [word for words in column.order for word in words]
     for method, word in column.words.items():
         if word not in allowed:
             raise UsageError(f"{what}: word {word!r} of {method} is not in its order; {', '.join(allowed)} are")
-    _known_effect(column.measure, column.smallest_effect, what)
     return column
 
 
@@ -152,9 +151,7 @@ def _claim(item: Mapping[str, Any]) -> Claim:
     if claim.of and math.isnan(claim.at_least) == math.isnan(claim.at_most):
         raise UsageError(f"{what} needs exactly one of: at_least; at_most")
     if not claim.not_testable:
-        _known_measures((claim.measure,), what)
-    if claim.less:
-        _known_effect(claim.measure, claim.smallest_effect, what)
+        _check_measures((claim.measure,), claim.smallest_effect if claim.less else None, what)
     return claim
 
 
@@ -163,13 +160,11 @@ def _fields(kind: type, item: Mapping[str, Any], what: str) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}
 
 
-def _known_measures(names: Sequence[str], what: str) -> None:
+def _check_measures(names: Sequence[str], effect: float | None, what: str) -> None:
+    """Every measure is known, and the smallest effect is one that the first of them can have."""
     for name in names:
         if name not in MEASURES:
             raise UsageError(f"{what}: {unknown('measure', name, sorted(MEASURES))}")
-
-
-def _known_effect(measure: str, effect: float, what: str) -> None:
-    least = 1.0 if MEASURES[measure].is_ratio else 0.0
-    if effect < least:
+    least = 1.0 if MEASURES[names[0]].is_ratio else 0.0
+    if effect is not None and effect < least:
         raise UsageError(f"{what}: smallest_effect is {effect}, it must be a number of at least {least:g}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -88,8 +87,13 @@ def collect(
     """
     stores = [item if isinstance(item, Reader) else open_store(item) for item in (store, *more)]
     on_file = partial(on_progress, "reading") if on_progress else None
-    with _no_search_for_cycles():
+    was_collecting = gc.isenabled()
+    gc.disable()  # Python would look for cycles in all that was read, again and again: a quarter of the time
+    try:
         read = [item for found in stores for item in found.each(on_file, _trim)]
+    finally:
+        if was_collecting:
+            gc.enable()
     results = [item for item in read if isinstance(item, RunResult)]
     _complete_floors(results)
     cells = newest(results)
@@ -108,18 +112,6 @@ def collect(
         older_code=len(results) - len(cells),
         older_settings=len(cells) - len(runs),
     )
-
-
-@contextmanager
-def _no_search_for_cycles() -> Iterator[None]:
-    """Python would look for cycles in all that was read, again and again: a quarter of the time of reading."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _trim(plain: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from polobench.analysis.statistics.intervals import Array, bootstrap_band
 from polobench.core.result import RunResult
 
 GRID_POINTS = 121
+Points = tuple[Array, Array]  # x and y
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
     return _interpolated(result, axis, grid, (x, y), result.floor)
 
 
-def _points(result: RunResult, axis: str, name: str) -> tuple[Array, Array]:
+def _points(result: RunResult, axis: str, name: str) -> Points:
     """Where the column is known, and what it is there: the last value of each place."""
     if name not in result.curve:
         return np.empty(0), np.empty(0)
@@ -54,7 +55,7 @@ def _points(result: RunResult, axis: str, name: str) -> tuple[Array, Array]:
     return x[last], y[last]
 
 
-def _interpolated(result: RunResult, axis: str, grid: Array, points: tuple[Array, Array], once_failed: float) -> Array:
+def _interpolated(result: RunResult, axis: str, grid: Array, points: Points, once_failed: float) -> Array:
     values = np.interp(grid, *points)
     if result.status != "ok":
         values[grid >= getattr(result.ledger, axis)] = once_failed

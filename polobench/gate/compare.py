@@ -12,7 +12,7 @@ import numpy as np
 from polobench.analysis.collection import Arm
 from polobench.core.result import RunResult
 from polobench.gate.exact import Bits, Change, bits_of, differences, fingerprint, growths, ledger_growths, lost_answers
-from polobench.gate.learning import WATCHED, Row, compare_learning
+from polobench.gate.learning import WATCHED, Row, columns_of, judge
 from polobench.gate.matching import Cells, Key, MatchedArm, matched_arms
 from polobench.gate.reading import read_whole
 
@@ -79,7 +79,7 @@ def compare_results(
     bits = [(pair, found) for pair in pairs if pair.common and (found := bits_of(pair)).compared]
     same = {pair.arm for pair, found in bits if by_bits and found.all_identical}
     open_pairs = [pair for pair in pairs if pair.arm not in same]
-    rows = compare_learning([pair for pair in open_pairs if pair.arm.kind == "learning" and not pair.is_probe])
+    rows = judge(columns_of([pair for pair in open_pairs if pair.arm.kind == "learning" and not pair.is_probe]))
     findings = [
         *_cell_findings(pairs),
         *_probe_findings(open_pairs),

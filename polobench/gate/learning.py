@@ -98,13 +98,8 @@ Name = tuple[Arm, str]  # an arm and a key of `WATCHED`
 Columns = Mapping[Name, tuple[Array, Array]]
 
 
-def compare_learning(arms: Sequence[MatchedArm]) -> list[Row]:
-    """One row per measure of every arm; arms whose runs are all the same bits are left out by the caller."""
-    return judge(columns_of(arms))
-
-
 def columns_of(arms: Sequence[MatchedArm]) -> dict[Name, tuple[Array, Array]]:
-    """The finite values of base and head `[n]`, `[m]`, of every measure that both sides have."""
+    """The finite values of base and head `[n]`, `[m]`, of every measure that both sides of an arm have."""
     found = {
         (item.arm, name): (measure.values(item.base), measure.values(item.head))
         for item in arms

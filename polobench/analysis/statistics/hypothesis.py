@@ -260,10 +260,8 @@ def against_best(
     found = []
     for (other, _), pairs, at_least, p in zip(others, strata, least, holm(raw), strict=True):
         compared = compare(pairs, alpha=alpha, confidence=CONFIDENCE)
-        if at_least > alpha:
-            needed = seeds_needed(alpha, len(pairs))
-            reason = f"{compared.n} seeds cannot reach p = {alpha:.2g}; the test needs {needed}"
-            found.append(Contrast(best, other, compared, math.nan, reason))
-        else:
-            found.append(Contrast(best, other, compared, p))
+        needed = seeds_needed(alpha, len(pairs))
+        why = f"{compared.n} seeds cannot reach p = {alpha:.2g}; the test needs {needed}"
+        skipped = why if at_least > alpha else ""
+        found.append(Contrast(best, other, compared, math.nan if skipped else p, skipped))
     return found
