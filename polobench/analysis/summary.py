@@ -205,7 +205,8 @@ def gradient_noises(collection: Collection) -> list[NoiseSummary]:
 def batches_of(cell: RunResult) -> Batches:
     """What was measured of the batches of a gradient-noise cell."""
     names = ("squared_norms", "products", "batch_samples")
-    return Batches(*(np.array(cell.gradient_noise[name], float) for name in names), cell.gradient_noise["samples"])
+    norms, products, taken = (np.asarray(cell.gradient_noise[name], np.float64) for name in names)
+    return Batches(norms, products, taken, cell.gradient_noise["samples"])
 
 
 def _summarize_noise(arm: Arm, cell: RunResult) -> NoiseSummary:

@@ -50,7 +50,7 @@ def mean(samples: Array) -> Array:
     return np.asarray(samples.mean(axis=-1), dtype=np.float64)
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
+def mean_interval(values: Sequence[float] | Array) -> Interval:
     """Student's t interval of the mean. Its ends may lie beyond what the task allows, such as CartPole's 500.
 
     Args:

@@ -13,11 +13,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polobench.analysis.gradient_noise import NoiseSummary
+from polobench.analysis.language import Pairs, has_after, pooled_pairs
 from polobench.analysis.overall import Comparable
-from polobench.analysis.preferences import Pairs, has_after, pooled_pairs
 from polobench.analysis.statistics.aggregates import Estimate, is_ahead, probability_of_improvement
 from polobench.analysis.statistics.intervals import Array
+from polobench.analysis.summary import NoiseSummary
 from polobench.report.draw import style
 from polobench.report.draw.panels import Panel, title_of
 from polobench.report.text import counted, with_ends

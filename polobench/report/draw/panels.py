@@ -11,9 +11,8 @@ from typing import TypeVar
 import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.gradient_noise import NoiseSummary
 from polobench.analysis.overall import Comparable
-from polobench.analysis.summary import ThroughputSummary
+from polobench.analysis.summary import NoiseSummary, ThroughputSummary
 from polobench.core.result import RunResult
 from polobench.report.draw.style import Looks, compact, natural, pages, short
 

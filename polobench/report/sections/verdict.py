@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from polobench.analysis.frame import flat_rows, table_of
 from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES
+from polobench.analysis.statistics.hypothesis import LEVEL
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.use_cases import Standings, UseCase
 from polobench.report.blocks import Block, Paragraph, Section, Strong, Table, Text
