@@ -14,7 +14,7 @@ from typing import Any
 
 from polobench.analysis.measures import MEASURES
 from polobench.core.errors import UsageError, unknown
-from polobench.kinds.checks import Test, is_finite, is_object
+from polobench.kinds.checks import FINITE, OBJECT, Rule
 
 
 @dataclass(frozen=True)
@@ -99,25 +99,23 @@ def load_claims(path: Path | None = None) -> Claims:
         raise UsageError(f"{what}: {error}") from error
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+def _filled(rule: Rule) -> Rule:
+    """The rule of a value that is not empty either."""
+    return Rule(rule.words, lambda value: rule.holds(value) and bool(value))
 
 
-def _is_list(value: Any, of: Test = _is_text) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(of, value))
-
-
-_SEEDS = "an integer of at least 2", lambda value: isinstance(value, int) and value >= 2
-_TABLES = "a list of tables", lambda value: _is_list(value, is_object)
-_SHAPES: Mapping[str, tuple[str, Test]] = {
-    "level": ("a number between 0 and 1", lambda value: is_finite(value) and 0 < value < 1),
+_TEXT = _filled(Rule("a text", lambda value: isinstance(value, str)))
+_NAMES = _filled(_TEXT.listed("a list of names"))
+_SEEDS = Rule("an integer of at least 2", lambda value: isinstance(value, int) and value >= 2)
+_SHAPES: Mapping[str, Rule] = {
+    "level": Rule("a number between 0 and 1", lambda value: FINITE.holds(value) and 0 < value < 1),
     **dict.fromkeys(("least_seeds", "least_seeds_on_one_task"), _SEEDS),
-    **dict.fromkeys(("column", "claim"), _TABLES),
-    **dict.fromkeys(("name", "measure", "source", "says", "not_testable"), ("a text", _is_text)),
-    **dict.fromkeys(("smallest_effect", "at_least", "at_most"), ("a number", is_finite)),
-    **dict.fromkeys(("less", "more", "of", "tasks", "also"), ("a list of names", _is_list)),
-    "order": ("a list of lists of words", lambda value: _is_list(value, _is_list)),
-    "words": ("a table of words", lambda value: isinstance(value, dict) and all(map(_is_text, value.values()))),
+    **dict.fromkeys(("column", "claim"), _filled(OBJECT.listed("a list of tables"))),
+    **dict.fromkeys(("name", "measure", "source", "says", "not_testable"), _TEXT),
+    **dict.fromkeys(("smallest_effect", "at_least", "at_most"), Rule("a number", FINITE.holds)),
+    **dict.fromkeys(("less", "more", "of", "tasks", "also"), _NAMES),
+    "order": _filled(_NAMES.listed("a list of lists of words")),
+    "words": Rule("a table of words", lambda value: OBJECT.holds(value) and all(map(_TEXT.holds, value.values()))),
 }
 
 
@@ -126,9 +124,8 @@ def _checked(item: Mapping[str, Any], names: set[str], what: str) -> None:
     for name, value in item.items():
         if name not in names:
             raise UsageError(f"{what}: {unknown('key', name, sorted(names))}")
-        shape, fits = _SHAPES[name]
-        if not fits(value):
-            raise UsageError(f"{what}: {name} is {value!r:.60}, it must be {shape}")
+        if not _SHAPES[name].holds(value):
+            raise UsageError(f"{what}: {name} is {value!r:.60}, it must be {_SHAPES[name].words}")
 
 
 def _column(item: Mapping[str, Any]) -> Column:

@@ -19,7 +19,7 @@ from polobench.core.result import RunResult, utc_now
 from polobench.gate.journal import Entry, append_entry, read_journal
 from polobench.gate.matching import cells_by_arm
 from polobench.gate.reading import commits_of, read_whole, studies_of
-from polobench.kinds.checks import is_count, is_list_of, is_text, wrong
+from polobench.kinds.checks import NUMBER, TEXT, Rule, wrong
 from polobench.store.folder import Store
 
 LOG_NAME = "log.jsonl"
@@ -71,9 +71,9 @@ def read_log(into: Path) -> list[Entry]:
 
 
 def _problems(entry: Entry) -> Iterator[str]:
-    yield from wrong(entry, ("date", "why"), "a text", is_text)
-    yield from wrong(entry, ("commits", "studies"), "a list", is_list_of(lambda item: True))
-    yield from wrong(entry, ("cells",), "a number", is_count)
+    yield from wrong(entry, ("date", "why"), TEXT)
+    yield from wrong(entry, ("commits", "studies"), Rule("a list", lambda value: isinstance(value, list)))
+    yield from wrong(entry, ("cells",), NUMBER)
     changes = entry.get("changes")
     if not isinstance(changes, dict) or not all(isinstance(changes.get(name), dict) for name in _CHANGES):
         yield f"changes is not an object of {', '.join(_CHANGES)}"

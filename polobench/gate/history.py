@@ -23,7 +23,7 @@ from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.gate.journal import Entry, append_entry, read_journal
 from polobench.gate.reading import commits_of, read_whole, studies_of
-from polobench.kinds.checks import is_count, is_finite, is_list_of, is_object, is_text, or_null, wrong
+from polobench.kinds.checks import FINITE, INTEGER, OBJECT, TEXT, Rule, wrong
 from polobench.store.identity import age
 
 ARM_KEYS = ("label", "method", "task", "budget", "device")
@@ -133,12 +133,12 @@ def history_table(file: Path) -> pd.DataFrame:
 
 
 def _problems(entry: Entry) -> Iterator[str]:
-    yield from wrong(entry, ("commit", "date", "study"), "a text", is_text)
-    yield from wrong(entry, _NUMBERS, "a list", is_list_of(lambda item: True))
+    yield from wrong(entry, ("commit", "date", "study"), TEXT)
+    yield from wrong(entry, _NUMBERS, Rule("a list", lambda value: isinstance(value, list)))
     for section, numbers in _NUMBERS.items():
         for item in entry[section]:
-            if not is_object(item):
+            if not OBJECT.holds(item):
                 yield f"{section}: an item is no object"
-            yield from wrong(item, ARM_KEYS, "a text", is_text, f"{section}: ")
-            yield from wrong(item, ("n",), "an integer from 0", is_count, f"{section}: ")
-            yield from wrong(item, numbers, "a finite number or null", or_null(is_finite), f"{section}: ")
+            yield from wrong(item, ARM_KEYS, TEXT, f"{section}: ")
+            yield from wrong(item, ("n",), INTEGER, f"{section}: ")
+            yield from wrong(item, numbers, FINITE.or_null(), f"{section}: ")
