@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 
 from polobench.core.errors import PoloError, Unavailable, UsageError
-from polobench.tasks import preference_data, preference_formats
+from polobench.tasks import preference_data
+from polobench.tasks.fields import Field
 from polobench.tasks.preference_data import (
     PreferenceData,
     RankedGroup,
     builtin_preferences,
     hub_preferences,
-    read_marked_answers,
     read_preferences,
     split_by_prompt,
 )
@@ -272,8 +272,8 @@ LINE = json.dumps(PAIR).encode()
         (b'{"prompt": "a", "prompt": "b"}', ["prefs.jsonl:1: field 'prompt' stands twice"]),
         (LINE + b"\n" + b" " * 10_000_001, ["prefs.jsonl:2: it is too long"]),
         (gzip.compress(b" " * 20_000_000, mtime=0), ["prefs.jsonl:1: it is too long"]),
-        (gzip.compress(LINE + b"\n", mtime=0)[:-9], ["prefs.jsonl:", "gzip is damaged or cut short"]),
-        (gzip.compress(LINE, mtime=0)[:10] + b"\xff" * 50, ["prefs.jsonl:1: its gzip is damaged or cut short"]),
+        (gzip.compress(LINE + b"\n", mtime=0)[:-9], ["prefs.jsonl: its gzip is damaged or cut short"]),
+        (gzip.compress(LINE, mtime=0)[:10] + b"\xff" * 50, ["prefs.jsonl: its gzip is damaged or cut short"]),
         (b'{"prompt": "a", "chosen": "b", "rejected": "b"}', ["none of 1 rows is of use", "prefs.jsonl:1: its two"]),
     ],
 )
@@ -287,7 +287,6 @@ def test_absent_files_and_folders(tmp_path: Path) -> None:
     refused(lambda: read_preferences(tmp_path / "absent.jsonl"), "no preferences at", "absent.jsonl")
     refused(lambda: read_preferences(tmp_path), "cannot be read")
     refused(lambda: read_preferences("nul\0.jsonl"), "cannot be read")
-    refused(lambda: read_marked_answers(tmp_path / "absent.jsonl"), "no preferences at")
 
 
 def test_the_name_of_a_file_cannot_break_the_line(tmp_path: Path) -> None:
@@ -375,25 +374,16 @@ def test_a_rank_taken_for_a_score_is_seen(tmp_path: Path, monkeypatch: pytest.Mo
         return max(zip(group.scores, group.responses))[1]
 
     assert best(GROUP) == "Blue."
-    monkeypatch.setattr(preference_formats, "_rank", lambda name, value: float(value))
+    monkeypatch.setattr(Field, "rank", lambda field: float(field.value))
     assert best(GROUP) != "Blue."
 
 
 # marked answers
 
 
-def test_marked_answers_under_other_names(tmp_path: Path) -> None:
-    row = {"q": "Sky?", "a": {"text": "Blue.", "right": True}, "b": {"text": "Green.", "right": False}, "note": {}}
-    data = read_marked_answers(written(tmp_path, [row]), question="q", answer="text", mark="right")
-    assert data.groups == (RankedGroup("Sky?", ("Blue.", "Green."), (1.0, 0.0), "prefs.jsonl:1"),)
-    refused(lambda: read_marked_answers(tmp_path / "prefs.jsonl", question="q"), "prefs.jsonl:1", "'is_correct'")
-    refused(lambda: read_marked_answers(tmp_path / "prefs.jsonl"), "prefs.jsonl:1: field 'question' is missing")
-
-
 @pytest.mark.skipif(not MARKED.exists(), reason=f"no {MARKED} (POLOBENCH_SHARED names another folder)")
-@pytest.mark.parametrize("read", [read_marked_answers, read_preferences])
-def test_real_answers_of_models(read: Callable[[Path], PreferenceData]) -> None:
-    data = read(MARKED)
+def test_real_answers_of_models() -> None:
+    data = read_preferences(MARKED)
     assert len(data.groups) == 731
     assert sum(sum(group.scores) * (len(group.scores) - sum(group.scores)) for group in data.groups) == 2429
     assert Counter(reason for _, reason in data.skipped) == {"its responses tie everywhere": 1319 - 731}
@@ -430,7 +420,7 @@ def test_a_hub_data_set_is_read_as_a_file_is(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("rows", "kind", "part"),
     [
-        ([], UsageError, "who/what: it has no row"),
+        ([], UsageError, "who/what/train: it has no row"),
         ([{"text": "x"}], UsageError, "who/what/train:1: columns ['text'] are no preference"),
         (FileNotFoundError("Dataset\nnot found"), UsageError, "not found"),
         (ValueError("Unknown split"), UsageError, "Unknown split"),

@@ -21,6 +21,7 @@ from polobench.cli import app, main
 from polobench.core.errors import Unavailable, UsageError
 from polobench.registry import find_task
 from polobench.tasks import preference_formats
+from polobench.tasks.fields import Field
 from polobench.tasks.preference_data import RankedGroup, hub_preferences, read_preferences, split_by_prompt
 
 N = range(10)
@@ -192,7 +193,7 @@ def test_the_sign_of_a_preference_strength_is_seen(tmp_path: Path, monkeypatch: 
     path = tmp_path / "x.jsonl"
     path.write_bytes(as_lines(sample("HelpSteer2 preference")))
     assert best_first(read_preferences(path).groups[0])[0] == GROUPS[0][1]
-    monkeypatch.setattr(preference_formats, "_score", lambda name, value: -float(value))
+    monkeypatch.setattr(Field, "score", lambda field: -float(field.value))
     assert best_first(read_preferences(path).groups[0])[0] != GROUPS[0][1]
 
 
@@ -222,10 +223,10 @@ def test_dialogues_are_cut_at_the_last_turn_so_that_no_question_is_on_both_sides
 
 
 def test_a_cut_at_the_longest_common_beginning_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut(given: dict[str, str]) -> tuple[str, list[str]]:
-        length = next(i for i, (one, other) in enumerate(zip(*given.values())) if one != other)
-        shared = given["chosen"][:length].rsplit(" ", 1)[0]
-        return shared, [text[len(shared) :] for text in given.values()]
+    def cut(*given: Field) -> tuple[Field, list[Field]]:
+        length = next(i for i, (one, other) in enumerate(zip(*(field.value for field in given))) if one != other)
+        shared = given[0].value[:length].rsplit(" ", 1)[0]
+        return Field("chosen", shared), [Field(field.name, field.value[len(shared) :]) for field in given]
 
     monkeypatch.setattr(preference_formats, "_dialogues", cut)
     assert questions_on_both_sides(dialogues(tmp_path / "hh.jsonl"))

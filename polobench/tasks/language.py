@@ -24,8 +24,8 @@ from polobench.core.task import Task
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions, complete
 from polobench.policies.pretrained import ModelSource, Pretrained, load, locate
+from polobench.tasks.fields import Prompt
 from polobench.tasks.pairs import Columns, PairSet, accuracies, margin
-from polobench.tasks.preference_formats import Prompt
 from polobench.tasks.text import TextCodec, as_rollout, shown
 
 Tokens = list[int]

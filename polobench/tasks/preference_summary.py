@@ -8,8 +8,8 @@ from statistics import median, quantiles
 from typing import Any
 
 from polobench.policies.pretrained import Pretrained
+from polobench.tasks.fields import prompt_key
 from polobench.tasks.preference_data import PreferenceData, RankedGroup
-from polobench.tasks.preference_formats import prompt_key
 from polobench.tasks.text import TextCodec, shown
 
 EXAMPLES = 3

@@ -17,9 +17,9 @@ from polobench.core.task import Evaluation
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions
 from polobench.policies.pretrained import Pretrained
+from polobench.tasks.fields import brief, prompt_key
 from polobench.tasks.language import PROBE_SEED, LanguageTask, Tokens, language_policy
 from polobench.tasks.pairs import PairSet
-from polobench.tasks.preference_formats import brief, prompt_key
 from polobench.tasks.reward_function import GivenPrompt, Question, Reward, RewardFunction, read_questions
 from polobench.tasks.text import as_rollout, shown
 

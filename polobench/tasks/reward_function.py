@@ -17,7 +17,7 @@ from numbers import Real
 from typing import Any
 
 from polobench.core.errors import UsageError, first_line
-from polobench.tasks.preference_formats import Prompt, brief, prompt_key, read_prompt
+from polobench.tasks.fields import Field, Prompt, brief, prompt_key
 
 Reward = Callable[..., Any]
 GivenPrompt = str | list[dict[str, str]] | Mapping[str, Any]  # text, messages, or a row with one of them as `prompt`
@@ -54,7 +54,7 @@ def read_questions(prompts: Sequence[GivenPrompt]) -> list[Question]:
     for number, given in enumerate(prompts, start=1):
         row = dict(given) if isinstance(given, Mapping) else {"prompt": given}
         try:
-            prompt = read_prompt("prompt", row.pop("prompt", None))
+            prompt = Field("prompt", row.pop("prompt", None)).prompt()
         except UsageError as error:
             raise UsageError(f"prompt {number}: {error}") from None
         names = set(row) if names is None else names

@@ -12,7 +12,7 @@ from torch import Tensor
 from polobench.core.errors import UsageError, first_line
 from polobench.core.rollout import Rollout
 from polobench.policies.generation import Completions
-from polobench.tasks.preference_formats import Prompt
+from polobench.tasks.fields import Prompt, messages_of
 
 CONTENT = "polobench answers"  # stands for a response, to see how a chat template ends one
 
@@ -86,7 +86,7 @@ class TextCodec:
         if not self._tokenizer.chat_template:
             return self._encode(self._written(prompt) + response, with_special=True)
         with suppress(UsageError):  # a template that only asks
-            rendered = self._rendered([*_messages(prompt), ("assistant", response)], asks=False)
+            rendered = self._rendered([*messages_of(prompt), ("assistant", response)], asks=False)
             if response.strip() in rendered.removeprefix(self._written(prompt)):
                 return self._encode(rendered)
         return self._encode(self._written(prompt) + response)
@@ -98,8 +98,8 @@ class TextCodec:
 
     def _written(self, prompt: Prompt) -> str:
         if not self._tokenizer.chat_template:
-            return "\n".join(content for _, content in _messages(prompt))
-        return self._rendered(_messages(prompt), asks=True)
+            return "\n".join(content for _, content in messages_of(prompt))
+        return self._rendered(messages_of(prompt), asks=True)
 
     def _rendered(self, messages: Sequence[tuple[str, str]], *, asks: bool) -> str:
         said = [{"role": role, "content": content} for role, content in messages]
@@ -137,10 +137,6 @@ class TextCodec:
             unknown = self._tokenizer.convert_ids_to_tokens(max(tokens))
             raise UsageError(f"the model has no embedding for token {unknown!r} ({max(tokens)}) of its tokenizer")
         return tokens
-
-
-def _messages(prompt: Prompt) -> Sequence[tuple[str, str]]:
-    return (("user", prompt),) if isinstance(prompt, str) else prompt
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
