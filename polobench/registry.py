@@ -78,20 +78,32 @@ def find_task(name: str, environment: Mapping[str, Any] | None = None) -> Task:
     if at and not model:
         raise UsageError(f"task {name!r} names no model after the @")
     if base.startswith("hub:") or base.endswith(DATA_FILES):
-        return _data_task(name, base, model)
+        from polobench.tasks.preference import from_data
+
+        return _named(from_data(base, *filter(None, [model])), name)
     if base not in entries:
-        return _gymnasium_task(name, entries)
-    found = _load(entries[base], "task")
+        from polobench.tasks.control import ControlTask  # the one task that serves the names of others
+
+        _environment_id(name, entries)
+        return ControlTask(name)
+    make_task, source = _load(entries[base], "task"), _source(entries[base])
+    if at and "model" not in inspect.signature(make_task).parameters:
+        raise UsageError(f"task {name!r}: {base} takes no model")
     try:
-        task = _with_model(found, name, model) if at else found()
+        task = _named(make_task(model=model), name) if at else make_task()
     except PoloError:
         raise
     except Exception as error:
-        raise Unavailable(f"task {name!r} of {_source(entries[base])} does not start: {first_line(error)}") from error
+        raise Unavailable(f"task {name!r} of {source} does not start: {first_line(error)}") from error
     if not isinstance(task, Task):
-        raise Unavailable(f"task {name!r} of {_source(entries[base])} does not give a polobench.Task")
-    if _source(entries[base]) != "polobench":
+        raise Unavailable(f"task {name!r} of {source} does not give a polobench.Task")
+    if source != "polobench":
         task.made_in = entries[base].module
+    return task
+
+
+def _named(task: Task, name: str) -> Task:
+    task.name = name
     return task
 
 
@@ -103,37 +115,13 @@ def _split_model(name: str) -> tuple[str, str, str]:
     return (name, "", "") if name.endswith(DATA_FILES) else name.partition("@")
 
 
-def _with_model(make_task: Any, name: str, model: str) -> Any:
-    if "model" not in inspect.signature(make_task).parameters:
-        raise UsageError(f"task {name!r}: {name.partition('@')[0]} takes no model")
-    task = make_task(model=model)
-    task.name = name
-    return task
-
-
-def _data_task(name: str, source: str, model: str) -> Task:
-    from polobench.tasks.preference import from_data
-
-    task = from_data(source, model) if model else from_data(source)
-    task.name = name
-    return task
-
-
 def _described_task(name: str, environment: Mapping[str, Any], registered: Iterable[str]) -> Task:
+    from polobench.tasks.control import described
+
     if name in registered or name in gymnasium.registry:
         raise UsageError(f"tasks: label {name!r} is the name of another task")
     rest = dict(environment)
-    env_id = _environment_id(rest.pop("id"), registered)
-    from polobench.tasks.control import described  # as below
-
-    return described(name, env_id, **rest)
-
-
-def _gymnasium_task(name: str, registered: Iterable[str]) -> Task:
-    _environment_id(name, registered)
-    from polobench.tasks.control import ControlTask  # the one task that serves the names of others
-
-    return ControlTask(name)
+    return described(name, _environment_id(rest.pop("id"), registered), **rest)
 
 
 def _environment_id(name: str, registered: Iterable[str]) -> str:

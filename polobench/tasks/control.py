@@ -32,6 +32,7 @@ from polobench.tasks.vector import VectorRunner, has_equal_vector_version, vecto
 
 FLOOR_EPISODES = 100
 EVALUATED_STEPS = 2_000
+COLUMNS = ("observations", "actions", "rewards", "terminated", "truncated", "mask")
 
 
 @cache
@@ -140,7 +141,7 @@ class ControlTask(Task):
             runner = self._runner("fragments", batch)
             recording = _Recording()
             policy.refresh_statistics()
-            while recording.n_columns < n_steps or not recording.n_samples:
+            while len(recording.columns) < n_steps or not recording.n_samples:
                 self._step(runner, policy, runner.live, recording)
             return self._finish(policy, runner, recording, np.arange(batch))
 
@@ -230,31 +231,19 @@ class _Recording:
     """Columns of a rollout as they come, `[N]` each."""
 
     def __init__(self) -> None:
-        self._columns: list[tuple[np.ndarray, ...]] = []
+        self.columns: list[tuple[np.ndarray, ...]] = []
         self.n_samples = 0
 
-    @property
-    def n_columns(self) -> int:
-        return len(self._columns)
-
     def add(self, *column: np.ndarray) -> None:
-        """Observations, actions, rewards, terminated, truncated, mask."""
-        self._columns.append(column)
+        """One of each of `COLUMNS`."""
+        self.columns.append(column)
         self.n_samples += int(column[-1].sum())
 
     def rollout(self, final_observations: np.ndarray, groups: np.ndarray, device: torch.device) -> Rollout:
-        stacked = [torch.from_numpy(np.stack(series, axis=1)) for series in zip(*self._columns, strict=True)]
-        observations, actions, rewards, terminated, truncated, mask = (column.to(device) for column in stacked)
-        return Rollout(
-            observations=observations,
-            final_observations=torch.from_numpy(final_observations).to(device),
-            actions=actions,
-            rewards=rewards,
-            terminated=terminated,
-            truncated=truncated,
-            mask=mask,
-            groups=torch.from_numpy(groups).to(device),
-        )
+        stacked = [torch.from_numpy(np.stack(series, axis=1)) for series in zip(*self.columns, strict=True)]
+        columns = dict(zip(COLUMNS, stacked, strict=True))
+        columns |= {"final_observations": torch.from_numpy(final_observations), "groups": torch.from_numpy(groups)}
+        return Rollout(**{name: column.to(device) for name, column in columns.items()})
 
 
 def described(

@@ -20,30 +20,35 @@ TARGET_STATES = (-0.6, 0.0, 0.6)
 Step = tuple[Any, float, bool, bool, dict[str, Any]]
 
 
-class Bandit(gymnasium.Env[Any, Any]):
+class _Probe(gymnasium.Env[Any, Any]):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._start(), {}
+
+    def _start(self) -> Any:
+        """Begin an episode; gives its first observation."""
+        return 0
+
+
+class Bandit(_Probe):
     """Four arms of fixed rewards, one pull an episode. Catches a wrong sign or a wrong gradient; best: 1."""
 
     observation_space = Discrete(1)
     action_space = Discrete(len(BANDIT_REWARDS))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        super().reset(seed=seed)
-        return 0, {}
-
     def step(self, action: int) -> Step:
         return 0, BANDIT_REWARDS[action], True, False, {}
 
 
-class DelayedReward(gymnasium.Env[Any, Any]):
+class DelayedReward(_Probe):
     """The first of five actions decides the last step's reward. Catches credit that does not travel back; best: 1."""
 
     observation_space = Discrete(DELAY_STEPS)
     action_space = Discrete(2)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        super().reset(seed=seed)
+    def _start(self) -> int:
         self._step, self._first = 0, 0
-        return 0, {}
+        return 0
 
     def step(self, action: int) -> Step:
         if self._step == 0:
@@ -53,7 +58,7 @@ class DelayedReward(gymnasium.Env[Any, Any]):
         return min(self._step, DELAY_STEPS - 1), float(done and self._first == 1), done, False, {}
 
 
-class Truncation(gymnasium.Env[Any, Any]):
+class Truncation(_Probe):
     """Stop at once for 8, or stay for 1 a step in a task without end that a time limit cuts after 10 steps.
 
     With gamma = 0.9 staying is worth 1 / (1 - gamma) = 10 > 8 if the cut is bootstrapped, and
@@ -64,10 +69,9 @@ class Truncation(gymnasium.Env[Any, Any]):
     observation_space = Discrete(2)
     action_space = Discrete(2)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        super().reset(seed=seed)
+    def _start(self) -> int:
         self._step = 0
-        return 0, {}
+        return 0
 
     def step(self, action: int) -> Step:
         self._step += 1
@@ -76,18 +80,15 @@ class Truncation(gymnasium.Env[Any, Any]):
         return 1, 1.0, False, self._step == TRUNCATION_STEPS, {}
 
 
-class ContinuousTarget(gymnasium.Env[Any, Any]):
+class ContinuousTarget(_Probe):
     """Name the number you are shown (-0.6, 0 or 0.6); reward minus its squared error. Catches wrong scales; best: 0."""
 
     observation_space = Box(-1.0, 1.0, (1,), np.float32)
     action_space = Box(-1.0, 1.0, (1,), np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
+    def _start(self) -> np.ndarray:
         self._shown = float(self.np_random.choice(TARGET_STATES))
-        return np.array([self._shown], np.float32), {}
+        return np.array([self._shown], np.float32)
 
     def step(self, action: np.ndarray) -> Step:
         error = float(action[0]) - self._shown
