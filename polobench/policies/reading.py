@@ -18,10 +18,9 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from typing import Any
 
 import torch
@@ -34,6 +33,8 @@ from polobench.policies.pretrained import stated_length
 # compute some of their parts in float32, whatever type their weights have)
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 CACHES = ("preallocated", "own", "none")
+# from the fastest to the most careful; any cache before none, whose cost grows with the square of the length
+WAYS = [(kind, pads) for kinds in (CACHES[:2], CACHES[2:]) for pads in (True, False) for kind in kinds]
 Read = Callable[..., tuple[Tensor, Any]]  # tokens `[N, L]` and the model's state: logits `[N, V]` after them, outputs
 LENGTH, DECODED = 8, 3  # tokens of the self-test's longest row, and how many of them are decoded one by one
 
@@ -156,38 +157,22 @@ def _reading(model: Any, name: str, rows: Sequence[Tensor], own: Sequence[Tensor
     logits = Head(model, bare=False)(hidden)
     off = max(_difference(logits[index, : len(row)], own[index]) for index, row in enumerate(rows))
     if not off <= allowed:
-        raise UsageError(_fault_of_a_batch(model, name, rows[0], own[0], off, allowed))
+        alone = Head(model, bare=False)(base_of(model)(input_ids=rows[0][None], use_cache=False).last_hidden_state)
+        by_itself = _difference(alone[0], own[0])
+        fault = f"log-probabilities from its hidden states are off by {by_itself:.2g} nats from its own"
+        if by_itself <= allowed:
+            fault = f"the log-probabilities of a row change by {off:.2g} nats with what is padded behind it"
+        raise UsageError(f"model {name!r}: {fault} (allowed: {allowed:.2g}), so it is not supported")
     output_layer = model.get_output_embeddings()
     bare = output_layer is not None and torch.equal(output_layer(hidden), logits)
     worst: list[str] = []
-    for reading in _candidates(Reading(bare, "none", False, hidden.shape[-1])):
+    for kind, pads in WAYS:
+        reading = Reading(bare, kind, pads, hidden.shape[-1])
         found = _decoding_error(model, reading, rows, own)
         if isinstance(found, float) and found <= allowed:
             return reading
         worst.append(f"{reading.cache} cache: {found if isinstance(found, str) else f'{found:.2g} nats'}")
     raise UsageError(f"model {name!r}: decoding differs from full passes ({'; '.join(worst)}), so it is not supported")
-
-
-def _fault_of_a_batch(model: Any, name: str, row: Tensor, own: Tensor, off: float, allowed: float) -> str:
-    """Whether rows that are off in a padded batch, by so many nats, are so by themselves, too."""
-    alone = Head(model, bare=False)(base_of(model)(input_ids=row[None], use_cache=False).last_hidden_state)
-    by_itself = _difference(alone[0], own)
-    if by_itself <= allowed:
-        return (
-            f"model {name!r}: the log-probabilities of a row change by {off:.2g} nats with what is padded behind it "
-            f"(allowed: {allowed:.2g}), so it is not supported"
-        )
-    return (
-        f"model {name!r}: log-probabilities from its hidden states are off by {by_itself:.2g} nats from its own "
-        f"(allowed: {allowed:.2g}), so it is not supported"
-    )
-
-
-def _candidates(base: Reading) -> Iterator[Reading]:
-    """From the fastest to the most careful; any cache before none, whose cost grows with the square of the length."""
-    for kinds in (CACHES[:-1], CACHES[-1:]):
-        for pads, kind in product((True, False), kinds):
-            yield replace(base, cache=kind, pads=pads)
 
 
 def _check_parts(model: Any, name: str, logits: int) -> None:
@@ -323,7 +308,10 @@ def preallocated_cache(layers: int, capacity: int) -> Any:
             end = start + key_states.shape[-2]
             if not self.is_initialized:
                 self.is_initialized, self.dtype, self.device = True, key_states.dtype, key_states.device
-                self._buffers = [_roomy(states, capacity) for states in (key_states, value_states)]
+                self._buffers = [
+                    states.new_empty(*states.shape[:2], capacity, states.shape[-1])
+                    for states in (key_states, value_states)
+                ]
             for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
                 buffer[:, :, start:end] = states
             self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
@@ -336,8 +324,3 @@ def preallocated_cache(layers: int, capacity: int) -> Any:
             self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
 
     return Cache(layers=[PreallocatedLayer() for _ in range(layers)])
-
-
-def _roomy(states: Tensor, capacity: int) -> Tensor:
-    rows, heads, _, width = states.shape
-    return states.new_empty(rows, heads, capacity, width)

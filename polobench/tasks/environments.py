@@ -55,17 +55,9 @@ class ById:
         limit = self.max_episode_steps or self.spec.max_episode_steps or LONGEST_EPISODE
         env = gymnasium.make(self.spec, max_episode_steps=limit, disable_env_checker=True, **self.kwargs)
         for wrapper in self.wrappers:
-            name, arguments = _named(wrapper)
-            env = _wrapper(name)(env, **arguments)
+            arguments = {"name": wrapper} if isinstance(wrapper, str) else dict(wrapper)
+            env = _wrapper(str(arguments.pop("name", "")))(env, **arguments)
         return env
-
-
-def _named(wrapper: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name of a wrapper and its arguments."""
-    if isinstance(wrapper, str):
-        return wrapper, {}
-    arguments = dict(wrapper)
-    return str(arguments.pop("name", "")), arguments
 
 
 def _wrapper(name: str) -> Callable[..., gymnasium.Env[Any, Any]]:
@@ -107,18 +99,17 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
                 raise
             raise UsageError(f"task {self._task!r}: `step` gives four values ({NEW_API})") from error
         if not _is_number(reward):
-            self._refuse("reward", reward, f"a finite number, at most {LARGEST_REWARD:g} in size")
+            raise self._refusal("reward", reward, f"a finite number, at most {LARGEST_REWARD:g} in size")
         self._check(observation)
         return observation, reward, terminated, truncated, info
 
     def _check(self, observation: Any) -> None:
         if not self._contains(observation):
-            self._refuse("observation", observation, f"a member of {self.env.observation_space}")
+            raise self._refusal("observation", observation, f"a member of {self.env.observation_space}")
 
-    def _refuse(self, what: str, value: object, needed: str) -> None:
-        raise UsageError(
-            f"task {self._task!r}, step {self._step} of an episode: the {what} is {value!r} (needed: {needed})"
-        )
+    def _refusal(self, what: str, value: object, needed: str) -> UsageError:
+        where = f"task {self._task!r}, step {self._step} of an episode"
+        return UsageError(f"{where}: the {what} is {value!r} (needed: {needed})")
 
 
 def _is_number(value: Any) -> bool:
@@ -143,13 +134,11 @@ def start(name: str, make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
     except Exception as error:
         raise Unavailable(f"task {name!r} does not start: {first_line(error)}") from error
     if not isinstance(env, gymnasium.Env):
-        raise UsageError(
-            f"task {name!r}: {type(env).__module__}.{type(env).__qualname__} is no gymnasium.Env ({NEW_API})"
-        )
+        found = f"{type(env).__module__}.{type(env).__qualname__}"
+        raise UsageError(f"task {name!r}: {found} is no gymnasium.Env ({NEW_API})")
     if env.unwrapped is second.unwrapped:
-        raise UsageError(
-            f"task {name!r}: its maker gives the same environment twice (needed: a new one from each call)"
-        )
+        wanted = "needed: a new one from each call"
+        raise UsageError(f"task {name!r}: its maker gives the same environment twice ({wanted})")
     second.close()
     parameters = inspect.signature(env.unwrapped.reset).parameters.values()
     if not any(item.name == "seed" or item.kind is item.VAR_KEYWORD for item in parameters):
@@ -159,12 +148,10 @@ def start(name: str, make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
 
 def sources(make_env: MakeEnv, env: gymnasium.Env[Any, Any]) -> set[str]:
     """The modules of the environment, of its wrappers and of what makes it."""
-    found = set()
-    while True:
-        found |= modules_of(type(env))
-        if not isinstance(env, gymnasium.Wrapper):
-            break
+    found = modules_of(type(env))
+    while isinstance(env, gymnasium.Wrapper):
         env = env.env
+        found = found | modules_of(type(env))
     if isinstance(make_env, ById):
         return found
     maker = make_env.func if isinstance(make_env, partial) else make_env

@@ -149,20 +149,19 @@ class LanguageTask(Task):
         before_step: Callable[[int], None] = lambda live: None,
     ) -> Completions:
         language = language_policy(policy)
+        drawn = None if uniforms is None else torch.from_numpy(uniforms)
+        if drawn is not None and self.device.type == "mps":  # which has no float64
+            drawn = drawn.float()
         return complete(
             language,
             prompts,
-            None if uniforms is None else self._on_device(uniforms),
+            None if drawn is None else drawn.to(self.device),
             limit=self.horizon,
             end_token=self.codec.end_token,
             end_tokens=self.codec.end_tokens,
             batch=language.generation_batch,
             before_step=before_step,
         )
-
-    def _on_device(self, uniforms: np.ndarray) -> torch.Tensor:
-        drawn = torch.from_numpy(uniforms)
-        return (drawn.float() if self.device.type == "mps" else drawn).to(self.device)  # mps has no float64
 
     def _texts(self, completions: Completions) -> list[str]:
         return [self.codec.text(row[mask].tolist()) for row, mask in zip(completions.tokens, completions.mask)]

@@ -23,7 +23,8 @@ def summary(data: PreferenceData, model: Pretrained | None = None) -> dict[str, 
     `lengths`; `left_out`, how often for each reason; and the first groups as `examples`.
     """
     codec = TextCodec(model.tokenizer, model.end_tokens, model.embedded_tokens) if model else None
-    sizes = [[len(part) for part in _read(group, codec)] for group in data.groups]
+    parts = [_read(group, codec) for group in data.groups]
+    sizes = [[len(part) for part in texts] for texts in parts]
     longest = [prompt + max(responses) for prompt, *responses in sizes]
     lengths = {"prompt": [prompt for prompt, *_ in sizes], "response": [size for _, *rest in sizes for size in rest]}
     left_out = Counter(reason for _, reason in data.skipped)
@@ -43,7 +44,7 @@ def summary(data: PreferenceData, model: Pretrained | None = None) -> dict[str, 
         "unit": "tokens" if model else "characters",
         "lengths": {name: _spread(found) for name, found in (lengths | {"prompt and response": longest}).items()},
         "left_out": dict(left_out.most_common()),
-        "examples": [_example(group, codec, model) for group in data.groups[:EXAMPLES]],
+        "examples": [_example(group, texts, model) for group, texts in zip(data.groups[:EXAMPLES], parts)],
     }
 
 
@@ -55,8 +56,7 @@ def _read(group: RankedGroup, codec: TextCodec | None) -> list[Sequence[Any]]:
     return [prompt, *responses]
 
 
-def _example(group: RankedGroup, codec: TextCodec | None, model: Pretrained | None) -> dict[str, Any]:
-    parts = _read(group, codec)
+def _example(group: RankedGroup, parts: Sequence[Any], model: Pretrained | None) -> dict[str, Any]:
     prompt, *texts = [str(model.tokenizer.decode(part)) for part in parts] if model else map(str, parts)
     responses = [{"score": score, "text": text} for score, text in zip(group.scores, texts)]
     return {"row": group.where, "prompt": prompt, "responses": responses}

@@ -102,7 +102,7 @@ class RewardFunction:
         if len(values) != len(rows):
             raise UsageError(f"gave {len(values)} numbers for {len(rows)} completions")
         for value, row in zip(values, rows):
-            if value is not None and not (_is_number(value) and math.isfinite(value)):
+            if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
                 about = f"the prompt {brief(row['prompts'])} and the completion {brief(row['completions'])}"
                 raise UsageError(f"gave {brief(value)} for {about} (allowed: a finite number, or None)")
         return [None if value is None else float(value) for value in values]
@@ -153,7 +153,3 @@ def _as_list(values: Any) -> list[Any]:
     if isinstance(values, (str, Mapping, Set)) or not hasattr(values, "__iter__"):
         raise UsageError(f"gave {brief(values)} (allowed: a number for each completion, in a list, tensor or array)")
     return [value.item() if hasattr(value, "item") and getattr(value, "shape", 0) == () else value for value in values]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real)

@@ -33,17 +33,11 @@ SIMPLE = (Box, Discrete, MultiBinary, MultiDiscrete)
 ALLOWED = "Box, Discrete, MultiBinary, MultiDiscrete"
 
 
-def _parts(space: Space[Any]) -> Mapping[Any, Space[Any]]:
-    """The spaces inside a Dict or Tuple, by key."""
-    if isinstance(space, spaces.Dict):
-        return space.spaces
-    return dict(enumerate(space.spaces)) if isinstance(space, spaces.Tuple) else {}
-
-
 def _unsupported(space: Space[Any]) -> Space[Any] | None:
     """The first space inside of this one, or itself, that cannot be flattened."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        return next((found for part in _parts(space).values() if (found := _unsupported(part)) is not None), None)
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return next((found for part in parts if (found := _unsupported(part)) is not None), None)
     return None if isinstance(space, SIMPLE) else space
 
 
@@ -67,16 +61,19 @@ def membership(space: Space[Any]) -> Callable[[Any], bool]:
             return fits and bool(((array >= low) & (array <= high)).all())
 
         return inside
-    inner = {key: membership(part) for key, part in _parts(space).items()}
     if isinstance(space, spaces.Dict):
+        inner = {key: membership(part) for key, part in space.spaces.items()}
         return lambda value: (
             isinstance(value, Mapping)
             and value.keys() == inner.keys()
             and all(check(value[key]) for key, check in inner.items())
         )
     if isinstance(space, spaces.Tuple):
+        checks = [membership(part) for part in space.spaces]
         return lambda value: (
-            isinstance(value, tuple) and len(value) == len(inner) and all(map(lambda f, v: f(v), inner.values(), value))
+            isinstance(value, tuple)
+            and len(value) == len(checks)
+            and all(check(item) for check, item in zip(checks, value))
         )
     return space.contains
 
@@ -130,9 +127,8 @@ class ActionCodec:
             bounded = np.isfinite(bounds[0]) & np.isfinite(bounds[1])
             self._low, self._high = bounds
             low, high = np.where(bounded, bounds[0], -1.0), np.where(bounded, bounds[1], 1.0)
-            centers, halves = (high + low) / 2, (high - low) / 2
-            identity = np.zeros_like(centers), np.ones_like(halves)
-            wide = centers, halves
+            wide = (high + low) / 2, (high - low) / 2
+            identity = np.zeros_like(low), np.ones_like(low)
             (self._center, self._half), drawn = (wide, identity) if scaling == "bounds" else (identity, wide)
             self.center, self.half = drawn[0].ravel(), drawn[1].ravel()
             return
