@@ -77,10 +77,8 @@ def find_task(name: str, environment: Mapping[str, Any] | None = None) -> Task:
     base, at, model = _split_model(name)
     if at and not model:
         raise UsageError(f"task {name!r} names no model after the @")
-    if base.startswith("hub:") or base.endswith(DATA_FILES):
-        from polobench.tasks.preference import from_data
-
-        return _named(from_data(base, *filter(None, [model])), name)
+    if _is_data(base):
+        return _data_task(name, base, model)
     if base not in entries:
         from polobench.tasks.control import ControlTask  # the one task that serves the names of others
 
@@ -102,6 +100,16 @@ def find_task(name: str, environment: Mapping[str, Any] | None = None) -> Task:
     return task
 
 
+def _is_data(base: str) -> bool:
+    return base.startswith("hub:") or base.endswith(DATA_FILES)
+
+
+def _data_task(name: str, source: str, model: str, **options: Any) -> Task:
+    from polobench.tasks.preference import from_data
+
+    return _named(from_data(source, *filter(None, [model]), **options), name)
+
+
 def _named(task: Task, name: str) -> Task:
     task.name = name
     return task
@@ -121,7 +129,16 @@ def _described_task(name: str, environment: Mapping[str, Any], registered: Itera
     if name in registered or name in gymnasium.registry:
         raise UsageError(f"tasks: label {name!r} is the name of another task")
     rest = dict(environment)
-    return described(name, _environment_id(rest.pop("id"), registered), **rest)
+    described_id = rest.pop("id")
+    base, _, model = _split_model(described_id)
+    is_data = _is_data(base)
+    odd = rest.keys() - {"max_length"} if is_data else rest.keys() & {"max_length"}
+    if odd:
+        kind = "preference data" if is_data else "an environment"
+        raise UsageError(f"tasks: {', '.join(sorted(odd))} of {described_id!r} does not apply to {kind}")
+    if is_data:
+        return _data_task(name, base, model, **rest)
+    return described(name, _environment_id(described_id, registered), **rest)
 
 
 def _environment_id(name: str, registered: Iterable[str]) -> str:
@@ -175,7 +192,8 @@ def make(
 ) -> Method:
     """A method on a task, by name; `make("ppo", task="CartPole-v1", clip_eps=0.1).run(seed=0, budget=50_000)`.
 
-    A mapping describes a task as a study does: `{"id": "FrozenLake-v1", "kwargs": {"is_slippery": False}}`.
+    A mapping describes a task as a study does: `{"id": "FrozenLake-v1", "kwargs": {"is_slippery": False}}`, or
+    `{"id": "pairs.jsonl@smollm2", "max_length": 512}`.
     Hyper-parameters that are not given take the task's tuned values (`methods/tuned.toml`), then their defaults;
     with `tuned=False` their defaults alone.
 

@@ -110,6 +110,27 @@ def test_log_probs_are_the_same_in_parts(family):
             checks.close(log_probs(policy, part), part.old_log_probs, EXACT[family])
 
 
+@FAMILIES
+def test_passes_without_gradients_read_as_many_rows_as_are_generated_together(family, monkeypatch):
+    rollout = every_length()
+    policy, whole = tiny(family, critic=True, generation_batch=4), tiny(family, critic=True)
+    checks.perturb(whole.critic_parameters, torch.Generator().manual_seed(0))
+    policy.load_state_dict(whole.state_dict())
+    rows = []
+    forward = type(policy.model.base_model).forward
+    counted = lambda self, input_ids, **of: rows.append(len(input_ids)) or forward(self, input_ids, **of)  # noqa: E731
+    monkeypatch.setattr(type(policy.model.base_model), "forward", counted)
+    with torch.no_grad():
+        found = [policy.outputs(rollout), policy.values(rollout), *policy.outputs_and_all_values(rollout)]
+        found.append(policy.with_critic_inputs(rollout).critic_inputs)
+        assert max(rows) == 4
+        assert sum(rows) == 4 * len(rollout.mask)
+        wanted = [whole.outputs(rollout), whole.values(rollout), *whole.outputs_and_all_values(rollout)]
+        wanted.append(whole.with_critic_inputs(rollout).critic_inputs)
+    for one, other in zip(found, wanted, strict=True):
+        checks.close(one, other, EXACT[family])
+
+
 def test_pairs_are_measured_by_the_sums_over_their_responses():
     rollout = every_length()
     pairs, sums, lengths = PairSet.of(rollout), one_by_one("gpt2", rollout).sum(1), rollout.mask.sum(1)

@@ -14,11 +14,13 @@ from typing import Any
 import checks
 import pytest
 import torch
+from transformers import GPT2Model
 
 from polobench.core.budget import Budget
 from polobench.core.errors import Unavailable, UsageError
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import unmetered
+from polobench.kinds.environment import parse_task
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.pretrained import Pretrained
 from polobench.policies.reading import self_test
@@ -60,6 +62,76 @@ def test_a_bandit_with_the_reward_turned_round_is_not_reached() -> None:
 
 def small_model() -> Pretrained:
     return Pretrained(tiny_gpt2(len(LETTERS) + 1, 32, seed=0), character_tokenizer(LETTERS), 32)
+
+
+@pytest.mark.parametrize("method", ["reinforce", "trpo", "ppo"])
+def test_the_value_pass_over_a_whole_rollout_follows_the_generation_batch(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    forward = GPT2Model.forward
+
+    def counted(self: Any, input_ids: Any, **of: Any) -> Any:
+        rows.extend([] if torch.is_grad_enabled() else [len(input_ids)])
+        return forward(self, input_ids, **of)
+
+    settings = REACHED[method] | ({"baseline": "value"} if method == "reinforce" else {})
+    learner = make(method, "token-bandit", generation_batch=3, **settings)
+    monkeypatch.setattr(GPT2Model, "forward", counted)
+    result = learner.run(seed=0, budget=Budget(updates=2))
+    assert result.status == "ok", result.reason
+    assert max(rows) == 3
+
+
+def cut(folder: Path, max_length: int, responses: list[str]) -> PreferenceTask:
+    path = folder / "letters.jsonl"
+    rows = [{"prompt": f"{letter}b?", "responses": responses, "ranks": [2, 1, 3]} for letter in "bcdefg"]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return PreferenceTask("letters", read_preferences(path), small_model, max_new_tokens=4, max_length=max_length)
+
+
+def test_responses_are_cut_at_the_most_tokens_of_a_pair_and_counted(tmp_path: Path) -> None:
+    task = cut(tmp_path, 5, ["b", "aaa", "cb"])
+    with bound(task, 100) as run:
+        assert run.notes == {"responses cut at max_length": 2 * 6}
+        run.make_policy(Hyperparameters(), critic=False)
+        rollout = run.preferences(1)
+        assert rollout.mask.sum(1).tolist() == [2, 2, 2]
+        words = [run.codec.text(row.tolist()) for row in rollout.actions]
+    assert words == ["b", "aa", "cb"]
+    assert task.identity()["max_length"] == "5"
+    result = make("dpo", task, n_groups=2).run(0, Budget(updates=2))
+    assert result.snapshots["after"]["notes"]["responses cut at max_length"] == 2 * 6
+
+
+def test_pairs_that_no_cut_leaves_apart_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = data(tmp_path)
+    same = {"prompt": "b??", "chosen": "ab", "rejected": "ac"}
+    long = {"prompt": "bbbbb?", "chosen": "a", "rejected": "c"}
+    path.write_text(path.read_text() + "".join(f"\n{json.dumps(row)}" for row in (same, long)))
+    task = PreferenceTask("letters", read_preferences(path), small_model, max_new_tokens=4, max_length=4)
+    with bound(task, 100) as run:
+        assert run.notes == {
+            "ranked apart, but the same up to max_length": 1, "prompt as long as max_length": 1,
+            "responses cut at max_length": 24 * 3,
+        }  # fmt: skip
+    task = PreferenceTask("letters", read_preferences(path), small_model, max_new_tokens=4, max_length=3)
+    with pytest.raises(UsageError, match="no prompt with its responses fits"), bound(task, 100):
+        pass
+
+
+def test_a_study_sets_the_most_tokens_of_a_pair(tmp_path: Path) -> None:
+    name = f"{data(tmp_path)}@{Path('polobench/tasks/checkpoints/preferences-bytes').resolve()}"
+    label, described = parse_task({"id": name, "max_length": 8})
+    task = find_task(label, described)
+    assert (task.name, task.identity()["max_length"]) == (f"{name} (max_length=8)", "8")
+    for table, said in (
+        ({"id": name, "label": "x", "kwargs": {}}, "kwargs of .* does not apply to preference data"),
+        ({"id": "CartPole-v1", "max_length": 8}, "max_length of 'CartPole-v1' does not apply to an environment"),
+        ({"id": name, "max_length": 0}, "max_length: 0 "),
+    ):
+        with pytest.raises(UsageError, match=said):
+            find_task(*parse_task(table))
 
 
 def data(folder: Path, rows: int = 24) -> Path:

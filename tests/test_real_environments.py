@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -31,6 +33,7 @@ from polobench.run.study import parse_study
 from polobench.store.folder import Store
 from polobench.tasks import control
 from polobench.tasks.control import ControlTask
+from polobench.tasks.environments import ById
 from polobench.tasks.vector import has_equal_vector_version
 
 MINE = """
@@ -113,6 +116,38 @@ def test_an_edited_source_makes_new_cells(folder: Path) -> None:
         plan = command(folder, "run", "s.toml", "--dry-run", path=str(folder)).stdout
         (folder / file).write_text(text)
         assert ("[finished]" if before == after else "[to run]") in plan, file
+
+
+NOISY = MINE.replace("import gymnasium, helper", "import gymnasium, helper, warnings, numpy").replace(
+    "        self.steps += 1\n",
+    "        self.steps += 1\n        numpy.float32(3e38) * numpy.float32(10)\n"
+    "        gymnasium.logger.warn(f'step {self.steps}')\n",
+)
+
+
+def test_warnings_of_cells_do_not_reach_the_terminal(folder: Path) -> None:
+    (folder / "myenv.py").write_text(NOISY)
+    study(folder, "Mine-v0")
+    done = command(folder, "run", "s.toml", path=str(folder))
+    assert done.returncode == 0, done.stderr
+    for word in ("overflow", "WARN", "Warning", "step 3"):
+        assert word not in done.stdout + done.stderr
+
+
+def test_warnings_of_mujoco_are_shown_by_python_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+    monkeypatch.setitem(sys.modules, "mujoco", SimpleNamespace(set_mju_user_warning=taken.append))
+    ById("CartPole-v1")()
+    say = taken[-1]
+    unstable = "Nan, Inf or huge value in QACC at DOF 0. The simulation is unstable."
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for time in range(1000):
+            say(f"{unstable} Time = {time / 10:.4f}.")
+    assert [str(warning.message) for warning in caught] == [f"MuJoCo: {unstable}"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        say("another")  # C calls it: no exception may leave it
 
 
 def test_verify_speaks_of_other_code_where_the_environment_changed(folder: Path) -> None:

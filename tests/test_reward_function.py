@@ -6,7 +6,10 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +93,47 @@ def test_a_signature_that_does_not_fit_is_refused_before_anything_runs(function:
 
 def _never() -> Any:
     raise AssertionError("no model is needed to read a signature")
+
+
+CELL = """
+from functools import partial
+from polobench.core.provenance import code_hash
+from polobench.tasks.reward import RewardTask
+from polobench.tasks.token_bandit import make_model
+import rewards
+
+for reward in (rewards.reward, partial(rewards.reward, scale=2.0), rewards.Judge(), rewards.Judge().by_method):
+    task = RewardTask("x", make_model, ["?"], None, reward, max_new_tokens=1)
+    print(code_hash(*sorted(task.modules())))
+"""
+REWARDS = """
+from judging import judged
+
+def reward(completions, scale=1.0):
+    return [scale * judged(text) for text in completions]
+
+class Judge:
+    def __call__(self, completions):
+        return reward(completions)
+    by_method = __call__
+"""
+
+
+def test_an_edited_reward_file_makes_new_cells(tmp_path: Path) -> None:
+    """What enters a cell's id is a hash of the file of the reward, and of what that imports."""
+    files = {"rewards.py": REWARDS, "judging.py": "def judged(text):\n    return len(text)\n"}
+
+    def hashes(**changed: str) -> list[str]:
+        for name, text in (files | {f"{name}.py": text for name, text in changed.items()}).items():
+            (tmp_path / name).write_text(text)
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.check_output([sys.executable, "-c", CELL], env=environment, text=True).split()
+
+    before = hashes()
+    assert len(before) == 4
+    assert hashes() == before
+    for changed in ({"rewards": REWARDS.replace("scale *", "-scale *")}, {"judging": "judged = str.__len__\n"}):
+        assert not set(hashes(**changed)) & set(before), changed
 
 
 GIVEN = [

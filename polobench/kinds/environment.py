@@ -1,4 +1,6 @@
-"""A task that a study describes: an environment by its id, with arguments, wrappers, a time limit and references."""
+"""A task that a study describes: an environment by its id, with arguments, wrappers, a time limit and references; or
+preference data with the most tokens of a pair.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ from polobench.core.errors import UsageError
 from polobench.kinds.checks import FINITE, OBJECT, TEXT, Rule
 from polobench.kinds.parsing import check_keys, parse, parse_count, parse_text
 
-KEYS = ("id", "label", "kwargs", "wrappers", "max_episode_steps", "floor", "target", "action_scaling")
+KEYS = ("id", "label", "kwargs", "wrappers", "max_episode_steps", "floor", "target", "action_scaling", "max_length")
 
 
 def parse_task(item: object) -> tuple[str, Mapping[str, Any]]:
     """A task's name and its description, which is empty where the name says it all.
 
     Args:
-        item: a name, or a table with the `id` of a gymnasium environment and others of `KEYS`. The label is the name;
+        item: a name, or a table with the `id` of an environment or of data and others of `KEYS`. The label is the name;
             by default it is the id with what differs. Anything else raises `UsageError`.
     """
     if not isinstance(item, Mapping):
@@ -26,8 +28,8 @@ def parse_task(item: object) -> tuple[str, Mapping[str, Any]]:
     table = {key: value for key, value in item.items() if key not in ("id", "label")}
     for key, value in table.items():
         parse(f"tasks: {key} of {name!r}", value, _RULES.get(key, FINITE))
-    if "max_episode_steps" in table:
-        parse_count("tasks: max_episode_steps", table["max_episode_steps"])
+    for key in {"max_episode_steps", "max_length"} & table.keys():
+        parse_count(f"tasks: {key}", table[key])
     if not table and "label" not in item:
         return name, {}
     differs = ", ".join(

@@ -40,7 +40,7 @@ class CausalLM(Policy):
             which collect the gradients in float32 and are what the optimiser steps.
         critic: with a value head.
         generator: of the value head's initial weights.
-        generation_batch: so many completions are sampled side by side.
+        generation_batch: so many completions are sampled, or read without gradients, side by side.
         reading: how the model is read, as `self_test` found for its present type of numbers; found here by default,
             and again where `compute_dtype` is another type: a model may fail in one alone.
 
@@ -131,7 +131,9 @@ class CausalLM(Policy):
         """`[B, columns, H]` the last hidden states, from the last prompt token on."""
         tokens, first = _left_aligned(rollout, columns - 1)
         self.ledger.forward_rows += tokens.numel()
-        hidden: Tensor = base_of(self.model)(input_ids=tokens, use_cache=False).last_hidden_state
+        rows = len(tokens) if torch.is_grad_enabled() else self.generation_batch  # a graph keeps all rows anyway
+        parts = [base_of(self.model)(input_ids=part, use_cache=False)[0] for part in tokens.split(rows)]
+        hidden: Tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
         if isinstance(first, int):
             return hidden[:, first : first + columns]
         index = (first.unsqueeze(1) + torch.arange(columns, device=first.device)).clamp(max=tokens.shape[1] - 1)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
@@ -154,6 +155,7 @@ def _kill_children(pid: int) -> None:
 
 def _work(cell: Cell, cell_id: str, code: str, beside_others: bool, messages: Connection) -> None:
     """A worker's whole life."""
+    warnings.simplefilter("ignore")  # those of hundreds of cells: `Method.run` in Python shows one's
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and decides
     if "fork" in multiprocessing.get_all_start_methods():
         # a library's lock then has no name in the system that would be left, with a warning, when the worker is killed

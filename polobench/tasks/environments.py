@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from types import FunctionType
 from typing import Any, SupportsFloat
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from polobench.core.errors import Unavailable, UsageError, first_line, unknown
 from polobench.core.modules import import_named
@@ -52,12 +55,28 @@ class ById:
         return gymnasium.spec(self.env_id)
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
+        if isinstance(self.spec.entry_point, str):
+            load_env_creator(self.spec.entry_point)
+        _let_python_show_mujoco_warnings()
         limit = self.max_episode_steps or self.spec.max_episode_steps or LONGEST_EPISODE
         env = gymnasium.make(self.spec, max_episode_steps=limit, disable_env_checker=True, **self.kwargs)
         for wrapper in self.wrappers:
             arguments = {"name": wrapper} if isinstance(wrapper, str) else dict(wrapper)
             env = _wrapper(str(arguments.pop("name", "")))(env, **arguments)
         return env
+
+
+def _let_python_show_mujoco_warnings() -> None:
+    """MuJoCo writes each of its warnings to stderr and to a file in the current folder, unless somebody takes them."""
+    take = getattr(sys.modules.get("mujoco"), "set_mju_user_warning", None)
+    if take is not None:
+        take(lambda text: _warn_once(text.partition(" Time =")[0]))
+
+
+@cache
+def _warn_once(text: str) -> None:
+    with suppress(Warning):  # no error may leave a function that C calls
+        warnings.warn(f"MuJoCo: {text}", RuntimeWarning, stacklevel=2)
 
 
 def _wrapper(name: str) -> Callable[..., gymnasium.Env[Any, Any]]:

@@ -52,6 +52,8 @@ class PreferenceTask(LanguageTask):
         name: the task's name.
         data: at least two prompts.
         model, max_new_tokens: as `LanguageTask`; so many tokens have the answers that a report shows.
+        max_length: a prompt and a response are no longer together [tokens]: the response loses its end. A group whose
+            prompt leaves no room, or in which cut responses of different scores are the same, is left out. All counted.
     """
 
     has_preferences = True
@@ -65,13 +67,15 @@ class PreferenceTask(LanguageTask):
         model: str | Callable[[], Pretrained] = DEFAULT_MODEL,
         *,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        max_length: int | None = None,
     ) -> None:
         super().__init__(name, model, max_new_tokens=max_new_tokens, unit="held-out preference accuracy")
-        self._data = data
+        self._data, self._max_length = data, max_length
         self._train_groups, self._heldout_groups = split_by_prompt(data, HELDOUT_SHARE, SPLIT_SEED)
 
     def identity(self) -> dict[str, str]:
-        return super().identity() | {"data": self._data.digest}
+        length = {} if self._max_length is None else {"max_length": str(self._max_length)}
+        return super().identity() | {"data": self._data.digest} | length
 
     def _prepare(self, context_length: int) -> None:
         self.notes = Counter(reason for _, reason in self._data.skipped)
@@ -90,10 +94,19 @@ class PreferenceTask(LanguageTask):
         """Each group that fits, with its prompt's and its responses' tokens."""
         kept = []
         for group in groups:
-            prompt, responses = self.codec.answered(group.prompt, group.responses)
-            if len(prompt) + max(map(len, responses)) > context_length:
+            prompt, whole = self.codec.answered(group.prompt, group.responses)
+            room = None if self._max_length is None else max(0, self._max_length - len(prompt))
+            responses = [row[:room] for row in whole]
+            score_of = dict(zip(map(tuple, responses), group.scores))
+            cut = sum(row != other for row, other in zip(responses, whole))
+            if not all(responses):
+                self.notes["prompt as long as max_length"] += 1
+            elif len(prompt) + max(map(len, responses)) > context_length:
                 self.notes["longer than the model's context"] += 1
+            elif cut and any(score_of[tuple(row)] != score for row, score in zip(responses, group.scores)):
+                self.notes["ranked apart, but the same up to max_length"] += 1
             else:
+                self.notes.update({"responses cut at max_length": cut} if cut else {})
                 kept.append((group, prompt, responses))
         if not kept:
             raise UsageError(f"task {self.name!r}: no prompt with its responses fits the context of {context_length}")
@@ -153,10 +166,10 @@ def builtin(model: str = DEFAULT_MODEL) -> PreferenceTask:
     )
 
 
-def from_data(source: str, model: str = DEFAULT_MODEL) -> PreferenceTask:
-    """A file or a data set of the hub, with a model.
+def from_data(source: str, model: str = DEFAULT_MODEL, *, max_length: int | None = None) -> PreferenceTask:
+    """A file or a data set of the hub, with a model; `max_length` as in `PreferenceTask`.
 
     Raises:
         UsageError, Unavailable: as `read_source`.
     """
-    return PreferenceTask(source, read_source(source), model)
+    return PreferenceTask(source, read_source(source), model, max_length=max_length)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,8 @@ class RewardTask(LanguageTask):
 
     def modules(self) -> set[str]:
         functions = (self._reward.function, self._heldout_reward.function, self._source)
-        found = {getattr(function, "__module__", None) for function in functions}
+        made_of = [function.func if isinstance(function, partial) else function for function in functions]
+        found = {getattr(function, "__module__", None) for function in made_of}
         return super().modules() | {name for name in found if name and name.partition(".")[0] != "builtins"}
 
     def _prepare(self, context_length: int) -> None:
