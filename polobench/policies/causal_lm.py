@@ -132,7 +132,7 @@ class CausalLM(Policy):
         tokens, first = _left_aligned(rollout, columns - 1)
         self.ledger.forward_rows += tokens.numel()
         rows = len(tokens) if torch.is_grad_enabled() else self.generation_batch  # a graph keeps all rows anyway
-        parts = [base_of(self.model)(input_ids=part, use_cache=False)[0] for part in tokens.split(rows)]
+        parts = [base_of(self.model)(input_ids=part, use_cache=False)[0] for part in torch.split(tokens, rows)]
         hidden: Tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
         if isinstance(first, int):
             return hidden[:, first : first + columns]

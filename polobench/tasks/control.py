@@ -241,7 +241,7 @@ class _Recording:
 
     def rollout(self, final_observations: np.ndarray, groups: np.ndarray, device: torch.device) -> Rollout:
         stacked = [torch.from_numpy(np.stack(series, axis=1)) for series in zip(*self.columns, strict=True)]
-        columns = dict(zip(COLUMNS, stacked, strict=True))
+        columns: dict[str, Any] = dict(zip(COLUMNS, stacked, strict=True))
         columns |= {"final_observations": torch.from_numpy(final_observations), "groups": torch.from_numpy(groups)}
         return Rollout(**{name: column.to(device) for name, column in columns.items()})
 

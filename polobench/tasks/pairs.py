@@ -56,10 +56,9 @@ def row_log_probs(policy: CausalLM, rollout: Rollout, batch: int) -> Tensor:
 
 def accuracies(columns: Columns) -> tuple[float, float]:
     """The share of pairs whose chosen response is the likelier one: by the sum over its tokens, and by the mean."""
-    chosen, rejected = _column(columns, "chosen_log_prob"), _column(columns, "rejected_log_prob")
-    summed = chosen - rejected
-    means = chosen / _column(columns, "chosen_tokens") - rejected / _column(columns, "rejected_tokens")
-    return _share_above_zero(summed), _share_above_zero(means)
+    means = _column(columns, "chosen_log_prob") / _column(columns, "chosen_tokens")
+    means = means - _column(columns, "rejected_log_prob") / _column(columns, "rejected_tokens")
+    return _share_above_zero(_gap(columns)), _share_above_zero(means)
 
 
 def margin(columns: Columns, before: Columns) -> float:
@@ -68,9 +67,11 @@ def margin(columns: Columns, before: Columns) -> float:
     Args:
         columns, before: of the same pairs under the policy and under its reference.
     """
-    gap = _column(columns, "chosen_log_prob") - _column(columns, "rejected_log_prob")
-    gap_before = _column(before, "chosen_log_prob") - _column(before, "rejected_log_prob")
-    return float((gap - gap_before).mean())
+    return float((_gap(columns) - _gap(before)).mean())
+
+
+def _gap(columns: Columns) -> Tensor:
+    return _column(columns, "chosen_log_prob") - _column(columns, "rejected_log_prob")
 
 
 def _column(columns: Columns, name: str) -> Tensor:

@@ -118,9 +118,9 @@ class RewardTask(LanguageTask):
             prompts = self._next_prompts(groups, len(self._train))
             seen: Counter[int] = Counter()
             rows = []
-            for prompt in prompts:  # where few prompts come round within one call, their samples are numbered on
-                rows += [(prompt, seen[prompt] + sample) for sample in range(size)]
-                seen[prompt] += size
+            for prompt in np.repeat(prompts, size).tolist():  # one that comes round again has its samples numbered on
+                rows.append((prompt, seen[prompt]))
+                seen[prompt] += 1
             tokens = [self._train_tokens[prompt] for prompt, _ in rows]
             uniforms = self._uniforms(self.rng, self._calls, rows)
             self._calls += 1
@@ -149,7 +149,7 @@ class RewardTask(LanguageTask):
         return _applied(tokens, completions, returns, [numbers.get(group, 0) for group in groups])
 
     def _uniforms(self, rng: SeedAxes, call: int, rows: Sequence[tuple[int, int]]) -> np.ndarray:
-        """`[B, horizon]`, a stream for each (call, prompt, sample) and a number in it for each position."""
+        """`[B, horizon]`: a stream per (call, prompt, sample), a number per position."""
         return np.stack([rng.numpy("tokens", call, *row).random(self.horizon) for row in rows])
 
     def _rewards(

@@ -129,7 +129,8 @@ class ActionCodec:
             low, high = np.where(bounded, bounds[0], -1.0), np.where(bounded, bounds[1], 1.0)
             wide = (high + low) / 2, (high - low) / 2
             identity = np.zeros_like(low), np.ones_like(low)
-            (self._center, self._half), drawn = (wide, identity) if scaling == "bounds" else (identity, wide)
+            taken, drawn = (wide, identity) if scaling == "bounds" else (identity, wide)
+            self._center, self._half = taken
             self.center, self.half = drawn[0].ravel(), drawn[1].ravel()
             return
         self.center, self.half = np.zeros(0), np.ones(0)

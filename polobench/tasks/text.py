@@ -70,7 +70,8 @@ class TextCodec:
         """
         before = self.prompt(prompt)
         wholes = [self._whole(prompt, text) for text in responses]
-        shared = min((_common(before, whole) for whole in wholes), default=len(before))
+        differing = (position for position, tokens in enumerate(zip(before, *wholes)) if len(set(tokens)) > 1)
+        shared = next(differing, min(map(len, (before, *wholes))))
         if not shared or set(before[shared:]) & self.end_tokens:  # the template rewrites what went before
             return before, [self.response(text) for text in responses]
         return before[:shared], [self._ended(whole[shared:]) for whole in wholes]
@@ -139,12 +140,6 @@ class TextCodec:
         return tokens
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    differing = (position for position, pair in enumerate(zip(one, other)) if pair[0] != pair[1])
-    return next(differing, min(len(one), len(other)))
-
-
 def shown(prompt: Prompt) -> str:
     """A prompt as a person reads it."""
     return prompt if isinstance(prompt, str) else "\n".join(f"{role}: {content}" for role, content in prompt)
@@ -152,10 +147,7 @@ def shown(prompt: Prompt) -> str:
 
 def as_completions(responses: Sequence[Sequence[int]], end_token: int, device: torch.device) -> Completions:
     """Given responses in the shape of sampled ones; their log-probabilities are not known and 0."""
-    width = max(map(len, responses))
-    tokens = torch.tensor([[*row, *[end_token] * (width - len(row))] for row in responses], device=device)
-    lengths = torch.tensor([len(row) for row in responses], device=device)
-    mask = torch.arange(width, device=device) < lengths.unsqueeze(1)
+    tokens, mask = _padded(responses, end_token, device)
     return Completions(tokens, mask, torch.zeros(mask.shape, device=device))
 
 
@@ -172,7 +164,7 @@ def as_rollout(
         returns, groups: B numbers.
     """
     tokens, mask = completions.tokens, completions.mask
-    padded, prompt_mask = _left_padded(prompts, tokens.device)
+    padded, prompt_mask = (found.flip(1) for found in _padded([row[::-1] for row in prompts], 0, tokens.device))
     last = torch.zeros_like(mask).scatter(1, mask.sum(1, keepdim=True) - 1, True)
     rewards = last * torch.tensor(returns, dtype=torch.float32, device=tokens.device).unsqueeze(1)
     return Rollout(
@@ -190,8 +182,9 @@ def as_rollout(
     )
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(map(len, prompts))
-    tokens = torch.tensor([[*[0] * (width - len(row)), *row] for row in prompts], device=device)
-    lengths = torch.tensor([len(row) for row in prompts], device=device)
-    return tokens, torch.arange(width, device=device) >= (width - lengths).unsqueeze(1)
+def _padded(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`[B, T]` the rows, padded behind, and where they are not."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], device=device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return tokens, torch.arange(width, device=device) < lengths.unsqueeze(1)
