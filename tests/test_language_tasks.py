@@ -100,6 +100,7 @@ def test_responses_are_cut_at_the_most_tokens_of_a_pair_and_counted(tmp_path: Pa
         words = [run.codec.text(row.tolist()) for row in rollout.actions]
     assert words == ["b", "aa", "cb"]
     assert task.identity()["max_length"] == "5"
+    assert task.memory_advice(Hyperparameters()) == "lower generation_batch or the task's max_length"
     result = make("dpo", task, n_groups=2).run(0, Budget(updates=2))
     assert result.snapshots["after"]["notes"]["responses cut at max_length"] == 2 * 6
 

@@ -52,7 +52,8 @@ class ModelSource:
             parts = [f"{self.location} {cached_revision(self) or _newest_revision(self)}"]
         else:
             with _readable(self.name):
-                parts = [f"{name} {_file_hash(path, *_size_and_time(path))}" for name, path in self._files()]
+                found = [(name, path, path.stat()) for name, path in self._files()]
+                parts = [f"{name} {_file_hash(path, of.st_size, of.st_mtime_ns)}" for name, path, of in found]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _files(self) -> list[tuple[str, Path]]:
@@ -160,11 +161,6 @@ def _offline() -> bool:
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 @cache

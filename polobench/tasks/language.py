@@ -52,6 +52,7 @@ class LanguageTask(Task):
     final_episodes = 500
     evaluation_episodes = 200
     libraries = ("transformers.models.gpt2.modeling_gpt2",)
+    lengthy = "max_new_tokens"  # the argument that says how long texts may be
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class LanguageTask(Task):
 
     def memory_advice(self, hyperparameters: Hyperparameters) -> str:
         names = [name for name in MEMORY if hasattr(hyperparameters, name)]
-        return f"lower {', '.join(names)} or the task's max_new_tokens"
+        return f"lower {', '.join(names)} or the task's {self.lengthy}"
 
     def _load(self) -> Pretrained:
         return load(self._source) if isinstance(self._source, ModelSource) else self._source()

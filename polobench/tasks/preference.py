@@ -57,6 +57,7 @@ class PreferenceTask(LanguageTask):
     """
 
     has_preferences = True
+    lengthy = "max_length"
     evaluations = 7
     evaluation_episodes = final_episodes = 1
 

@@ -127,10 +127,9 @@ class ActionCodec:
             bounded = np.isfinite(bounds[0]) & np.isfinite(bounds[1])
             self._low, self._high = bounds
             low, high = np.where(bounded, bounds[0], -1.0), np.where(bounded, bounds[1], 1.0)
-            wide = (high + low) / 2, (high - low) / 2
-            identity = np.zeros_like(low), np.ones_like(low)
-            taken, drawn = (wide, identity) if scaling == "bounds" else (identity, wide)
-            self._center, self._half = taken
+            wide: tuple[np.ndarray, np.ndarray] = (high + low) / 2, (high - low) / 2
+            identity: tuple[np.ndarray, np.ndarray] = np.zeros_like(low), np.ones_like(low)
+            (self._center, self._half), drawn = (wide, identity) if scaling == "bounds" else (identity, wide)
             self.center, self.half = drawn[0].ravel(), drawn[1].ravel()
             return
         self.center, self.half = np.zeros(0), np.ones(0)
