@@ -25,13 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from polobench.core.errors import PoloError, Unavailable, UsageError, first_line
-from polobench.tasks.fields import Cell, Message, Prompt, brief, prompt_key
+from polobench.tasks.fields import Cell, Prompt, brief, prompt_key
 from polobench.tasks.preference_formats import Candidates, LeftOut, RankedGroup, recognise
 
 __all__ = [
-    "Message",
     "PreferenceData",
-    "Prompt",
     "RankedGroup",
     "builtin_preferences",
     "hub_preferences",
