@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from polobench.core.errors import PoloError, UsageError, unknown
 from polobench.core.result import RunResult
 from polobench.kinds.cell import Cell
 from polobench.kinds.table import kinds
-from polobench.run.processes import SweepStopped
+from polobench.run.executor import RunHere, Serial, SweepStopped
 from polobench.run.progress import Display
 from polobench.run.study import Study, load_study, parse_study
-from polobench.run.sweep import interrupted_text, keep
+from polobench.run.sweep import interrupted_text, run_sweep
 from polobench.store.pack import store_to_fill
 
 AD_HOC = ("methods", "tasks", "seeds", "devices", "budget")
@@ -63,14 +63,19 @@ class Door:
         with self.visible():
             self._display.__enter__()
 
-    @contextmanager
-    def interruptible(self, benchmark: Any) -> Iterator[None]:
-        """Ctrl-C inside ends the session in one line."""
+    def run(self, prepared: PreparedCell, benchmark: Any, run: RunHere) -> RunResult:
+        """Run the cell by `run` and store its result at once, whatever pytest-benchmark does with the row.
+
+        Ctrl-C ends the session in one line, and so does a store that cannot be written to.
+        """
         try:
-            yield
+            return run_sweep([prepared], self.store, self.display, lambda cells: Serial(run))[0]
         except KeyboardInterrupt:
-            benchmark.has_error = True  # else pytest-benchmark stumbles over a row without a round
+            # pytest-benchmark stumbles over a row without a round
+            benchmark.has_error = benchmark.stats is None or not benchmark.stats.stats.data
             pytest.exit(f"polobench: {interrupted_text(self.cells, self.store)}", returncode=130)
+        except SweepStopped as error:
+            pytest.exit(f"polobench: {error}", returncode=1)
 
     def close(self) -> None:
         if self._display is not None:
@@ -80,13 +85,6 @@ class Door:
     def display(self) -> Display:
         assert self._display is not None
         return self._display
-
-    def keep(self, prepared: PreparedCell, result: RunResult) -> RunResult:
-        """Store the result at once, whatever pytest-benchmark does with the row; gives what was stored."""
-        try:
-            return keep(prepared, result, self.store, self.display)
-        except SweepStopped as error:
-            pytest.exit(f"polobench: {error}", returncode=1)
 
 
 def _plan(config: pytest.Config) -> Study:

@@ -16,30 +16,28 @@ from polobench.cells.runner import PreparedCell, run_cell
 from polobench.core.budget import Stopwatch
 from polobench.core.result import RunResult
 from polobench.kinds.table import kinds
+from polobench.run.executor import OnProgress, RunHere
 
 
-def _run(prepared: PreparedCell, clock: Stopwatch, benchmark: Any, door: Any) -> RunResult:
+def _timed(clock: Stopwatch, benchmark: Any) -> RunHere:
     def drive(step: Step, rounds: int, warmup_rounds: int) -> None:
         benchmark.pedantic(step, rounds=rounds, warmup_rounds=warmup_rounds)
 
-    watch = Watch(clock, lambda progress: door.display.moved(prepared.cell, progress), drive)
-    if prepared.cell.plan.timed_rounds:
-        return run_cell(prepared, watch)
-    result: RunResult = benchmark.pedantic(run_cell, args=(prepared, watch), rounds=1, iterations=1)
-    return result
+    def run(prepared: PreparedCell, on_progress: OnProgress) -> RunResult:
+        watch = Watch(clock, on_progress, drive)
+        if prepared.cell.plan.timed_rounds:
+            return run_cell(prepared, watch)
+        result: RunResult = benchmark.pedantic(run_cell, args=(prepared, watch), rounds=1, iterations=1)
+        return result
+
+    return run
 
 
 def _test_of(kind: str) -> Callable[..., None]:
     def test(prepared: PreparedCell, clock: Stopwatch, benchmark: Any, door: Any) -> None:
         if prepared.cell.plan.timed_rounds and benchmark.disabled:
             pytest.skip("--benchmark-disable takes no rounds")
-        door.display.started(prepared.cell)
-        if prepared.unavailable:
-            result = run_cell(prepared)
-        else:
-            with door.interruptible(benchmark):
-                result = _run(prepared, clock, benchmark, door)
-        result = door.keep(prepared, result)
+        result = door.run(prepared, benchmark, _timed(clock, benchmark))
         if result.status == "skipped":
             pytest.skip(result.reason)
         benchmark.extra_info.update({"cell_id": result.cell_id, "status": result.status})

@@ -7,8 +7,10 @@ entry is a subclass of `Method`; a task's is a class or function that takes noth
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,12 @@ class Listing:
 
 def _entries(group: str) -> dict[str, EntryPoint]:
     """The entry points by name; where two share one, polobench's own stays, then the first in order."""
+    return _entries_on(tuple(sys.path), group)
+
+
+@lru_cache(maxsize=8)
+def _entries_on(path: tuple[str, ...], group: str) -> dict[str, EntryPoint]:
+    """Read once per path: to read the metadata of all packages takes longer than all else that a cell needs."""
     ordered = sorted(entry_points(group=group), key=lambda entry: (_source(entry) != "polobench", _source(entry)))
     return {entry.name: entry for entry in reversed(ordered)}
 

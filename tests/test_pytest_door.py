@@ -80,6 +80,8 @@ def test_interrupting_ends_in_one_line_and_keeps_what_is_finished(tmp_path: Path
     store = tmp_path / "results" / "s"
     while process.poll() is None and not marker.exists():
         time.sleep(0.05)
+    process.send_signal(signal.SIGINT)  # lets the running cell finish
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed

@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,8 @@ from polobench.cells.runner import blank_result, prepare, run_cell
 from polobench.cli import main
 from polobench.core.errors import UsageError
 from polobench.core.result import STATUSES
-from polobench.run.processes import SweepStopped, preloaded
+from polobench.run.executor import SweepStopped
+from polobench.run.processes import Processes, preloaded
 from polobench.run.progress import Display
 from polobench.run.study import parse_study
 from polobench.run.sweep import pending, run_sweep
@@ -145,6 +147,36 @@ def hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def interrupt_twice(process: subprocess.Popen[str]) -> str:
+    """What it says on stderr after Ctrl-C, which lets running cells finish, and a second, which stops them."""
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+    return process.communicate(timeout=60)[1]
+
+
+def test_one_interrupt_lets_the_running_cell_finish(tmp_path: Path) -> None:
+    marker = tmp_path / "running"
+    plug_in(tmp_path, "marks", MARKED.format(path=str(marker)), "methods:marked=marks:Marked")
+    study = write_study(tmp_path, ENDLESS.replace("2_000_000_000", "20_000").replace('"random"', '"marked"'))
+    whole = [sys.executable, "-m", "polobench", "run", str(study)]
+    process = subprocess.Popen(
+        whole, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_interrupts,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    while not marker.exists() and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "finishing what runs (1); Ctrl-C again stops it" in errors
+    store = tmp_path / "results" / "mini"
+    assert f"{len(list(store.glob('*.json')))} of 3 cells are kept" in errors.splitlines()[-1]
+    assert (polobench.load(store).status == "ok").all()
+    assert not list(store.glob(".*"))
+
+
 def test_interrupting_keeps_what_is_finished(tmp_path: Path) -> None:
     whole = [sys.executable, "-m", "polobench", "run", str(write_study(tmp_path, ENDLESS))]
     process = subprocess.Popen(
@@ -153,8 +185,7 @@ def test_interrupting_keeps_what_is_finished(tmp_path: Path) -> None:
     store = tmp_path / "results" / "mini"
     while len(list(store.glob("*.json"))) < 2 and process.poll() is None:
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    errors = interrupt_twice(process)
     assert process.returncode == 130
     assert "2 of 3 cells are kept" in errors.splitlines()[-1]
     assert len(polobench.load(store)) == 2
@@ -186,10 +217,11 @@ def test_interrupting_says_one_line_whenever_it_comes(phase: str, tmp_path: Path
     assert process.stderr.readline().startswith("cells:")
     while process.poll() is None and not PHASES[phase](process, marker):
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    errors = interrupt_twice(process)
     assert process.returncode == 130
-    said = [line for line in errors.splitlines() if not line.startswith("[")]  # less the cells that ended
+    said = [
+        line for line in errors.splitlines() if not line.startswith(("[", "finishing"))
+    ]  # less ended cells
     assert len(said) == 1, errors
     assert said[0].startswith("polobench: interrupted")
 
@@ -226,7 +258,7 @@ def test_a_full_disk_stops_the_sweep_in_one_line(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(store, "save", full)
     with pytest.raises(SweepStopped, match="No space left on device"), Display(len(cells)) as display:
-        run_sweep(cells, store, 1, display)
+        run_sweep(cells, store, display, partial(Processes, 1))
     assert len(pending(cells, store)) == len(cells)
 
 
@@ -260,7 +292,7 @@ def test_a_worker_whose_sources_differ_from_the_parents_stops_the_sweep(tmp_path
     (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
     prepared, store = replace(prepare(cell), code="of other sources"), Store(tmp_path)
     with pytest.raises(SweepStopped, match="sources changed"), Display(1) as display:
-        run_sweep([prepared], store, 1, display)
+        run_sweep([prepared], store, display, partial(Processes, 1))
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -268,7 +300,7 @@ def test_a_task_that_describes_itself_otherwise_in_a_worker_fails_its_own_cell(t
     (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
     prepared, store = replace(prepare(cell), cell_id="of another task"), Store(tmp_path)
     with Display(1) as display:
-        (result,) = run_sweep([prepared], store, 1, display)
+        (result,) = run_sweep([prepared], store, display, partial(Processes, 1))
     assert (result.status, result.cell_id) == ("failed", "of another task")
     assert "describes itself otherwise" in result.reason
     assert store.load("of another task") is not None

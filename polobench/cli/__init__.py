@@ -29,6 +29,7 @@ OVERVIEW = """Which policy-optimization method should I use, at what cost, and h
 COMMANDS = (
     ("list", listing.list_command, "polobench list tasks"),
     ("run", sweeps.run, "polobench run quick --jobs 2"),
+    ("status", sweeps.status, "polobench status results/quick --study quick"),
     ("tune", sweeps.tune, "polobench tune tuning/matrix --jobs 2"),
     ("data", data.data, "polobench data my.jsonl --model smollm2"),
     ("report", reports.report, "polobench report results/quick -o reports/quick"),

@@ -35,12 +35,12 @@ def verify(
     """
     from polobench.gate.reading import read_whole
     from polobench.run.progress import Display
-    from polobench.run.verify import UNAVAILABLE, complaint, draw, reruns, summary
+    from polobench.run.verify import UNAVAILABLE, cell_of, complaint, draw, reruns, summary
 
     drawn = draw(read_whole(store), cells, seed)
     with Display(len(drawn)) as display:
         found = reruns(drawn, display)
-    lines = (f"{item.stored.cell_id}  {item.name}  {item.sentence}" for item in found)
+    lines = (f"{item.stored.cell_id}  {cell_of(item.stored)}  {item.sentence}" for item in found)
     show(as_json, [item.as_dict() for item in found], lines)
     note(summary(found))
     if all(item.verdict == UNAVAILABLE for item in found):

@@ -1,13 +1,13 @@
-"""The commands that train: `polobench run` and `polobench tune`."""
+"""The commands that train, and `polobench status`, which says how far they have come."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polobench.cli.common import AsJson, Interrupted, note
+from polobench.cli.common import AsJson, Interrupted, note, show
 from polobench.core.errors import PoloError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -21,7 +21,31 @@ def run(
         Path | None,
         typer.Option(help="Folder for the results [default: results/<study>]; a pack X.zip is unpacked into X first."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Cells run at the same time; cells that are timed run alone.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Cells run at the same time; cells that are timed run alone [default: 1; on a cluster its capacity].",
+        ),
+    ] = None,
+    executor: Annotated[str, typer.Option(help="What runs the cells: processes, serial, ray or slurm.")] = "processes",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster to join, such as auto; with slurm what submitit calls the cluster: slurm or local.",
+        ),
+    ] = None,
+    chunk: Annotated[int, typer.Option(min=1, help="Cells per SLURM task.")] = 1,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(help="SLURM setting, such as partition=gpu; repeat for several."),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Wall seconds per cell.")] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=1, help="MiB of resident memory per cell, its child processes included."),
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run failed cells again.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and the estimated minutes; run nothing.")
     ] = False,
@@ -33,19 +57,22 @@ def run(
     """Run the cells of a study.
 
     A cell is one run of one method on one task with one seed. Cells that the store already holds are skipped, so
-    run the same command again to continue after an interruption. Finished cells are always kept.
+    run the same command again to continue after an interruption. Finished cells are always kept. A cell beyond its
+    limits is ended, and the sweep goes on. Ctrl-C lets the running cells finish; a second Ctrl-C stops them.
 
     Exit code: 0 if every cell ended ok, 1 if one did not, 2 on a usage error, 130 after Ctrl-C.
     """
-    from polobench.cells.runner import prepare
+    from polobench.cells.runner import prepare_all
     from polobench.core.device import present_devices
     from polobench.kinds.table import parts
+    from polobench.run.choice import choose
     from polobench.run.progress import Display
+    from polobench.run.status import tidy
     from polobench.run.study import load_study
     from polobench.run.sweep import interrupted_text, pending, run_sweep
     from polobench.store.pack import open_store, store_to_fill
 
-    asked = load_study(study, present_devices())
+    asked = load_study(study, present_devices()).limited(timeout_seconds=timeout, memory_mib=memory)
     place = store or Path("results") / asked.name
     for name in only or ():
         if name not in parts():
@@ -54,16 +81,18 @@ def run(
     if not wanted:
         there = ", ".join(sorted({cell.part for cell in asked.cells}))
         raise UsageError(f"study {asked.name!r} has no cells of {', '.join(only or [])} (it has: {there})")
-    cells = [prepare(cell) for cell in wanted]
+    cells = prepare_all(wanted)
     if dry_run:
-        _print_cells(cells, open_store(place), jobs)
+        _print_cells(cells, open_store(place), jobs or 1, retry_failed)
         return
     folder = store_to_fill(place, note)
-    todo = pending(cells, folder)
+    open_executor = choose(executor, asked, folder.folder, jobs, address, chunk, slurm or ())
+    tidy(folder)
+    todo = pending(cells, folder, retry_failed)
     note(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}")
     try:
         with Display(len(todo)) as display:
-            results = run_sweep(todo, folder, jobs, display)
+            results = run_sweep(todo, folder, display, open_executor)
     except KeyboardInterrupt:
         raise Interrupted(f"{interrupted_text(cells, folder)}, run again to go on") from None
     typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
@@ -72,16 +101,59 @@ def run(
         raise PoloError(f"{len(not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why")
 
 
-def _print_cells(cells: list[PreparedCell], store: Reader, jobs: int) -> None:
+def status(
+    store: Annotated[Path, typer.Argument(help="A store: a folder or a pack.")],
+    study: Annotated[
+        Path | None,
+        typer.Option(help="The study, a file or a name, whose missing cells are counted."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Cells run at the same time, for the estimate.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Count the cells of a store: done, running, failed and missing, per arm.
+
+    An arm is a method and variant on a task with a budget and a device. With --study the missing cells are counted,
+    too, and the time that they will take is estimated.
+    """
+    from polobench.run.status import STATES
+    from polobench.run.status import status as counted
+    from polobench.store.pack import open_store
+
+    cells: list[PreparedCell] = []
+    if study is not None:
+        from polobench.cells.runner import prepare_all
+        from polobench.core.device import present_devices
+        from polobench.run.study import load_study
+
+        cells = prepare_all(load_study(study, present_devices()).cells)
+    found = counted(open_store(store), cells, jobs)
+
+    def counts(row: dict[str, Any]) -> str:
+        return ", ".join(f"{state} {row[state]}" for state in STATES)
+
+    names = ("label", "task", "budget", "device")
+    lines = [f"{counts(arm)}   {' · '.join(arm[name] for name in names)}" for arm in found["arms"]]
+    damaged = f", damaged files: {found['damaged']}" if found["damaged"] else ""
+    left = f"; left: {found['left']}" if found["left"] else ""
+    show(as_json, found, [*lines, f"cells: {counts(found)}{damaged}{left}"])
+
+
+def _print_cells(cells: list[PreparedCell], store: Reader, jobs: int, retry_failed: bool) -> None:
+    from polobench.core.result import RunResult
     from polobench.run.estimate import estimate
     from polobench.run.sweep import pending
+    from polobench.store.folder import outcome_only
 
-    todo = pending(cells, store)
+    todo = {item.cell_id for item in pending(cells, store, retry_failed)}
+    stored = list(store.each(trim=outcome_only)) if store.place.exists() else []
     for item in cells:
-        note = f"unavailable: {item.unavailable}" if item.unavailable else "to run" if item in todo else "finished"
+        note = (
+            f"unavailable: {item.unavailable}" if item.unavailable else "to run" if item.cell_id in todo else "finished"
+        )
         typer.echo(f"{item.cell_id}  {item.cell}  {item.cell.budget}  [{note}]")
-    possible = [item for item in todo if not item.unavailable]
-    typer.echo(f"cells: {len(cells)}, to run: {len(possible)}; {estimate(possible, store, jobs)}")
+    possible = [item for item in cells if item.cell_id in todo and not item.unavailable]
+    results = [item for item in stored if isinstance(item, RunResult)]
+    typer.echo(f"cells: {len(cells)}, to run: {len(possible)}; {estimate(possible, results, jobs)}")
 
 
 def tune(

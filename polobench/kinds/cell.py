@@ -21,6 +21,7 @@ class Cell:
         overrides: the hyper-parameters that the study sets by hand. The others are the task's tuned values
             (`methods/tuned.toml`) or, unless `tuned`, the method's defaults.
         environment: what the study says of the task beside its name (`kinds/environment.py`); mostly nothing.
+        timeout_seconds, memory_mib: limits of the cell's process and its children, above which they are ended.
         plan: the kind of the cell, and what a cell of this kind is to do.
         study, probe, smoke: the study's name, and whether it calls this a probe or a smoke run; for the record, they
             define nothing.
@@ -35,6 +36,7 @@ class Cell:
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     threads: int = 1
     timeout_seconds: float | None = None
+    memory_mib: float | None = None
     plan: Kind = field(default_factory=Learning)
     tuned: bool = True
     environment: Mapping[str, Any] = field(default_factory=dict, hash=False)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from polobench.cells.runner import PreparedCell
+from polobench.core.result import RunResult
 from polobench.core.task import Task
 from polobench.kinds.kind import ASSUMED_SAMPLES_PER_SECOND
 from polobench.kinds.table import kind_of
-from polobench.store.folder import Reader
 
 ASSUMED_EVALUATION_STEPS_PER_SECOND = 100_000  # of many environments side by side
 
 
-def estimate(cells: Sequence[PreparedCell], store: Reader, jobs: int) -> str:
+def estimate(cells: Sequence[PreparedCell], stored: Iterable[RunResult], jobs: int) -> str:
     """`about 3.1 minutes with 2 jobs (...)`, and where the rates come from; evaluations and floors included."""
-    rates = _measured_rates(store)
+    rates = _measured_rates(stored)
     seconds, measured = 0.0, 0
     tasks = {item.cell: item.method.task for item in cells if item.method is not None}
     unmeasured = {task.name: task for task in tasks.values() if math.isnan(task.floor)}
@@ -38,12 +38,10 @@ def _evaluation_seconds(task: Task, episodes: int) -> float:
     return episodes * task.evaluation_steps / ASSUMED_EVALUATION_STEPS_PER_SECOND
 
 
-def _measured_rates(store: Reader) -> dict[tuple[str, str, str], float]:
-    """Samples per CPU second of the learning cells in the store: the median of each method, task and device."""
-    if not store.place.exists():
-        return {}
+def _measured_rates(stored: Iterable[RunResult]) -> dict[tuple[str, str, str], float]:
+    """Samples per CPU second of stored learning cells: the median of each method, task and device."""
     found = defaultdict(list)
-    for result in store.read()[0]:
+    for result in stored:
         if result.status == "ok" and kind_of(result).learns and result.ledger.cpu_seconds > 0:
             rate = result.ledger.samples / result.ledger.cpu_seconds
             found[result.method, result.task, result.device].append(rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,8 @@ def rows(kind: str) -> list[Row]:
         return [{"name": name, "source": "torch", "reason": reason_absent(name) or ""} for name in DEVICES]
     from polobench.registry import METHODS, TASKS, listings
 
-    if kind == "methods":
-        return [_method(row) for row in listings(METHODS)]
-    return [_task(row) for row in listings(TASKS)]
+    group, described = (METHODS, _method) if kind == "methods" else (TASKS, _task)
+    return [asdict(row) | ({} if row.reason else described(row.name)) for row in listings(group)]
 
 
 def _study(name: str, path: Path) -> Row:
@@ -45,26 +45,20 @@ def _study(name: str, path: Path) -> Row:
     return row | {"about": study.title, "cells": len(study.cells)}
 
 
-def _method(listing: Any) -> Row:
+def _method(name: str) -> Row:
     from polobench.core.hyperparameters import describe
     from polobench.registry import method_class
 
-    row: Row = {"name": listing.name, "source": listing.source, "reason": listing.reason}
-    if listing.reason:
-        return row
-    found = method_class(listing.name)
+    found = method_class(name)
     about = (found.__doc__ or "").strip().partition("\n")[0]
-    return row | {"about": about, "hyperparameters": describe(found.Hyperparameters)}
+    return {"about": about, "hyperparameters": describe(found.Hyperparameters)}
 
 
-def _task(listing: Any) -> Row:
+def _task(name: str) -> Row:
     from polobench.registry import find_task
 
-    row: Row = {"name": listing.name, "source": listing.source, "reason": listing.reason}
-    if listing.reason:
-        return row
-    task = find_task(listing.name)
+    task = find_task(name)
     floor = None if math.isnan(task.floor) else task.floor  # what no file states is measured when a run begins
     shown = "measured" if floor is None else f"{floor:g}"
     about = f"{task.unit}; floor {shown}, target {'none' if task.target is None else f'{task.target:g}'}"
-    return row | {"about": about, "unit": task.unit, "floor": floor, "target": task.target}
+    return {"about": about, "unit": task.unit, "floor": floor, "target": task.target}

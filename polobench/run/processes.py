@@ -1,4 +1,4 @@
-"""What runs the cells of a sweep: here one process per cell, so that a cell that dies takes nothing with it."""
+"""One process per cell, so that a cell that dies or goes beyond its limits takes nothing with it but its children."""
 
 from __future__ import annotations
 
@@ -6,51 +6,33 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 
-from polobench.cells.job import Watch
-from polobench.cells.runner import PreparedCell, blank_result, prepare, run_cell
-from polobench.core.errors import PoloError
+from polobench.cells.runner import PreparedCell, blank_result, prepare
 from polobench.core.outcome import outcome_into
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
 from polobench.kinds.cell import Cell
+from polobench.run.executor import Ended, Executor, Moved, OnProgress, Outcome, SweepStopped, run_watched
 from polobench.run.signals import deferred
 
 SHOW_EVERY_SECONDS = 0.2
+POLL_SECONDS = 0.25  # between two looks at the limits
+GRACE_SECONDS = 10.0  # in which a cell past its time can say so itself, with the curve so far
 ENDING_SECONDS = 2.0  # that a worker has to end by itself after its last word
-SOURCES_CHANGED = "the sources changed while the sweep ran; run it again"
+SOURCES_CHANGED = "the sources changed while the sweep ran, or differ on a worker's machine; run it again"
 OTHER_TASK = "the task describes itself otherwise in a worker process (its floor, its target, its data or its model)"
-
-
-class SweepStopped(PoloError):
-    """The sweep cannot go on: a result could not be written, or the sources changed; the text says which."""
-
-
-class Executor(AbstractContextManager["Executor"], Protocol):
-    """Runs prepared cells somewhere. A context manager, which stops what still runs when it is left."""
-
-    def start(self, prepared: PreparedCell, beside_others: bool) -> None:
-        """Let the cell run; `beside_others` says whether others may run on the same machine meanwhile."""
-
-    def words(self) -> Iterator[tuple[PreparedCell, Progress | RunResult]]:
-        """Wait a moment for words of running cells; a result is the last word of its cell.
-
-        Whatever ends a cell, its worker's death included, is a result.
-
-        Raises:
-            SweepStopped: the sources changed since the cells were prepared.
-        """
 
 
 @dataclass
@@ -58,25 +40,34 @@ class _Worker:
     process: Any
     prepared: PreparedCell
     messages: Connection
+    started: float = field(default_factory=time.monotonic)
 
-    def hear(self) -> Progress | RunResult:
+    def hear(self) -> Progress | Outcome:
         """One message; where the worker is gone, perhaps in the middle of one, how it died."""
         try:
             message = self.messages.recv()
         except (EOFError, OSError):
             self.process.join()
-            return blank_result(self.prepared, "crashed", _how_it_died(self.process.exitcode))
+            return Ended("crashed", _how_it_died(self.process.exitcode))
         if isinstance(message, str):
             raise SweepStopped(message)
         return message  # type: ignore[no-any-return]
 
+    def beyond_limits(self) -> Ended | None:
+        """The end of a cell that has taken more time or memory than its study allows."""
+        seconds, limit = time.monotonic() - self.started, self.prepared.cell.timeout_seconds
+        if limit is not None and seconds > limit + GRACE_SECONDS:
+            return Ended("timeout", f"stopped after {seconds:.0f} s without a sign of its own (limit: {limit:g} s)")
+        most = self.prepared.cell.memory_mib
+        if most is not None and (held := resident_mib(self.process.pid)) > most:
+            return Ended("out_of_memory", f"its processes held {held:,.0f} MiB (limit: {most:,g} MiB)")
+        return None
+
     def end(self, patience: float) -> None:
         """Wait for the process to end, and then no longer: a thread that a library has left would never end."""
         self.process.join(patience)
-        if self.process.is_alive():
-            _kill_children(self.process.pid)
-            self.process.kill()
-            self.process.join()
+        kill_tree(self.process.pid)
+        self.process.join()
         self.messages.close()
 
 
@@ -84,11 +75,13 @@ class Processes(Executor):
     """Runs each cell in a worker process of its own.
 
     Args:
+        jobs: how many side by side.
         cells: what is to run; the workers' server loads the libraries of their tasks.
     """
 
-    def __init__(self, cells: Sequence[PreparedCell]) -> None:
-        self._cells, self._workers = cells, list[_Worker]()
+    def __init__(self, jobs: int, cells: Sequence[PreparedCell]) -> None:
+        self.capacity = jobs
+        self._cells, self._workers, self._polled = cells, list[_Worker](), 0.0
 
     def __exit__(self, *error: object) -> None:
         for worker in self._workers:
@@ -112,30 +105,39 @@ class Processes(Executor):
             forkserver.ensure_running()
         return context
 
-    def start(self, prepared: PreparedCell, beside_others: bool) -> None:
+    def start(self, prepared: PreparedCell) -> None:
         receiving, sending = self._context.Pipe(duplex=False)
-        arguments = (prepared.cell, prepared.cell_id, prepared.code, beside_others, sending)
+        arguments = (prepared.cell, prepared.cell_id, prepared.code, sending)
         process = self._context.Process(target=_work, args=arguments)  # type: ignore[attr-defined]
         process.start()  # no daemon, which could not start the processes that an environment may need
         sending.close()
         self._workers.append(_Worker(process, prepared, receiving))
 
-    def words(self) -> Iterator[tuple[PreparedCell, Progress | RunResult]]:
-        heard = wait([worker.messages for worker in self._workers], timeout=1.0)
-        for worker in [worker for worker in self._workers if worker.messages in heard]:
-            word = worker.hear()
-            if isinstance(word, RunResult):
+    def outcomes(self, moved: Moved) -> Sequence[tuple[PreparedCell, Outcome]]:
+        heard = wait([worker.messages for worker in self._workers], timeout=POLL_SECONDS)
+        look = time.monotonic() - self._polled >= POLL_SECONDS
+        self._polled = time.monotonic() if look else self._polled
+        ended = []
+        for worker in list(self._workers):
+            word = worker.hear() if worker.messages in heard else None
+            if isinstance(word, Progress):
+                moved(worker.prepared, word)
+                word = None
+            if word is None and look:
+                word = worker.beyond_limits()
+            if word is not None:
                 self._workers.remove(worker)
-                worker.end(ENDING_SECONDS)
-            yield worker.prepared, word
+                worker.end(ENDING_SECONDS if isinstance(word, RunResult) else 0)
+                ended.append((worker.prepared, word))
+        return ended
 
 
 def preloaded(cells: Sequence[PreparedCell]) -> list[str]:
     """What workers need that takes a second or more to load: torch and, for a first optimizer step, its compiler; the
-    libraries of the cells' tasks.
+    libraries of the cells' tasks; and, in a worker of Ray, Ray, which each child of it loads.
     """
     libraries = {name for item in cells if item.method is not None for name in item.method.task.libraries}
-    return ["polobench.run.processes", "torch._dynamo", *sorted(libraries)]
+    return ["polobench.run.processes", "torch._dynamo", *sorted(libraries | {"ray"} & set(sys.modules))]
 
 
 def _how_it_died(exitcode: int | None) -> str:
@@ -146,29 +148,62 @@ def _how_it_died(exitcode: int | None) -> str:
     return f"the worker process ended with exit code {exitcode}"
 
 
-def _kill_children(pid: int) -> None:
+def _tree(pid: int) -> list[psutil.Process]:
+    """The process and its descendants, as far as they are there."""
     with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
 
 
-def _work(cell: Cell, cell_id: str, code: str, beside_others: bool, messages: Connection) -> None:
+def resident_mib(pid: int) -> float:
+    """The resident sets of a process and its descendants; what they share counts each time."""
+    held = 0
+    for process in _tree(pid):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            held += process.memory_info().rss
+    return held / 2**20
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a worker with its descendants, those included that it left to others, in reverse order of descent."""
+    for process in reversed(_tree(pid)):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # it leads a group, whose members may have lost their parent
+
+
+def _end_with_parent() -> None:
+    """Wait until the sweep's process is gone, and with it whoever wanted the result."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        kill_tree(os.getpid())
+
+
+def _work(cell: Cell, cell_id: str, code: str, messages: Connection) -> None:
     """A worker's whole life."""
     warnings.simplefilter("ignore")  # those of hundreds of cells: `Method.run` in Python shows one's
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and decides
+    if hasattr(os, "setsid"):
+        os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if "fork" in multiprocessing.get_all_start_methods():
         # a library's lock then has no name in the system that would be left, with a warning, when the worker is killed
         multiprocessing.set_start_method("fork", force=True)
     result = blank_result(PreparedCell(cell, cell_id), "ok", "")
     word: RunResult | str = result
     with outcome_into(result):
-        word = _run(cell, cell_id, code, beside_others, messages)
+        word = _run(cell, cell_id, code, messages)
     messages.send(word)
-    _kill_children(os.getpid())
+    for process in reversed(_tree(os.getpid())[1:]):  # else this process would wait for them
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
-def _run(cell: Cell, cell_id: str, code: str, beside_others: bool, messages: Connection) -> RunResult | str:
+def _run(cell: Cell, cell_id: str, code: str, messages: Connection) -> RunResult | str:
     """The cell's result, or why the sweep cannot go on."""
     prepared = prepare(cell)
     if prepared.method is None:
@@ -177,22 +212,17 @@ def _run(cell: Cell, cell_id: str, code: str, beside_others: bool, messages: Con
         return SOURCES_CHANGED
     if prepared.cell_id != cell_id:
         return blank_result(replace(prepared, cell_id=cell_id), "failed", OTHER_TASK)
-    result = run_cell(prepared, Watch(on_progress=_sender(messages)), beside_others=beside_others)
-    result.policy = None  # parameters stay in the worker
-    return result
+    return run_watched(prepared, _sender(messages))
 
 
-def _sender(messages: Connection) -> Callable[[Progress], None]:
+def _sender(messages: Connection) -> OnProgress:
     latest = 0.0
 
     def send(progress: Progress) -> None:
         nonlocal latest
         if time.monotonic() - latest > SHOW_EVERY_SECONDS:
             latest = time.monotonic()
-            try:
+            with suppress(BrokenPipeError):  # the parent is gone, and so will be this process
                 messages.send(progress)
-            except BrokenPipeError:  # the parent is gone, and with it whoever wanted the result
-                sys.stderr.flush()
-                os._exit(1)
 
     return send

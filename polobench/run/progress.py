@@ -24,38 +24,39 @@ from polobench.kinds.table import kind_of
 REFRESH_SECONDS = 0.1
 _OTHER_LINES = 4  # the table's head, the line on cells that have no room, the sweep's line, and one for the cursor
 _NOTHING = "–"
+_NOTHING_YET = Progress(0.0, 0, None)
 
 
 @dataclass
 class _Running:
-    """A cell that has started: when, and its first and latest word with the seconds at which they came."""
+    """A cell under way: its first and latest word, and the seconds from the one to the other.
 
-    started: float
-    first: tuple[float, Progress] | None = None
-    latest: tuple[float, Progress] | None = None
+    Both rates count from the first word, so that neither a worker's start nor its first evaluation counts.
+    """
+
+    began: float = math.nan
+    first: Progress = _NOTHING_YET
+    latest: Progress | None = None
+    seconds: float = 0.0
 
     def hear(self, now: float, progress: Progress) -> None:
-        self.first = self.first or (now, progress)
-        self.latest = (now, progress)
+        if self.latest is None:
+            self.began, self.first = now, progress
+        self.latest, self.seconds = progress, now - self.began
 
     @property
     def fraction(self) -> float:
-        return self.latest[1].fraction if self.latest else 0.0
+        return self.latest.fraction if self.latest else 0.0
 
     @property
     def samples_per_second(self) -> float:
-        """Since the first word, so that neither a worker's start nor its first evaluation counts; NaN before."""
-        if self.first is None or self.latest is None or self.latest[0] <= self.first[0]:
-            return math.nan
-        return (self.latest[1].samples - self.first[1].samples) / (self.latest[0] - self.first[0])
+        return (self.latest.samples - self.first.samples) / self.seconds if self.latest and self.seconds else math.nan
 
     @property
     def seconds_left(self) -> float:
         """As if the rest went on at the pace so far; NaN before there is one."""
-        if self.first is None or self.latest is None or self.latest[1].fraction <= self.first[1].fraction:
-            return math.nan
-        pace = (self.latest[0] - self.first[0]) / (self.latest[1].fraction - self.first[1].fraction)
-        return pace * (1 - self.latest[1].fraction)
+        gone = self.fraction - self.first.fraction
+        return self.seconds * (1 - self.fraction) / gone if gone > 0 else math.nan
 
 
 class Display:
@@ -95,7 +96,7 @@ class Display:
                 self._live.stop()
 
     def started(self, cell: Cell) -> None:
-        self._running[cell] = _Running(self._clock())
+        self._running[cell] = _Running()
         self._refresh()
 
     def moved(self, cell: Cell, progress: Progress) -> None:
@@ -103,12 +104,16 @@ class Display:
         self._refresh()
 
     def finished(self, cell: Cell, result: RunResult) -> None:
-        del self._running[cell]
+        self._running.pop(cell, None)  # a cell that cannot run here never started
         self._ended[result.status] += 1
         line = printable(f"[{self._ended.total()}/{self._total}] {cell}: {outcome(result)}")
+        self.note(line)
+        self._refresh()
+
+    def note(self, line: str) -> None:
+        """Print a line above the table."""
         with self._visible():
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-        self._refresh()
 
     def _refresh(self) -> None:
         """Draw anew, but not for every word of many workers."""
@@ -128,18 +133,13 @@ class Display:
 
     def _sweep(self) -> str:
         """`3/20 cells, ok 2, failed 1, about 12:03 left`."""
-        counts = [f"{status} {count}" for status, count in self._ended.items()]
-        left = self._seconds_left()
-        time_left = [] if math.isnan(left) else [f"about {clock_text(left)} left"]
-        return ", ".join([f"{self._ended.total()}/{self._total} cells", *counts, *time_left])
-
-    def _seconds_left(self) -> float:
-        """As if the cells to come took as long as those so far; skipped ones take no time. NaN before there is any."""
-        skipped = self._ended["skipped"]
+        said = [f"{self._ended.total()}/{self._total} cells", *(f"{name} {n}" for name, n in self._ended.items())]
+        skipped = self._ended["skipped"]  # which take no time; the others to come take as long as those so far
         work = self._ended.total() - skipped + sum(cell.fraction for cell in self._running.values())
-        if work <= 0:
-            return math.nan
-        return (self._clock() - self._began) * (self._total - skipped - work) / work
+        if work > 0:
+            left = (self._clock() - self._began) * (self._total - skipped - work) / work
+            said.append(f"about {clock_text(left)} left")
+        return ", ".join(said)
 
 
 def _cells(running: list[tuple[Cell, _Running]]) -> Table:
@@ -150,7 +150,7 @@ def _cells(running: list[tuple[Cell, _Running]]) -> Table:
         table.add_column(name, no_wrap=True, justify="right")
     for cell, state in running:
         status = f"{100 * state.fraction:.0f} %" if state.latest else "starting"
-        returned = state.latest[1].latest_return if state.latest else None
+        returned = state.latest.latest_return if state.latest else None
         rate, left = state.samples_per_second, state.seconds_left
         table.add_row(
             Text(printable(cell)),

@@ -1,35 +1,11 @@
-"""A study: a TOML file that says which cells to run. Read without torch; every mistake is one line.
-
-title = "..."                     # optional
-devices = ["cpu"]                 # optional; default: every device that is present
-threads = 1                       # optional, of torch
-tuned = true                      # optional; false: "ppo" means its defaults, not the task's tuned values
-timeout_seconds = 600             # optional, per cell
-
-[[grid]]                          # one or more; the cells are their cross products
-methods = ["ppo", {method = "ppo", label = "ppo, clip 0.1", clip_eps = 0.1}]
-tasks = ["CartPole-v1"]           # or {id = "FrozenLake-v1", label = "FrozenLake, dry", kwargs = {is_slippery = false},
-                                  #  wrappers = ["FlattenObservation"], max_episode_steps = 200, floor = 0.0,
-                                  #  target = 0.9, action_scaling = "none"}; all but the id are optional
-seeds = "0-4"                     # or 5 (0 to 4), or "3,7", or [3, 7]
-budget = 40_000                   # samples, or {samples = ..., updates = ..., seconds = ...}
-throughput_rounds = 20            # optional; adds one throughput cell per method, task and device
-# optional; adds one gradient-noise cell per method, task, device and policy: so many batches of about so many samples.
-# The policies lie beside the study in policies/TASK-POLICY.safetensors. Defaults as here; at least 5 batches.
-gradient_noise = {policies = ["initial", "trained"], batches = 32, samples = 4096}
-fixed_batch = true                # optional; adds one cell per method, task and device: an update on the task's stored
-                                  # batch (batches/TASK.safetensors beside the study), from its initial policy
-learning = false                  # optional; no learning cells, so that it needs no budget
-probe = true                      # optional; the task has a known answer: the gate asks every run to reach the target
-smoke = true                      # optional; the report says that nothing is concluded from these runs
-"""
+"""A study: a TOML file that says which cells to run (docs/studies.md), read without torch; a mistake is one line."""
 
 from __future__ import annotations
 
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -42,18 +18,32 @@ from polobench.kinds.parsing import check_keys, parse_count, parse_list, parse_p
 from polobench.kinds.table import kinds
 from polobench.run.library import BUILT_IN, find_study
 
-STUDY_KEYS = ("title", "devices", "threads", "tuned", "timeout_seconds", "grid")
+LIMITS = ("timeout_seconds", "memory_mib")
+STUDY_KEYS = ("title", "devices", "threads", "tuned", *LIMITS, "grid")
 MOST_SEEDS = 10_000
 GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "probe", "smoke")  # those of the kinds beside these
 
 
 @dataclass(frozen=True)
 class Study:
-    """A named list of cells; those that must run alone stand last."""
+    """A named list of cells; those that must run alone stand last.
+
+    Attributes:
+        text, folder, devices: the file, where it lies, and what it means by `devices` where it does not say: what a
+            worker on another machine makes the same cells of.
+    """
 
     name: str
     cells: Sequence[Cell]
     title: str = ""
+    text: str = ""
+    folder: Path = BUILT_IN
+    devices: Sequence[str] = ()
+
+    def limited(self, **limits: float | None) -> Study:
+        """The study with other limits per cell, by their names in `LIMITS`; None keeps the study's own."""
+        set_here = {name: limit for name, limit in limits.items() if limit is not None}
+        return replace(self, cells=[replace(cell, **set_here) for cell in self.cells]) if set_here else self
 
 
 @dataclass(frozen=True)
@@ -102,9 +92,10 @@ def load_study(path: Path | str, present_devices: Sequence[str] = ()) -> Study:
         UsageError: no such file, no TOML, an unknown key, a bad value, or a cell that is named twice.
     """
     path = find_study(path)
-    text = read_toml(path, "study")
+    parsed = read_toml(path, "study")
     try:
-        return parse_study(path.stem, text, present_devices, path.parent)
+        study = parse_study(path.stem, parsed, present_devices, path.parent)
+        return replace(study, text=path.read_text(encoding="utf-8"), folder=path.parent.resolve())
     except UsageError as error:
         raise UsageError(f"study {str(path)!r}: {error}") from error
 
@@ -130,17 +121,17 @@ def parse_study(
     grids = text.get("grid")
     if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
         raise UsageError("it has no [[grid]] (allowed: one or more)")
-    limit = text.get("timeout_seconds")
     common = {
         "study": name,
         "threads": parse_count("threads", text.get("threads", 1)),
         "tuned": parse_truth("tuned", text.get("tuned", True)),
-        "timeout_seconds": None if limit is None else parse_positive("timeout_seconds", limit),
+        **{name: parse_positive(name, text[name]) for name in LIMITS if name in text},
     }
     devices = text.get("devices", list(present_devices) or ["cpu"])
     cells = [cell for grid in grids for cell in _grid_cells(grid, devices, common, Path(folder))]
     _check_unique(cells)
-    return Study(name, sorted(cells, key=lambda cell: cell.plan.runs_alone), str(text.get("title", "")))
+    ordered = sorted(cells, key=lambda cell: cell.plan.runs_alone)
+    return Study(name, ordered, str(text.get("title", "")), folder=Path(folder), devices=present_devices)
 
 
 def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, Any], folder: Path) -> list[Cell]:

@@ -1,29 +1,33 @@
 """One sweep: cells are scheduled on an executor, their results stored, and everything is shown.
 
-Cells run `jobs` at a time; those whose kind must run alone come at the end.
+As many cells run at the same time as the executor takes; those whose kind must run alone come at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from polobench.cells.runner import PreparedCell, blank_result, run_cell
+from polobench.cells.runner import PreparedCell, blank_result
 from polobench.core.errors import first_line
 from polobench.core.recorder import Progress
-from polobench.core.result import TRIED_AGAIN, RunResult
-from polobench.run.processes import Executor, Processes, SweepStopped
+from polobench.core.result import STATUSES, TRIED_AGAIN, RunResult
+from polobench.run.executor import Ended, Executor, OpenExecutor, Outcome, SweepStopped
 from polobench.run.progress import Display
-from polobench.store.folder import Reader, Store
+from polobench.run.signals import handled
+from polobench.run.status import Mark
+from polobench.store.folder import Reader, Store, outcome_only
 
 
-def pending(prepared: Sequence[PreparedCell], store: Reader) -> list[PreparedCell]:
-    """The cells whose result is not in the store yet; damaged ones and those that only the machine ended included."""
-    return [item for item in prepared if not _is_finished(store, item.cell_id)]
-
-
-def _is_finished(store: Reader, cell_id: str) -> bool:
-    found = store.load(cell_id)
-    return isinstance(found, RunResult) and found.status not in TRIED_AGAIN
+def pending(prepared: Sequence[PreparedCell], store: Reader, retry_failed: bool = False) -> list[PreparedCell]:
+    """The cells whose result is not in the store yet; damaged ones and those that only the machine ended included, and
+    with `retry_failed` all that did not end ok.
+    """
+    stored = store.each(trim=outcome_only) if store.place.exists() else ()
+    again = STATUSES[1:] if retry_failed else TRIED_AGAIN
+    finished = {item.cell_id for item in stored if isinstance(item, RunResult) and item.status not in again}
+    return [item for item in prepared if item.cell_id not in finished]
 
 
 def interrupted_text(cells: Sequence[PreparedCell], store: Store) -> str:
@@ -32,80 +36,97 @@ def interrupted_text(cells: Sequence[PreparedCell], store: Store) -> str:
     return f"interrupted; {kept} of {len(cells)} cells are kept in {store.folder}"
 
 
-def keep(prepared: PreparedCell, result: RunResult, store: Store, display: Display) -> RunResult:
-    """Store the cell's result and show it; gives what was stored.
-
-    Raises:
-        SweepStopped: the store cannot be written to.
-    """
-    try:
-        try:
-            store.save(result)
-        except (TypeError, ValueError) as error:  # a plug-in's value that JSON does not know
-            result = blank_result(prepared, "failed", f"the result cannot be stored: {first_line(error)}")
-            store.save(result)
-    except OSError as error:
-        raise SweepStopped(f"store {str(store.folder)!r} cannot be written to: {error.strerror or error}") from error
-    display.finished(prepared.cell, result)
-    return result
-
-
 def run_sweep(
     cells: Sequence[PreparedCell],
     store: Store,
-    jobs: int,
     display: Display,
-    open_executor: Callable[[Sequence[PreparedCell]], Executor] = Processes,
+    open_executor: OpenExecutor,
 ) -> list[RunResult]:
     """Run the cells, fill the store, and give the results in the order in which they came.
+
+    Ctrl-C lets the cells in flight end; a second one stops them.
 
     Args:
         cells: what to run.
         store: must be prepared.
-        jobs: cells that run side by side.
         display: hears of everything.
         open_executor: gives what runs the cells that it is told.
 
     Raises:
         SweepStopped: a result could not be written, or the sources changed; what still runs is stopped.
-        KeyboardInterrupt: what still runs is stopped; what was finished is in the store.
+        KeyboardInterrupt: after Ctrl-C; what was finished is in the store.
     """
-    results: list[RunResult] = []
-
-    def end(prepared: PreparedCell, result: RunResult) -> None:
-        results.append(keep(prepared, result, store, display))
-
-    for item in cells:
-        if item.method is None:
-            display.started(item.cell)
-            end(item, run_cell(item))
     possible = [item for item in cells if item.method is not None]
     together = [item for item in possible if not item.cell.plan.runs_alone]
     alone = [item for item in possible if item.cell.plan.runs_alone]
-    with open_executor(possible) as executor:
-        _run_all(executor, together, jobs, jobs > 1 and len(together) > 1, display, end)
-        _run_all(executor, alone, 1, False, display, end)
-    return results
+    with Mark(store) as mark:
+        sweep = _Sweep(store, display, mark)
+        for item in cells:
+            if item.method is None:
+                sweep.end(item, Ended("skipped", item.unavailable))
+        with handled(signal.SIGINT, sweep.interrupt), open_executor(possible) as executor:
+            sweep.run(executor, together, executor.capacity)
+            sweep.run(executor, alone, 1)
+    if sweep.interrupted:
+        raise KeyboardInterrupt
+    return sweep.results
 
 
-def _run_all(
-    executor: Executor,
-    cells: Sequence[PreparedCell],
-    jobs: int,
-    beside_others: bool,
-    display: Display,
-    end: Callable[[PreparedCell, RunResult], None],
-) -> None:
-    waiting, running = list(cells), 0
-    while waiting or running:
-        while waiting and running < jobs:
-            item = waiting.pop(0)
-            display.started(item.cell)
-            executor.start(item, beside_others)
-            running += 1
-        for prepared, word in executor.words():
-            if isinstance(word, Progress):
-                display.moved(prepared.cell, word)
-            else:
-                running -= 1
-                end(prepared, word)
+@dataclass
+class _Sweep:
+    """A sweep under way."""
+
+    store: Store
+    display: Display
+    mark: Mark
+    results: list[RunResult] = field(default_factory=list)
+    interrupted: bool = False
+    _beside_others: bool = False
+
+    def interrupt(self, *signal_and_frame: object) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
+    def run(self, executor: Executor, cells: Sequence[PreparedCell], most: int) -> None:
+        """Run the cells, at most so many at the same time; after an interrupt no more than have been started."""
+        waiting, running = list(reversed(cells)), dict[str, PreparedCell]()
+        self._beside_others = most > 1 and len(cells) > 1
+        told = False
+        while (waiting and not self.interrupted) or running:
+            while waiting and len(running) < most and not self.interrupted:
+                item = waiting.pop()
+                self.display.started(item.cell)
+                executor.start(item)
+                running[item.cell_id] = item
+            if self.interrupted and not told:
+                self.display.note(f"finishing what runs ({len(running)}); Ctrl-C again stops it")
+                told = True
+            self.mark.show(running)
+            for prepared, outcome in executor.outcomes(self._moved):
+                del running[prepared.cell_id]
+                self.end(prepared, outcome)
+
+    def _moved(self, prepared: PreparedCell, progress: Progress) -> None:
+        self.display.moved(prepared.cell, progress)
+
+    def end(self, prepared: PreparedCell, outcome: Outcome) -> None:
+        """Store the cell's result and show it.
+
+        Raises:
+            SweepStopped: the store cannot be written to.
+        """
+        result = blank_result(prepared, outcome.status, outcome.reason) if isinstance(outcome, Ended) else outcome
+        result.ran_beside_others = self._beside_others
+        try:
+            try:
+                self.store.save(result)
+            except (TypeError, ValueError) as error:  # a plug-in's value that JSON does not know
+                result = blank_result(prepared, "failed", f"the result cannot be stored: {first_line(error)}")
+                self.store.save(result)
+        except OSError as error:
+            raise SweepStopped(
+                f"store {str(self.store.folder)!r} cannot be written to: {error.strerror or error}"
+            ) from error
+        self.display.finished(prepared.cell, result)
+        self.results.append(result)

@@ -1,22 +1,14 @@
-"""Tuning by Optuna under one protocol: the same number of trials, on one tuning seed, for every method and task.
+"""Tuning by Optuna under one protocol (docs/studies.md): the same trials, on one seed, for every method and task.
 
-- A trial is a cell like any other (label "ppo trial 3"), run and stored as `polobench run` does it. An interrupted
-  tuning goes on where it stopped: asked again, the sampler suggests the same, and the cells are found by their ids.
-- The objective is the mean score (0 = floor, 1 = target) of the evaluations in the second half of the budget: steadier
-  than one final evaluation, and it rewards what learns early. A trial that did not end ok counts as -1, as far below
-  the floor as the target is above it. The winner is the best that ended ok; of equals, the earliest.
-- Trial 0 is the file's start. The sampler is TPE (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"),
-  seeded by seed, method and task, which draws at random until it knows four trials: of eight, half look everywhere and
-  half near the best so far. Optuna's own default, ten, would make all eight random. Hyper-parameters are modelled one
-  by one, since so few trials say nothing about how they interact.
-- Trial k of all methods and tasks is one sweep, so that they run side by side.
+An interrupted tuning goes on: asked again, the sampler suggests the same, and the cells are found by their ids.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -26,6 +18,7 @@ from polobench.core.errors import PoloError, Unavailable
 from polobench.core.result import RunResult
 from polobench.core.seeding import SeedAxes
 from polobench.kinds.cell import Cell
+from polobench.run.processes import Processes
 from polobench.run.progress import Display
 from polobench.run.sweep import pending, run_sweep
 from polobench.run.tuning_plan import Pair, Range, TuningPlan
@@ -58,7 +51,7 @@ class Trial:
 
 
 def objective(result: RunResult) -> float:
-    """What a trial is judged by; see the top of this module."""
+    """What a trial is judged by."""
     if result.status != "ok":
         return FAILED
     counted = result.curve["progress"] >= COUNTED_FROM
@@ -71,16 +64,10 @@ def winner(trials: Sequence[Trial]) -> Trial:
 
 
 def tune(plan: TuningPlan, store: Store, jobs: int, announce: Announce) -> dict[Pair, list[Trial]]:
-    """Run all trials, or those that the store does not hold yet.
+    """Run all trials, or those that the prepared store does not hold yet; gives those of each pair, in order.
 
     Args:
-        plan: what to tune.
-        store: must be prepared; the trials' cells go there.
-        jobs: worker processes side by side.
         announce: hears `(number, cells, cells to run)` before trial `number` of every pair.
-
-    Returns:
-        The trials of each pair, in order.
 
     Raises:
         UsageError: a cell cannot exist, or its task has no target and so no score.
@@ -94,17 +81,13 @@ def tune(plan: TuningPlan, store: Store, jobs: int, announce: Announce) -> dict[
         announce(number, len(asked), len(todo))
         if todo:
             with Display(len(todo)) as display:
-                run_sweep(todo, store, jobs, display)
+                run_sweep(todo, store, display, partial(Processes, jobs))
         for search, prepared in zip(searches, asked, strict=True):
-            search.tell(_result(store, prepared))
+            found = store.load(prepared.cell_id)
+            if not isinstance(found, RunResult):
+                raise PoloError(f"the result of {prepared.cell} is gone from {str(store.folder)!r}; run it again")
+            search.tell(found)
     return {search.pair: search.trials for search in searches}
-
-
-def _result(store: Store, prepared: PreparedCell) -> RunResult:
-    found = store.load(prepared.cell_id)
-    if not isinstance(found, RunResult):
-        raise PoloError(f"the result of {prepared.cell} is gone from {str(store.folder)!r}; run it again")
-    return found
 
 
 class _Search:
@@ -123,12 +106,12 @@ class _Search:
     def ask(self) -> PreparedCell:
         """The next trial's cell."""
         self._asked = self._study.ask()
-        suggested = {name: _suggest(self._asked, name, allowed) for name, allowed in self.pair.space.items()}
-        self._values = {**self.pair.start, **suggested}
         pair, plan = self.pair, self._plan
+        suggested = {name: _suggest(self._asked, name, allowed) for name, allowed in pair.space.items()}
+        self._values = {**pair.start, **suggested}
         label = f"{pair.method} trial {len(self.trials)}"
-        more: dict[str, Any] = {"overrides": self._values, "tuned": False, "study": plan.name}
-        prepared = prepare(Cell(pair.method, label, pair.task, plan.seed, "cpu", pair.budget, **more))
+        cell = Cell(pair.method, label, pair.task, plan.seed, "cpu", pair.budget, self._values, tuned=False)
+        prepared = prepare(replace(cell, study=plan.name))
         if prepared.method is None:
             raise Unavailable(f"{pair.method} on {pair.task} cannot be tuned here: {prepared.unavailable}")
         if prepared.method.task.target is None:
@@ -161,34 +144,26 @@ def _suggest(asked: optuna.Trial, name: str, allowed: Range | tuple[Any, ...]) -
 
 
 def table(trials: Mapping[Pair, Sequence[Trial]]) -> pd.DataFrame:
-    """A row a trial: what it tried, what it cost and what came of it.
+    """A row per trial: what it tried (`values`, JSON), what its training cost, and what came of it."""
+    return pd.DataFrame([_row(trial, winner(found)) for found in trials.values() for trial in found])
 
-    Columns: method, task, trial, seed, budget_samples, status, objective, samples, wall_seconds, cpu_seconds (of
-    training; wall seconds say little where trials ran side by side), chosen (the winner), values (JSON: what the
-    trial set; the rest are defaults).
-    """
-    rows = []
-    for pair, found in trials.items():
-        best = winner(found)
-        for trial in found:
-            ledger = trial.result.ledger
-            rows.append(
-                {
-                    "method": pair.method,
-                    "task": pair.task,
-                    "trial": trial.number,
-                    "seed": trial.result.seed,
-                    "budget_samples": pair.budget.samples,
-                    "status": trial.result.status,
-                    "objective": round(trial.objective, 4),
-                    "samples": ledger.samples,
-                    "wall_seconds": round(ledger.wall_seconds, 1),
-                    "cpu_seconds": round(ledger.cpu_seconds, 1),
-                    "chosen": trial is best,
-                    "values": json.dumps(dict(trial.values)),
-                }
-            )
-    return pd.DataFrame(rows)
+
+def _row(trial: Trial, best: Trial) -> dict[str, Any]:
+    result, ledger = trial.result, trial.result.ledger
+    return {
+        "method": trial.pair.method,
+        "task": trial.pair.task,
+        "trial": trial.number,
+        "seed": result.seed,
+        "budget_samples": trial.pair.budget.samples,
+        "status": result.status,
+        "objective": round(trial.objective, 4),
+        "samples": ledger.samples,
+        "wall_seconds": round(ledger.wall_seconds, 1),
+        "cpu_seconds": round(ledger.cpu_seconds, 1),
+        "chosen": trial is best,
+        "values": json.dumps(dict(trial.values)),
+    }
 
 
 def tuned_toml(plan: TuningPlan, trials: Mapping[Pair, Sequence[Trial]], command: str) -> str:

@@ -1,22 +1,4 @@
-"""A tuning file: which methods are tuned on which tasks, and between what. Every mistake is one line.
-
-title = "..."                     # optional
-seed = 1000                       # the one tuning seed, of 1000 to 1099; evaluation seeds are refused
-trials = 8                        # a method and task
-
-[budgets]                         # samples a trial, by task
-"CartPole-v1" = 33_333
-
-[[space]]                         # one or more; what is tried, for one method on some of the tasks
-method = "ppo"
-tasks = ["CartPole-v1"]
-learning_rate = {low = 3e-4, high = 3e-3, log = true}
-n_steps = [64, 128, 256]          # a list: one of these
-
-[[start]]                         # optional; the first trial, and what the others keep where the space says nothing
-method = "ppo"
-tasks = ["CartPole-v1"]
-normalize_observations = true
+"""A tuning file: which methods are tuned on which tasks, and between what (docs/studies.md). Every mistake is one line.
 
 What neither a start nor a space names is the method's default, and `methods/tuned.toml` has no say: the file alone
 decides what is run, also after its winners have gone there.
@@ -32,7 +14,7 @@ from typing import Any
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
 from polobench.core.hyperparameters import Hyperparameters, build
-from polobench.kinds.parsing import check_keys
+from polobench.kinds.parsing import check_keys, parse_truth
 from polobench.registry import method_class
 from polobench.run.library import find_study
 from polobench.run.study import read_toml
@@ -167,9 +149,7 @@ def _dimension(cls: type[Hyperparameters], method: str, name: str, value: object
         raise UsageError(f"{what} is {value!r:.60} (allowed: {{low = ..., high = ...}} or a list of two or more)")
     check_keys(f"key of {what}", value, RANGE_KEYS)
     low, high = _checked(cls, method, name, [value["low"], value["high"]])
-    log = value.get("log", False)
-    if not isinstance(log, bool):
-        raise UsageError(f"{what}: log is {log!r} (allowed: true, false)")
+    log = parse_truth(f"{what}: log", value.get("log", False))
     if type(low) not in (int, float) or type(high) not in (int, float) or not low < high:
         raise UsageError(f"{what} is from {low!r} to {high!r} (allowed: numbers, low below high)")
     if log and low <= 0:

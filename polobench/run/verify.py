@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from polobench.cells.job import Watch
-from polobench.cells.runner import PreparedCell, prepare, run_cell
+from polobench.cells.runner import PreparedCell, prepare
 from polobench.core.budget import Budget
 from polobench.core.errors import PoloError, UsageError
 from polobench.core.result import RunResult
 from polobench.kinds.cell import Cell
 from polobench.kinds.table import kind_of
+from polobench.run.executor import run_watched
 from polobench.run.progress import Display
 from polobench.store.identity import newest, threads_of
 
@@ -31,7 +31,6 @@ class Verification:
     """What came of running one stored cell again.
 
     Attributes:
-        stored: the cell as the store has it.
         verdict: "holds", "differs" or "unavailable".
         beside: what differs between then and now: "other platform", "other code"; or "other task" where both are equal
             and the id is not: the task's data, model, floor or target changed.
@@ -46,11 +45,6 @@ class Verification:
     reason: str = ""
 
     @property
-    def name(self) -> str:
-        """`ppo · CartPole-v1 · seed 3 · cpu`."""
-        return str(cell_of(self.stored))
-
-    @property
     def is_fault(self) -> bool:
         """Whether the digest should hold and does not."""
         return self.verdict == DIFFERS and OTHER_PLATFORM not in self.beside
@@ -58,10 +52,9 @@ class Verification:
     @property
     def sentence(self) -> str:
         """`differs from update 3 on (other code)`."""
-        where = ""
-        if self.verdict == DIFFERS:
-            number = self.first_difference
-            where = " in its last evaluation" if number is None else f" from update {number} on"
+        number = self.first_difference
+        first = " in its last evaluation" if number is None else f" from update {number} on"
+        where = first if self.verdict == DIFFERS else ""
         beside = f" ({', '.join(self.beside)})" if self.beside else ""
         return f"{self.verdict}{where}{beside}" + (f": {self.reason}" if self.reason else "")
 
@@ -69,7 +62,7 @@ class Verification:
         """Plain data, for JSON."""
         return {
             "cell_id": self.stored.cell_id,
-            "cell": self.name,
+            "cell": str(cell_of(self.stored)),
             "verdict": self.verdict,
             "beside": list(self.beside),
             "first_difference": self.first_difference,
@@ -79,13 +72,9 @@ class Verification:
 
 
 def draw(results: Sequence[RunResult], count: int, seed: int) -> list[RunResult]:
-    """Draw learning cells that ended ok and have a digest, without replacement and the same for the same seed.
+    """Draw at most `count` learning cells that ended ok and have a digest, the same ones for the same seed.
 
     Of cells that differ only by code or platform the newest takes part, as in every report.
-
-    Args:
-        results: of a store, with their trails.
-        count: how many; all where there are no more.
 
     Raises:
         UsageError: there is none.
@@ -98,11 +87,7 @@ def draw(results: Sequence[RunResult], count: int, seed: int) -> list[RunResult]
 
 
 def cell_of(result: RunResult) -> Cell:
-    """The cell that gives this result, every hyper-parameter set by hand.
-
-    Raises:
-        UsageError: its budget is none.
-    """
+    """The cell that gives this result, every hyper-parameter set by hand; raises `UsageError` if its budget is none."""
     return Cell(
         method=result.method,
         label=result.label,
@@ -118,12 +103,7 @@ def cell_of(result: RunResult) -> Cell:
 
 
 def reruns(drawn: Sequence[RunResult], display: Display) -> list[Verification]:
-    """Run the cells again, one after the other in this process.
-
-    Args:
-        drawn: learning cells with their trails.
-        display: hears of every cell that runs.
-    """
+    """Run the cells, read with their trails, again, one after the other in this process."""
     return [_rerun(result, display) for result in drawn]
 
 
@@ -135,7 +115,7 @@ def _rerun(stored: RunResult, display: Display) -> Verification:
     if prepared.method is None:
         return Verification(stored, UNAVAILABLE, reason=prepared.unavailable)
     display.started(prepared.cell)
-    again = run_cell(prepared, Watch(on_progress=partial(display.moved, prepared.cell)))
+    again = run_watched(prepared, partial(display.moved, prepared.cell))
     display.finished(prepared.cell, again)
     beside = _beside(stored, again, prepared)
     if again.status == "skipped":
