@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -354,3 +356,20 @@ def test_the_cells_of_a_lost_node_run_again_elsewhere(
         found = sweep(cells, store, choose("ray", study, store.folder, None, cluster.address))  # type: ignore[attr-defined]
     assert losses
     assert {cell_id: result.digest for cell_id, result in found.items()} == digests
+
+
+def test_a_sweep_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    plug_in(tmp_path, "unruly", UNRULY, "methods:sleeps=unruly:Sleeps")
+    study = write_study(tmp_path, STUDY.replace('"random", "ppo"', '"sleeps"'))
+    whole = [sys.executable, "-m", "polobench", "run", str(study), "--jobs", "2"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    driver = subprocess.Popen(whole, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    store = Store(tmp_path / "results" / "mini")
+    while not running(store) and driver.poll() is None:
+        time.sleep(0.05)
+    processes = psutil.Process(driver.pid).children(recursive=True)
+    assert len(processes) >= 3, "a tracker of resources, a server, a worker"
+    driver.kill()
+    driver.wait()
+    assert not psutil.wait_procs(processes, timeout=60)[1]
+    assert not list(store.folder.glob("*.json"))

@@ -218,7 +218,7 @@ def test_a_failed_trial_counts_and_stops_nothing(tmp_path: Path, monkeypatch: py
         ("low = 1, high = 9", "low = 1, high = 9, step = 2", "unknown key of ppo: epochs 'step'"),
         ("low = 1, high = 9", "low = 4, high = 9", "epochs = 3 is not in its space (allowed: 4 to 9)"),
         ("low = 1e-3", "low = 0.0", "learning_rate is from 0.0 on a log scale (allowed: a positive low)"),
-        ("log = true", 'log = "yes"', "log: 'yes' (allowed: true, false)"),
+        ("log = true", 'log = "yes"', "log: 'yes' (allowed: true or false)"),
         ("gamma = 0.9", "gamma = 9", "ppo: gamma is 9.0 (allowed: 0 <= gamma <= 1, finite)"),
         ("gamma = 0.9", '[[start]]\nmethod = "ppo"\ntasks = ["probe-bandit"]\ngamma = 0.5', "two [[start]]"),
         ("gamma = 0.9", '[[start]]\nmethod = "dpo"\ntasks = ["probe-bandit"]\nbeta = 0.5', "has no [[space]]"),

@@ -110,10 +110,10 @@ def status(
     jobs: Annotated[int, typer.Option(min=1, help="Cells run at the same time, for the estimate.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Count the cells of a store: done, running, failed and missing, per arm.
+    """Count what is done, running, failed and missing.
 
-    An arm is a method and variant on a task with a budget and a device. With --study the missing cells are counted,
-    too, and the time that they will take is estimated.
+    The cells of a store are counted per arm: a method and variant on a task with a budget and a device. With --study
+    the missing cells are counted, too, and the time that they will take is estimated.
     """
     from polobench.run.status import STATES
     from polobench.run.status import status as counted

@@ -94,7 +94,7 @@ class RayCluster(Executor):
         try:
             return heard(self._ray.get(next(stream)))
         except errors.RayTaskError as error:
-            return Ended("crashed", f"its worker failed: {first_line(error)}")
+            return Ended("crashed", f"its worker failed: {first_line(error.cause)}")
         except errors.OutOfMemoryError:
             return Ended("out_of_memory", "Ray ended its worker, since the machine was short of memory")
         except (errors.RayError, StopIteration) as error:

@@ -42,7 +42,7 @@ class Study:
 
     def limited(self, **limits: float | None) -> Study:
         """The study with other limits per cell, by their names in `LIMITS`; None keeps the study's own."""
-        set_here = {name: limit for name, limit in limits.items() if limit is not None}
+        set_here: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
         return replace(self, cells=[replace(cell, **set_here) for cell in self.cells]) if set_here else self
 
 

@@ -23,6 +23,7 @@ from polobench.run.progress import Display
 from polobench.store.identity import newest, threads_of
 
 HOLDS, DIFFERS, UNAVAILABLE = "holds", "differs", "unavailable"
+_SHOWN = ("verdict", "beside", "first_difference", "reason", "is_fault")
 OTHER_PLATFORM, OTHER_CODE, OTHER_TASK = "other platform", "other code", "other task"
 
 
@@ -60,15 +61,8 @@ class Verification:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return {
-            "cell_id": self.stored.cell_id,
-            "cell": str(cell_of(self.stored)),
-            "verdict": self.verdict,
-            "beside": list(self.beside),
-            "first_difference": self.first_difference,
-            "reason": self.reason,
-            "is_fault": self.is_fault,
-        }
+        names = {"cell_id": self.stored.cell_id, "cell": str(cell_of(self.stored))}
+        return names | {name: getattr(self, name) for name in _SHOWN}
 
 
 def draw(results: Sequence[RunResult], count: int, seed: int) -> list[RunResult]:
