@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 from test_sweep import command, plug_in, write_study
 
 import polobench
-from polobench.cells.runner import PreparedCell, blank_result, prepare
+from polobench.cells.runner import PreparedCell, blank_result, prepare, prepare_all
 from polobench.core.errors import PoloError
 from polobench.core.result import RunResult
 from polobench.run.choice import choose
@@ -28,7 +28,9 @@ from polobench.run.status import FRESH_SECONDS, Mark, running, status, tidy
 from polobench.run.study import Study, load_study, parse_study
 from polobench.run.sweep import pending, run_sweep
 from polobench.store.folder import Store
+from polobench.store.pack import open_store, write_pack
 
+GRID = {"methods": ["random"], "tasks": ["probe-bandit"], "budget": 300}
 STUDY = """
 devices = ["cpu"]
 [[grid]]
@@ -373,3 +375,38 @@ def test_a_sweep_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     driver.wait()
     assert not psutil.wait_procs(processes, timeout=60)[1]
     assert not list(store.folder.glob("*.json"))
+
+
+def test_an_arms_cells_are_prepared_once_and_have_the_ids_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = {"methods": ["random", "ppo"], "tasks": ["probe-bandit"], "seeds": 20, "budget": 300, "throughput_rounds": 5}
+    cells = parse_study("s", {"devices": ["cpu", "mps"], "grid": [grid]}).cells
+    expected = [(item.cell, item.cell_id, item.unavailable) for item in map(prepare, cells)]
+    calls = list[object]()
+    monkeypatch.setattr("polobench.cells.runner.prepare", lambda cell: calls.append(cell) or prepare(cell))
+    assert [(item.cell, item.cell_id, item.unavailable) for item in prepare_all(cells)] == expected
+    assert len(calls) == 2 * 2 * 2, "one per method, device and kind"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_pending_takes_one_reading_of_each_file(
+    packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = prepare_all(parse_study("s", {"devices": ["cpu"], "grid": [GRID | {"seeds": 40}]}).cells)
+    store = Store(tmp_path / "store")
+    store.prepare()
+    for item in cells[:30]:
+        store.save(blank_result(item, "ok", ""))
+    if packed:
+        write_pack([store.folder], tmp_path / "store.zip")
+    reads = list[Path]()
+    for module in ("folder", "pack"):
+        read = getattr(sys.modules[f"polobench.store.{module}"], "result_of")  # noqa: B009
+        counted = partial(_noting, reads, read)
+        monkeypatch.setattr(f"polobench.store.{module}.result_of", counted)
+    assert pending(cells, open_store(tmp_path / ("store.zip" if packed else "store"))) == cells[30:]
+    assert len(reads) == len(set(reads)) == 30
+
+
+def _noting(reads: list[Path], read: Callable[..., object], path: Path, *rest: object) -> object:
+    reads.append(path)
+    return read(path, *rest)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from polobench.cells.runner import PreparedCell, prepare
 from polobench.core.errors import UsageError, unknown
-from polobench.core.result import RunResult
-from polobench.run.executor import OnProgress, OpenExecutor, Serial, run_watched
+from polobench.run.executor import OpenExecutor, Serial
 from polobench.run.processes import Processes
 from polobench.run.ray_cluster import RayCluster
 from polobench.run.remote import orders
@@ -51,12 +49,7 @@ def choose(
         return lambda cells: Slurm(orders(study), jobs or 0, folder, address or "slurm", chunk, given)
     if (jobs or 1) > 1 or any(cell.memory_mib for cell in study.cells):
         raise UsageError("the executor 'serial' runs one cell at a time, in a process whose memory it cannot limit")
-    return lambda cells: Serial(_run_anew)
-
-
-def _run_anew(prepared: PreparedCell, on_progress: OnProgress) -> RunResult:
-    """Run the cell with a method of its own."""
-    return run_watched(prepare(prepared.cell), on_progress)
+    return lambda cells: Serial()
 
 
 def _setting(text: str) -> tuple[str, int | str]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from polobench.cells.job import Watch
-from polobench.cells.runner import PreparedCell, run_cell
+from polobench.cells.runner import PreparedCell, prepare, run_cell
 from polobench.core.errors import PoloError
 from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
@@ -66,12 +66,17 @@ def run_watched(prepared: PreparedCell, on_progress: OnProgress) -> RunResult:
     return result
 
 
+def run_anew(prepared: PreparedCell, on_progress: OnProgress) -> RunResult:
+    """As `run_watched`, with a method that no other cell shares."""
+    return run_watched(prepare(prepared.cell), on_progress)
+
+
 class Serial(Executor):
     """Runs cells in this process, one after the other."""
 
     capacity = 1
 
-    def __init__(self, run: RunHere = run_watched) -> None:
+    def __init__(self, run: RunHere = run_anew) -> None:
         self._run, self._waiting = run, list[PreparedCell]()
 
     def __exit__(self, *error: object) -> None:

@@ -46,13 +46,6 @@ class Study:
         return replace(self, cells=[replace(cell, **set_here) for cell in self.cells]) if set_here else self
 
 
-@dataclass(frozen=True)
-class _Variant:
-    method: str
-    label: str
-    overrides: Mapping[str, Any]
-
-
 def parse_seeds(value: object) -> list[int]:
     """`5` means 0 to 4; `"3,7"` and `"10-19"` list seeds; so does a list of integers.
 
@@ -148,26 +141,28 @@ def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, A
     common = {**common, **{key: parse_truth(key, grid.get(key, False)) for key in ("probe", "smoke")}}
     return [
         Cell(
-            v.method, v.label, task, seed, device, plan.budget(budget), v.overrides,
-            plan=plan, environment=environment, **common,
+            task=task, seed=seed, device=device, budget=plan.budget(budget), plan=plan, environment=environment,
+            **variant, **common,
         )
         for kind in kinds().values()
-        for v, (task, environment), device in product(variants, tasks, where)
+        for variant, (task, environment), device in product(variants, tasks, where)
         for plan in plans
         if isinstance(plan, kind)
         for seed in (seeds if plan.learns else seeds[:1])
     ]  # fmt: skip
 
 
-def _variant(item: object) -> _Variant:
+def _variant(item: object) -> dict[str, Any]:
+    """What a cell has of an entry of `methods`."""
     if isinstance(item, str):
-        return _Variant(item, item, {})
+        return {"method": item, "label": item}
     if isinstance(item, dict) and isinstance(item.get("method"), str):
         overrides = {key: value for key, value in item.items() if key not in ("method", "label")}
         for key in ("task", "device", "threads", "tuned"):
             if key in overrides:
                 raise UsageError(f"methods: {key!r} is not a hyper-parameter; it stands beside `methods`")
-        return _Variant(item["method"], parse_text("label", item.get("label", item["method"])), overrides)
+        label = parse_text("label", item.get("label", item["method"]))
+        return {"method": item["method"], "label": label, "overrides": overrides}
     raise UsageError(f'methods: {item!r} (allowed: a name, or {{method = "name", label = "...", ...}})')
 
 
