@@ -425,7 +425,7 @@ def test_a_wrong_key_is_one_line(value: object, said: str) -> None:
 
 def test_an_estimate_counts_the_samples_that_are_planned(folder: Path, tmp_path: Path) -> None:
     cell = cell_of("ppo", "probe-bandit", folder, GradientNoise("initial", 26, 8000))
-    assert estimate([cell], Store(tmp_path / "none"), 1).startswith("about 1.1 minutes")  # 240,000 at 4,000 a second
+    assert estimate([cell], [], 1).startswith("about 1.1 minutes")  # 240,000 at 4,000 a second
 
 
 def test_the_pytest_door_runs_such_cells(folder: Path, tmp_path: Path) -> None:

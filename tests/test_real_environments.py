@@ -30,7 +30,6 @@ from polobench.kinds.environment import parse_task
 from polobench.registry import find_task
 from polobench.run.estimate import estimate
 from polobench.run.study import parse_study
-from polobench.store.folder import Store
 from polobench.tasks import control
 from polobench.tasks.control import ControlTask
 from polobench.tasks.environments import ById
@@ -282,12 +281,11 @@ def test_a_floor_of_what_has_no_name_is_measured_each_time() -> None:
         assert polobench.make("random", task=task).run(seed=0, budget=10).floor == 5 * reward
 
 
-def test_an_estimate_counts_evaluations_and_floors(tmp_path: Path) -> None:
+def test_an_estimate_counts_evaluations_and_floors() -> None:
     known, unknown = cells("MountainCar-v0"), cells({"id": "MountainCar-v0", "max_episode_steps": 1500})
-    store = Store(tmp_path / "none")
     # 520 episodes of 200 steps, 200 samples and the overhead; 620 episodes of 1,500 steps
-    assert estimate(known, store, 1).startswith(f"about {(5 + 0.05 + 520 * 200 / 100_000) / 60:.1f} minutes")
-    assert estimate(unknown, store, 1).startswith(f"about {(5 + 0.05 + 620 * 1500 / 100_000) / 60:.1f} minutes")
+    assert estimate(known, [], 1).startswith(f"about {(5 + 0.05 + 520 * 200 / 100_000) / 60:.1f} minutes")
+    assert estimate(unknown, [], 1).startswith(f"about {(5 + 0.05 + 620 * 1500 / 100_000) / 60:.1f} minutes")
 
 
 # vector entry points
