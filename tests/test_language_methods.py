@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -32,7 +32,18 @@ from polobench.methods.reinforce import Reinforce
 from polobench.objectives.preference import group_advantages
 from polobench.objectives.surrogates import score_function_objective
 from polobench.tasks import reward as reward_tasks
-from polobench.tasks.digits import ADD, PROBLEMS, SORT, sort_digits, sort_digits_partial
+from polobench.tasks.digits import (
+    LENGTHS,
+    ORDER,
+    PROBLEMS,
+    SORT,
+    SPLITS,
+    ascending,
+    copied,
+    descending,
+    sort_digits,
+    sort_digits_partial,
+)
 from polobench.tasks.reward import RewardTask
 
 ROWS, THREE_UPDATES = 16, Budget(updates=3)
@@ -125,11 +136,33 @@ def test_the_random_state_is_left_alone(name):
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_no_prompt_is_both_trained_on_and_held_out(problem):
-    train, heldout = problem.prompts()
-    assert len(set(train)) == len(train) == 4_000
-    assert len(set(heldout)) == len(heldout) == 500
-    assert not set(train) & set(heldout)
-    assert problem.prompts() == (train, heldout)
+    prompts = problem.prompts()
+    assert {split: len(texts) for split, texts in prompts.items()} == SPLITS
+    assert len(set().union(*prompts.values())) == sum(SPLITS.values())
+    assert problem.prompts() == prompts
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+def test_lengths_vary_and_those_with_few_prompts_are_only_trained_on(problem):
+    for split, texts in problem.prompts().items():
+        lengths = Counter(len(text) - 1 for text in texts)
+        allowed = [length for length in LENGTHS if split == "train" or 10**length >= 2_000]
+        assert sorted(lengths) == allowed
+        assert min(lengths.values()) > 0.7 * len(texts) / len(allowed)
+
+
+def test_one_way_for_all_prompts_does_not_solve_order_digits():
+    for split, texts in ORDER.prompts().items():
+        for way in (ascending, descending, copied):
+            assert np.mean(ORDER.exact_match(texts, [way(text[:-1]) for text in texts])) < 0.41, split
+
+
+def test_tuning_reads_prompts_of_its_own():
+    with pytest.raises(UsageError, match=r"unknown split 'train'.*heldout, tuning"):
+        sort_digits(split="train")
+    with checks.bound(sort_digits(split="tuning")) as task:
+        shown = task.snapshot(task.make_policy(Hyperparameters(), critic=False))["completions"]
+    assert [answer["prompt"] for answer in shown] == SORT.prompts()["tuning"][: len(shown)]
 
 
 @pytest.mark.parametrize(
@@ -140,11 +173,10 @@ def test_no_prompt_is_both_trained_on_and_held_out(problem):
         (SORT, "503172=", "0123", 0.0, 4 / 6),
         (SORT, "503172=", "01235777", 0.0, 6 / 8),
         (SORT, "503172=", "", 0.0, 0.0),
-        (ADD, "47+85=", "231", 1.0, 1.0),
-        (ADD, "47+85=", "132", 0.0, 1 / 3),
-        (ADD, "01+02=", "300", 1.0, 1.0),
-        (ADD, "01+02=", "3", 0.0, 1 / 3),
-        (ADD, "99+99=", "891", 1.0, 1.0),
+        (ORDER, "3102=", "0123", 1.0, 1.0),
+        (ORDER, "4102=", "4210", 1.0, 1.0),
+        (ORDER, "5102=", "5102", 1.0, 1.0),
+        (ORDER, "5102=", "0125", 0.0, 1 / 4),
     ],
 )
 def test_known_answers(problem, prompt, completion, exact, partial):
@@ -154,16 +186,17 @@ def test_known_answers(problem, prompt, completion, exact, partial):
 
 def test_every_answer_is_right_and_fits():
     for problem in PROBLEMS.values():
-        prompts, _ = problem.prompts()
+        prompts = problem.prompts()["train"]
         answers = [problem.answer(prompt) for prompt in prompts]
         assert set(problem.exact_match(prompts, answers)) == set(problem.partial_credit(prompts, answers)) == {1.0}
-        assert max(map(len, answers)) + 1 == problem.longest
+        assert max(map(len, answers)) + 1 == LENGTHS[-1] + 1
 
 
 def task_of(reward: Any, prompts: list[str] | None = None, **settings: Any) -> RewardTask:
     shipped = str(resources.files("polobench.tasks").joinpath("checkpoints", "sort-digits"))
-    train, heldout = SORT.prompts()
-    return RewardTask("my-task", shipped, prompts or train, heldout, reward, max_new_tokens=7, floor=0.0, **settings)
+    given = SORT.prompts()
+    train = prompts or given["train"]
+    return RewardTask("my-task", shipped, train, given["heldout"], reward, max_new_tokens=9, floor=0.0, **settings)
 
 
 def no_number(prompts: list[str], completions: list[str]) -> list[float]:
@@ -204,7 +237,7 @@ def test_a_prompt_beyond_the_context_fails_the_run_with_one_line():
 
 
 def test_a_prompt_in_both_lists_is_refused():
-    _, heldout = SORT.prompts()
+    heldout = SORT.prompts()["heldout"]
     with pytest.raises(UsageError, match="both trained on and held out"):
         task_of(SORT.exact_match, heldout[:1])
 

@@ -364,7 +364,7 @@ def test_a_file_is_a_task(tmp_path: Path) -> None:
 def test_the_shipped_checkpoints_are_small_and_reach_their_floor() -> None:
     size = sum(path.stat().st_size for path in Path("polobench/tasks/checkpoints").rglob("*") if path.is_file())
     assert size < 2 * 2**20
-    for name in ("sort-digits", "add-digits"):
+    for name in ("sort-digits", "order-digits", "sharpen-digits"):
         result = make("random", name).run(0, Budget(updates=1))
         assert result.final_return == pytest.approx(result.floor, abs=0.08)  # 3.5 standard errors of 500 samples
         assert torch.isfinite(torch.tensor(result.floor))

@@ -1,13 +1,22 @@
-"""Two verifiable tasks on digits, small enough that every method learns or fails within a minute.
+"""Verifiable tasks on digits, small enough that every method learns or fails within a minute.
 
-`sort-digits`: "503172=" asks for "012357". `add-digits`: "47+85=" asks for "231", the digits of the sum from the last
-one on, since a model that writes the last digit first can carry. Both start from a tiny GPT-2 (2 layers, 64 wide) that
-supervised training has brought part of the way; its checkpoint ships with the package, and
+A prompt is 3 to 8 digits and "=". There are four ways of answering "50317=": ascending "01357", descending "75310",
+copied "50317" and rotated "03175". Which one is right is the task's:
+
+- `sort-digits`: ascending. Its checkpoint knows several ways (ascending 30 %, descending 50 %, copied 20 %), so what
+  is to be learned is which one to take.
+- `order-digits`: the first digit tells. 0, 3, 6, 9: ascending; 1, 4, 7: descending; 2, 5, 8: copied. Its checkpoint
+  rotates (40 %) or takes one of the other three ways (20 % each) whatever the first digit. One of them for all prompts
+  is right for a third of these.
+- `sharpen-digits`: `sort-digits` with a checkpoint that was trained on right answers, but for 60 steps only. Measured:
+  methods make it surer of what it says, and hardly more often right.
+
+All start from a tiny GPT-2 (2 layers, 64 wide); its checkpoint ships with the package, and
 
     python -m polobench.tasks.pretraining sort-digits FOLDER
 
-makes it again, bit for bit on the same platform. The reward is 1 for an exact answer and 0 otherwise; `-partial` tasks
-are trained on the share of places that are right, and evaluated like the others.
+makes it again, bit for bit on the same platform. The reward is 1 for an exact answer and 0 otherwise; a `-partial` task
+is trained on the share of places that are right, and evaluated like the others.
 """
 
 from __future__ import annotations
@@ -17,15 +26,42 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 
-import numpy as np
-
+from polobench.core.errors import unknown
 from polobench.core.seeding import SeedAxes
 from polobench.tasks.reward import RewardTask
 
-CHARACTERS = "0123456789+="
-TRAIN_PROMPTS, HELDOUT_PROMPTS = 4000, 500
-SORTED_DIGITS = 6
+CHARACTERS = "0123456789="
+LENGTHS = range(3, 9)
+FEWEST_POSSIBLE = 2000  # a length with fewer possible prompts is for training only
+SPLITS = {"heldout": 2500, "tuning": 2500, "train": 4000}  # prompts in each, in the order in which they are drawn
 UNIT = "held-out sampled exact match"
+
+Way = Callable[[str], str]
+
+
+def ascending(digits: str) -> str:
+    """The smallest digit first."""
+    return "".join(sorted(digits))
+
+
+def descending(digits: str) -> str:
+    """The largest digit first."""
+    return ascending(digits)[::-1]
+
+
+def copied(digits: str) -> str:
+    """The digits as they are."""
+    return digits
+
+
+def rotated(digits: str) -> str:
+    """The first digit behind the others."""
+    return digits[1:] + digits[0]
+
+
+def told_by_first_digit(digits: str) -> str:
+    """Ascending, descending or copied, by the remainder that three leaves of the first digit."""
+    return (ascending, descending, copied)[int(digits[0]) % 3](digits)
 
 
 @dataclass(frozen=True)
@@ -33,29 +69,34 @@ class Problem:
     """A family of prompts with one right answer each.
 
     Attributes:
-        name: of the task.
-        draw: gives a prompt.
-        answer: of a prompt.
-        longest: tokens of an answer, the end token included.
-        floor: what the shipped checkpoint reaches: 20 samples of each held-out prompt.
-        target: what counts as solved.
+        name: of the task whose prompts they are.
+        way: from digits to the right answer.
+        target: what counts as solved: the same model after 600 steps of supervised training on right answers alone,
+            greedy, on the held-out prompts; `python -m polobench.tasks.pretraining NAME-right FOLDER` measures it.
     """
 
     name: str
-    draw: Callable[[np.random.Generator], str]
-    answer: Callable[[str], str]
-    longest: int
-    floor: float
+    way: Way
     target: float
 
-    def prompts(self) -> tuple[list[str], list[str]]:
-        """Training and held-out prompts, which have none in common; the same ones in every run."""
+    def prompts(self) -> dict[str, list[str]]:
+        """The prompts of each split of `SPLITS`, which share none; the same ones in every run."""
         rng = SeedAxes(0).numpy(f"prompts/{self.name}")
-        drawn: dict[str, None] = {}
-        while len(drawn) < TRAIN_PROMPTS + HELDOUT_PROMPTS:
-            drawn[self.draw(rng)] = None
-        every = list(drawn)
-        return every[HELDOUT_PROMPTS:], every[:HELDOUT_PROMPTS]
+        seen: set[str] = set()
+        splits: dict[str, list[str]] = {}
+        for split, count in SPLITS.items():
+            lengths = [n for n in LENGTHS if split == "train" or 10**n >= FEWEST_POSSIBLE]
+            drawn = splits[split] = []
+            while len(drawn) < count:
+                prompt = "".join(map(str, rng.integers(0, 10, rng.choice(lengths)))) + "="
+                if prompt not in seen:
+                    seen.add(prompt)
+                    drawn.append(prompt)
+        return splits
+
+    def answer(self, prompt: str) -> str:
+        """The right one."""
+        return self.way(prompt[:-1])
 
     def exact_match(self, prompts: list[str], completions: list[str]) -> list[float]:
         """1 where the completion is the answer."""
@@ -71,54 +112,52 @@ def _share_right(answer: str, text: str) -> float:
     return right / max(len(answer), len(text))
 
 
-def _sort_prompt(rng: np.random.Generator) -> str:
-    return "".join(map(str, rng.integers(0, 10, SORTED_DIGITS))) + "="
+SORT = Problem("sort-digits", ascending, target=0.98)
+ORDER = Problem("order-digits", told_by_first_digit, target=0.89)
+PROBLEMS = {problem.name: problem for problem in (SORT, ORDER)}
 
 
-def _add_prompt(rng: np.random.Generator) -> str:
-    first, second = rng.integers(0, 100, 2)
-    return f"{first:02d}+{second:02d}="
-
-
-def _sorted(prompt: str) -> str:
-    return "".join(sorted(prompt[:-1]))
-
-
-def _sum_reversed(prompt: str) -> str:
-    first, second = prompt[:-1].split("+")
-    return f"{int(first) + int(second):03d}"[::-1]
-
-
-SORT = Problem("sort-digits", _sort_prompt, _sorted, SORTED_DIGITS + 1, floor=0.384, target=0.8)
-ADD = Problem("add-digits", _add_prompt, _sum_reversed, 4, floor=0.362, target=0.8)
-PROBLEMS = {problem.name: problem for problem in (SORT, ADD)}
-
-
-def digits_task(problem: Problem, model: str | None = None, *, with_partial_credit: bool = False) -> RewardTask:
+def digits_task(
+    name: str,
+    problem: Problem,
+    floor: float,
+    model: str | None = None,
+    *,
+    split: str = "heldout",
+    with_partial_credit: bool = False,
+) -> RewardTask:
     """The task of a problem.
 
     Args:
-        problem: `SORT` or `ADD`.
+        name: of the task, and of the shipped checkpoint that it starts from.
+        problem: `SORT` or `ORDER`.
+        floor: what the shipped checkpoint reaches, sampled, on the held-out prompts.
         model: a name as `polobench.policies.pretrained.locate` takes it; the shipped checkpoint by default.
+        split: "heldout" or "tuning": which prompts it is evaluated on. Those of "tuning" are never reported.
         with_partial_credit: of the training reward; the evaluation is always of exact match.
+
+    Raises:
+        UsageError: another split.
     """
-    train, heldout = problem.prompts()
-    shipped = str(resources.files("polobench.tasks").joinpath("checkpoints", problem.name))
+    prompts = problem.prompts()
+    if split not in ("heldout", "tuning"):
+        raise unknown("split", split, ("heldout", "tuning"))
+    shipped = str(resources.files("polobench.tasks").joinpath("checkpoints", name.removesuffix("-partial")))
     return RewardTask(
-        f"{problem.name}-partial" if with_partial_credit else problem.name,
+        name,
         model or shipped,
-        train,
-        heldout,
+        prompts["train"],
+        prompts[split],
         problem.partial_credit if with_partial_credit else problem.exact_match,
         heldout_reward=problem.exact_match,
-        max_new_tokens=problem.longest,
+        max_new_tokens=LENGTHS[-1] + 1,
         unit=UNIT,
         target=problem.target,
-        floor=float("nan") if model else problem.floor,
+        floor=float("nan") if model else floor,
     )
 
 
-sort_digits = partial(digits_task, SORT)
-sort_digits_partial = partial(digits_task, SORT, with_partial_credit=True)
-add_digits = partial(digits_task, ADD)
-add_digits_partial = partial(digits_task, ADD, with_partial_credit=True)
+sort_digits = partial(digits_task, "sort-digits", SORT, 0.219)
+sort_digits_partial = partial(digits_task, "sort-digits-partial", SORT, 0.219, with_partial_credit=True)
+order_digits = partial(digits_task, "order-digits", ORDER, 0.066)
+sharpen_digits = partial(digits_task, "sharpen-digits", SORT, 0.052)

@@ -22,7 +22,17 @@ from torch.nn.utils.rnn import pad_sequence
 from polobench.core.errors import UsageError, ending_in_one_line, unknown
 from polobench.core.seeding import SeedAxes, isolated
 from polobench.tasks.article import MODEL, builtin_split
-from polobench.tasks.digits import ADD, CHARACTERS, SORT, Problem
+from polobench.tasks.digits import (
+    CHARACTERS,
+    ORDER,
+    SORT,
+    Problem,
+    Way,
+    ascending,
+    copied,
+    descending,
+    rotated,
+)
 from polobench.tasks.tiny import byte_tokenizer, character_tokenizer, tiny_gpt2
 
 LEARNING_RATE = 3e-3
@@ -48,9 +58,9 @@ class Course:
     batch: int
 
 
-def _with_answers(problem: Problem) -> Texts:
-    prompts, _ = problem.prompts()
-    return [(prompt, problem.answer(prompt)) for prompt in prompts]
+def _answered(problem: Problem, *ways: Way) -> Texts:
+    """Every training prompt, answered once in each of the ways; a way that is named twice is learned twice as often."""
+    return [(prompt, way(prompt[:-1])) for prompt in problem.prompts()["train"] for way in ways]
 
 
 def _whole_preferences() -> Texts:
@@ -59,10 +69,16 @@ def _whole_preferences() -> Texts:
     return [("", f"{group.prompt}{response}") for group in train for response in group.responses]
 
 
-DIGITS = partial(character_tokenizer, CHARACTERS)
+def _digits(steps: int, problem: Problem, *ways: Way) -> Course:
+    return Course(partial(_answered, problem, *ways), partial(character_tokenizer, CHARACTERS), None, steps, batch=128)
+
+
 COURSES = {
-    "sort-digits": Course(partial(_with_answers, SORT), DIGITS, None, steps=80, batch=128),
-    "add-digits": Course(partial(_with_answers, ADD), DIGITS, None, steps=270, batch=128),
+    "sort-digits": _digits(600, SORT, *3 * [ascending], *5 * [descending], *2 * [copied]),
+    "sort-digits-right": _digits(600, SORT, SORT.way),
+    "order-digits": _digits(600, ORDER, ascending, descending, copied, rotated, rotated),
+    "order-digits-right": _digits(600, ORDER, ORDER.way),
+    "sharpen-digits": _digits(60, SORT, SORT.way),
     MODEL: Course(_whole_preferences, byte_tokenizer, context=256, steps=600, batch=16),
 }
 
