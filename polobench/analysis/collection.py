@@ -137,7 +137,7 @@ def _complete_floors(results: Sequence[RunResult]) -> None:
         if not kind_of(result).learns:
             result.final_return, result.final_score = math.nan, None
         elif result.status != "ok":
-            result.score_at_floor()
+            result.score_as_failed()
 
 
 def _order(result: RunResult) -> tuple[Arm, tuple[int, str], str]:

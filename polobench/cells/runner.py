@@ -120,7 +120,7 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
         task = prepared.method.task
         result.hyperparameters = asdict(prepared.method.hp)
         result.unit, result.floor, result.target = task.unit, task.floor, task.target
-        result.score_at_floor()
+        result.score_as_failed()
         result.provenance = prepared.method.provenance()
     cell.plan.describe(result, prepared.job.hashes if prepared.job else {})
     return _of_study(result, cell)

@@ -128,7 +128,7 @@ _Stage = tuple[dict[str, Tensor], dict[str, Any]]
 def _train(method: Method, budget: int) -> list[_Stage]:
     """The policy before its first update, and at the first evaluation that is halfway; as they are stored."""
     ledger = Ledger(Budget(samples=budget))
-    recorder = Recorder(method.task, SeedAxes(SEED), ledger, method.device)
+    recorder = Recorder(method.task, ledger, method.device)
     stages: list[_Stage] = []
 
     def latest_return() -> float:

@@ -13,10 +13,10 @@ CONVERGED_WITHIN = 0.10
 
 
 def time_to_target(curve: pd.DataFrame, target: float | None) -> dict[str, float | None]:
-    """Samples and seconds at the first of two evaluations in a row at or above the target.
+    """Samples and seconds at the first of two evaluations in a row at or above the target, both after an update.
 
-    A first hit alone is fragile: runs reach a target and lose it again. None where it never happened or where the task
-    has no target.
+    A first hit alone is fragile: runs reach a target and lose it again. What the policy reaches before its first update
+    is not the method's doing. None where it never happened or where the task has no target.
 
     Args:
         curve: `RunResult.curve`.
@@ -25,7 +25,7 @@ def time_to_target(curve: pd.DataFrame, target: float | None) -> dict[str, float
     columns = ("samples", "wall_seconds", "cpu_seconds")
     if target is None or curve.empty:
         return dict.fromkeys(columns)
-    above = (curve["return_mean"] >= target).to_numpy()
+    above = ((curve["return_mean"] >= target) & (curve["updates"] > 0)).to_numpy()
     sustained = above[: 1 - SUSTAINED_EVALUATIONS] & above[SUSTAINED_EVALUATIONS - 1 :]
     if not sustained.any():
         return dict.fromkeys(columns)

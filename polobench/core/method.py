@@ -113,7 +113,7 @@ class Method(ABC, Generic[HP]):
         rng = SeedAxes(seed)
         with isolated(rng, self.threads):
             warm_up(self.device)
-            recorder = Recorder(self.task, rng, ledger, self.device)
+            recorder = Recorder(self.task, ledger, self.device)
             recorder.on_progress = on_progress or recorder.on_progress
             with outcome_into(result, "closing the task: "), ExitStack() as cleanup:
                 with outcome_into(result):
@@ -166,9 +166,9 @@ class Method(ABC, Generic[HP]):
         result.floor, result.target, result.unit = task.floor, task.target, task.unit
         if result.status == "ok" and task.unscored:
             result.reason += f"; {task.unscored}"
-        if result.status != "ok":
-            result.score_at_floor()
         result.curve, result.updates = recorder.curve(), recorder.updates()
+        if result.status != "ok":
+            result.score_as_failed()
         result.time_to_target = time_to_target(result.curve, result.target)
         result.loss_convergence = loss_convergence(*recorder.losses())
         result.ledger = ledger.totals()

@@ -25,6 +25,7 @@ from polobench.core.seeding import SeedAxes
 from polobench.core.task import Evaluation, Task
 
 STORED_UPDATES = 500
+EVALUATION_SEED = 0  # of every run: the same held-out episodes everywhere, so that differences are the policies' own
 
 
 class Diverged(Exception):
@@ -64,8 +65,8 @@ class Recorder:
         RunTimeout: past the ledger's deadline.
     """
 
-    def __init__(self, task: Task, rng: SeedAxes, ledger: Ledger, device: torch.device) -> None:
-        self.task, self._rng, self._ledger, self._device = task, rng, ledger, device
+    def __init__(self, task: Task, ledger: Ledger, device: torch.device) -> None:
+        self.task, self._ledger, self._device = task, ledger, device
         self._hash = hashlib.sha256()
         self._curve: list[dict[str, float]] = []
         self._updates: list[dict[str, float]] = []
@@ -83,7 +84,7 @@ class Recorder:
         if self.policy is None:
             self.policy = policy
             with self._ledger.clock.paused():
-                self._take_snapshot("before", self._evaluate(self.task.evaluation_episodes, progress=0.0))
+                self._take_snapshot("before", self._evaluate(0.0, self.task.measures_at_ends))
 
     def __call__(self, update: Update) -> None:
         synchronize(self._device)
@@ -106,7 +107,7 @@ class Recorder:
         progress = self._ledger.progress()
         if progress >= self._next_due / self.task.evaluations and progress < 1:
             self._next_due = math.floor(progress * self.task.evaluations) + 1
-            self._evaluate(self.task.evaluation_episodes, progress)
+            self._evaluate(progress)
         self.trail.append(self._hash.hexdigest()[:8])
         latest = self._curve[-1]["return_mean"] if self._curve else None
         self._show(Progress(progress, self._ledger.samples, latest))
@@ -132,16 +133,22 @@ class Recorder:
             if not bool(torch.isfinite(parameter).all()):
                 raise Diverged(f"parameter {name} is not finite {where}")
 
-    def _evaluate(self, episodes: int, progress: float) -> Evaluation:
+    def _evaluate(self, progress: float, more: Callable[[Policy, int], dict[str, float]] | None = None) -> Evaluation:
+        """A row of the curve; all rows are of the same held-out episodes.
+
+        Args:
+            progress: how far the run has come.
+            more: gives further measures.
+        """
         assert self.policy is not None
         for name, tensor in sorted(self.policy.state_dict().items()):
             self._hash.update(name.encode() + _bytes(tensor))
-        self._ledger.check_deadline()
-        seed = self._rng.integer("evaluation", len(self._curve))
-        with torch.no_grad(), unmetered(self.policy):
-            evaluation = self.task.evaluate(self.policy, seed, episodes)
-        self._hash.update(struct.pack("<Qdd", self._ledger.samples, evaluation.mean, evaluation.std))
-        for name, value in sorted(evaluation.measures.items()):
+        evaluation = self._evaluated(range(self.task.evaluation_episodes))
+        measures = dict(evaluation.measures)
+        if more is not None:
+            with torch.no_grad(), unmetered(self.policy):
+                measures |= more(self.policy, self._evaluation_seed)
+        for name, value in sorted(measures.items()):
             self._hash.update(name.encode() + struct.pack("<d", value))
         score = self.task.score(evaluation.mean)
         recent = pd.DataFrame(self._updates[self._since_evaluation :]).drop(columns="samples", errors="ignore")
@@ -156,7 +163,7 @@ class Recorder:
                 "return_std": evaluation.std,
                 "score": math.nan if score is None else score,
                 "train_return": self._returns_sum / self._returns_count if self._returns_count else math.nan,
-                **evaluation.measures,
+                **measures,
                 **{str(name): float(value) for name, value in recent.mean().items()},
             }
         )
@@ -164,15 +171,31 @@ class Recorder:
         self._returns_sum, self._returns_count = 0.0, 0
         return evaluation
 
+    def _evaluated(self, episodes: range) -> Evaluation:
+        assert self.policy is not None
+        self._ledger.check_deadline()
+        with torch.no_grad(), unmetered(self.policy):
+            evaluation = self.task.evaluate(self.policy, self._evaluation_seed, episodes)
+        self._hash.update(struct.pack("<Qdd", self._ledger.samples, evaluation.mean, evaluation.std))
+        return evaluation
+
+    @property
+    def _evaluation_seed(self) -> int:
+        return SeedAxes(EVALUATION_SEED).integer(f"evaluation/{self.task.split}")
+
     def finish(self) -> Evaluation | None:
-        """The last held-out evaluation, of the policy as it is at the end; None if there never was a policy."""
+        """The last held-out evaluation, of the policy as it is at the end; None if there never was a policy.
+
+        The curve's last row is of the episodes of its other rows; the evaluation is of these and all others.
+        """
         if self.policy is None:
             return None
         with self._ledger.clock.paused():
             self._take_returns()
-            evaluation = self._evaluate(self.task.final_episodes, progress=1.0)
+            evaluation = self._evaluate(1.0, self.task.measures_at_ends)
             self._take_snapshot("after", evaluation)
-            return evaluation
+            rest = range(self.task.evaluation_episodes, self.task.final_episodes)
+            return evaluation.with_more(self._evaluated(rest)) if rest else evaluation
 
     def _take_snapshot(self, when: str, evaluation: Evaluation) -> None:
         """Store the policy's answers and preferences; its pairs were read for the evaluation just before."""

@@ -40,7 +40,8 @@ class RunResult:
             "fixed_batch" (one update on a stored batch), or a plug-in's.
         method, label: the method, and the name of its variant (the method's own name if it has none).
         status: one of `STATUSES`; `reason` says why it is not "ok", or what ended the run.
-        final_return: the last held-out evaluation in the task's unit; the task's floor if the run did not end ok.
+        final_return: the last held-out evaluation in the task's unit; the floor, or the lowest evaluation if that is
+            below it, if the run did not end ok.
         final_score: the same on the scale floor = 0, target = 1; None where the task has no target.
         curve: a row an evaluation: progress, samples, updates, wall_seconds, cpu_seconds, return_mean, return_std,
             score, train_return and the mean of each metric since the last row.
@@ -92,10 +93,11 @@ class RunResult:
     schema_version: int = SCHEMA_VERSION
     policy: Policy | None = None
 
-    def score_at_floor(self) -> None:
-        """Give the run what a run scores that did not end ok: the return of the random policy, score 0."""
-        self.final_return, self.final_return_std = self.floor, math.nan
-        self.final_score = None if self.target is None else 0.0
+    def score_as_failed(self) -> None:
+        """Give the run what a run scores that did not end ok: min(0, its lowest evaluation), or that return."""
+        evaluated = [] if self.curve.empty else [value for value in self.curve["return_mean"] if math.isfinite(value)]
+        self.final_return, self.final_return_std = min([self.floor, *evaluated]), math.nan
+        self.final_score = None if self.target is None else (self.final_return - self.floor) / (self.target - self.floor)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for strict JSON: tables as lists of columns, non-finite numbers as strings."""

@@ -6,9 +6,10 @@ A `Task` is a description and may be shared. `bind` makes the metered copy that 
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -39,6 +40,15 @@ class Evaluation:
     measures: Mapping[str, float] = field(default_factory=dict)
     pairs: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
 
+    def with_more(self, other: Evaluation) -> Evaluation:
+        """Mean and standard deviation over the episodes of both; the rest is this one's."""
+        counts, means = (self.episodes, other.episodes), (self.mean, other.mean)
+        total = sum(counts)
+        mean = sum(count * each for count, each in zip(counts, means)) / total
+        spreads = zip(counts, means, (self.std, other.std))
+        squares = sum((count - 1) * std**2 + count * (each - mean) ** 2 for count, each, std in spreads)
+        return replace(self, mean=mean, std=math.sqrt(squares / (total - 1)), episodes=total)
+
 
 class Task(ABC):
     """A named task with its unit, floor and target.
@@ -50,7 +60,9 @@ class Task(ABC):
             `begin` has measured it, where no constant is known.
         target: return that counts as solved, score 1; None where nobody has defined one.
         evaluations: number of held-out evaluations, at equal fractions of the budget, the last one included.
-        evaluation_episodes, final_episodes: episodes per evaluation during the run, and in the last one.
+        evaluation_episodes, final_episodes: the first so many held-out episodes are evaluated during the run, and
+            these in the last evaluation. They are the same in every run, whatever its seed and method.
+        split: which held-out episodes: "tuning" has others than "heldout", on which nothing is chosen.
         horizon: largest number of steps in an episode.
         has_preferences: whether it has a data set for `preferences`.
         libraries: slow modules that its runs import late; a sweep loads them once for all workers.
@@ -62,9 +74,10 @@ class Task(ABC):
     unit: str
     floor: float
     target: float | None
-    evaluations = 20
-    evaluation_episodes = 20
-    final_episodes = 100
+    evaluations = 10
+    evaluation_episodes = 32
+    final_episodes = 500
+    split = "heldout"
     horizon: int
     has_preferences = False
     libraries: tuple[str, ...] = ()
@@ -229,8 +242,15 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
-        """A held-out evaluation on streams of its own; neither charged nor timed."""
+    def evaluate(self, policy: Policy, seed: int, episodes: range) -> Evaluation:
+        """A held-out evaluation of the episodes of these numbers, greedy where the policy has a mode.
+
+        It draws from streams of its own, which the seed and the episodes' numbers decide. Neither charged nor timed.
+        """
+
+    def measures_at_ends(self, policy: Policy, seed: int) -> dict[str, float]:
+        """Further held-out measures, before the first update and after the last: too costly for every evaluation."""
+        return {}
 
     @abstractmethod
     def drain_episode_returns(self) -> list[float]:

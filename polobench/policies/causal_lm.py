@@ -9,7 +9,8 @@ mask, and a row's numbers do not depend on the padding of its neighbours.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
@@ -183,6 +184,15 @@ class CausalLM(Policy):
         dropped = {id(value): None for value in kept if value.grad_fn is not None}
         frozen = copy.deepcopy(self, {id(self.ledger): self.ledger, id(self.masters): None, **dropped})
         return frozen.requires_grad_(False)
+
+    @contextmanager
+    def at_temperature(self, temperature: float) -> Iterator[None]:
+        """Another temperature for as long as the block lasts."""
+        own, self.temperature = self.temperature, temperature
+        try:
+            yield
+        finally:
+            self.temperature = own
 
     def equals(self, other: CausalLM) -> bool:
         """Whether both give the same numbers: the same weights bit by bit, temperature and batch of a pass."""

@@ -33,6 +33,9 @@ from polobench.tasks.vector import VectorRunner, has_equal_vector_version, vecto
 FLOOR_EPISODES = 100
 EVALUATED_STEPS = 2_000
 COLUMNS = ("observations", "actions", "rewards", "terminated", "truncated", "mask")
+EVALUATED_TOGETHER = 100  # more environments side by side wait longer for the last one to finish
+
+Act = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @cache
@@ -95,7 +98,7 @@ class ControlTask(Task):
         probe.floor = 0.0
         bound = probe.bind(SeedAxes(0), policy.ledger, torch.device("cpu"), lambda made: None)
         try:
-            return bound.evaluate(policy, 0, episodes).mean
+            return bound.evaluate(policy, 0, range(episodes)).mean
         finally:
             bound.close()
 
@@ -172,22 +175,37 @@ class ControlTask(Task):
                 unfinished = unfinished & runner.live
             return self._finish(policy, runner, recording, groups)
 
-    def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
+    def evaluate(self, policy: Policy, seed: int, episodes: range) -> Evaluation:
         """An episode counts with its first `EVALUATED_STEPS` steps, so that an evaluation always ends."""
-        runner = self._runner("evaluation", episodes)
-        rng = SeedAxes(seed)
-        runner.reset(rng, 0)
-        generator = rng.numpy("actions")
-        unfinished, returns = runner.live, np.zeros(episodes)
+        returns = self._held_out(policy, policy.act_greedily, seed, episodes)
+        spread = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
+        return Evaluation(float(returns.mean()), spread, len(returns))
+
+    def measures_at_ends(self, policy: Policy, seed: int) -> dict[str, float]:
+        """The return of sampled actions, from the start states of the evaluations during the run."""
+        returns = self._held_out(policy, policy.act, seed, range(self.evaluation_episodes))
+        return {"heldout_sampled_return": float(returns.mean())}
+
+    def _held_out(self, policy: Policy, act: Act, seed: int, episodes: range) -> np.ndarray:
+        """`[len(episodes)]` returns, of at most `EVALUATED_TOGETHER` episodes side by side."""
+        together = next(count for count in range(EVALUATED_TOGETHER, 0, -1) if len(episodes) % count == 0)
+        starts = range(episodes.start, episodes.stop, together)
+        return np.concatenate([self._side_by_side(policy, act, SeedAxes(seed), start, together) for start in starts])
+
+    def _side_by_side(self, policy: Policy, act: Act, rng: SeedAxes, first: int, count: int) -> np.ndarray:
+        runner = self._runner("evaluation", count)
+        runner.reset(rng, first)
+        generator = rng.numpy("actions", first)
+        unfinished, returns = runner.live, np.zeros(count)
         for _ in range(EVALUATED_STEPS):
             if not unfinished.any():
                 break
             self.ledger.check_deadline()
-            noise = policy.distribution.noise(generator, (episodes,))
-            rewards, _, _ = runner.step(self._choose(policy.act_greedily, runner, noise))
+            noise = policy.distribution.noise(generator, (count,))
+            rewards, _, _ = runner.step(self._choose(act, runner, noise))
             returns += rewards * unfinished
             unfinished = unfinished & runner.live
-        return Evaluation(float(returns.mean()), float(returns.std(ddof=1)) if episodes > 1 else 0.0, episodes)
+        return returns
 
     def _runner(self, purpose: str, count: int) -> VectorRunner:
         key = (purpose, count)
@@ -214,9 +232,7 @@ class ControlTask(Task):
         )
         self._finished_returns += runner.episode_returns[mask & ~runner.live].tolist()
 
-    def _choose(
-        self, act: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], runner: VectorRunner, noise: np.ndarray
-    ) -> np.ndarray:
+    def _choose(self, act: Act, runner: VectorRunner, noise: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             observations = torch.from_numpy(runner.observations).to(self.device)
             return act(observations, torch.from_numpy(noise).to(self.device)).cpu().numpy()

@@ -28,13 +28,16 @@ from importlib import resources
 
 from polobench.core.errors import unknown
 from polobench.core.seeding import SeedAxes
+from polobench.policies.causal_lm import CausalLM
+from polobench.tasks.floors import stored_floor
 from polobench.tasks.reward import RewardTask
 
 CHARACTERS = "0123456789="
 LENGTHS = range(3, 9)
 FEWEST_POSSIBLE = 2000  # a length with fewer possible prompts is for training only
+EVALUATED = ("heldout", "tuning")
 SPLITS = {"heldout": 2500, "tuning": 2500, "train": 4000}  # prompts in each, in the order in which they are drawn
-UNIT = "held-out sampled exact match"
+UNIT = "held-out greedy exact match"
 
 Way = Callable[[str], str]
 
@@ -117,21 +120,30 @@ ORDER = Problem("order-digits", told_by_first_digit, target=0.89)
 PROBLEMS = {problem.name: problem for problem in (SORT, ORDER)}
 
 
+class DigitsTask(RewardTask):
+    """A problem with a checkpoint. Its floor, that checkpoint's greedy return, is measured once on a platform."""
+
+    def identity(self) -> dict[str, str]:
+        return super().identity() | ({} if self.split == "heldout" else {"split": self.split})
+
+    def floor_of(self, checkpoint: CausalLM) -> float:
+        definition = f"{self.name}, {self.split}, {sorted(self.identity().items())}"
+        return stored_floor(self.modules(), definition, lambda: super(DigitsTask, self).floor_of(checkpoint))
+
+
 def digits_task(
     name: str,
     problem: Problem,
-    floor: float,
     model: str | None = None,
     *,
     split: str = "heldout",
     with_partial_credit: bool = False,
-) -> RewardTask:
+) -> DigitsTask:
     """The task of a problem.
 
     Args:
         name: of the task, and of the shipped checkpoint that it starts from.
         problem: `SORT` or `ORDER`.
-        floor: what the shipped checkpoint reaches, sampled, on the held-out prompts.
         model: a name as `polobench.policies.pretrained.locate` takes it; the shipped checkpoint by default.
         split: "heldout" or "tuning": which prompts it is evaluated on. Those of "tuning" are never reported.
         with_partial_credit: of the training reward; the evaluation is always of exact match.
@@ -140,10 +152,10 @@ def digits_task(
         UsageError: another split.
     """
     prompts = problem.prompts()
-    if split not in ("heldout", "tuning"):
-        raise unknown("split", split, ("heldout", "tuning"))
+    if split not in EVALUATED:
+        raise unknown("split", split, EVALUATED)
     shipped = str(resources.files("polobench.tasks").joinpath("checkpoints", name.removesuffix("-partial")))
-    return RewardTask(
+    task = DigitsTask(
         name,
         model or shipped,
         prompts["train"],
@@ -153,11 +165,13 @@ def digits_task(
         max_new_tokens=LENGTHS[-1] + 1,
         unit=UNIT,
         target=problem.target,
-        floor=float("nan") if model else floor,
+        right_from=1.0,
     )
+    task.split = split
+    return task
 
 
-sort_digits = partial(digits_task, "sort-digits", SORT, 0.219)
-sort_digits_partial = partial(digits_task, "sort-digits-partial", SORT, 0.219, with_partial_credit=True)
-order_digits = partial(digits_task, "order-digits", ORDER, 0.066)
-sharpen_digits = partial(digits_task, "sharpen-digits", SORT, 0.052)
+sort_digits = partial(digits_task, "sort-digits", SORT)
+sort_digits_partial = partial(digits_task, "sort-digits-partial", SORT, with_partial_credit=True)
+order_digits = partial(digits_task, "order-digits", ORDER)
+sharpen_digits = partial(digits_task, "sharpen-digits", SORT)

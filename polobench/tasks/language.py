@@ -1,6 +1,7 @@
 """Language tasks: a completion is an episode of the token MDP, and samples are completion tokens.
 
-`LanguageTask` is what all of them share: a model, prompts in tokens, fixed pairs, and what is measured of a policy.
+`LanguageTask` is what all of them share: a model, prompts in tokens, fixed pairs, and what is measured of a policy. All
+measures are at temperature 1, so that a policy's own temperature, which changes no skill, changes none of them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions, complete
 from polobench.policies.pretrained import ModelSource, Pretrained, load, locate
 from polobench.tasks.fields import Prompt
-from polobench.tasks.pairs import Columns, PairSet, accuracies, margin
+from polobench.tasks.pairs import Columns, PairSet, accuracies, implicit_accuracy, margin
 from polobench.tasks.text import TextCodec, as_rollout, shown
 
 Tokens = list[int]
@@ -49,8 +51,8 @@ class LanguageTask(Task):
         UsageError, Unavailable: as `locate`.
     """
 
-    final_episodes = 500
-    evaluation_episodes = 200
+    final_episodes = 2500
+    evaluation_episodes = 500
     libraries = ("transformers.models.gpt2.modeling_gpt2",)
     lengthy = "max_new_tokens"  # the argument that says how long texts may be
 
@@ -93,9 +95,15 @@ class LanguageTask(Task):
     def floor_of(self, checkpoint: CausalLM) -> float:
         """What the starting checkpoint reaches: score 0."""
         self._initial_policy = checkpoint
-        floor = self.evaluate(checkpoint, 0, self.final_episodes).mean
-        self._first_columns = {}  # the run's own reference may have another temperature or type
+        floor = self.evaluate(checkpoint, 0, range(self.final_episodes)).mean
+        self._first_columns = {}  # the run's own reference may have another type
         return floor
+
+    @contextmanager
+    def _at_temperature_1(self, policy: CausalLM) -> Iterator[None]:
+        """The policy and its reference."""
+        with policy.at_temperature(1), language_policy(self.reference_policy()).at_temperature(1):
+            yield
 
     def memory_advice(self, hyperparameters: Hyperparameters) -> str:
         names = [name for name in MEMORY if hasattr(hyperparameters, name)]
@@ -190,7 +198,9 @@ class LanguageTask(Task):
         for name, columns in found.items():
             summed, normalised = accuracies(columns)
             measures |= {f"{name}_accuracy": summed, f"{name}_accuracy_normalised": normalised}
-            measures[f"{name}_margin"] = margin(columns, self._first_columns[name])
+            before = self._first_columns[name]
+            measures |= {f"{name}_margin": margin(columns, before)}
+            measures |= {f"{name}_accuracy_implicit": implicit_accuracy(columns, before)}
         return measures
 
     def _columns_of_checkpoint(self, policy: CausalLM, found: Mapping[str, Columns]) -> dict[str, Columns]:
@@ -211,8 +221,9 @@ class LanguageTask(Task):
         texts = self._texts(self._complete(policy, few, None))
         said = zip(prompts, texts, rewards([shown(prompt) for prompt in prompts[: len(few)]], texts))
         uniforms = SeedAxes(PROBE_SEED).numpy("snapshot").random((len(few), self.horizon))
-        drawn = as_rollout(few, self._complete(policy, few, uniforms), [0.0] * len(few), range(len(few)))
-        measures = self._measures_of_samples(policy, drawn)
+        with self._at_temperature_1(policy):
+            drawn = as_rollout(few, self._complete(policy, few, uniforms), [0.0] * len(few), range(len(few)))
+            measures = self._measures_of_samples(policy, drawn)
         return {
             "completions": [{"prompt": shown(p), "completion": text, "reward": reward} for p, text, reward in said],
             "measures": {"kl_to_reference": measures.pop("kl")} | measures,

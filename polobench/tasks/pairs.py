@@ -70,6 +70,15 @@ def margin(columns: Columns, before: Columns) -> float:
     return float((_gap(columns) - _gap(before)).mean())
 
 
+def implicit_accuracy(columns: Columns, before: Columns) -> float:
+    """The share of pairs whose chosen response has the larger implicit reward, log(pi / pi_ref) of all its tokens.
+
+    Args:
+        columns, before: as in `margin`.
+    """
+    return _share_above_zero(_gap(columns) - _gap(before))
+
+
 def _gap(columns: Columns) -> Tensor:
     return _column(columns, "chosen_log_prob") - _column(columns, "rejected_log_prob")
 

@@ -146,9 +146,12 @@ class PreferenceTask(LanguageTask):
     def episodes(self, policy: Policy, groups: int, size: int) -> Rollout:
         raise UsageError(f"task {self.name!r} has preference data and no reward (allowed methods: dpo, ranking)")
 
-    def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
-        pairs = self._pair_columns(language_policy(policy))
-        measures = self._measures_of_pairs(language_policy(policy), pairs)
+    def evaluate(self, policy: Policy, seed: int, episodes: range) -> Evaluation:
+        """The same pairs at every call."""
+        language = language_policy(policy)
+        with self._at_temperature_1(language):
+            pairs = self._pair_columns(language)
+            measures = self._measures_of_pairs(language, pairs)
         return Evaluation(measures["heldout_accuracy"], math.nan, len(self.pairs["heldout"].better), measures, pairs)
 
     def floor_of(self, checkpoint: CausalLM) -> float:

@@ -76,8 +76,8 @@ def _digits(steps: int, problem: Problem, *ways: Way) -> Course:
 COURSES = {
     "sort-digits": _digits(600, SORT, *3 * [ascending], *5 * [descending], *2 * [copied]),
     "sort-digits-right": _digits(600, SORT, SORT.way),
-    "order-digits": _digits(600, ORDER, ascending, descending, copied, rotated, rotated),
-    "order-digits-right": _digits(600, ORDER, ORDER.way),
+    "order-digits": _digits(1200, ORDER, ascending, descending, copied, rotated, rotated),
+    "order-digits-right": _digits(1200, ORDER, ORDER.way),
     "sharpen-digits": _digits(60, SORT, SORT.way),
     MODEL: Course(_whole_preferences, byte_tokenizer, context=256, steps=600, batch=16),
 }

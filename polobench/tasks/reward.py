@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.special import comb
 
 from polobench.core.errors import UsageError
 from polobench.core.policy import Policy
@@ -25,13 +27,15 @@ from polobench.tasks.reward_function import GivenPrompt, Question, Reward, Rewar
 from polobench.tasks.text import as_rollout, shown
 
 PROBE_PROMPTS, PROBE_SAMPLES = 48, 8
+SAMPLED_PROMPTS = 200
+PASS_PROMPTS, PASS_SAMPLES, PASS_AT = 500, 16, (1, 8)
 IDLE_BATCHES = 20  # to which the reward applied nowhere
 
 
 class RewardTask(LanguageTask):
     """Completions are rewarded by a function of the texts, the same one or a stricter one on held-out prompts.
 
-    The floor is the starting checkpoint's mean reward, sampled. The fixed pairs are completions that the checkpoint
+    The floor is the starting checkpoint's mean reward, greedy. The fixed pairs are completions that the checkpoint
     gave to held-out prompts and that differ in reward.
 
     A completion to which the reward does not apply is left out of its group and counted in the notes; so is one that
@@ -43,6 +47,7 @@ class RewardTask(LanguageTask):
         heldout_prompts: other prompts; None evaluates on the training prompts.
         reward: gives a finite number, or None, for each completion; see `reward_function`.
         heldout_reward: of the evaluation; the same by default.
+        right_from: the reward from which on a completion counts as right, for pass@k; None where none does.
 
     Raises:
         UsageError: no prompt, one that is in both lists whatever its blanks, or a reward whose signature does not fit.
@@ -58,7 +63,8 @@ class RewardTask(LanguageTask):
         *,
         max_new_tokens: int,
         heldout_reward: Reward | None = None,
-        unit: str = "held-out sampled reward",
+        unit: str = "held-out greedy reward",
+        right_from: float | None = None,
         target: float | None = None,
         floor: float = math.nan,
     ) -> None:
@@ -72,6 +78,9 @@ class RewardTask(LanguageTask):
                 raise UsageError(f"prompt {brief(both[0])} is both trained on and held out")
             self._reward = RewardFunction(reward, tuple(self._train[0].columns))
             self._heldout_reward = RewardFunction(heldout_reward or reward, tuple(self._heldout[0].columns))
+            self._right_from = right_from
+            self.final_episodes = min(self.final_episodes, len(self._heldout))
+            self.evaluation_episodes = min(self.evaluation_episodes, self.final_episodes)
         except UsageError as error:
             raise UsageError(f"task {name!r}: {error}") from None
 
@@ -160,23 +169,44 @@ class RewardTask(LanguageTask):
         except UsageError as error:
             raise UsageError(f"the reward of task {self.name!r} {error}") from error
 
-    def evaluate(self, policy: Policy, seed: int, episodes: int) -> Evaluation:
-        language, count = language_policy(policy), len(self._heldout)
-        rows = [(index % count, index // count) for index in range(episodes)]
-        sampled = self._sampled(language, SeedAxes(seed), 0, rows)
-        returns = sampled.returns.cpu().double()
-        few = min(count, episodes)
-        texts = self._texts(self._complete(policy, self._heldout_tokens[:few], None))
-        given = self._rewards(self._heldout_reward, self._heldout[:few], texts)
-        greedy = [value for value in given if value is not None]
-        measures = {"greedy_return": sum(greedy) / len(greedy) if greedy else math.nan} | self._measures_of_samples(
-            language, sampled
-        )
-        measures = {f"heldout_{name}": value for name, value in measures.items()}
-        pairs = self._pair_columns(language)
-        measures |= self._measures_of_pairs(language, pairs)
-        spread = float(returns.std()) if len(returns) > 1 else 0.0
-        return Evaluation(float(returns.mean()), spread, len(returns), measures, pairs)
+    def evaluate(self, policy: Policy, seed: int, episodes: range) -> Evaluation:
+        """Greedy returns of these prompts, and measures of sampled answers to the first ones and of the pairs."""
+        language = language_policy(policy)
+        with self._at_temperature_1(language):
+            returns = self._greedy_returns(language, episodes)
+            spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
+            evaluation = Evaluation(float(np.mean(returns)), spread, len(returns))
+            if episodes.start > 0:
+                return evaluation
+            rows = [(prompt, 0) for prompt in episodes[:SAMPLED_PROMPTS]]
+            sampled = self._sampled(language, SeedAxes(seed), 0, rows)
+            measures = {"sampled_return": float(sampled.returns.double().mean())}
+            measures |= self._measures_of_samples(language, sampled)
+            measures = {f"heldout_{name}": value for name, value in measures.items()}
+            pairs = self._pair_columns(language)
+            return replace(evaluation, measures=measures | self._measures_of_pairs(language, pairs), pairs=pairs)
+
+    def _greedy_returns(self, policy: CausalLM, episodes: range) -> list[float]:
+        tokens, questions = (held[episodes.start : episodes.stop] for held in (self._heldout_tokens, self._heldout))
+        texts = self._texts(self._complete(policy, tokens, None))
+        given = [value for value in self._rewards(self._heldout_reward, questions, texts) if value is not None]
+        if not given:
+            raise UsageError(f"the reward of task {self.name!r} applies to none of {len(texts)} held-out completions")
+        return given
+
+    def measures_at_ends(self, policy: Policy, seed: int) -> dict[str, float]:
+        """pass@k: the chance that one of k sampled completions is right, mean over prompts."""
+        if self._right_from is None:
+            return {}
+        language, prompts = language_policy(policy), range(min(PASS_PROMPTS, len(self._heldout)))
+        rows = [(prompt, sample) for prompt in prompts for sample in range(PASS_SAMPLES)]
+        with language.at_temperature(1):
+            tokens = [self._heldout_tokens[prompt] for prompt, _ in rows]
+            texts = self._texts(self._complete(language, tokens, self._uniforms(SeedAxes(seed), 1, rows)))
+        given = self._rewards(self._heldout_reward, [self._heldout[prompt] for prompt, _ in rows], texts)
+        right = np.array([value is not None and value >= self._right_from for value in given])
+        counts = right.reshape(-1, PASS_SAMPLES).sum(1)
+        return {f"heldout_pass_{k}": pass_at(k, counts, PASS_SAMPLES) for k in PASS_AT}
 
     def _sampled(self, policy: CausalLM, rng: SeedAxes, call: int, rows: Sequence[tuple[int, int]]) -> Rollout:
         """Completions of held-out prompts; each of `rows` is a prompt's number and a sample's."""
@@ -210,3 +240,11 @@ def _applied(
         [value for value in returns if value is not None],
         [groups[index] for index in kept],
     )
+
+
+def pass_at(k: int, right: np.ndarray, samples: int) -> float:
+    """The chance that one of k completions is right, from `[N]` right ones of so many samples for each prompt.
+
+    1 - C(n - c, k) / C(n, k), without bias (Chen et al. 2021, "Evaluating Large Language Models Trained on Code").
+    """
+    return float(np.mean(1 - comb(samples - right, k) / comb(samples, k)))
