@@ -192,9 +192,9 @@ def test_margins_of_a_policy_that_has_moved_are_against_the_checkpoint(tmp_path:
             policy = run.make_policy(Hyperparameters(), critic=False)
             with torch.no_grad(), unmetered(policy):
                 if start_is_evaluated:
-                    assert run.evaluate(policy, 0, 1).measures["heldout_margin"] == 0
+                    assert run.evaluate(policy, 0, range(1)).measures["heldout_margin"] == 0
                 checks.perturb(policy.actor_parameters, torch.Generator().manual_seed(0))
-                margins.append(run.evaluate(policy, 0, 1).measures["heldout_margin"])
+                margins.append(run.evaluate(policy, 0, range(1)).measures["heldout_margin"])
     assert margins[0] == margins[1] != 0
 
 
@@ -304,7 +304,7 @@ def test_completions_to_which_a_reward_does_not_apply_are_left_out_of_their_grou
     def from_second_on(prompts: list[str], completions: list[str]) -> list[float | None]:
         return [None if index % 4 == 0 else float(index % 4) for index in range(len(completions))]
 
-    task = RewardTask("t", small_model, ["b?", "c?"], ["d?"], from_second_on, max_new_tokens=3, floor=0.0)
+    task = RewardTask("t", small_model, ["b?", "c?"], ["d?", "e?", "f?", "g?"], from_second_on, max_new_tokens=3, floor=0.0)
     with bound(task, 1_000) as run:
         policy = run.make_policy(Hyperparameters(), critic=False)
         rollout = run.episodes(policy, 2, 4)
@@ -313,8 +313,7 @@ def test_completions_to_which_a_reward_does_not_apply_are_left_out_of_their_grou
         assert run.drain_episode_returns() == [1, 2, 3, 1, 2, 3]
         assert run.notes == {"the reward does not apply": 2}
         assert run.ledger.samples > rollout.n_samples
-        assert run.evaluate(policy, 0, 8).mean == 2
-        assert run.evaluate(policy, 0, 8).episodes == 6
+        assert (run.evaluate(policy, 0, range(4)).mean, run.evaluate(policy, 0, range(4)).episodes) == (2, 3)
 
 
 def test_a_completion_alone_in_its_group_is_left_out() -> None:
@@ -366,8 +365,8 @@ def test_the_shipped_checkpoints_are_small_and_reach_their_floor() -> None:
     assert size < 2 * 2**20
     for name in ("sort-digits", "order-digits", "sharpen-digits"):
         result = make("random", name).run(0, Budget(updates=1))
-        assert result.final_return == pytest.approx(result.floor, abs=0.08)  # 3.5 standard errors of 500 samples
-        assert torch.isfinite(torch.tensor(result.floor))
+        assert result.final_return == result.floor < 0.3
+        assert (result.final_score, result.curve["heldout_kl"].tolist()) == (0, [0, 0])
 
 
 def test_the_margin_is_against_the_runs_own_reference() -> None:
