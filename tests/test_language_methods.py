@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -14,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import checks
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -62,7 +64,8 @@ EVERY = pytest.mark.parametrize("name", METHODS)
 def few_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("final_episodes", "evaluation_episodes"):
         monkeypatch.setattr(RewardTask, name, 20)
-    monkeypatch.setattr(reward_tasks, "PROBE_PROMPTS", 8)
+    for name in ("PROBE_PROMPTS", "PASS_PROMPTS"):
+        monkeypatch.setattr(reward_tasks, name, 8)
 
 
 def run(name: str, task: Task, seed: int = 0, budget: Budget | int = THREE_UPDATES) -> RunResult:
@@ -82,6 +85,37 @@ def test_three_updates(name):
     assert result.ledger.updates == len(result.updates) == 3
     assert np.isfinite(result.updates["loss"]).all()
     assert 0 <= result.final_return <= 1
+
+
+@pytest.mark.parametrize("temperature", [0.1, 3.0])
+def test_a_temperature_alone_scores_exactly_nothing(temperature):
+    """A sharper policy has learned nothing."""
+    settings = {"temperature": temperature, "learning_rate": 0.0, "n_episodes": ROWS, "baseline": "batch_mean"}
+    result = Reinforce(sort_digits(), **settings).run(0, THREE_UPDATES)
+    assert (result.status, result.final_score) == ("ok", 0)
+    measures = result.curve.filter(like="heldout_")
+    assert measures["heldout_kl"].tolist() == [0] * len(measures)
+    pd.testing.assert_series_equal(measures.iloc[0], measures.iloc[-1], check_names=False)
+
+
+def test_what_is_sampled_in_training_has_the_policys_temperature():
+    cold = {"temperature": 0.1, "learning_rate": 0.0, "n_episodes": 64, "baseline": "batch_mean"}
+    assert Reinforce(sort_digits(), **cold).run(0, Budget(updates=1)).updates["entropy"][0] < 0.1
+    assert (
+        Reinforce(sort_digits(), **(cold | {"temperature": 1.0})).run(0, Budget(updates=1)).updates["entropy"][0] > 0.2
+    )
+
+
+@pytest.mark.parametrize(("k", "right", "chance"), [(1, [0, 16], 0.5), (1, [4], 0.25), (8, [0], 0), (8, [9], 1)])
+def test_pass_at_k_is_known(k, right, chance):
+    assert reward_tasks.pass_at(k, np.array(right), 16) == pytest.approx(chance)
+
+
+def test_pass_at_k_is_the_share_of_all_subsets_with_a_right_one():
+    right = [True, False, False, False, False, True]
+    subsets = list(itertools.combinations(right, 3))
+    expected = sum(map(any, subsets)) / len(subsets)
+    assert reward_tasks.pass_at(3, np.array([2]), 6) == pytest.approx(expected)
 
 
 @EVERY

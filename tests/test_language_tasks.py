@@ -304,7 +304,9 @@ def test_completions_to_which_a_reward_does_not_apply_are_left_out_of_their_grou
     def from_second_on(prompts: list[str], completions: list[str]) -> list[float | None]:
         return [None if index % 4 == 0 else float(index % 4) for index in range(len(completions))]
 
-    task = RewardTask("t", small_model, ["b?", "c?"], ["d?", "e?", "f?", "g?"], from_second_on, max_new_tokens=3, floor=0.0)
+    task = RewardTask(
+        "t", small_model, ["b?", "c?"], ["d?", "e?", "f?", "g?"], from_second_on, max_new_tokens=3, floor=0.0
+    )
     with bound(task, 1_000) as run:
         policy = run.make_policy(Hyperparameters(), critic=False)
         rollout = run.episodes(policy, 2, 4)
@@ -374,7 +376,7 @@ def test_the_margin_is_against_the_runs_own_reference() -> None:
     task: Any = find_task("token-bandit")
     task.floor = float("nan")
     result = make("random", task).run(0, Budget(updates=1))
-    assert result.floor == pytest.approx(0.28, abs=0.08)
+    assert result.floor == result.final_return == 0  # the likeliest of its tokens earns nothing
     result = make("grpo", task, temperature=0.2).run(0, Budget(updates=1))
     assert result.curve["heldout_margin"].iloc[0] == 0
 

@@ -97,7 +97,9 @@ class RunResult:
         """Give the run what a run scores that did not end ok: min(0, its lowest evaluation), or that return."""
         evaluated = [] if self.curve.empty else [value for value in self.curve["return_mean"] if math.isfinite(value)]
         self.final_return, self.final_return_std = min([self.floor, *evaluated]), math.nan
-        self.final_score = None if self.target is None else (self.final_return - self.floor) / (self.target - self.floor)
+        self.final_score = (
+            None if self.target is None else (self.final_return - self.floor) / (self.target - self.floor)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for strict JSON: tables as lists of columns, non-finite numbers as strings."""

@@ -127,7 +127,7 @@ class DigitsTask(RewardTask):
         return super().identity() | ({} if self.split == "heldout" else {"split": self.split})
 
     def floor_of(self, checkpoint: CausalLM) -> float:
-        definition = f"{self.name}, {self.split}, {sorted(self.identity().items())}"
+        definition = f"{self.name}, {self.final_episodes} of {self.split}, {sorted(self.identity().items())}"
         return stored_floor(self.modules(), definition, lambda: super(DigitsTask, self).floor_of(checkpoint))
 
 

@@ -102,7 +102,9 @@ class Use:
         task.drain_episode_returns()
         before = dataclasses.asdict(task.ledger.totals())
         with torch.no_grad(), unmetered(self.policy):
-            self.evaluations: list[Evaluation] = [task.evaluate(self.policy, EVALUATION_SEED, range(EPISODES)) for _ in "ab"]
+            self.evaluations: list[Evaluation] = [
+                task.evaluate(self.policy, EVALUATION_SEED, range(EPISODES)) for _ in "ab"
+            ]
         after = dataclasses.asdict(task.ledger.totals())
         self.evaluation_cost = {name: after[name] - before[name] for name in after if after[name] != before[name]}
         self.drained_after_evaluation = task.drain_episode_returns()
