@@ -28,7 +28,6 @@ from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.method import Method
 from polobench.core.policy import Policy
 from polobench.core.recorder import Recorder
-from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
 from polobench.registry import find_task, make
 from polobench.tasks.language import LanguageTask

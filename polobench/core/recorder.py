@@ -73,6 +73,7 @@ class Recorder:
         self._since_evaluation = 0
         self._returns_sum, self._returns_count = 0.0, 0
         self._next_due = 1
+        self._last_returns: tuple[float, ...] = ()
         self.memory = PeakMemory(device)
         self.policy: Policy | None = None
         self.trail: list[str] = []
@@ -161,6 +162,7 @@ class Recorder:
                 "cpu_seconds": self._ledger.cpu_seconds,
                 "return_mean": evaluation.mean,
                 "return_std": evaluation.std,
+                "change_error": self._change_error(evaluation),
                 "score": math.nan if score is None else score,
                 "train_return": self._returns_sum / self._returns_count if self._returns_count else math.nan,
                 **measures,
@@ -170,6 +172,14 @@ class Recorder:
         self._since_evaluation = len(self._updates)
         self._returns_sum, self._returns_count = 0.0, 0
         return evaluation
+
+    def _change_error(self, evaluation: Evaluation) -> float:
+        """Standard error of the change of the mean return since the last evaluation, which was of the same episodes."""
+        before, self._last_returns = self._last_returns, evaluation.returns
+        if len(before) != len(evaluation.returns) or len(before) < 2:
+            return math.nan
+        changes = np.subtract(evaluation.returns, before)
+        return float(changes.std(ddof=1) / math.sqrt(len(changes)))
 
     def _evaluated(self, episodes: range) -> Evaluation:
         assert self.policy is not None

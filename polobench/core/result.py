@@ -95,11 +95,10 @@ class RunResult:
 
     def score_as_failed(self) -> None:
         """Give the run what a run scores that did not end ok: min(0, its lowest evaluation), or that return."""
-        evaluated = [] if self.curve.empty else [value for value in self.curve["return_mean"] if math.isfinite(value)]
+        evaluated = [] if self.curve.empty else self.curve["return_mean"].dropna()
         self.final_return, self.final_return_std = min([self.floor, *evaluated]), math.nan
-        self.final_score = (
-            None if self.target is None else (self.final_return - self.floor) / (self.target - self.floor)
-        )
+        if self.target is not None:
+            self.final_score = (self.final_return - self.floor) / (self.target - self.floor)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for strict JSON: tables as lists of columns, non-finite numbers as strings."""

@@ -32,6 +32,7 @@ class Evaluation:
 
     `measures` are further numbers by name, such as `heldout_kl` [nats]; each becomes a column of the curve. `pairs` are
     fixed preference pairs under the policy, by the name of their set; see `snapshots` in docs/results-format.md.
+    `returns` are those of the episodes, in their order, where they are known.
     """
 
     mean: float
@@ -39,6 +40,7 @@ class Evaluation:
     episodes: int
     measures: Mapping[str, float] = field(default_factory=dict)
     pairs: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    returns: tuple[float, ...] = ()
 
     def with_more(self, other: Evaluation) -> Evaluation:
         """Mean and standard deviation over the episodes of both; the rest is this one's."""

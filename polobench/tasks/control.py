@@ -179,7 +179,7 @@ class ControlTask(Task):
         """An episode counts with its first `EVALUATED_STEPS` steps, so that an evaluation always ends."""
         returns = self._held_out(policy, policy.act_greedily, seed, episodes)
         spread = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
-        return Evaluation(float(returns.mean()), spread, len(returns))
+        return Evaluation(float(returns.mean()), spread, len(returns), returns=tuple(returns.tolist()))
 
     def measures_at_ends(self, policy: Policy, seed: int) -> dict[str, float]:
         """The return of sampled actions, from the start states of the evaluations during the run."""

@@ -175,7 +175,7 @@ class RewardTask(LanguageTask):
         with self._at_temperature_1(language):
             returns = self._greedy_returns(language, episodes)
             spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
-            evaluation = Evaluation(float(np.mean(returns)), spread, len(returns))
+            evaluation = Evaluation(float(np.mean(returns)), spread, len(returns), returns=tuple(returns))
             if episodes.start > 0:
                 return evaluation
             rows = [(prompt, 0) for prompt in episodes[:SAMPLED_PROMPTS]]
