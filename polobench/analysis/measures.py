@@ -24,6 +24,7 @@ from polobench.analysis.reliability import (
     area_under_curve,
     collapsed,
     dispersion_over_time,
+    drawdown_of_noise,
     largest_drawdown,
     scores,
     share_above_target,
@@ -64,6 +65,7 @@ class Measure:
     observation: str = "seeds"  # what one number belongs to, in the plural
     is_ratio: bool = False  # numbers are logarithms, and differences are shown as ratios
     is_share: bool = False  # numbers are 0 or 1
+    noise: str = ""  # the measure of what the noise of evaluations alone gives
 
     def values(self, runs: Sequence[RunResult]) -> Array:
         """The numbers of cells of one place."""
@@ -216,7 +218,8 @@ MEASURES: Mapping[str, Measure] = {
         "spread of final scores over seeds", "mean distance from the median", "learning", _spread
     ),
     # stability (Chan et al. 2020, section 4)
-    "largest_drawdown": _of_scores("largest drawdown", "score", largest_drawdown),
+    "largest_drawdown": _of_scores("largest drawdown", "score", largest_drawdown, noise="drawdown_of_noise"),
+    "drawdown_of_noise": _learning("drawdown that noise of the evaluations gives", "score", drawdown_of_noise),
     "short_term_risk": _of_scores("worst quarter of changes between evaluations", "score lost", short_term_risk),
     "dispersion_over_time": _of_scores("spread of changes between evaluations", "score", dispersion_over_time),
     "collapse_after_solving": _of_scores("collapses after solving", "share of runs", collapsed, is_share=True),

@@ -1,17 +1,19 @@
 """How steadily one run learns, and how it may go wrong, by its held-out scores (0 = floor, 1 = target).
 
-A run that failed is at the floor from where it ended. A task without a target has no score, so none of these.
+A run that failed is at the floor, or at its lowest score if that is below, from where it ended. A task without a target
+has no score, so none of these.
 
 Source: Chan et al. 2020, "Measuring the Reliability of Reinforcement Learning Algorithms", section 4: dispersion across
 time (the interquartile range of a curve's differences), short-term risk (the conditional value at risk of those
 differences), long-term risk (the drawdown: how far the score is below its best so far), risk across runs. They slide
-windows over training curves of many points; we have about twenty held-out evaluations per run, and one window.
+windows over training curves of many points; we have about ten held-out evaluations per run, and one window.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +49,7 @@ def scores(result: RunResult) -> Scores:
     known = np.isfinite(found)
     at, found = at[known], found[known]
     if result.status != "ok":
-        at, found = np.append(at, result.ledger.samples / budget), np.append(found, 0.0)
+        at, found = np.append(at, result.ledger.samples / budget), np.append(found, min([0.0, *found]))
     return Scores(at, found)
 
 
@@ -61,6 +63,29 @@ def largest_drawdown(run: Scores) -> float:
     """The most that the score is ever below its best so far; 0 of a run that never falls."""
     found = run.found
     return float((np.maximum.accumulate(found) - found).max()) if len(found) else math.nan
+
+
+def drawdown_of_noise(result: RunResult) -> float:
+    """The largest drawdown to expect of policies of equal return, from the noise of the evaluations alone.
+
+    All evaluations are of the same held-out episodes, so the noise is that of a change between two of them.
+    NaN without a target, or where the noise is not known.
+    """
+    if result.target is None or "change_error" not in result.curve:
+        return math.nan
+    (errors,) = columns(result.curve, "change_error")
+    known = errors[np.isfinite(errors)]
+    if not len(known):
+        return math.nan
+    spread = math.sqrt(float(np.mean(known**2)) / 2) / (result.target - result.floor)
+    return spread * _expected_drawdown(len(result.curve))
+
+
+@cache
+def _expected_drawdown(evaluations: int) -> float:
+    """The mean largest drawdown of so many independent normal numbers of variance 1, by simulation."""
+    drawn = np.random.default_rng(0).standard_normal((20_000, evaluations))
+    return float((np.maximum.accumulate(drawn, axis=1) - drawn).max(axis=1).mean())
 
 
 def short_term_risk(run: Scores) -> float:
@@ -122,7 +147,7 @@ def _trouble(run: RunResult) -> tuple[str, str, float] | None:
     known = scores(run).found
     if run.final_score is None or len(known) < 2 or not run.ledger.gradient_steps:
         return None
-    start, best, end = float(known[0]), float(known.max()), run.final_score
+    start, best, end = float(known[0]), float(known.max()), float(known[-1])  # of the same held-out episodes
     if end < start - FELL:
         return "fell below its start", f"score {start:.2f} at first, {end:.2f} at last", 5 + start - end
     if best < LEARNT_NOTHING:

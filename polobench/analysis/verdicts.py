@@ -97,7 +97,8 @@ def column_verdict(observations: Observations, column: Column, rules: Claims) ->
     """Test every word of a column."""
     observed = _observed(observations, list(column.words), column.measure)
     shared = _shared(list(observed.values()))
-    pairs = _pair_verdicts(observed, column.pairs, column.measure, column.smallest_effect, rules)
+    noise = _noise(observations, list(column.words), column.measure)
+    pairs = _pair_verdicts(observed, noise, column.pairs, column.measure, column.smallest_effect, rules)
     also = {name: _observed(observations, list(column.words), name) for name in column.also}
     words = []
     for method, word in column.words.items():
@@ -119,12 +120,19 @@ def claim_verdict(observations: Observations, claim: Claim, rules: Claims) -> Cl
     }
     if claim.of:
         return _level_verdict(observed, claim, rules)
-    pairs = _pair_verdicts(observed, claim.pairs, claim.measure, claim.smallest_effect, rules)
+    noise = _noise(observations, list(labels), claim.measure)
+    pairs = _pair_verdicts(observed, noise, claim.pairs, claim.measure, claim.smallest_effect, rules)
     return ClaimVerdict(claim, _together([pair.verdict for pair in pairs]), pairs)
 
 
 def _observed(observations: Observations, labels: Sequence[str], measure: str) -> Observed:
     return {label: observations.of(label, measure) for label in labels}
+
+
+def _noise(observations: Observations, labels: Sequence[str], measure: str) -> Observed:
+    """What evaluations alone give of a measure, by label; empty where none is known."""
+    name = MEASURES[measure].noise
+    return _observed(observations, labels, name) if name else {}
 
 
 def _shared(found: Sequence[Mapping[Place, Array]]) -> list[Place]:
@@ -150,12 +158,18 @@ def _level(values: Sequence[Array], measure: Measure) -> Level:
 
 
 def _pair_verdicts(
-    observed: Observed, pairs: Sequence[tuple[str, str]], measure: str, smallest_effect: float, rules: Claims
+    observed: Observed,
+    noise: Observed,
+    pairs: Sequence[tuple[str, str]],
+    measure: str,
+    smallest_effect: float,
+    rules: Claims,
 ) -> tuple[PairVerdict, ...]:
     """All pairs of one column or claim: they share `level`, also with those that were not tested."""
     effect = math.log(smallest_effect) if MEASURES[measure].is_ratio else smallest_effect
     alpha = rules.level / len(pairs)
     drafts = [_draft(observed, less, more, MEASURES[measure], alpha, rules) for less, more in pairs]
+    drafts = [_open_by_noise(draft, noise, effect) for draft in drafts]
     adjusted = holm([1.0 if math.isnan(draft.p) else draft.p for draft in drafts])
     return tuple(
         draft if math.isnan(draft.p) else _decided(draft, p, effect, rules.level)
@@ -181,6 +195,16 @@ def _draft(observed: Observed, less: str, more: str, measure: Measure, alpha: fl
         needed = seeds_needed(alpha, tasks)
         return replace(untested, reason=f"too few seeds to reach p = {alpha:.2g}; the test needs {needed}")
     return replace(untested, p=permutation_test(strata).p)
+
+
+def _open_by_noise(draft: PairVerdict, noise: Observed, effect: float) -> PairVerdict:
+    """No test where evaluations alone would give more than the effect that is looked for."""
+    found = [noise[label] for label in (draft.less, draft.more) if noise]
+    alone = [float(np.mean([values[place].mean() for place in draft.places if place in values])) for values in found]
+    if math.isnan(draft.p) or not any(given > effect for given in alone):
+        return draft
+    reason = f"the noise of evaluations alone gives {max(alone):.2f}, more than the smallest effect, {effect:g}"
+    return replace(draft, p=math.nan, reason=reason)
 
 
 def _decided(draft: PairVerdict, p: float, effect: float, level: float) -> PairVerdict:

@@ -18,8 +18,8 @@ Variants:
 
 Departures from the paper:
 - All pairs of a ranked group count, not one pair per prompt.
-- With `reference` "sampler" the log-ratios are against the policy that sampled the pairs, which moves at each refresh;
-  "checkpoint" is the paper's fixed reference, and what data sets are always used with.
+- With `reference` "sampler" the log-ratios are against the policy that sampled the pairs, which moves at each refresh.
+  It is refused with one update per batch: every margin would be 0, the loss ln 2, and beta without effect. "checkpoint" is the paper's fixed reference, and what data sets are always used with.
 - Adam in place of RMSprop, no warm-up; the gradient's norm is clipped.
 """
 
