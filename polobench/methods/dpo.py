@@ -19,7 +19,8 @@ Variants:
 Departures from the paper:
 - All pairs of a ranked group count, not one pair per prompt.
 - With `reference` "sampler" the log-ratios are against the policy that sampled the pairs, which moves at each refresh.
-  It is refused with one update per batch: every margin would be 0, the loss ln 2, and beta without effect. "checkpoint" is the paper's fixed reference, and what data sets are always used with.
+  It is refused with one update per batch: every margin would be 0, the loss ln 2, and beta without effect.
+  "checkpoint" is the paper's fixed reference, and what data sets are always used with.
 - Adam in place of RMSprop, no warm-up; the gradient's norm is clipped.
 """
 
@@ -28,10 +29,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
 from polobench.core.method import Method
 from polobench.core.policy import Policy
@@ -60,9 +63,25 @@ class DPOHyperparameters(Hyperparameters):
 
 
 class DPO(Method[DPOHyperparameters]):
-    """Trains on the pairs of a data set, or on pairs that the policy samples and that are refreshed."""
+    """Trains on the pairs of a data set, or on pairs that the policy samples and that are refreshed: online DPO.
+
+    Raises:
+        UsageError: the reference "sampler" with one gradient step per batch, on sampled pairs.
+    """
 
     name = "dpo"
+
+    def __init__(
+        self, task: Task, device: str = "cpu", label: str | None = None, threads: int = 1, /, **hyperparameters: Any
+    ) -> None:
+        super().__init__(task, device, label, threads, **hyperparameters)
+        hp = self.hp
+        reads_data = hp.source == "data" or (hp.source == "auto" and task.has_preferences)
+        if hp.reference == "sampler" and hp.refresh_updates == 1 and not reads_data:
+            raise UsageError(
+                "dpo: with reference 'sampler' and refresh_updates 1 every margin is 0 (allowed: refresh_updates from "
+                "2, or reference 'checkpoint')"
+            )
 
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
