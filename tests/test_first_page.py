@@ -384,11 +384,11 @@ def test_scores_over_tasks(collection: Collection) -> None:
 def test_greedy_stands_beside_sampled(tmp_path: Path) -> None:
     runs = [make_language(method, "summaries", seed) for method in ("dpo", "grpo") for seed in range(5)]
     for run in runs:
-        run.curve["heldout_greedy_return"] = 0.75
+        run.curve["heldout_sampled_return"] = 0.75
     table = rows(section(report_pages(collect(save_all(tmp_path, *runs)))["report"], "Leaderboard"))
-    assert "sampled return" in table[0]
+    assert "greedy return" in table[0]
     text = section(report_pages(collect(tmp_path))["report"], "Leaderboard")
-    assert "greedy return = 0.750" in text
+    assert "sampled return = 0.750" in text
 
 
 def test_worlds_and_smoke_runs_are_kept_apart(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def run_of(*scores: float, status: str = "ok", **changes: object) -> RunResult:
     result = make_result(budget=1000, status=status, **changes)
     samples = np.linspace(0, 1000, len(scores))
     returns = result.floor + np.array(scores) * (result.target - result.floor)
-    result.curve = pd.DataFrame({"samples": samples, "return_mean": returns})
+    result.curve = pd.DataFrame({"samples": samples, "updates": samples, "return_mean": returns})
     return result
 
 

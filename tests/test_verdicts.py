@@ -121,6 +121,7 @@ def test_failed_runs_count_at_the_floor(tmp_path: Path) -> None:
     for task in TASKS:
         for seed in range(6):
             good, poor = make_result("ppo", task, seed), make_result("reinforce", task, seed)
+            good.curve["return_mean"] = good.curve["return_mean"].clip(lower=good.floor)
             good.final_score, poor.final_score = 0.9 + 0.001 * seed, 0.6 + 0.001 * seed
             results += [failed(good) if seed < 3 else good, poor]
     column = dataclasses.replace(COLUMN, words={"reinforce": "poor", "ppo": "good"})

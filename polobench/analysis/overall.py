@@ -102,11 +102,11 @@ def mean_over_tasks(group: Comparable, label: str, of: Callable[[RunResult], flo
 
 
 def _sampled(run: RunResult) -> float:
-    return run.final_return if math.isfinite(_greedy(run)) else math.nan
+    return value_of(run, "heldout_sampled_return")
 
 
 def _greedy(run: RunResult) -> float:
-    return value_of(run, "heldout_greedy_return")
+    return run.final_return if math.isfinite(_sampled(run)) else math.nan
 
 
 def _overall(group: Comparable, label: str) -> Overall:

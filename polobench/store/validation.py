@@ -21,7 +21,7 @@ _BY_TYPE = {
 }  # fmt: skip
 DRAWN_CURVES = (
     "heldout_accuracy", "heldout_accuracy_normalised", "train_accuracy", "train_accuracy_normalised", "heldout_margin",
-    "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_greedy_return",
+    "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_sampled_return",
 )  # fmt: skip
 TIMES = ("samples", "wall_seconds", "cpu_seconds")
 _SECTIONS = ("throughput", "gradient_noise", "fixed_batch")  # each of the cells of the kind of this name alone

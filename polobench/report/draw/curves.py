@@ -23,7 +23,7 @@ _ACCURACIES = {
 _OTHERS = {
     "heldout_margin": "implicit reward margin [nats]", "heldout_kl": "KL to the reference [nats per token]",
     "heldout_entropy": "entropy [nats per token]", "heldout_completion_length": "tokens per completion",
-    "heldout_greedy_return": "greedy return",
+    "heldout_sampled_return": "sampled return",
 }  # fmt: skip
 _NEAR_CHANCE = 0.6  # from an accuracy up to it, the panel shows chance
 _SAME = 1e-9
@@ -77,7 +77,7 @@ def draw_accuracies(panel: Panel, look: Looks) -> Figure | None:
 
 
 def draw_policy(panel: Panel, look: Looks) -> Figure | None:
-    """Margin, KL, entropy, length and greedy return, those that the runs have; None if they have none."""
+    """Margin, KL, entropy, length and sampled return, those that the runs have; None if they have none."""
     return _draw_metrics(panel, _metric_lines(panel, _OTHERS, look))
 
 
