@@ -91,8 +91,7 @@ def failed(result: RunResult, at: float = 0.4, status: str = "diverged", reason:
     result.updates = result.updates[result.updates["samples"] <= end].reset_index(drop=True)
     result.time_to_target = time_to_target(result.curve, result.target)
     result.ledger = _ledger(int(end), result.ledger.samples / result.ledger.wall_seconds)
-    result.final_return, result.final_return_std = result.floor, float("nan")
-    result.final_score = None if result.target is None else 0.0
+    result.score_as_failed()
     return result
 
 

@@ -24,6 +24,8 @@ _IN_CURVES = {
     "kl_to_reference": "heldout_kl",
     "entropy": "heldout_entropy",
     "completion_length": "heldout_completion_length",
+    "pass@1": "heldout_pass_1",
+    "pass@8": "heldout_pass_8",
 }
 
 
@@ -104,6 +106,7 @@ def measures(collection: Collection) -> list[MeasureSummary]:
     found = []
     for arm, runs in sorted(collection.of_kind("learning").items()):
         names = dict.fromkeys(name for run in runs for moment in ("before", "after") for name in _measures(run, moment))
+        names |= {name: None for name in ("pass@1", "pass@8") if any(_IN_CURVES[name] in run.curve for run in runs)}
         found += [_summarize_measure(arm, runs, name) for name in names]
     return found
 

@@ -70,7 +70,6 @@ def answer_sections(findings: Findings) -> list[Section]:
     if not items:
         return []
     blocks: list[Block] = [Paragraph(note("answers", prompts=PROMPTS_SHOWN, letters=LONGEST_ANSWER))]
-    blocks.append(Paragraph(note("digits") if any(item.arm.task == "add-digits" for item in items) else ""))
     for heading, group in _grouped(items):
         blocks.append(heading)
         for item in group:

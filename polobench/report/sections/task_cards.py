@@ -47,8 +47,7 @@ def _page(findings: Findings, task: str) -> Page:
         if place[0] == task
     ]
     sections.append(Section("Settings", settings_blocks(findings, task)))
-    about = note("digits") if task == "add-digits" else ""
-    return Page(file, task, sections, [Paragraph(about), *_curves(findings, task, file), Paragraph(note("card"))])
+    return Page(file, task, sections, [*_curves(findings, task, file), Paragraph(note("card"))])
 
 
 def _curves(findings: Findings, task: str, file: str) -> list[Block]:
