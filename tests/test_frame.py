@@ -57,17 +57,23 @@ def test_top_level_load_is_this_one() -> None:
     assert polobench.load is load
 
 
-def test_failed_run_is_at_the_floor_and_unsolved(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lowest", "final"), [(22.3, 22.3), (30.0, 22.3), (10.0, 10.0)])
+def test_failed_run_is_at_the_floor_or_at_its_lowest_evaluation_and_unsolved(
+    lowest: float, final: float, tmp_path: Path
+) -> None:
     run = make_result()
-    run.status, run.reason = "timeout", "took too long"  # whatever was stored: not ended ok is at the floor
+    run.curve["return_mean"] = run.curve["return_mean"].clip(lower=lowest)
+    run.curve.loc[2, "return_mean"] = lowest
+    run.status, run.reason = "timeout", "took too long"  # whatever was stored: it did not end ok
     row = load(save_all(tmp_path, run)).iloc[0]
-    assert (row["final_return"], row["final_score"]) == (22.3, 0.0)
+    assert (row["final_return"], row["final_score"]) == (final, (final - 22.3) / (475.0 - 22.3))
     assert not row["solved"]
     assert not row["reached"]
 
 
 def test_failure_before_the_task_is_known_takes_its_floor_from_the_others(tmp_path: Path) -> None:
     broken = make_result(seed=1, status="failed", floor=math.nan, target=None, final_return=math.nan, final_score=None)
+    broken.curve = pd.DataFrame()
     table = load(save_all(tmp_path, make_result(), broken)).set_index("seed")
     assert (table.loc[1, "final_return"], table.loc[1, "final_score"], table.loc[1, "target"]) == (22.3, 0.0, 475.0)
 

@@ -95,7 +95,7 @@ class RunResult:
 
     def score_as_failed(self) -> None:
         """Give the run what a run scores that did not end ok: min(0, its lowest evaluation), or that return."""
-        evaluated = [] if self.curve.empty else self.curve["return_mean"].dropna()
+        evaluated: list[float] = [] if self.curve.empty else self.curve["return_mean"].dropna().tolist()
         self.final_return, self.final_return_std = min([self.floor, *evaluated]), math.nan
         if self.target is not None:
             self.final_score = (self.final_return - self.floor) / (self.target - self.floor)

@@ -187,9 +187,11 @@ class RewardTask(LanguageTask):
             return replace(evaluation, measures=measures | self._measures_of_pairs(language, pairs), pairs=pairs)
 
     def _greedy_returns(self, policy: CausalLM, episodes: range) -> list[float]:
-        tokens, questions = (held[episodes.start : episodes.stop] for held in (self._heldout_tokens, self._heldout))
-        texts = self._texts(self._complete(policy, tokens, None))
-        given = [value for value in self._rewards(self._heldout_reward, questions, texts) if value is not None]
+        asked = slice(episodes.start, episodes.stop)
+        texts = self._texts(self._complete(policy, self._heldout_tokens[asked], None))
+        given = [
+            value for value in self._rewards(self._heldout_reward, self._heldout[asked], texts) if value is not None
+        ]
         if not given:
             raise UsageError(f"the reward of task {self.name!r} applies to none of {len(texts)} held-out completions")
         return given
