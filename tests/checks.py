@@ -175,7 +175,10 @@ def first_update(method: str, probe: str, **hyperparameters: object) -> tuple[Ro
     next(polobench.make(method, task=probe, **hyperparameters).learn(task, SeedAxes(0)))
     task.close()
     states = torch.cat([rollouts[0].observations, rollouts[0].final_observations.unsqueeze(1)], 1)
-    seen = {name: torch.cat([getattr(batch, name) for batch in batches]) for name, _ in batches[0]._tensors()}
+    seen = {
+        name: torch.cat([torch.from_numpy(getattr(batch, name).numpy()) for batch in batches])
+        for name, _ in batches[0]._tensors()
+    }
     return rollouts[0], critics[0](states).squeeze(-1).detach(), replace(batches[0], **seen)
 
 

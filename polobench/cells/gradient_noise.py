@@ -57,7 +57,9 @@ class _Held(Policy):
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         self.hear(torch.cat([gradient.flatten() for gradient in found]), rows)
         for parameter in parameters:
-            parameter.grad = None  # which optimizers pass over
+            if parameter.grad is not None:
+                parameter.grad.zero_()  # where it is a view, as `MLPPolicy`'s are
+            parameter.grad = None  # which torch's optimizers pass over
 
     def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
         """None to follow: a method that would turn it into a step (by a Fisher matrix, say) need not."""

@@ -6,17 +6,19 @@ Shapes: `[B, T]` as in `Rollout`; P parameters of the action distribution per st
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
+from polobench.core.arrays import stack
 from polobench.core.budget import Budget, Ledger
 from polobench.core.rollout import Rollout
 
@@ -46,12 +48,22 @@ class Distribution(Protocol):
         """`[...]` the most likely actions."""
 
 
+class Optimizer(Protocol):
+    """What a gradient step needs of torch's optimizers."""
+
+    param_groups: list[dict[str, Any]]
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def step(self) -> Any: ...
+
+
 @dataclass(frozen=True)
 class GradientStep:
     """The loss of a gradient step, and the norm of its gradient before clipping (NaN without clipping)."""
 
     loss: Tensor
-    gradient_norm: Tensor
+    gradient_norm: Tensor | float
 
 
 class Policy(nn.Module, ABC):
@@ -91,6 +103,10 @@ class Policy(nn.Module, ABC):
         with torch.no_grad():
             return self.outputs(rollout), self.values(rollout)
 
+    def prepare(self, rollout: Rollout) -> Rollout:
+        """The rollout in the form from which this policy computes fastest; `Rollout` says which forms there are."""
+        return rollout
+
     def with_critic_inputs(self, rollout: Rollout) -> Rollout:
         """The rollout with the critic's inputs attached, where these are expensive; valid until the actor changes."""
         return rollout
@@ -109,9 +125,13 @@ class Policy(nn.Module, ABC):
     def refresh_statistics(self) -> None:
         """Start using the absorbed statistics. Only between rollouts: within one the policy must not move."""
 
+    def adam(self, parameters: Sequence[nn.Parameter], lr: float, eps: float = 1e-8) -> Optimizer:
+        """Adam (Kingma and Ba 2015, algorithm 1) for parameters of this policy."""
+        return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
+
     def gradient_step(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         losses: Iterable[Tensor],
         rows: int,
         max_gradient_norm: float | None = None,
@@ -126,15 +146,16 @@ class Policy(nn.Module, ABC):
             loss.backward()  # type: ignore[no-untyped-call]
             parts.append(loss.detach())
         self._gradients_complete(rows)
-        norm = torch.tensor(float("nan"))
-        if max_gradient_norm is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = clip_grad_norm_(parameters, max_gradient_norm)
+        norm = math.nan if max_gradient_norm is None else self._clip(optimizer, max_gradient_norm)
         optimizer.step()
         self._parameters_changed()
         self.ledger.backward_rows += rows
         self.ledger.gradient_steps += 1
-        return GradientStep(torch.stack(parts).sum(), norm)
+        return GradientStep(parts[0] if len(parts) == 1 else stack(parts).sum(), norm)
+
+    def _clip(self, optimizer: Optimizer, max_norm: float) -> Tensor | float:
+        """Scale the gradient of all that the optimizer steps to this norm at most; gives the norm before."""
+        return clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
 
     def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
         """The gradient `[n]` of a scalar in the actor's parameters; the scalar came from `rows` rows."""

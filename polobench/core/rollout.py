@@ -2,18 +2,22 @@
 
 Shapes: B rows (environments, or completions), T columns (time steps, or token positions). A row may cross episodes in
 control; `mask` is False where nothing was decided: the autoreset step after an episode's end, and padding.
+
+The columns are tensors, or all of them are `core.arrays.Array`, which formulas take as they take tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from polobench.core.arrays import Array, like, numbers
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,8 @@ class Rollout:
         """The units that may be shuffled: `[M, 1]` valid transitions in control, the same `[B, T]` in language."""
         if not self.rows_independent:
             return self
-        keep = self.mask.flatten()
-        row_of = torch.arange(self.mask.shape[0], device=keep.device).repeat_interleave(self.mask.shape[1])[keep]
+        numbers_kept = np.flatnonzero(numbers(self.mask))
+        keep, row_of = (like(self.mask, index) for index in (numbers_kept, numbers_kept // self.mask.shape[1]))
         columns = {
             name: value.flatten(0, 1)[keep].unsqueeze(1)
             for name, value in self._tensors()
@@ -99,8 +103,18 @@ class Rollout:
         }
         return self._with(columns, final_observations=self.final_observations[row_of], groups=self.groups[row_of])
 
-    def select(self, index: Tensor) -> Rollout:
+    def as_arrays(self) -> Rollout:
+        """The rollout, on a CPU, with arrays that share the tensors' memory."""
+        columns: dict[str, Any] = {name: Array(numbers(value)) for name, value in self._tensors()}
+        return self._with(columns)
+
+    def select(self, index: Tensor | slice) -> Rollout:
         """The rows of these indices."""
+        if isinstance(index, Array) or isinstance(self.mask, Array):
+            chosen = index.value if isinstance(index, Array) else index
+            taken = (lambda v: v[chosen]) if isinstance(chosen, slice) else (lambda v: v.take(chosen, 0))
+            arrays: dict[str, Any] = {name: Array(taken(column.numpy())) for name, column in self._tensors()}
+            return self._with(arrays)
         return self._with({name: value[index] for name, value in self._tensors()})
 
     def split(self, size: int | None) -> list[Rollout]:
@@ -108,22 +122,20 @@ class Rollout:
         count = self.mask.shape[0]
         if size is None or size >= count:
             return [self]
-        index = torch.arange(count, device=self.mask.device)
-        return [self.select(rows)._trimmed() for rows in torch.split(index, size)]
+        return [self.select(slice(start, start + size))._trimmed() for start in range(0, count, size)]
 
     def split_groups(self, size: int | None) -> list[Rollout]:
         """As `split`, in whole groups of at most `size` rows together, at least one group each."""
         if size is None or size >= self.mask.shape[0]:
             return [self]
-        counts = torch.bincount(self.groups).tolist()
+        counts = np.bincount(numbers(self.groups)).tolist()
         bounds, start = [0], 0
         for number, count in enumerate(counts):
             end = sum(counts[: number + 1])
             if end - start > size and end - count > start:
                 start = end - count
                 bounds.append(start)
-        index = torch.arange(self.mask.shape[0], device=self.mask.device)
-        return [self.select(index[a:b])._trimmed() for a, b in pairwise([*bounds, len(index)])]
+        return [self.select(slice(a, b))._trimmed() for a, b in pairwise([*bounds, self.mask.shape[0]])]
 
     def minibatches(self, size: int, generator: np.random.Generator) -> Iterator[Rollout]:
         """The rows in random order, as many at a time as hold `size` steps; the last minibatch may be smaller.
@@ -132,11 +144,15 @@ class Rollout:
         """
         count, width = self.mask.shape
         size = max(1, size // width)
-        order = torch.from_numpy(generator.permutation(count)).to(self.mask.device)
+        order = generator.permutation(count)
         pieces = max(1, (count + size // 2) // size)
         bounds = [size * piece for piece in range(pieces)] + [count]
+        if pieces == 1 and isinstance(self.mask, Array):  # the order within a minibatch only moves rounding
+            yield self
+            return
+        shuffled = self.select(like(self.mask, order))
         for start, end in pairwise(bounds):
-            yield self.select(order[start:end])
+            yield shuffled.select(slice(start, end))
 
     def _trimmed(self) -> Rollout:
         if self.rows_independent:
@@ -146,9 +162,13 @@ class Rollout:
         return self._with({name: value[:, :width] for name, value in self._tensors() if name not in whole})
 
     def _with(self, columns: dict[str, Tensor], **more: Tensor) -> Rollout:
-        changes: dict[str, Any] = columns | more
-        return replace(self, **changes)
+        changed = object.__new__(Rollout)  # `dataclasses.replace` takes ten times as long
+        changed.__dict__.update(self.__dict__, **columns, **more)
+        return changed
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
-        pairs = [(item.name, getattr(self, item.name)) for item in fields(self)]
-        return [(name, value) for name, value in pairs if isinstance(value, Tensor)]
+        pairs = [(name, getattr(self, name)) for name in COLUMNS]
+        return [(name, value) for name, value in pairs if value is not None]
+
+
+COLUMNS = tuple(item.name for item in fields(Rollout) if item.name != "rows_independent")

@@ -37,7 +37,7 @@ from torch import Tensor
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
 from polobench.core.method import Method
-from polobench.core.policy import Policy
+from polobench.core.policy import Optimizer, Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
@@ -86,28 +86,29 @@ class DPO(Method[DPOHyperparameters]):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=False)
-        optimizer = torch.optim.Adam(policy.actor_parameters, lr=hp.learning_rate, fused=True)
+        optimizer = policy.adam(policy.actor_parameters, lr=hp.learning_rate)
         while True:
             batch = task.ranked_groups(policy, hp.source, hp.n_groups, hp.group_size)
             is_data = batch.reference_log_probs is not None
             reference = policy if hp.reference == "sampler" else task.reference_policy()
             parts = [
-                part if is_data else with_reference(reference, part) for part in batch.split_groups(hp.micro_batch)
+                part if is_data else with_reference(reference, part)
+                for part in policy.prepare(batch).split_groups(hp.micro_batch)
             ]
             for _ in range(1 if is_data else hp.refresh_updates):
                 metrics = self.improve(policy, optimizer, parts)
                 metrics |= {"reward": float(batch.returns.mean()), "completion_length": batch.mean_length}
                 yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
 
-    def improve(self, policy: Policy, optimizer: torch.optim.Optimizer, parts: list[Rollout]) -> dict[str, float]:
+    def improve(self, policy: Policy, optimizer: Optimizer, parts: list[Rollout]) -> dict[str, float]:
         """One gradient step on the pairs of a batch; gives the metrics."""
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=parts[0].mask.device))
+        sums: dict[str, float | Tensor] = defaultdict(float)
         rows = sum(part.n_rows for part in parts)
         step = policy.gradient_step(optimizer, self.losses(policy, parts, sums), rows, self.hp.max_gradient_norm)
         metrics = {"loss": step.loss, "gradient_norm": step.gradient_norm} | sums
         return {name: float(value) for name, value in metrics.items()}
 
-    def losses(self, policy: Policy, parts: list[Rollout], sums: dict[str, Tensor]) -> Iterator[Tensor]:
+    def losses(self, policy: Policy, parts: list[Rollout], sums: dict[str, float | Tensor]) -> Iterator[Tensor]:
         """The loss of each part, scalars that add up to the mean over all pairs; adds the parts' metrics to `sums`."""
         pairs = [better_pairs(part.returns, part.groups) for part in parts]
         n_pairs, n_tokens = sum(len(better) for better, _ in pairs), sum(part.n_samples for part in parts)

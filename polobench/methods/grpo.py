@@ -31,7 +31,7 @@ from torch import Tensor
 
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
 from polobench.core.method import Method
-from polobench.core.policy import Policy
+from polobench.core.policy import Optimizer, Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
@@ -65,7 +65,7 @@ class GRPO(Method[GRPOHyperparameters]):
         hp = self.hp
         policy = task.make_policy(hp, critic=False)
         reference = task.reference_policy() if hp.beta > 0 else None
-        optimizer = torch.optim.Adam(policy.actor_parameters, lr=hp.learning_rate, fused=True)
+        optimizer = policy.adam(policy.actor_parameters, lr=hp.learning_rate)
         while True:
             rollout = task.episodes(policy, hp.n_groups, hp.group_size)
             advantages = group_advantages(rollout.returns, rollout.groups, hp.divide_by_std)
@@ -73,20 +73,20 @@ class GRPO(Method[GRPOHyperparameters]):
                 advantages=advantages.unsqueeze(1).expand_as(rollout.mask),
                 weights=token_weights(rollout.mask, hp.normalization, task.horizon),
             )
-            metrics = self.improve(policy, reference, optimizer, batch)
+            metrics = self.improve(policy, reference, optimizer, policy.prepare(batch))
             metrics |= {"reward": float(rollout.returns.mean()), "completion_length": rollout.mean_length}
             metrics["tied_groups"] = _tied_groups(advantages, rollout.groups)
             yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
 
     def improve(
-        self, policy: Policy, reference: Policy | None, optimizer: torch.optim.Optimizer, batch: Rollout
+        self, policy: Policy, reference: Policy | None, optimizer: Optimizer, batch: Rollout
     ) -> dict[str, float]:
         """The gradient steps on one batch; gives the mean of every metric over those that have it."""
         parts = batch.rows().split(self.hp.micro_batch)
         rows = sum(part.n_rows for part in parts)
         seen: dict[str, list[float]] = defaultdict(list)
         for _ in range(self.hp.epochs):
-            sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=batch.mask.device))
+            sums: dict[str, float | Tensor] = defaultdict(float)
             losses = self.losses(policy, reference, parts, sums)
             step = policy.gradient_step(optimizer, losses, rows, self.hp.max_gradient_norm)
             for name, value in ({"loss": step.loss, "gradient_norm": step.gradient_norm} | sums).items():
@@ -94,7 +94,7 @@ class GRPO(Method[GRPOHyperparameters]):
         return {name: sum(values) / len(values) for name, values in seen.items()}
 
     def losses(
-        self, policy: Policy, reference: Policy | None, parts: list[Rollout], sums: dict[str, Tensor]
+        self, policy: Policy, reference: Policy | None, parts: list[Rollout], sums: dict[str, float | Tensor]
     ) -> Iterator[Tensor]:
         """The loss of each part, scalars that add up to the batch's; adds the parts' metrics to `sums`."""
         total = sum(part.n_samples for part in parts)
@@ -115,7 +115,7 @@ class GRPO(Method[GRPOHyperparameters]):
             with torch.no_grad():
                 sums["entropy"] += (policy.distribution.entropy(outputs) * part.mask).sum() / total
                 if not is_first_epoch:
-                    outside = (torch.exp(log_probs - part.old_log_probs) - 1).abs() > self.hp.clip_eps
+                    outside = ((log_probs - part.old_log_probs).exp() - 1).abs() > self.hp.clip_eps
                     sums["clip_fraction"] += (outside & part.mask).sum() / total
                     sums["kl"] += (k3_terms(part.old_log_probs, log_probs) * part.mask).sum() / total
             yield -(terms * part.weights * part.mask).sum()

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polobench.core.arrays import stack
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
 from polobench.core.method import Method
-from polobench.core.policy import Policy
+from polobench.core.policy import Optimizer, Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
@@ -73,14 +74,14 @@ class PPO(Method[PPOHyperparameters]):
         hp = self.hp
         policy = task.make_policy(hp, critic=True)
         parameters = policy.actor_parameters + policy.critic_parameters
-        optimizer = torch.optim.Adam(parameters, lr=hp.learning_rate, eps=1e-5, fused=True)
+        optimizer = policy.adam(parameters, lr=hp.learning_rate, eps=1e-5)
         scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
         shuffle = rng.numpy("minibatches")
         while True:
             left = 1.0 - task.progress()
             optimizer.param_groups[0]["lr"] = hp.learning_rate * (left if hp.learning_rate_schedule == "linear" else 1)
             clip_eps = hp.clip_eps * (left if hp.clip_schedule == "linear" else 1)
-            rollout = task.fragments(policy, hp.n_envs, hp.n_steps)
+            rollout = policy.prepare(task.fragments(policy, hp.n_envs, hp.n_steps))
             rollout = self.with_targets(policy, rollout, scale(rollout) if scale else rollout.rewards)
             metrics = self.improve(policy, optimizer, rollout.rows(), clip_eps, shuffle)
             metrics["explained_variance"] = self.explained_variance(rollout)
@@ -97,7 +98,7 @@ class PPO(Method[PPOHyperparameters]):
     def improve(
         self,
         policy: Policy,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         rows: Rollout,
         clip_eps: float,
         shuffle: np.random.Generator,
@@ -127,12 +128,10 @@ class PPO(Method[PPOHyperparameters]):
         critic_loss = value_loss(values, batch)
         entropy = masked_mean(policy.distribution.entropy(outputs), batch.mask)
         loss = policy_loss + self.hp.value_coef * critic_loss - self.hp.entropy_coef * entropy
-        with torch.no_grad():
-            kl = k3_kl(log_probs, batch.old_log_probs, batch.mask)
-            outside = (torch.exp(log_probs - batch.old_log_probs) - 1).abs() > clip_eps
-            clip_fraction = masked_mean(outside.float(), batch.mask)
+        now, old = log_probs.detach(), batch.old_log_probs
+        outside = ((now - old).exp() - 1).abs() > clip_eps
         parts = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}
-        return loss, parts | {"kl": kl, "clip_fraction": clip_fraction}
+        return loss, parts | {"kl": k3_kl(now, old, batch.mask), "clip_fraction": masked_mean(outside, batch.mask)}
 
     def kl(self, policy: Policy, rows: Rollout) -> float:
         """KL(old || new) [nats] after the epochs, by k3."""
@@ -150,5 +149,5 @@ class PPO(Method[PPOHyperparameters]):
 
 
 def _means(seen: dict[str, list[Tensor]]) -> dict[str, float]:
-    means = {name: float(torch.stack(values).mean()) for name, values in seen.items()}
+    means = {name: float(stack(values).mean()) for name, values in seen.items()}
     return {"loss": float("nan")} | means

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
 from polobench.core.method import Method
-from polobench.core.policy import Policy
+from polobench.core.policy import Optimizer, Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
@@ -62,7 +62,7 @@ class Ranking(Method[RankingHyperparameters]):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=False)
-        optimizer = torch.optim.Adam(policy.actor_parameters, lr=hp.learning_rate, fused=True)
+        optimizer = policy.adam(policy.actor_parameters, lr=hp.learning_rate)
         while True:
             batch = task.ranked_groups(policy, hp.source, hp.n_groups, hp.group_size)
             is_data = batch.reference_log_probs is not None
@@ -71,18 +71,16 @@ class Ranking(Method[RankingHyperparameters]):
                 metrics |= {"reward": float(batch.returns.mean()), "completion_length": batch.mean_length}
                 yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
 
-    def improve(
-        self, policy: Policy, reference: Policy, optimizer: torch.optim.Optimizer, batch: Rollout
-    ) -> dict[str, float]:
+    def improve(self, policy: Policy, reference: Policy, optimizer: Optimizer, batch: Rollout) -> dict[str, float]:
         """One gradient step on the groups of a batch; gives the metrics."""
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=batch.mask.device))
+        sums: dict[str, float | Tensor] = defaultdict(float)
         losses = self.losses(policy, reference, batch.split_groups(self.hp.micro_batch), sums)
         step = policy.gradient_step(optimizer, losses, batch.n_rows, self.hp.max_gradient_norm)
         metrics = {"loss": step.loss, "gradient_norm": step.gradient_norm} | sums
         return {name: float(value) for name, value in metrics.items()}
 
     def losses(
-        self, policy: Policy, reference: Policy, parts: list[Rollout], sums: dict[str, Tensor]
+        self, policy: Policy, reference: Policy, parts: list[Rollout], sums: dict[str, float | Tensor]
     ) -> Iterator[Tensor]:
         """The loss of each part, scalars that add up to the batch's; adds the parts' metrics to `sums`."""
         pairs = [better_pairs(part.returns, part.groups) for part in parts]

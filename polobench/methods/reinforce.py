@@ -29,7 +29,7 @@ from torch import Tensor
 
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
 from polobench.core.method import Method
-from polobench.core.policy import Policy
+from polobench.core.policy import Optimizer, Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
@@ -72,10 +72,10 @@ class Reinforce(Method[ReinforceHyperparameters]):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=hp.baseline == "value")
-        actor_optimizer = torch.optim.Adam(policy.actor_parameters, lr=hp.learning_rate, fused=True)
+        actor_optimizer = policy.adam(policy.actor_parameters, lr=hp.learning_rate)
         critic_optimizer = None
         if policy.critic_parameters:
-            critic_optimizer = torch.optim.Adam(policy.critic_parameters, lr=hp.critic_learning_rate, fused=True)
+            critic_optimizer = policy.adam(policy.critic_parameters, lr=hp.critic_learning_rate)
         scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
         shuffle = rng.numpy("minibatches")
         size = hp.group_size if hp.baseline == "leave_one_out" else 1
@@ -88,7 +88,7 @@ class Reinforce(Method[ReinforceHyperparameters]):
             loss, metrics = self.improve(policy, actor_optimizer, rollout, advantages)
             if critic_optimizer:
                 metrics["explained_variance"] = explained_variance(baseline, returns, rollout.mask)
-                rows = rollout.attach(value_targets=returns).rows()
+                rows = policy.prepare(rollout.attach(value_targets=returns)).rows()
                 metrics["value_loss"] = fit_critic(
                     policy, critic_optimizer, rows, hp.critic_epochs, hp.critic_minibatch_size, shuffle
                 )
@@ -111,14 +111,16 @@ class Reinforce(Method[ReinforceHyperparameters]):
         return returns, values[:, :-1]
 
     def improve(
-        self, policy: Policy, optimizer: torch.optim.Optimizer, rollout: Rollout, advantages: Tensor
+        self, policy: Policy, optimizer: Optimizer, rollout: Rollout, advantages: Tensor
     ) -> tuple[float, dict[str, float]]:
         """One step up the estimated gradient; gives the loss and the metrics."""
+        rollout = policy.prepare(rollout.attach(advantages=advantages))
+        assert rollout.advantages is not None
         outputs = policy.outputs(rollout)
         log_probs = policy.distribution.log_prob(outputs, rollout.actions)
         entropy = masked_mean(policy.distribution.entropy(outputs), rollout.mask)
         n_episodes = rollout.mask.shape[0]
-        objective = score_function_objective(log_probs, advantages, rollout.mask, n_episodes)
+        objective = score_function_objective(log_probs, rollout.advantages, rollout.mask, n_episodes)
         loss = -objective - self.hp.entropy_coef * entropy
         step = policy.gradient_step(optimizer, [loss], rollout.n_rows, self.hp.max_gradient_norm)
         with torch.no_grad():

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polobench.core.arrays import like
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
 from polobench.core.method import Method
 from polobench.core.policy import Policy
@@ -71,11 +72,11 @@ class TRPO(Method[TRPOHyperparameters]):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=True)
-        optimizer = torch.optim.Adam(policy.critic_parameters, lr=hp.critic_learning_rate, fused=True)
+        optimizer = policy.adam(policy.critic_parameters, lr=hp.critic_learning_rate)
         scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
         shuffle = rng.numpy("minibatches")
         while True:
-            rollout = task.fragments(policy, hp.n_envs, hp.n_steps)
+            rollout = policy.prepare(task.fragments(policy, hp.n_envs, hp.n_steps))
             rewards = scale(rollout) if scale else rollout.rewards
             with torch.no_grad():
                 values = policy.values(rollout)
@@ -136,5 +137,5 @@ class TRPO(Method[TRPOHyperparameters]):
         count = rows.mask.shape[0]
         part = max(1, round(self.hp.fisher_rows * count))
         if part < count:
-            rows = rows.select(torch.from_numpy(shuffle.permutation(count)[:part]).to(rows.mask.device))
+            rows = rows.select(like(rows.mask, shuffle.permutation(count)[:part]))
         return policy.fisher_product(rows, self.hp.cg_damping)[1]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+
+from polobench.core.arrays import logsigmoid
 
 
 def better_pairs(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,7 +31,8 @@ def logistic_losses(margins: Tensor, label_smoothing: float = 0.0) -> Tensor:
 
     With m = beta times the difference of log-ratios it is DPO's loss (e = 0) or cDPO's; of scores, Bradley-Terry's.
     """
-    return -(1 - label_smoothing) * logsigmoid(margins) - label_smoothing * logsigmoid(-margins)
+    losses: Tensor = -(1 - label_smoothing) * logsigmoid(margins) - label_smoothing * logsigmoid(-margins)
+    return losses
 
 
 def ipo_losses(differences: Tensor, beta: float) -> Tensor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from polobench.core.policy import Policy
+from polobench.core.policy import Optimizer, Policy
 from polobench.core.rollout import Rollout
 from polobench.objectives.returns import masked_mean
 
@@ -14,12 +13,13 @@ from polobench.objectives.returns import masked_mean
 def value_loss(values: Tensor, batch: Rollout) -> Tensor:
     """Mean of (V - target)^2 over the batch's transitions, V `[B, T]`; `batch` carries `value_targets`."""
     assert batch.value_targets is not None
-    return masked_mean((values - batch.value_targets) ** 2, batch.mask)
+    errors = values - batch.value_targets
+    return masked_mean(errors**2, batch.mask)
 
 
 def fit_critic(
     policy: Policy,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     rows: Rollout,
     epochs: int,
     minibatch_size: int,

@@ -7,10 +7,13 @@ cut the episode).
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from polobench.core.arrays import Array, like, numbers
 from polobench.core.rollout import Rollout
 
 
@@ -32,22 +35,21 @@ def generalized_advantages(
     Returns:
         `[B, T]`; 0 where the mask is False.
     """
-    rewards = rollout.rewards if rewards is None else rewards
-    goes_on = ~(rollout.terminated | rollout.truncated) & rollout.mask
-    bootstrap = gamma * values[:, 1:] * ~rollout.terminated
-    deltas = ((rewards + bootstrap - values[:, :-1]) * rollout.mask).unbind(1)
-    decays = (gamma * gae_lambda * goes_on.to(values.dtype)).unbind(1)
-    advantage = torch.zeros_like(values[:, 0])
-    columns = []
-    for delta, decay in zip(reversed(deltas), reversed(decays), strict=True):
-        advantage = delta + decay * advantage
-        columns.append(advantage)
-    return torch.stack(columns[::-1], dim=1)
+    columns = (rewards if rewards is not None else rollout.rewards, values, rollout.terminated, rollout.truncated)
+    paid, value, terminated, truncated, mask = (numbers(column).T for column in (*columns, rollout.mask))
+    goes_on = ~(terminated | truncated) & mask
+    decays = (gamma * gae_lambda * goes_on).astype(value.dtype)
+    advantages = np.ascontiguousarray((paid + gamma * value[1:] * ~terminated - value[:-1]) * mask)
+    for column in range(len(advantages) - 2, -1, -1):
+        advantages[column] += decays[column] * advantages[column + 1]
+    found: Tensor = like(values, np.ascontiguousarray(advantages.T))
+    return found
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Any, mask: Any) -> Tensor:
     """The mean of `values` `[B, T]` where `mask` `[B, T]` is True."""
-    return (values * mask).sum() / mask.sum()
+    found: Tensor = values.mean_where(mask) if isinstance(values, Array) else (values * mask).sum() / mask.sum()
+    return found
 
 
 def leave_one_out_means(returns: Tensor, groups: Tensor) -> Tensor:
@@ -63,8 +65,10 @@ def leave_one_out_means(returns: Tensor, groups: Tensor) -> Tensor:
     return (sums[groups] - returns) / (counts[groups] - 1)
 
 
-def standardized(values: Tensor, mask: Tensor) -> Tensor:
+def standardized(values: Any, mask: Any) -> Tensor:
     """`values` `[B, T]` minus their mean, over their standard deviation, both over the whole batch."""
+    if isinstance(values, Array):
+        return cast(Tensor, values.standardized_where(mask))
     chosen = values[mask]
     return (values - chosen.mean()) / (chosen.std(correction=0) + 1e-8)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
+import numpy as np
 from torch import Tensor
 
+from polobench.core.arrays import Array, Values
 from polobench.objectives.returns import masked_mean
 
 
@@ -15,7 +18,7 @@ def score_function_objective(log_probs: Tensor, advantages: Tensor, mask: Tensor
 
 def importance_objective(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
     """Mean of pi / pi_old times A (Schulman et al. 2015, equation 14)."""
-    return masked_mean(torch.exp(log_probs - old_log_probs) * advantages, mask)
+    return masked_mean((log_probs - old_log_probs).exp() * advantages, mask)
 
 
 def clipped_objective(
@@ -27,9 +30,19 @@ def clipped_objective(
 
 def clipped_terms(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_eps: float) -> Tensor:
     """`[B, T]`: min(r A, clip(r, 1 - eps, 1 + eps) A), r = pi / pi_old (Schulman et al. 2017, equation 7)."""
-    ratio = torch.exp(log_probs - old_log_probs)
+    if isinstance(log_probs, Array):
+        return _clipped_arrays(log_probs, old_log_probs.numpy(), advantages.numpy(), clip_eps)
+    ratio = (log_probs - old_log_probs).exp()
     clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps)
-    return torch.minimum(ratio * advantages, clipped * advantages)
+    return (ratio * advantages).minimum(clipped * advantages)
+
+
+def _clipped_arrays(log_probs: Array, old: Values, advantages: Values, clip_eps: float) -> Any:
+    """The same; the derivative is r A where that is the smaller one, else 0."""
+    ratio = np.exp(log_probs.value - old)
+    free = ratio * advantages
+    held = np.minimum(np.maximum(ratio, 1 - clip_eps), 1 + clip_eps) * advantages
+    return log_probs.known(np.minimum(free, held), lambda: free * (free <= held))
 
 
 def k3_kl(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
@@ -43,4 +56,4 @@ def k3_terms(sampler_log_probs: Tensor, other_log_probs: Tensor) -> Tensor:
     Source: Schulman 2020, "Approximating KL Divergence", estimator k3.
     """
     log_ratio = other_log_probs - sampler_log_probs
-    return torch.expm1(log_ratio) - log_ratio
+    return log_ratio.expm1() - log_ratio

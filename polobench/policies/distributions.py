@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from polobench.core.arrays import Array, cat
 
 
 class Categorical:
     """Over A actions; the parameters are A logits, an action is an integer."""
 
-    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+    def log_prob(self, outputs: Any, actions: Any) -> Tensor:
+        if isinstance(outputs, Array):
+            return cast(Tensor, outputs.log_softmax_at(actions))
         chosen: Tensor = outputs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         return chosen - outputs.logsumexp(-1)
 
-    def entropy(self, outputs: Tensor) -> Tensor:
+    def entropy(self, outputs: Any) -> Tensor:
+        if isinstance(outputs, Array):
+            return cast(Tensor, outputs.softmax_entropy())
         log_probs = outputs.log_softmax(-1)
         return -(log_probs.exp() * log_probs).sum(-1)
 
@@ -32,8 +38,12 @@ class Categorical:
     def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return generator.random(shape, dtype=np.float32)
 
-    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, outputs: Any, noise: Any) -> Tensor:
         """Inverse CDF: the first action whose cumulative probability exceeds the uniform `[...]`."""
+        if isinstance(outputs, Array):
+            odds = np.exp(outputs.value - np.maximum.reduce(outputs.value, -1, keepdims=True)).cumsum(-1)
+            below = odds[..., :-1] <= noise.value[..., None] * odds[..., -1:]
+            return cast(Tensor, Array(np.add.reduce(below, -1)))
         cumulative = outputs.softmax(-1).cumsum(-1)
         return (cumulative <= noise.unsqueeze(-1)).sum(-1).clamp(max=outputs.shape[-1] - 1)
 
@@ -49,7 +59,7 @@ class DiagonalGaussian:
 
     def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
         mean, log_std = outputs.chunk(2, -1)
-        standard = (actions - mean) * torch.exp(-log_std)
+        standard = (actions - mean) * (-log_std).exp()
         return -(0.5 * standard**2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self, outputs: Tensor) -> Tensor:
@@ -57,20 +67,21 @@ class DiagonalGaussian:
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         (old_mean, old_log_std), (new_mean, new_log_std) = old.chunk(2, -1), new.chunk(2, -1)
-        squares = torch.exp(2 * old_log_std) + (old_mean - new_mean) ** 2
-        return (new_log_std - old_log_std + 0.5 * squares * torch.exp(-2 * new_log_std) - 0.5).sum(-1)
+        squares = (2 * old_log_std).exp() + (old_mean - new_mean) ** 2
+        return (new_log_std - old_log_std + 0.5 * squares * (-2 * new_log_std).exp() - 0.5).sum(-1)
 
     def fisher(self, outputs: Tensor, tangent: Tensor) -> Tensor:
         """1 / variance for a mean, 2 for a log standard deviation; no cross terms."""
         log_std = outputs.chunk(2, -1)[1]
-        return torch.cat([torch.exp(-2 * log_std), torch.full_like(log_std, 2.0)], -1) * tangent
+        information: Tensor = cat([(-2 * log_std).exp(), 0 * log_std + 2.0], -1)
+        return information * tangent
 
     def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return generator.standard_normal((*shape, self.size), dtype=np.float32)
 
     def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = outputs.chunk(2, -1)
-        return mean + torch.exp(log_std) * noise
+        return mean + log_std.exp() * noise
 
     def mode(self, outputs: Tensor) -> Tensor:
         return outputs.chunk(2, -1)[0]

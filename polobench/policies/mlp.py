@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from polobench.core.arrays import Array, cat, spread
 from polobench.core.hyperparameters import Hyperparameters
-from polobench.core.policy import Distribution, Policy
+from polobench.core.policy import Distribution, Optimizer, Policy
 from polobench.core.rollout import Rollout
 from polobench.policies.distributions import Categorical, DiagonalGaussian
+from polobench.policies.perceptrons import FlatAdam, FlatPerceptrons
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+ACTOR, CRITIC = 0, 1  # the flat networks' numbers
 
 
 def perceptron(sizes: list[int], activation: str, output_gain: float, generator: torch.Generator) -> nn.Sequential:
@@ -59,7 +64,10 @@ class InputStatistics(nn.Module):
             self.scale.copy_((self.seen_squares / self.count + 1e-8).sqrt())
 
     def forward(self, observations: Tensor) -> Tensor:
-        return ((observations - self.mean) / self.scale).clamp(-10, 10)
+        mean, scale = self.mean, self.scale
+        if isinstance(observations, Array):
+            mean, scale = mean.numpy(), scale.numpy()  # type: ignore[assignment]
+        return ((observations - mean) / scale).clamp(-10, 10)
 
 
 class MLPPolicy(Policy):
@@ -91,6 +99,12 @@ class MLPPolicy(Policy):
         self.log_std = nn.Parameter(torch.full((actions,), hp.initial_log_std)) if continuous else None
         self.critic = perceptron([*sizes, 1], hp.activation, 1.0, generator) if critic else None
         self.statistics = InputStatistics(observation_width) if hp.normalize_observations else None
+        self.flat = FlatPerceptrons([self.actor, *([] if self.critic is None else [self.critic])], self.log_std)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.flat.flatten()
+        return self
 
     @property
     def actor_parameters(self) -> list[nn.Parameter]:
@@ -100,35 +114,101 @@ class MLPPolicy(Policy):
     def critic_parameters(self) -> list[nn.Parameter]:
         return [] if self.critic is None else list(self.critic.parameters())
 
-    def _count(self, observations: Tensor) -> None:
-        self.ledger.forward_rows += observations.shape[:-1].numel()
+    def _through(self, number: int, observations: Any) -> Any:
+        """The outputs `[..., O]` of the actor, or values `[...]` of the critic, counted; arrays go through the flat
+        networks, tensors through torch.
+        """
+        inputs = observations if self.statistics is None else self.statistics(observations)
+        self.ledger.forward_rows += math.prod(inputs.shape[:-1])
+        if isinstance(inputs, Tensor):
+            return self.actor(inputs) if number == ACTOR else self.critic(inputs).squeeze(-1)
+        shape = inputs.value.shape
+        states = self.flat.forward(inputs.value.reshape(-1, shape[-1]), number)
+        found = states[-1].reshape((*shape[:-1], -1) if number == ACTOR else shape[:-1])
+
+        def pull(cotangent: Any) -> None:
+            self.flat.backward(states, spread(cotangent, found).reshape(states[-1].shape), number)
+
+        return Array(found, [(None, pull)] if torch.is_grad_enabled() else [])
 
     def _actor_outputs(self, observations: Tensor) -> Tensor:
-        self._count(observations)
-        outputs: Tensor = self.actor(observations if self.statistics is None else self.statistics(observations))
-        return outputs if self.log_std is None else torch.cat([outputs, self.log_std.expand_as(outputs)], -1)
+        outputs: Tensor = self._through(ACTOR, observations)
+        if self.log_std is None or not isinstance(outputs, Tensor):
+            return outputs
+        return torch.cat([outputs, self.log_std.expand_as(outputs)], -1)
 
     def _critic_values(self, observations: Tensor) -> Tensor:
         if self.critic is None:
             raise RuntimeError("this policy was made without a critic")
-        self._count(observations)
-        values: Tensor = self.critic(observations if self.statistics is None else self.statistics(observations))
-        return values.squeeze(-1)
+        values: Tensor = self._through(CRITIC, observations)
+        return values
 
     def outputs(self, rollout: Rollout) -> Tensor:
-        return self._actor_outputs(rollout.observations)
+        """At masked steps of arrays they are 0: nobody asks for them, and the pass is spared."""
+        mask: Any = rollout.mask
+        if isinstance(mask, Tensor) or mask.value.all():
+            return self._actor_outputs(rollout.observations)
+        decided: Any = self._actor_outputs(rollout.observations[mask])
+        return cast(Tensor, decided.spread_over(mask))
 
     def values(self, rollout: Rollout) -> Tensor:
-        return self._critic_values(torch.cat([rollout.observations, rollout.final_observations.unsqueeze(1)], 1))
+        return self._critic_values(cat([rollout.observations, rollout.final_observations.unsqueeze(1)], 1))
 
     def state_values(self, rollout: Rollout) -> Tensor:
         return self._critic_values(rollout.observations)
 
     def act(self, observations: Tensor, noise: Tensor) -> Tensor:
-        return self.distribution.sample(self._actor_outputs(observations), noise)
+        if not self.flat.usable:
+            return self.distribution.sample(self._actor_outputs(observations), noise)
+        outputs = self._through(ACTOR, Array(observations.numpy()))
+        return torch.from_numpy(self.distribution.sample(outputs, Array(noise.numpy())).numpy())
 
     def act_greedily(self, observations: Tensor, noise: Tensor) -> Tensor:
-        return self.distribution.mode(self._actor_outputs(observations))
+        if not self.flat.usable:
+            return self.distribution.mode(self._actor_outputs(observations))
+        outputs = self._through(ACTOR, Array(observations.numpy()))
+        return torch.from_numpy(self.distribution.mode(outputs).numpy())
+
+    def prepare(self, rollout: Rollout) -> Rollout:
+        return rollout.as_arrays() if self.flat.usable else rollout
+
+    def adam(self, parameters: Sequence[nn.Parameter], lr: float, eps: float = 1e-8) -> Optimizer:
+        chosen = [i for i, block in enumerate(self.flat.parameters) if parameters and block[0] in set(parameters)]
+        whole = [parameter for number in chosen for parameter in self.flat.parameters[number]]
+        if self.flat.usable and list(map(id, whole)) == list(map(id, parameters)):
+            return FlatAdam(self.flat, chosen, lr, eps)
+        return super().adam(parameters, lr, eps)
+
+    def _clip(self, optimizer: Optimizer, max_norm: float) -> Tensor | float:
+        return optimizer.clip(max_norm) if isinstance(optimizer, FlatAdam) else super()._clip(optimizer, max_norm)
+
+    def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
+        if isinstance(objective, Tensor):
+            return super().actor_gradient(objective, rows)
+        self.ledger.backward_rows += rows
+        gradient = self.flat.gradient[self.flat.blocks[ACTOR]]
+        gradient.fill(0)
+        objective.backward()
+        return torch.from_numpy(gradient.copy())
+
+    def linearize(self, rollout: Rollout) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        observations: Any = rollout.observations
+        if isinstance(observations, Tensor):
+            return super().linearize(rollout)
+        inputs = observations if self.statistics is None else self.statistics(observations)
+        states = self.flat.forward(inputs.value.reshape(-1, inputs.shape[-1]), ACTOR)
+        rows, shape = len(states[0]), (*inputs.shape[:-1], states[-1].shape[-1])
+        self.ledger.forward_rows += rows
+
+        def jvp(tangent: Tensor) -> Any:
+            self.ledger.forward_rows += rows
+            return Array(self.flat.jvp(states, tangent.numpy(), ACTOR).reshape(shape))
+
+        def vjp(cotangent: Any) -> Tensor:
+            self.ledger.backward_rows += rows
+            return torch.from_numpy(self.flat.vjp(states, cotangent.value.reshape(rows, -1), ACTOR).copy())
+
+        return cast(Tensor, Array(states[-1].reshape(shape))), jvp, vjp
 
     def absorb(self, observations: Tensor) -> None:
         if self.statistics is not None:

@@ -219,7 +219,7 @@ class ControlTask(Task):
 
     def _step(self, runner: VectorRunner, policy: Policy, mask: np.ndarray, recording: _Recording) -> None:
         """One charged step of all environments; `mask` `[N]` says which of them count."""
-        counted = int(mask.sum())
+        counted = int(np.count_nonzero(mask))
         self.ledger.charge_generated(counted)
         self.ledger.reward_calls += counted
         self.ledger.discarded_transitions += len(mask) - counted
@@ -230,7 +230,8 @@ class ControlTask(Task):
         recording.add(
             observations, actions, (rewards * mask).astype(np.float32), terminated & mask, truncated & mask, mask
         )
-        self._finished_returns += runner.episode_returns[mask & ~runner.live].tolist()
+        if not runner.live.all():
+            self._finished_returns += runner.episode_returns[mask & ~runner.live].tolist()
 
     def _choose(self, act: Act, runner: VectorRunner, noise: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -253,10 +254,11 @@ class _Recording:
     def add(self, *column: np.ndarray) -> None:
         """One of each of `COLUMNS`."""
         self.columns.append(column)
-        self.n_samples += int(column[-1].sum())
+        self.n_samples += int(np.count_nonzero(column[-1]))
 
     def rollout(self, final_observations: np.ndarray, groups: np.ndarray, device: torch.device) -> Rollout:
-        stacked = [torch.from_numpy(np.stack(series, axis=1)) for series in zip(*self.columns, strict=True)]
+        series = [np.array(columns).swapaxes(0, 1) for columns in zip(*self.columns, strict=True)]
+        stacked = [torch.from_numpy(np.ascontiguousarray(column)) for column in series]
         columns: dict[str, Any] = dict(zip(COLUMNS, stacked, strict=True))
         columns |= {"final_observations": torch.from_numpy(final_observations), "groups": torch.from_numpy(groups)}
         return Rollout(**{name: column.to(device) for name, column in columns.items()})
