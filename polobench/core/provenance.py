@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_info
 
 PACKAGES = ("polobench", "torch", "numpy", "gymnasium", "transformers", "pandas", "scipy")
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def _platform_fingerprint(facts: dict[str, Any]) -> str:
     """A hash of everything outside our code that is known to change bits."""
     major_minor = facts["versions"]["python"].rpartition(".")[0]
     libraries = [facts["versions"][name] for name in FINGERPRINTED]
-    parts = [facts["os"], facts["machine"], facts["instruction_set"], facts["device_name"], facts["threads"]]
+    parts = [facts[name] for name in ("os", "machine", "instruction_set", "blas", "device_name", "threads")]
     return hashlib.sha256(repr([major_minor, libraries, parts]).encode()).hexdigest()[:16]
 
 
@@ -180,7 +181,16 @@ def _machine() -> dict[str, Any]:
         "cpu_model": _cpu_model(),
         "cpu_count": os.cpu_count(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "blas": _blas(),
     }
+
+
+def _blas() -> str:
+    """What numpy multiplies matrices with: name, version, and the processor whose kernels it chose."""
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    of_numpy = [library for library in found if "numpy" in library["filepath"]] or found  # scipy may bring its own
+    parts = [of_numpy[0].get(key) for key in ("internal_api", "version", "architecture")] if of_numpy else []
+    return " ".join(str(part) for part in parts if part) or "unknown"
 
 
 def _cpu_model() -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 
 class SeedAxes:
@@ -36,12 +37,12 @@ class SeedAxes:
 
 @contextmanager
 def isolated(rng: SeedAxes, threads: int) -> Iterator[None]:
-    """Seed the global generators from `rng` and set the threads; restore both on the way out.
+    """Seed the global generators from `rng` and set the threads of torch and numpy; restore both on the way out.
 
     polobench never draws from the global generators; a foreign library may.
     """
     python, legacy, before = random.getstate(), np.random.get_state(), torch.get_num_threads()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), threadpool_limits(threads, user_api="blas"):
         torch.set_num_threads(threads)
         torch.manual_seed(rng.integer("global/torch"))
         np.random.seed(rng.integer("global/numpy") % 2**32)
