@@ -82,6 +82,11 @@ class Policy(nn.Module, ABC):
     def critic_parameters(self) -> list[nn.Parameter]:
         """The parameters that the value loss changes; empty without a critic."""
 
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether it computes from an `Array` wherever it does so from a tensor, and gives one then; `act` too."""
+        return False
+
     @abstractmethod
     def outputs(self, rollout: Rollout) -> Tensor:
         """The distribution's parameters `[B, T, P]` at the rollout's observations."""
@@ -104,8 +109,8 @@ class Policy(nn.Module, ABC):
             return self.outputs(rollout), self.values(rollout)
 
     def prepare(self, rollout: Rollout) -> Rollout:
-        """The rollout in the form from which this policy computes fastest; `Rollout` says which forms there are."""
-        return rollout
+        """The rollout in the form from which this policy computes fastest."""
+        return rollout.as_arrays() if self.takes_arrays else rollout
 
     def with_critic_inputs(self, rollout: Rollout) -> Rollout:
         """The rollout with the critic's inputs attached, where these are expensive; valid until the actor changes."""

@@ -157,20 +157,15 @@ class MLPPolicy(Policy):
     def state_values(self, rollout: Rollout) -> Tensor:
         return self._critic_values(rollout.observations)
 
+    @property
+    def takes_arrays(self) -> bool:
+        return self.flat.usable
+
     def act(self, observations: Tensor, noise: Tensor) -> Tensor:
-        if not self.flat.usable:
-            return self.distribution.sample(self._actor_outputs(observations), noise)
-        outputs = self._through(ACTOR, Array(observations.numpy()))
-        return torch.from_numpy(self.distribution.sample(outputs, Array(noise.numpy())).numpy())
+        return self.distribution.sample(self._actor_outputs(observations), noise)
 
     def act_greedily(self, observations: Tensor, noise: Tensor) -> Tensor:
-        if not self.flat.usable:
-            return self.distribution.mode(self._actor_outputs(observations))
-        outputs = self._through(ACTOR, Array(observations.numpy()))
-        return torch.from_numpy(self.distribution.mode(outputs).numpy())
-
-    def prepare(self, rollout: Rollout) -> Rollout:
-        return rollout.as_arrays() if self.flat.usable else rollout
+        return self.distribution.mode(self._actor_outputs(observations))
 
     def adam(self, parameters: Sequence[nn.Parameter], lr: float, eps: float = 1e-8) -> Optimizer:
         chosen = [i for i, block in enumerate(self.flat.parameters) if parameters and block[0] in set(parameters)]

@@ -109,7 +109,7 @@ class FlatPerceptrons:
             state += bias
             states.append(state)
         if tail.size:
-            states[-1] = np.concatenate([state, np.broadcast_to(tail, (len(rows), tail.size))], 1)
+            states[-1] = _with_tail(state, tail)
         return states
 
     def vjp(self, states: list[Values], cotangent: Values, number: int) -> Values:
@@ -145,8 +145,15 @@ class FlatPerceptrons:
                 found += np.dot(flow, weight.T)
             flow = found
         if of_tail.size:
-            flow = np.concatenate([flow, np.broadcast_to(of_tail, (len(flow), of_tail.size))], 1)
+            return _with_tail(flow, of_tail)
         return flow
+
+
+def _with_tail(outputs: Values, tail: Values) -> Values:
+    found = np.empty((len(outputs), outputs.shape[1] + tail.size), outputs.dtype)
+    found[:, : -tail.size] = outputs
+    found[:, -tail.size :] = tail
+    return found
 
 
 class FlatAdam:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 
+from polobench.core.arrays import Array
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters
@@ -35,7 +36,7 @@ EVALUATED_STEPS = 2_000
 COLUMNS = ("observations", "actions", "rewards", "terminated", "truncated", "mask")
 EVALUATED_TOGETHER = 100  # more environments side by side wait longer for the last one to finish
 
-Act = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Act = Callable[[Any, Any], torch.Tensor]
 
 
 @cache
@@ -202,7 +203,7 @@ class ControlTask(Task):
                 break
             self.ledger.check_deadline()
             noise = policy.distribution.noise(generator, (count,))
-            rewards, _, _ = runner.step(self._choose(act, runner, noise))
+            rewards, _, _ = runner.step(self._choose(policy, act, runner, noise))
             returns += rewards * unfinished
             unfinished = unfinished & runner.live
         return returns
@@ -225,7 +226,7 @@ class ControlTask(Task):
         self.ledger.discarded_transitions += len(mask) - counted
         observations = runner.observations
         noise = policy.distribution.noise(self._actions_rng, mask.shape)
-        actions = self._choose(policy.act, runner, noise)
+        actions = self._choose(policy, policy.act, runner, noise)
         rewards, terminated, truncated = runner.step(actions)
         recording.add(
             observations, actions, (rewards * mask).astype(np.float32), terminated & mask, truncated & mask, mask
@@ -233,7 +234,9 @@ class ControlTask(Task):
         if not runner.live.all():
             self._finished_returns += runner.episode_returns[mask & ~runner.live].tolist()
 
-    def _choose(self, act: Act, runner: VectorRunner, noise: np.ndarray) -> np.ndarray:
+    def _choose(self, policy: Policy, act: Act, runner: VectorRunner, noise: np.ndarray) -> np.ndarray:
+        if policy.takes_arrays:
+            return act(Array(runner.observations), Array(noise)).numpy()
         with torch.no_grad():
             observations = torch.from_numpy(runner.observations).to(self.device)
             return act(observations, torch.from_numpy(noise).to(self.device)).cpu().numpy()

@@ -156,5 +156,5 @@ class ActionCodec:
             chosen = np.stack(np.unravel_index(actions, self._choices), -1).reshape(len(actions), *(space.shape or ()))
             return np.asarray(chosen + (space.start if isinstance(space, MultiDiscrete) else 0), dtype=space.dtype)
         shaped = self._center + self._half * actions.reshape(len(actions), *space.shape)
-        clipped = np.clip(shaped, self._low, self._high)
+        clipped = np.minimum(np.maximum(shaped, self._low), self._high)  # twice as fast as `np.clip`
         return np.asarray(np.rint(clipped) if np.issubdtype(space.dtype, np.integer) else clipped, dtype=space.dtype)
