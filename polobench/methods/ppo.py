@@ -119,19 +119,21 @@ class PPO(Method[PPOHyperparameters]):
         """The loss of one minibatch and its parts, scalars."""
         assert batch.advantages is not None
         assert batch.old_log_probs is not None
+        hp = self.hp
         outputs, values = policy.outputs_and_values(batch)
         log_probs = policy.distribution.log_prob(outputs, batch.actions)
         advantages = batch.advantages
-        if self.hp.standardize_advantages:
+        if hp.standardize_advantages:
             advantages = standardized(advantages, batch.mask)
         policy_loss = -clipped_objective(log_probs, batch.old_log_probs, advantages, batch.mask, clip_eps)
         critic_loss = value_loss(values, batch)
         entropy = masked_mean(policy.distribution.entropy(outputs), batch.mask)
-        loss = policy_loss + self.hp.value_coef * critic_loss - self.hp.entropy_coef * entropy
+        loss = policy_loss + hp.value_coef * critic_loss - hp.entropy_coef * entropy
         now, old = log_probs.detach(), batch.old_log_probs
-        outside = ((now - old).exp() - 1).abs() > clip_eps
+        clip_fraction = masked_mean(((now - old).exp() - 1).abs() > clip_eps, batch.mask)
         parts = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}
-        return loss, parts | {"kl": k3_kl(now, old, batch.mask), "clip_fraction": masked_mean(outside, batch.mask)}
+        parts["clip_fraction"] = clip_fraction
+        return loss, parts if hp.target_kl is None else parts | {"kl": k3_kl(now, old, batch.mask)}
 
     def kl(self, policy: Policy, rows: Rollout) -> float:
         """KL(old || new) [nats] after the epochs, by k3."""

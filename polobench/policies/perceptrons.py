@@ -189,6 +189,7 @@ class FlatAdam:
         self._steps += 1
         group, gradient, work = self.param_groups[0], self._networks.gradient[self._block], self._work
         beta1, beta2 = group["betas"]
+        unbiased = math.sqrt(1 - beta2**self._steps)
         np.subtract(gradient, self._mean, out=work)
         work *= 1 - beta1
         self._mean += work
@@ -197,8 +198,7 @@ class FlatAdam:
         work *= 1 - beta2
         self._square += work
         np.sqrt(self._square, out=work)
-        work *= (1 - beta2**self._steps) ** -0.5
-        work += group["eps"]
+        work += group["eps"] * unbiased
         np.divide(self._mean, work, out=work)
-        work *= group["lr"] / (1 - beta1**self._steps)
+        work *= group["lr"] * unbiased / (1 - beta1**self._steps)
         self._networks.vector[self._block] -= work
