@@ -50,24 +50,26 @@ def hidden_states(base: Any, tokens: Tensor, first: int = 0, cache: Any = None, 
 
 
 def _gpt2(base: Any, tokens: Tensor, positions: Tensor, first: int, attend: Attend) -> Any:
-    hidden = embedding(tokens, base.wte.weight) + embedding(positions, base.wpe.weight)
+    hidden = (embedding(tokens, base.wte.weight) + embedding(positions, base.wpe.weight)).flatten(0, 1)
     for number, block in enumerate(base.h):
         attention, mlp = block.attn, block.mlp
         start = first if number + 1 == len(base.h) else 0
         states = _affine(attention.c_attn, _normed(block.ln_1, hidden))
-        mixed = attend(number, attention, start, *states.unflatten(-1, (3, -1, attention.head_dim)).unbind(2))
-        hidden = _affine(attention.c_proj, mixed) + hidden[:, start:]
+        states = states.view(*tokens.shape, 3, -1, attention.head_dim).unbind(2)
+        mixed = attend(number, attention, start, *states).flatten(0, 1)
+        if start:
+            hidden = hidden.unflatten(0, tokens.shape)[:, start:].flatten(0, 1)
+        hidden = _affine(attention.c_proj, mixed) + hidden
         hidden = hidden + _affine(mlp.c_proj, mlp.act(_affine(mlp.c_fc, _normed(block.ln_2, hidden))))
-    return _normed(base.ln_f, hidden)
+    return _normed(base.ln_f, hidden).unflatten(0, (len(tokens), -1))
 
 
-def _affine(layer: Any, inputs: Tensor) -> Tensor:
-    rows = torch.addmm(layer.bias, inputs.flatten(0, 1), layer.weight)
-    return rows.view(*inputs.shape[:-1], -1)
+def _affine(layer: Any, rows: Tensor) -> Tensor:
+    return torch.addmm(layer.bias, rows, layer.weight)
 
 
-def _normed(layer: Any, inputs: Tensor) -> Tensor:
-    return layer_norm(inputs, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+def _normed(layer: Any, rows: Tensor) -> Tensor:
+    return layer_norm(rows, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
 
 
 def _llama(base: Any, tokens: Tensor, positions: Tensor, first: int, attend: Attend) -> Any:
