@@ -169,6 +169,7 @@ class ControlTask(Task):
             policy.refresh_statistics()
             while unfinished.any():
                 self._step(runner, policy, unfinished, recording)
+                runner.rest(unfinished & ~runner.live)
                 unfinished = unfinished & runner.live
             return self._finish(policy, runner, recording, groups)
 
@@ -186,6 +187,7 @@ class ControlTask(Task):
             noise = policy.distribution.noise(generator, (episodes,))
             rewards, _, _ = runner.step(self._choose(policy.act_greedily, runner, noise))
             returns += rewards * unfinished
+            runner.rest(unfinished & ~runner.live)
             unfinished = unfinished & runner.live
         return Evaluation(float(returns.mean()), float(returns.std(ddof=1)) if episodes > 1 else 0.0, episodes)
 

@@ -129,3 +129,9 @@ class VectorRunner:
         self.episode_returns = np.where(self.live, self.episode_returns, 0.0) + rewards
         self.live = ~(terminated | truncated)
         return rewards, terminated, truncated
+
+    def rest(self, over: np.ndarray) -> None:
+        """Step no longer those of `[N]` whose only episode is over, where they are stepped one by one."""
+        if isinstance(self.env, SyncVectorEnv):
+            for index in over.nonzero()[0]:
+                self.env.envs[index].resting = True  # type: ignore[attr-defined]  # of `Checked`
