@@ -15,7 +15,7 @@ from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attent
 
 # a layer's number and module, a first column, and queries, keys and values `[N, L, heads, width]`: what the columns
 # from there on attend to, `[N, L - first, H]`
-Attend = Callable[[int, Any, int, Tensor, Tensor, Tensor], Tensor]
+Attend = Callable[..., Tensor]
 
 
 def hidden_states(base: Any, tokens: Tensor, first: int = 0, cache: Any = None, mask: Tensor | None = None) -> Tensor:
@@ -54,14 +54,13 @@ def _gpt2(base: Any, tokens: Tensor, positions: Tensor, first: int, attend: Atte
     for number, block in enumerate(base.h):
         attention, mlp = block.attn, block.mlp
         start = first if number + 1 == len(base.h) else 0
-        states = _affine(attention.c_attn, _normed(block.ln_1, hidden))
-        states = states.view(*tokens.shape, 3, -1, attention.head_dim).unbind(2)
-        mixed = attend(number, attention, start, *states).flatten(0, 1)
+        joint = _affine(attention.c_attn, _normed(block.ln_1, hidden)).view(*tokens.shape, 3, -1, attention.head_dim)
+        mixed = attend(number, attention, start, *joint.unbind(2)).flatten(0, 1)
         if start:
-            hidden = hidden.unflatten(0, tokens.shape)[:, start:].flatten(0, 1)
+            hidden = hidden.view(*tokens.shape, -1)[:, start:].flatten(0, 1)
         hidden = _affine(attention.c_proj, mixed) + hidden
         hidden = hidden + _affine(mlp.c_proj, mlp.act(_affine(mlp.c_fc, _normed(block.ln_2, hidden))))
-    return _normed(base.ln_f, hidden).unflatten(0, (len(tokens), -1))
+    return _normed(base.ln_f, hidden).view(len(tokens), -1, hidden.shape[-1])
 
 
 def _affine(layer: Any, rows: Tensor) -> Tensor:
