@@ -88,10 +88,9 @@ def find_task(name: str, environment: Mapping[str, Any] | None = None) -> Task:
     if _is_data(base):
         return _data_task(name, base, model)
     if base not in entries:
-        from polobench.tasks.control import ControlTask  # the one task that serves the names of others
+        from polobench.tasks.control import described  # the one task that serves the names of others
 
-        _environment_id(name, entries)
-        return ControlTask(name)
+        return described(name, _environment_id(name, entries))
     make_task, source = _load(entries[base], "task"), _source(entries[base])
     if at and "model" not in inspect.signature(make_task).parameters:
         raise UsageError(f"task {name!r}: {base} takes no model")
@@ -150,8 +149,14 @@ def _described_task(name: str, environment: Mapping[str, Any], registered: Itera
 
 
 def _environment_id(name: str, registered: Iterable[str]) -> str:
-    """The gymnasium id in `name`, once the module before its colon is imported, which registers it."""
+    """The gymnasium id in `name`, once the module before its colon is imported, which registers it; EnvPool registers
+    nothing, so `tasks/envpool.py` does.
+    """
     module, colon, env_id = name.rpartition(":")
+    if module == "envpool":
+        from polobench.tasks.envpool import register
+
+        return register(env_id)
     if colon:
         try:
             import_named(module)

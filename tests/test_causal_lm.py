@@ -26,6 +26,7 @@ from polobench.core.rollout import Rollout
 from polobench.methods.dpo import with_reference
 from polobench.methods.grpo import token_weights
 from polobench.objectives.regression import fit_critic, value_loss
+from polobench.policies import native
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions, complete
 from polobench.tasks.pairs import PairSet
@@ -117,9 +118,9 @@ def test_passes_without_gradients_read_as_many_rows_as_are_generated_together(fa
     checks.perturb(whole.critic_parameters, torch.Generator().manual_seed(0))
     policy.load_state_dict(whole.state_dict())
     rows = []
-    forward = type(policy.model.base_model).forward
-    counted = lambda self, input_ids, **of: rows.append(len(input_ids)) or forward(self, input_ids, **of)  # noqa: E731
-    monkeypatch.setattr(type(policy.model.base_model), "forward", counted)
+    passes = native.hidden_states
+    counted = lambda base, tokens, first: rows.append(len(tokens)) or passes(base, tokens, first)  # noqa: E731
+    monkeypatch.setattr(native, "hidden_states", counted)
     with torch.no_grad():
         found = [policy.outputs(rollout), policy.values(rollout), *policy.outputs_and_all_values(rollout)]
         found.append(policy.with_critic_inputs(rollout).critic_inputs)

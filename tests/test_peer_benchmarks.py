@@ -14,7 +14,7 @@ os.environ["TQDM_DISABLE"] = "1"
 import pytest
 import torch
 
-from polobench.core.errors import PoloError
+from polobench.core.errors import PoloError, UsageError
 from polobench.objectives.preference import group_advantages
 
 ROOT = Path(__file__).parents[1]
@@ -68,10 +68,34 @@ def test_each_round_has_both_sides_in_an_order_drawn_by_the_seed(module):
 
 
 def test_the_ratio_is_the_median_within_the_rounds(module):
-    found = module("peers.alternation").Comparison("DPO", "steps", 1, 1.3, [1.0, 2.0, 4.0], [1.5, 6.0, 8.0]).row()
-    assert (found["ratio_median"], found["rounds"]) == (2.0, 3)
-    assert (found["ours_per_second"], found["theirs_ms"]) == (0.5, 6_000)
+    found = measured(module, goal=1.3).row()
+    assert (found["ratio"], found["rounds"], found["met"]) == (2.0, 3, True)
+    assert (found["ours_per_second"], found["theirs_per_second"]) == (0.5, 1 / 6)
     assert (found["ratio_low"], found["ratio_high"]) == (1.5, 3.0)
+
+
+def measured(module: Any, goal: float, limit: tuple[float, ...] = ()) -> Any:
+    make = module("peers.alternation").Comparison
+    return make("DPO", "TRL", "steps", 1, goal, [1.0, 2.0, 4.0], [1.5, 6.0, 8.0], limit)
+
+
+@pytest.mark.parametrize(
+    ("goal", "limit", "met"),
+    [(2.0, (), True), (2.1, (), False), (5.0, (0.75, 3.0, 3.0), True), (5.0, (0.5, 2.0, 2.0), False)],
+    ids=["at the goal", "below it", "75 % of the limit of 2", "75 % of the limit of 3"],
+)
+def test_a_goal_is_met_at_its_ratio_or_near_the_limit(module, goal, limit, met):
+    assert measured(module, goal, limit).row()["met"] == met
+
+
+def test_the_table_shows_goal_limit_and_whether_it_is_met(module):
+    main = module("peers.__main__")
+    row = measured(module, 5.0, (0.75, 3.0, 3.0)).row()
+    facts = {"date": "2026-11-28", "commit": "abcdef012", "versions": {"torch": "2"}, "cpu_model": "x", "cpu_count": 2}
+    line = main.table([row], facts | {"load_average": [0.0, 1.0]}).splitlines()[2]
+    assert " ".join(line.split()) == "| DPO | TRL | steps | 0 | 0 | 2.00 | [1.50, 3.00] | 5 | 2.0 | yes |"
+    with pytest.raises(UsageError, match="unknown work 'sarsa'"):
+        main.main(only="sarsa")
 
 
 def compared(module: Any, name: str) -> Any:
@@ -86,7 +110,7 @@ def compared(module: Any, name: str) -> Any:
         return getattr(sides, f"compare_{name}")(start)
 
 
-@pytest.mark.parametrize("name", ["dpo", "grpo"])
+@pytest.mark.parametrize("name", ["dpo", "grpo", "rloo"])
 def test_both_sides_do_the_same(module, name):
     found = compared(module, name)
     assert len(found.ours_seconds) == len(found.theirs_seconds) == 2

@@ -276,7 +276,7 @@ def test_a_model_is_tested_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     right = reading.self_test
     monkeypatch.setattr(reading, "self_test", lambda model, name: tests.append(name) or right(model, name))
     readings = [load(locate(str(folder))).reading for _ in range(2)]
-    assert readings[0] == readings[1] == Reading(bare_head=True, cache="preallocated", pads=True, width=8)
+    assert readings[0] == readings[1] == Reading(True, "native", pads=True, width=8)
     assert len(tests) == 1
     weights = load_file(folder / "model.safetensors")
     weights["transformer.wte.weight"][0, 0] += 1

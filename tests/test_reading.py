@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from torch import nn
 
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
-from polobench.policies import reading
+from polobench.core.rollout import Rollout
+from polobench.policies import native, reading
 from polobench.policies.causal_lm import CausalLM
-from polobench.policies.generation import complete
+from polobench.policies.generation import Completions, complete
 from polobench.policies.reading import Reading, self_test
+from polobench.tasks.text import as_rollout
 
 SIZES = {
     "vocab_size": 12, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -27,7 +30,7 @@ SIZES = {
 
 
 def gpt2() -> Any:
-    config = transformers.GPT2Config(vocab_size=12, n_positions=16, n_embd=8, n_layer=1, n_head=2)
+    config = transformers.GPT2Config(vocab_size=12, n_positions=16, n_embd=8, n_layer=2, n_head=2)
     return transformers.GPT2LMHeadModel(config).eval()
 
 
@@ -60,7 +63,7 @@ def refusal(model: Any) -> str:
 @pytest.mark.parametrize("build", [gpt2, llama])
 def test_an_ordinary_model_is_read_the_fastest_way(build: Any) -> None:
     before = torch.random.get_rng_state()
-    assert self_test(build().eval(), "x") == Reading(bare_head=True, cache="preallocated", pads=True, width=8)
+    assert self_test(build().eval(), "x") == Reading(True, "native", pads=True, width=8)
     torch.random.set_rng_state(before)
     build()
     state = torch.random.get_rng_state()
@@ -203,3 +206,55 @@ def test_a_copy_of_a_policy_reads_its_own_weights() -> None:
     assert torch.equal(frozen.logits(hidden), before)
     assert not torch.equal(policy.logits(hidden), before)
     assert not copy.deepcopy(policy)._logits._bare
+
+
+def rows_of_unequal_length() -> Rollout:
+    """Prompts of 2 to 4 tokens, completions of 3."""
+    prompts = [[3, 1], [4, 1, 5, 9], [2, 6, 5]]
+    tokens = torch.tensor([[7, 8, 2], [1, 1, 4], [9, 3, 3]])
+    completions = Completions(tokens, torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1]]).bool(), torch.zeros(3, 3))
+    return as_rollout(prompts, completions, [0.0, 1.0, 2.0], [0, 1, 2])
+
+
+@pytest.mark.parametrize("equal", [True, False], ids=["prompts of one length", "unequal prompts"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("build", [gpt2, llama])
+def test_passes_that_are_written_out_are_the_models(build: Any, dtype: str, equal: bool) -> None:
+    """Logits and gradients of training, and logits of decoding."""
+    rollout = rows_of_unequal_length()
+    rollout = replace(rollout, prompt_mask=torch.ones_like(rollout.prompt_mask)) if equal else rollout
+    prompts = [row[kept].tolist() for row, kept in zip(rollout.prompts, rollout.prompt_mask)]
+    found = []
+    for cache in ("native", "preallocated"):
+        torch.manual_seed(0)
+        policy = CausalLM(scaled(build()), compute_dtype=dtype, critic=True)
+        assert policy.reading.cache == "native"
+        policy.reading = replace(policy.reading, cache=cache)
+        policy.ledger = Ledger(Budget(updates=1))
+        outputs = policy.outputs(rollout)
+        (outputs.log_softmax(-1)[..., 2] * rollout.mask).sum().backward()
+        gradient = torch.cat([weight.grad.flatten() for weight in policy.actor_parameters if weight.grad is not None])
+        with torch.no_grad():
+            decoder = policy.decoder(prompts, 4)
+            said = [decoder.read_prompts(), *(decoder.read(rollout.actions[:, column]) for column in range(3))]
+        found.append((outputs.detach()[rollout.mask], torch.stack(said), gradient))
+    for native_one, own in zip(*found, strict=True):
+        torch.testing.assert_close(native_one, own, rtol=0, atol=1e-5 * max(1.0, float(own.abs().max())))
+
+
+RIGHT = native.PASSES["GPT2Model"]
+
+
+def is_a_little_off(*of: Any) -> Any:
+    return RIGHT(*of) * 1.0001
+
+
+def forgets_positions(base: Any, tokens: Any, positions: Any, *of: Any) -> Any:
+    return RIGHT(base, tokens, positions - positions[..., :1], *of)
+
+
+@pytest.mark.parametrize("fault", [is_a_little_off, forgets_positions])
+def test_a_pass_that_is_written_out_wrong_is_not_used(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one is right in whole rows, and wrong behind a cache."""
+    monkeypatch.setitem(native.PASSES, "GPT2Model", fault)
+    assert self_test(scaled(gpt2()), "x") == Reading(True, "preallocated", pads=True, width=8)

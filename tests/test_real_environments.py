@@ -395,3 +395,31 @@ def test_the_scaling_is_part_of_the_cell() -> None:
     pair = [ControlTask("p", Recorder, action_scaling=scaling).identity() for scaling in ("bounds", "none")]
     assert pair[0] != pair[1]
     assert json.dumps(pair)
+
+
+def test_environments_whose_only_episode_is_over_are_not_stepped() -> None:
+    """In an evaluation and in whole episodes; a reset with a seed wakes them."""
+    steps = []
+
+    class Uneven(gymnasium.Env[Any, Any]):
+        observation_space, action_space = gymnasium.spaces.Discrete(9), gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+            super().reset(seed=seed)
+            self.left = int(self.np_random.integers(1, 9))
+            return self.left, {}
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            steps.append(self.left)
+            self.left -= 1
+            return self.left, 1.0, self.left == 0, False, {}
+
+    task = ControlTask("uneven", Uneven, floor=0.0)
+    bound = task.bind(SeedAxes(0), Ledger(Budget(samples=10_000)), torch.device("cpu"), lambda made: None)
+    policy = bound.make_policy(polobench.make("reinforce", task=task).hp, critic=False)
+    first = bound.evaluate(policy, seed=0, episodes=30)
+    assert len(steps) == round(first.mean * 30)
+    assert bound.evaluate(policy, seed=0, episodes=30) == first
+    steps.clear()
+    rollout = bound.episodes(policy, groups=15, size=2)
+    assert len(steps) == rollout.n_samples == int(rollout.returns.sum())

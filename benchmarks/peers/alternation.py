@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
+LIMIT_SHARE = 0.75
+
 
 class Alternation:
     """Takes our steps between those of a peer's loop, which calls `begin` once and `after_step` after each of its own.
@@ -90,34 +92,40 @@ class Comparison:
     """What one alternation found.
 
     Attributes:
-        name: what was compared.
+        work, peer: what was compared with what.
         unit, amount: what one step makes, such as 1024 "tokens".
-        target: the ratio that the project holds itself to.
+        goal: the ratio that the project holds itself to, or `LIMIT_SHARE` of the limit's where that is less.
         ours_seconds, theirs_seconds: `[rounds]`.
+        limit_seconds: `[rounds]` what the work alone takes, without any library; empty where it is not measured.
     """
 
-    name: str
+    work: str
+    peer: str
     unit: str
     amount: int
-    target: float
+    goal: float
     ours_seconds: Sequence[float]
     theirs_seconds: Sequence[float]
+    limit_seconds: Sequence[float] = ()
 
     def row(self) -> dict[str, Any]:
         """Medians over the rounds; the ratio is theirs over ours, with the 95 % percentile bootstrap of its median."""
         ours, theirs = np.asarray(self.ours_seconds), np.asarray(self.theirs_seconds)
         ratios = theirs / ours
         interval = bootstrap((ratios,), np.median, method="percentile", random_state=0).confidence_interval
+        limit = float(np.median(theirs / np.asarray(self.limit_seconds))) if len(self.limit_seconds) else None
+        needed = self.goal if limit is None else min(self.goal, LIMIT_SHARE * limit)
         return {
-            "comparison": self.name,
+            "work": self.work,
+            "peer": self.peer,
             "unit": self.unit,
-            "ours_ms": 1e3 * float(np.median(ours)),
-            "theirs_ms": 1e3 * float(np.median(theirs)),
             "ours_per_second": self.amount / float(np.median(ours)),
             "theirs_per_second": self.amount / float(np.median(theirs)),
-            "ratio_median": float(np.median(ratios)),
-            "ratio_low": interval.low,
-            "ratio_high": interval.high,
+            "ratio": float(np.median(ratios)),
+            "ratio_low": float(interval.low),
+            "ratio_high": float(interval.high),
             "rounds": len(ratios),
-            "target": self.target,
+            "goal": self.goal,
+            "limit": limit,
+            "met": bool(np.median(ratios) >= needed),
         }

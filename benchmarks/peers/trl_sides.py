@@ -1,4 +1,4 @@
-"""Our side and TRL's of the same DPO and GRPO steps on a tiny GPT-2, in float32.
+"""Our side and TRL's of the same DPO, GRPO and RLOO steps on a tiny GPT-2, in float32.
 
 Both sides start from the same weights and take whole steps of their own loops: reading or sampling a batch, reward,
 gradient, clipping, Adam, and the metrics that each library computes at every step. TRL logs and saves nothing, and its
@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import trl
 from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 from transformers import PrinterCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from benchmarks.peers.alternation import Alternation, Comparison, Start
 from benchmarks.peers.tiny_world import (
@@ -44,7 +45,9 @@ from polobench.core.errors import PoloError
 from polobench.core.rollout import Rollout
 from polobench.methods.dpo import DPO
 from polobench.methods.grpo import GRPO, token_weights
+from polobench.methods.reinforce import Reinforce
 from polobench.objectives.preference import group_advantages
+from polobench.objectives.surrogates import score_function_objective
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions
 from polobench.policies.pretrained import Pretrained
@@ -87,7 +90,14 @@ def compare_dpo(start: Start) -> Comparison:
             processing_class=character_tokenizer(LETTERS),
         )
         train(trainer, alternation)
-    return Comparison("DPO", "steps", 1, 1.3, alternation.ours_seconds, alternation.theirs_seconds)
+    return comparison("DPO", alternation)
+
+
+def comparison(work: str, alternation: Alternation) -> Comparison:
+    peer = f"TRL {trl.__version__}"
+    return Comparison(
+        f"{work}, tiny GPT-2", peer, "steps", 1, 2.0, alternation.ours_seconds, alternation.theirs_seconds
+    )
 
 
 def training_pairs() -> list[RankedGroup]:
@@ -145,23 +155,62 @@ def check_losses(ours: Sequence[float], theirs: Sequence[Tensor]) -> None:
 
 def compare_grpo(start: Start) -> Comparison:
     """A step on 8 prompts of 16 tokens: 64 completions of 16 tokens, reward, update; no reference, one epoch."""
-    prompts = random_texts(1_000, PROMPT, "prompts")
-    task = RewardTask(
+    method = GRPO(sampling_task(), n_groups=GROUPS, group_size=GROUP_SIZE, divide_by_std=False, **OUR_SETTINGS)
+
+    def objective(policy: CausalLM, batch: Rollout) -> Tensor:
+        advantages = group_advantages(batch.returns, batch.groups, divide_by_std=False)
+        batch = batch.attach(
+            advantages=advantages.unsqueeze(1).expand_as(batch.mask),
+            weights=token_weights(batch.mask, "grpo", NEW_TOKENS),
+        )
+        return sum(method.losses(policy, None, [batch], defaultdict(lambda: torch.zeros(()))), torch.zeros(()))
+
+    settings = {"scale_rewards": "none", "loss_type": "grpo"}
+    return _compare_sampled("GRPO", method, objective, start, GRPOTrainer, GRPOConfig, settings)
+
+
+def compare_rloo(start: Start) -> Comparison:
+    """The same with REINFORCE and the leave-one-out baseline, whose loss TRL writes as a clipped ratio of 1."""
+    method = Reinforce(
+        sampling_task(), n_episodes=ROWS, group_size=GROUP_SIZE, gamma=1.0, baseline="leave_one_out", **OUR_SETTINGS
+    )
+
+    def objective(policy: CausalLM, batch: Rollout) -> Tensor:
+        returns, baseline = method.returns_and_baseline(policy, batch, batch.rewards)
+        log_probs = policy.distribution.log_prob(policy.outputs(batch), batch.actions)
+        return -score_function_objective(log_probs, returns - baseline, batch.mask, ROWS)
+
+    return _compare_sampled("RLOO", method, objective, start, RLOOTrainer, RLOOConfig, {})
+
+
+def sampling_task() -> RewardTask:
+    return RewardTask(
         "first-half",
         lambda: Pretrained(endless_model(), endless_tokenizer(), CONTEXT),
-        prompts,
+        random_texts(1_000, PROMPT, "prompts"),
         random_texts(4, PROMPT, "heldout"),
         first_half_share,
         max_new_tokens=NEW_TOKENS,
         floor=0.5,
     )
-    method = GRPO(task, n_groups=GROUPS, group_size=GROUP_SIZE, divide_by_std=False, **OUR_SETTINGS)
+
+
+def _compare_sampled(
+    work: str,
+    method: Any,
+    objective: Callable[[CausalLM, Rollout], Tensor],
+    start: Start,
+    trainer_class: Any,
+    config_class: Any,
+    settings: dict[str, Any],
+) -> Comparison:
+    """Steps of a method that samples, beside those of a trainer of TRL's; `objective` is our loss of a batch."""
     with ThroughputProbe(method, 0, 1) as probe, tempfile.TemporaryDirectory() as folder:
-        alternation = start(probe.step, lambda: check_grpo(method, trainer, probe.samples))
-        trainer = RecordedGRPOTrainer(
+        alternation = start(probe.step, lambda: check_gradient(work, objective, trainer, probe.samples))
+        trainer = _recorded(trainer_class)(
             model=endless_model(),
             reward_funcs=first_half_share,
-            args=GRPOConfig(
+            args=config_class(
                 folder,
                 max_steps=alternation.total,
                 per_device_train_batch_size=ROWS,
@@ -170,60 +219,58 @@ def compare_grpo(start: Start) -> Comparison:
                 num_iterations=1,
                 max_completion_length=NEW_TOKENS,
                 beta=0.0,
-                scale_rewards="none",
-                loss_type="grpo",
+                **settings,
                 **THEIR_SETTINGS,
             ),
-            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in random_texts(1_000, PROMPT, "prompts")]),
             processing_class=endless_tokenizer(),
         )
         train(trainer, alternation)
-    return Comparison("GRPO", "steps", 1, 1.2, alternation.ours_seconds, alternation.theirs_seconds)
+    return comparison(work, alternation)
 
 
-class RecordedGRPOTrainer(GRPOTrainer):
-    """Keeps batch, loss and gradient of the first step."""
+def _recorded(trainer_class: Any) -> Any:
+    class Recorded(trainer_class):  # type: ignore[misc]
+        """Keeps batch and gradient of the first step."""
 
-    first: tuple[dict[str, Any], Tensor, Tensor] | None = None
+        first: tuple[dict[str, Any], Tensor] | None = None
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        loss = super()._compute_loss(model, inputs)
-        if self.first is None:
-            gradient = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
-            self.first = (inputs, loss.detach(), parameters_to_vector(gradient))
-        return loss
+        def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+            loss: Tensor = super()._compute_loss(model, inputs)
+            if self.first is None:
+                gradient = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+                self.first = (inputs, parameters_to_vector(gradient))
+            return loss
+
+    return Recorded
 
 
-def check_grpo(method: GRPO, trainer: RecordedGRPOTrainer, samples: Sequence[int]) -> None:
-    """On TRL's first batch: at a ratio of 1 the loss is 0 whatever the rewards, so the gradient is compared as well."""
+def check_gradient(
+    work: str, objective: Callable[[CausalLM, Rollout], Tensor], trainer: Any, samples: Sequence[int]
+) -> None:
+    """On TRL's first batch, from the same weights; the losses themselves differ by constants where a ratio is 1."""
     assert trainer.first is not None
-    inputs, loss, gradient = trainer.first
+    inputs, gradient = trainer.first
     tokens = {ROWS * NEW_TOKENS, int(inputs["completion_mask"].sum()), *samples}
     if len(tokens) > 1:
-        raise PoloError(f"GRPO: the steps are of {sorted(tokens)} tokens (allowed: {ROWS * NEW_TOKENS})")
+        raise PoloError(f"{work}: the steps are of {sorted(tokens)} tokens (allowed: {ROWS * NEW_TOKENS})")
     policy = CausalLM(endless_model())
     policy.ledger = Ledger(Budget(updates=1))
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-    ours = sum(method.losses(policy, None, [batch_of(inputs)], sums), torch.zeros(()))
-    found = parameters_to_vector(torch.autograd.grad(ours, policy.actor_parameters))
-    apart = max(abs(ours.item() - loss.item()), float((found - gradient).norm() / gradient.norm()))
+    found = parameters_to_vector(torch.autograd.grad(objective(policy, batch_of(inputs)), policy.actor_parameters))
+    apart = float((found - gradient).norm() / gradient.norm())
     if not apart <= TOLERANCE:
-        raise PoloError(f"GRPO: loss or gradient of one batch differ by {apart:.1e} (allowed: {TOLERANCE})")
+        raise PoloError(f"{work}: the gradients of one batch differ by {apart:.1e} (allowed: {TOLERANCE})")
 
 
 def batch_of(inputs: dict[str, Any]) -> Rollout:
-    """TRL's batch as one of ours, with our own reward and advantages."""
+    """TRL's batch as one of ours, with our own reward."""
     prompts, mask = inputs["prompt_ids"].tolist(), inputs["completion_mask"].bool()
     codec = TextCodec(endless_tokenizer())
     texts = [codec.text(row) for row in inputs["completion_ids"].tolist()]
     groups = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     completions = Completions(inputs["completion_ids"], mask, torch.zeros(mask.shape))
     rewards = first_half_share(texts, texts)
-    rollout = as_rollout(prompts, completions, rewards, [groups[tuple(prompt)] for prompt in prompts])
-    advantages = group_advantages(rollout.returns, rollout.groups, divide_by_std=False)
-    return rollout.attach(
-        advantages=advantages.unsqueeze(1).expand_as(mask), weights=token_weights(mask, "grpo", NEW_TOKENS)
-    )
+    return as_rollout(prompts, completions, rewards, [groups[tuple(prompt)] for prompt in prompts])
 
 
 class InTurns(TrainerCallback):

@@ -21,9 +21,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from polobench.core.errors import UsageError
 from polobench.core.policy import Distribution, Policy
 from polobench.core.rollout import Rollout
+from polobench.policies import native
 from polobench.policies.distributions import Categorical
 from polobench.policies.pretrained import stated_end_tokens
-from polobench.policies.reading import Decoder, Head, Reading, base_of, self_test
+from polobench.policies.reading import Decoder, Head, HiddenStates, Reading, base_of, self_test
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -132,13 +133,22 @@ class CausalLM(Policy):
         """`[B, columns, H]` the last hidden states, from the last prompt token on."""
         tokens, first = _left_aligned(rollout, columns - 1)
         self.ledger.forward_rows += tokens.numel()
-        rows = len(tokens) if torch.is_grad_enabled() else self.generation_batch  # a graph keeps all rows anyway
-        parts = [base_of(self.model)(input_ids=part, use_cache=False)[0] for part in torch.split(tokens, rows)]
-        hidden: Tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
         if isinstance(first, int):
-            return hidden[:, first : first + columns]
-        index = (first.unsqueeze(1) + torch.arange(columns, device=first.device)).clamp(max=tokens.shape[1] - 1)
-        return hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+            return self._whole_rows(tokens, first)[:, :columns]
+        start = int(first.min())
+        hidden = self._whole_rows(tokens, start)
+        index = (first - start).unsqueeze(1) + torch.arange(columns, device=first.device)
+        return hidden.gather(1, index.clamp(max=hidden.shape[1] - 1).unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+    def _whole_rows(self, tokens: Tensor, first: int) -> Tensor:
+        """`[N, L - first, H]` the last hidden states of `tokens` `[N, L]`, from a column on."""
+        base = base_of(self.model)
+        rows = len(tokens) if torch.is_grad_enabled() else self.generation_batch  # a graph keeps all rows anyway
+        if self.reading.cache == "native":
+            parts = [native.hidden_states(base, part, first) for part in torch.split(tokens, rows)]
+        else:
+            parts = [base(input_ids=part, use_cache=False)[0][:, first:] for part in torch.split(tokens, rows)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states `[..., H]` to logits over the temperature `[..., V]`, in float32 at least."""
@@ -146,19 +156,14 @@ class CausalLM(Policy):
         logits = logits.float() if logits.dtype == torch.bfloat16 else logits
         return logits if self.temperature == 1 else logits / self.temperature
 
-    def read(self, tokens: Tensor, **state: Any) -> tuple[Tensor, Any]:
-        """`[N, V]` logits after the last of `tokens` `[N, L]`, and the base model's outputs.
-
-        Args:
-            state: the cache with its mask and positions, as the base model takes them.
-        """
+    def read(self, tokens: Tensor, hidden_states: HiddenStates) -> Tensor:
+        """`[N, V]` logits after the last of `tokens` `[N, L]`, whose states are taken from `hidden_states`."""
         self.ledger.forward_rows += tokens.numel()
-        outputs = base_of(self.model)(input_ids=tokens, **state)
-        return self.logits(outputs.last_hidden_state[:, -1]), outputs
+        return self.logits(hidden_states(tokens)[:, -1])
 
-    def next_token_logits(self, tokens: Tensor, use_cache: bool = False) -> Tensor:
+    def next_token_logits(self, tokens: Tensor) -> Tensor:
         """`[N, V]` after whole sequences `[N, L]`."""
-        return self.read(tokens, use_cache=use_cache)[0]
+        return self.read(tokens, partial(self._whole_rows, first=tokens.shape[1] - 1))
 
     def decoder(self, prompts: Sequence[Sequence[int]], limit: int) -> Decoder:
         """What reads these prompts and up to `limit` tokens after each, one by one."""

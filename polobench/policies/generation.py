@@ -122,7 +122,7 @@ def _choose(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
         # below the last sum, which rounding leaves beside 1: no token of probability 0 can be taken
         drawn = uniforms.to(cumulative).clamp(max=1 - torch.finfo(cumulative.dtype).eps)
         aim = drawn.unsqueeze(-1) * cumulative[:, -1:]
-        chosen = (cumulative <= aim).sum(-1).clamp(max=logits.shape[-1] - 1)
+        chosen = torch.searchsorted(cumulative, aim, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
     return chosen, log_probs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
 
 

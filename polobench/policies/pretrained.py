@@ -183,9 +183,10 @@ def _tested(source: ModelSource, model: PreTrainedModel) -> Reading:
     import torch
     import transformers
 
-    from polobench.policies import reading
+    from polobench.policies import native, reading
 
-    decided_by = [source.identity(), torch.__version__, transformers.__version__, inspect.getsource(reading)]
+    code = map(inspect.getsource, (reading, native))
+    decided_by = [source.identity(), torch.__version__, transformers.__version__, *code]
     measure = lambda: asdict(reading.self_test(model, source.name))  # noqa: E731
     return kept("readings", decided_by, measure, lambda found: reading.Reading(**found))
 

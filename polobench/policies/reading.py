@@ -7,6 +7,7 @@ what their cache holds (windows, shared or recurrent states). So nothing is assu
 - The base model gives hidden states, and the model's own `forward`, with its base replaced by these states, gives the
   logits: everything around the output layer is the model's own code. Where that equals the bare output layer bit for
   bit, the bare layer is used.
+- For some types the base model's pass is written out (`native.py`), and used where it gives the same hidden states.
 - Decoding tries a cache that is allocated once, then the model's own cache, then none.
 - Rows of unequal length are padded where padding changes nothing, else rows of equal length are read together.
 
@@ -27,15 +28,19 @@ import torch
 from torch import Tensor, nn
 
 from polobench.core.errors import UsageError, first_line
+from polobench.policies import native
 from polobench.policies.pretrained import stated_length
 
 # largest difference of log-probabilities [nats] that rounding explains, as a share of the largest logit (many models
 # compute some of their parts in float32, whatever type their weights have)
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-CACHES = ("preallocated", "own", "none")
+NATIVE_TOLERANCE = TOLERANCE | {torch.float32: 1e-5}  # the same of a pass that is written out
+CACHES = ("native", "preallocated", "own", "none")
 # from the fastest to the most careful; any cache before none, whose cost grows with the square of the length
-WAYS = [(kind, pads) for kinds in (CACHES[:2], CACHES[2:]) for pads in (True, False) for kind in kinds]
-Read = Callable[..., tuple[Tensor, Any]]  # tokens `[N, L]` and the model's state: logits `[N, V]` after them, outputs
+WAYS = [("native", True)]
+WAYS += [(kind, pads) for kinds in (CACHES[1:3], CACHES[3:]) for pads in (True, False) for kind in kinds]
+HiddenStates = Callable[[Tensor], Tensor]  # of tokens `[N, L]`: `[N, L, H]`
+Read = Callable[[Tensor, HiddenStates], Tensor]  # tokens, and what gives their states: logits `[N, V]` after the last
 LENGTH, DECODED = 8, 3  # tokens of the self-test's longest row, and how many of them are decoded one by one
 
 
@@ -45,7 +50,7 @@ class Reading:
 
     Attributes:
         bare_head: its logits are its output layer's, with nothing around it.
-        cache: one of `CACHES`.
+        cache: one of `CACHES`; with "native", passes are `native.hidden_states` on a preallocated cache.
         pads: rows of unequal length may stand side by side, padded on the left.
         width: of the last hidden states.
     """
@@ -167,13 +172,25 @@ def _reading(model: Any, name: str, rows: Sequence[Tensor], own: Sequence[Tensor
     output_layer = model.get_output_embeddings()
     bare = output_layer is not None and torch.equal(output_layer(hidden), logits)
     worst: list[str] = []
-    for kind, pads in WAYS:
+    for kind, pads in WAYS[not _is_written_out(model, batch, hidden) :]:
         reading = Reading(bare, kind, pads, hidden.shape[-1])
         found = _decoding_error(model, reading, rows, own)
-        if isinstance(found, float) and found <= allowed:
+        share = NATIVE_TOLERANCE[logits.dtype] / TOLERANCE[logits.dtype] if kind == "native" else 1.0
+        if isinstance(found, float) and found <= allowed * share:
             return reading
         worst.append(f"{reading.cache} cache: {found if isinstance(found, str) else f'{found:.2g} nats'}")
     raise UsageError(f"model {name!r}: decoding differs from full passes ({'; '.join(worst)}), so it is not supported")
+
+
+def _is_written_out(model: Any, batch: Tensor, hidden: Tensor) -> bool:
+    """There is a pass for the model's type, and it gives these hidden states."""
+    if type(base_of(model)).__name__ not in native.PASSES:
+        return False
+    try:
+        found = native.hidden_states(base_of(model), batch)
+        return bool((found - hidden).abs().max() <= 1e-5 * hidden.abs().max())
+    except (AttributeError, TypeError, RuntimeError):  # parts of a model that are not its type's own
+        return False
 
 
 def _check_parts(model: Any, name: str, logits: int) -> None:
@@ -192,11 +209,10 @@ def _decoding_error(model: Any, reading: Reading, rows: Sequence[Tensor], own: S
     Rows of equal length are decoded together. Where the reading pads, those of the first one's length are, and then all
     of them: without padding a model gets no mask, and may take another way through its code.
     """
-    head, base = Head(model, reading.bare_head), base_of(model)
+    head = Head(model, reading.bare_head)
 
-    def read(tokens: Tensor, **state: Any) -> tuple[Tensor, Any]:
-        outputs = base(input_ids=tokens, **state)
-        return head(outputs.last_hidden_state[:, -1]), outputs
+    def read(tokens: Tensor, hidden_states: HiddenStates) -> Tensor:
+        return head(hidden_states(tokens)[:, -1])
 
     lengths = dict.fromkeys(map(len, rows))
     groups = [[index for index, row in enumerate(rows) if len(row) == length] for length in lengths]
@@ -231,7 +247,7 @@ class Decoder:
 
     Args:
         model, reading: the model and how to read it.
-        read: takes tokens and the state that goes with them.
+        read: takes tokens and what gives their hidden states.
         prompts: N lists of tokens, which may repeat; of one length unless the reading pads.
         limit: so many tokens will follow at most.
     """
@@ -239,7 +255,10 @@ class Decoder:
     def __init__(self, model: Any, read: Read, reading: Reading, prompts: Sequence[Sequence[int]], limit: int) -> None:
         self._read_model, self._cache_kind = read, reading.cache
         device = next(model.parameters()).device
-        shares = reading.cache == "preallocated"  # its rows can be taken again for each row that shares a prompt
+        shares = reading.cache in (
+            "native",
+            "preallocated",
+        )  # rows can be taken again for those that share a prompt
         distinct = list(dict.fromkeys(map(tuple, prompts))) if shares else list(map(tuple, prompts))
         where = {prompt: index for index, prompt in enumerate(distinct)}
         rows = [where[tuple(prompt)] for prompt in prompts] if shares else list(range(len(prompts)))
@@ -253,11 +272,12 @@ class Decoder:
         self._cache: Any = None
         if shares:
             self._cache = preallocated_cache(model.config.get_text_config().num_hidden_layers, longest + limit)
-        self._cache_name = _cache_name(type(base_of(model)).forward)
+        self._base = base_of(model)
+        self._cache_name = _cache_name(type(self._base).forward)
 
     def read_prompts(self) -> Tensor:
         """`[N, V]` the logits after the prompts; a prompt that several rows share is read once where that can be."""
-        logits = self._read(self._tokens, slice(None))
+        logits = self._read_model(self._tokens, self._hidden_states)
         if len(self._tokens) == len(self._rows):  # each row has a prompt of its own, in the same order
             return logits
         for layer in self._cache.layers:
@@ -271,21 +291,25 @@ class Decoder:
             self._mask = nn.functional.pad(self._mask, (0, 1), value=True)
         if self._cache_kind == "none":
             self._tokens = torch.cat([self._tokens, tokens.unsqueeze(1)], 1)
-            return self._read(self._tokens, slice(None))
-        return self._read(tokens.unsqueeze(1), slice(-1, None))
+            return self._read_model(self._tokens, self._hidden_states)
+        return self._read_model(tokens.unsqueeze(1), self._hidden_states)
 
-    def _read(self, tokens: Tensor, new: slice) -> Tensor:
-        cached = self._cache_kind != "none"
-        state: dict[str, Any] = {"use_cache": cached}
+    def _hidden_states(self, tokens: Tensor) -> Tensor:
+        """Of these tokens, the last ones so far; the cache takes them in."""
+        mask = self._mask if self._padded else None
+        if self._cache_kind == "native" and (mask is None or tokens.shape[1] == 1):
+            return native.hidden_states(self._base, tokens, tokens.shape[1] - 1, self._cache, mask)
+        state: dict[str, Any] = {"use_cache": self._cache_kind != "none"}
         if self._cache is not None:
             state[self._cache_name] = self._cache
-        if self._padded:  # else the model finds the mask and the positions by itself
-            positions = (self._mask.cumsum(1) - 1).clamp(min=0)
-            state |= {"attention_mask": self._mask, "position_ids": positions[:, new]}
-        logits, outputs = self._read_model(tokens, **state)
+        if mask is not None:  # else the model finds the mask and the positions by itself
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            state |= {"attention_mask": mask, "position_ids": positions[:, -tokens.shape[1] :]}
+        outputs = self._base(input_ids=tokens, **state)
         if self._cache_kind == "own":
             self._cache = getattr(outputs, self._cache_name)
-        return logits
+        hidden: Tensor = outputs.last_hidden_state
+        return hidden
 
 
 @cache
@@ -297,25 +321,35 @@ def _cache_name(forward: Any) -> str:
 
 def preallocated_cache(layers: int, capacity: int) -> Any:
     """A transformers `Cache` whose keys and values are written in place: growing by `cat` is its greatest cost."""
-    from transformers.cache_utils import Cache, DynamicLayer
+    from transformers.cache_utils import Cache
+
+    return Cache(layers=[_preallocated_layer()(capacity) for _ in range(layers)])
+
+
+@cache
+def _preallocated_layer() -> Any:
+    from transformers.cache_utils import DynamicLayer
 
     class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is typed in part
         """Keys and values `[N, heads, capacity, width]`; what has been read so far is a view of them."""
 
         is_initialized: bool
 
+        def __init__(self, capacity: int) -> None:
+            super().__init__()
+            self._capacity = capacity
+
         def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-            start = self.get_seq_length()
-            end = start + key_states.shape[-2]
+            start, count = self.get_seq_length(), key_states.shape[-2]
             if not self.is_initialized:
                 self.is_initialized, self.dtype, self.device = True, key_states.dtype, key_states.device
                 self._buffers = [
-                    states.new_empty(*states.shape[:2], capacity, states.shape[-1])
+                    states.new_empty(*states.shape[:2], self._capacity, states.shape[-1])
                     for states in (key_states, value_states)
                 ]
-            for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-                buffer[:, :, start:end] = states
-            self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+            for buffer, states in zip(self._buffers, (key_states, value_states)):
+                buffer.narrow(2, start, count).copy_(states)
+            self.keys, self.values = (buffer.narrow(2, 0, start + count) for buffer in self._buffers)
             return self.keys, self.values
 
         def take(self, rows: Tensor) -> None:
@@ -324,4 +358,4 @@ def preallocated_cache(layers: int, capacity: int) -> Any:
             self._buffers = [buffer[rows] for buffer in self._buffers]
             self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
 
-    return Cache(layers=[PreallocatedLayer() for _ in range(layers)])
+    return PreallocatedLayer

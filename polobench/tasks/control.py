@@ -173,6 +173,7 @@ class ControlTask(Task):
             policy.refresh_statistics()
             while unfinished.any():
                 self._step(runner, policy, unfinished, recording)
+                runner.rest(unfinished & ~runner.live)
                 unfinished = unfinished & runner.live
             return self._finish(policy, runner, recording, groups)
 
@@ -205,6 +206,7 @@ class ControlTask(Task):
             noise = policy.distribution.noise(generator, (count,))
             rewards, _, _ = runner.step(self._choose(policy, act, runner, noise))
             returns += rewards * unfinished
+            runner.rest(unfinished & ~runner.live)
             unfinished = unfinished & runner.live
         return returns
 

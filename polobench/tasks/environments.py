@@ -95,14 +95,20 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: one environment.
         task: the task's name.
         contains: whether an observation lies in the space.
+
+    Attributes:
+        resting: after its episode it stays as it is, without a step, until a reset with a seed.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], task: str, contains: Callable[[Any], bool]) -> None:
         super().__init__(env)
         self._task, self._contains, self._step = task, contains, 0
+        self.resting, self._last = False, None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        self._step = 0
+        if self.resting and seed is None:
+            return self._last, {}
+        self._step, self.resting = 0, False
         found = self.env.reset(seed=seed, options=options)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
             raise UsageError(f"task {self._task!r}: `reset` gives no (observation, info) ({NEW_API})")
@@ -110,6 +116,8 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         return found
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        if self.resting:
+            return self._last, 0.0, False, False, {}
         self._step += 1
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
@@ -120,6 +128,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         if not _is_number(reward):
             raise self._refusal("reward", reward, f"a finite number, at most {LARGEST_REWARD:g} in size")
         self._check(observation)
+        self._last = observation
         return observation, reward, terminated, truncated, info
 
     def _check(self, observation: Any) -> None:

@@ -32,8 +32,9 @@ def vectorized(spec: EnvSpec | None, make_env: MakeEnv, count: int) -> VectorEnv
 def has_equal_vector_version(spec: EnvSpec, env: gymnasium.Env[Any, Any]) -> bool:
     """Whether the spec's vector version can stand for environments like `env`.
 
-    Its spaces and its time limit must be the same, it must reset on the next step, and its state must be an array
-    `[D, N]` that is its observation, so that groups of episodes can share a start.
+    Its spaces and its time limit must be the same, it must reset on the next step, and groups of episodes must be able
+    to share a start: its state is an array `[D, N]` that is its observation, or its `reset` takes a seed for each
+    environment, as `metadata["one_seed_each"]` says.
     """
     if spec.vector_entry_point is None or spec.additional_wrappers or spec.max_episode_steps is None:
         return False
@@ -47,8 +48,10 @@ def has_equal_vector_version(spec: EnvSpec, env: gymnasium.Env[Any, Any]) -> boo
                 and many.single_action_space == env.action_space
                 and many.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP
                 and getattr(many.unwrapped, "max_episode_steps", None) == spec.max_episode_steps
-                and isinstance(state, np.ndarray)
-                and np.array_equal(state.T.astype(np.float32), observations)
+                and (
+                    many.metadata.get("one_seed_each", False)
+                    or (isinstance(state, np.ndarray) and np.array_equal(state.T.astype(np.float32), observations))
+                )
             )
     except Exception:  # what does not start is not used
         return False
@@ -97,9 +100,9 @@ class VectorRunner:
     def reset(self, rng: SeedAxes, call: int, size: int = 1) -> None:
         """Start all environments anew; runs of `size` neighbours share a start state.
 
-        A vector environment takes one seed, so a shared start is set explicitly: by equal seeds where the environments
-        are separate (their dynamics then get streams of their own, if they draw from a numpy Generator; others of a
-        group share theirs), by copying the state where they are one array.
+        A vector environment of gymnasium's takes one seed, so a shared start is set explicitly: by equal seeds where
+        the environments are separate (their dynamics then get streams of their own, if they draw from a numpy
+        Generator; others of a group share theirs) or take a seed each, by copying the state where they are one array.
         """
         groups = [index // size for index in range(self.env.num_envs)]
         starts: list[int | None] = [rng.integer("start", call, group) % 2**31 for group in groups]
@@ -109,6 +112,8 @@ class VectorRunner:
                 for index, env in enumerate(self.env.envs):
                     if isinstance(env.unwrapped.np_random, np.random.Generator):
                         env.unwrapped.np_random = rng.numpy("dynamics", call, index)
+        elif self.env.metadata.get("one_seed_each", False):
+            observations, _ = self.env.reset(seed=starts)  # type: ignore[arg-type]
         else:
             observations, _ = self.env.reset(seed=starts[0])
             if size > 1:
@@ -134,3 +139,9 @@ class VectorRunner:
         self.episode_returns = np.where(self.live, self.episode_returns, 0.0) + rewards
         self.live = ~(terminated | truncated)
         return rewards, terminated, truncated
+
+    def rest(self, over: np.ndarray) -> None:
+        """Step no longer those of `[N]` whose only episode is over, where they are stepped one by one."""
+        if isinstance(self.env, SyncVectorEnv):
+            for index in over.nonzero()[0]:
+                self.env.envs[index].resting = True  # type: ignore[attr-defined]  # of `Checked`

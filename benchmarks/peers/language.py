@@ -1,0 +1,74 @@
+"""How fast DPO, GRPO, RLOO and sampling are beside TRL and `generate()`, on the same tiny GPT-2 in one thread.
+
+`trl_sides.py` and `generate_sides.py` say what exactly is compared.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from benchmarks.peers.alternation import Alternation, Comparison
+from polobench.core.errors import Unavailable
+
+QUIET = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
+ROUNDS, WARMUP, SEED = 60, 10, 40
+
+
+def _compare(name: str, rounds: int | None, **more: Any) -> Comparison:
+    """One comparison in CPU seconds, with a bar.
+
+    Nothing but the two sides runs while they are timed: no thread refreshes the bar.
+    """
+    import torch
+
+    trl_sides, generate_sides = _sides()
+    torch.set_num_threads(1)
+    compare = getattr(generate_sides if name == "sampling" else trl_sides, f"compare_{name}")
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as progress:
+        bar = progress.add_task(name, total=None)
+
+        def start(ours: Callable[[], None], check: Callable[[], None]) -> Alternation:
+            def on_round() -> None:
+                progress.update(bar, advance=1, refresh=True)
+
+            alternation = Alternation(ours, rounds or ROUNDS, WARMUP, SEED, check, on_round, time.process_time)
+            progress.update(bar, total=alternation.total)
+            return alternation
+
+        found: Comparison = compare(start, **more)
+    return found
+
+
+WORKS: dict[str, Callable[[int | None], Comparison]] = {
+    "dpo": partial(_compare, "dpo"),
+    "grpo": partial(_compare, "grpo"),
+    "rloo": partial(_compare, "rloo"),
+    "sampling-distinct": partial(_compare, "sampling", distinct=64),
+    "sampling-shared": partial(_compare, "sampling", distinct=8),
+}
+
+
+def _sides() -> tuple[Any, Any]:
+    """The modules that load TRL and transformers, with nothing said and nothing asked of a network."""
+    os.environ.update(QUIET)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        import datasets
+        import transformers
+        import trl  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(f"TRL cannot be loaded: {error} (install it: pip install -e '.[peers]')") from None
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    from benchmarks.peers import generate_sides, trl_sides
+
+    return trl_sides, generate_sides
