@@ -19,6 +19,7 @@ import polobench
 import polobench.article.episode
 import polobench.article.grpo
 from polobench import article
+from polobench.core.arrays import Array
 from polobench.core.budget import Budget, BudgetExhausted
 from polobench.core.errors import UsageError
 from polobench.core.rollout import Rollout
@@ -282,7 +283,11 @@ def test_every_run_ends_within_its_budget(name):
 
 def test_article_pg_ends_in_an_episode_that_does_not(monkeypatch):
     """As printed its loop would hold a perfect policy for ever; the samples end it, and nothing is learned of it."""
-    monkeypatch.setattr(MLPPolicy, "act", lambda policy, observations, noise: upright(observations, noise))
+
+    def act(policy, observations, noise):
+        return Array(upright(torch.from_numpy(observations.numpy()), noise).numpy())
+
+    monkeypatch.setattr(MLPPolicy, "act", act)
     result = polobench.make("article-pg", "CartPole-v1").run(0, Budget(updates=50, samples=1_500))
     assert result.status == "failed"
     assert result.reason.startswith("no update fits the budget")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mutation
+import numpy as np
 import pytest
 import test_causal_lm
 import test_distributions
@@ -24,6 +25,7 @@ import test_surrogates
 import test_trust_region
 import torch
 
+from polobench.core.arrays import like
 from polobench.methods import dpo, grpo, ppo, ranking, reinforce, trpo
 from polobench.methods.dpo import DPO
 from polobench.methods.grpo import GRPO
@@ -54,7 +56,7 @@ def only_termination_ends(runner, actions, step=VectorRunner.step):
 
 def truncation_ignored(rollout, *rest):
     """Goes on across the reset, as if the next episode were the same one."""
-    on = {"truncated": torch.zeros_like(rollout.truncated), "mask": torch.ones_like(rollout.mask)}
+    on = {"truncated": rollout.truncated & ~rollout.truncated, "mask": rollout.mask | ~rollout.mask}
     return advantages(replace(rollout, **on), *rest)
 
 
@@ -63,7 +65,7 @@ def truncation_is_termination(rollout, *rest):
 
 
 def no_values(policy, rollout):
-    return torch.zeros(rollout.mask.shape[0], rollout.mask.shape[1] + 1)
+    return like(rollout.mask, np.zeros((rollout.mask.shape[0], rollout.mask.shape[1] + 1), np.float32))
 
 
 def standardized_by_row(values, mask):

@@ -16,7 +16,7 @@ import typer
 from benchmarks.peers.alternation import LIMIT_SHARE, Comparison
 from polobench.core.errors import PoloError, UsageError, unknown
 
-MODULES = ("language",)
+MODULES = ("control", "language")
 PEERS = ("stable-baselines3", "sb3-contrib", "trl", "envpool")
 COLUMNS = ("work", "peer", "unit", "peer /s", "ours /s", "ratio", "95 % interval", "goal", "limit", "met")
 

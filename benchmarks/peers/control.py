@@ -77,7 +77,7 @@ SETTINGS = {
 
 
 def compare(name: str, rounds: int | None) -> Comparison:
-    """A run of each side in each round, in an order drawn by a fixed seed, and the limit; one round before, not kept."""
+    """A run of each side and the limit in each round, in an order drawn by a fixed seed; a first round is not kept."""
     import torch
     from threadpoolctl import threadpool_limits
 

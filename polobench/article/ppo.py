@@ -32,7 +32,7 @@ from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
-from polobench.objectives.surrogates import clipped_objective, k3_kl
+from polobench.objectives.surrogates import clipped_objective, kl_since
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class ArticlePPO(Method[ArticlePPOHyperparameters]):
                     loss = self.loss(policy, batch)
                     policy.gradient_step(optimizer, [loss], batch.n_rows)
                     losses.append(loss.item())
-            metrics = {"episode_return": float(episode.returns.mean()), "kl": self.kl(policy, rows)}
+            metrics = {"episode_return": float(episode.returns.mean()), "kl": kl_since(policy, rows)}
             yield Update(sum(losses) / len(losses), policy, metrics)
 
     def with_advantages(self, policy: Policy, episode: Rollout) -> Rollout:
@@ -82,10 +82,3 @@ class ArticlePPO(Method[ArticlePPOHyperparameters]):
         assert batch.old_log_probs is not None
         log_probs = policy.distribution.log_prob(policy.outputs(batch), batch.actions)
         return -clipped_objective(log_probs, batch.old_log_probs, batch.advantages, batch.mask, self.hp.clip_eps)
-
-    def kl(self, policy: Policy, rows: Rollout) -> float:
-        """KL(old || new) [nats] after the epochs, by k3."""
-        assert rows.old_log_probs is not None
-        with torch.no_grad():
-            log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
-            return float(k3_kl(log_probs, rows.old_log_probs, rows.mask))

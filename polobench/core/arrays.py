@@ -174,12 +174,13 @@ class Array:
     def sum(self, dim: int | None = None, keepdim: bool = False) -> Array:
         if dim is None:
             return self._of_this(_total(self.value), _same)
-        value = np.add.reduce(self.value, dim, keepdims=keepdim)
+        value = self.value.sum(dim, keepdims=keepdim)
         shape = np.expand_dims(value, () if keepdim else dim).shape
         return self._of_this(value, lambda g: spread(g, value).reshape(shape))
 
     def mean(self, dim: int | None = None) -> Array:
-        return self.sum(dim) / (self.value.size if dim is None else self.value.shape[dim])
+        count: int = self.value.size if dim is None else self.value.shape[dim]
+        return self.sum(dim) / count
 
     def var(self, correction: int) -> Array:
         """Without a way back."""
@@ -226,7 +227,7 @@ class Array:
         index = tuple(map(_value, index)) if isinstance(index, tuple) else _value(index)
 
         def pull(g: Any) -> Values:
-            found = np.zeros_like(self.value)
+            found: Values = np.zeros_like(self.value)
             np.add.at(found, index, g)
             return found
 

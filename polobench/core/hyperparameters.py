@@ -44,6 +44,17 @@ class Hyperparameters:
     generation_batch: int = hyperparameter(64, "completions generated together (language)", low=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupHyperparameters(Hyperparameters):
+    """What every method has that trains on groups of responses to one prompt, or of episodes from one start state."""
+
+    n_groups: int = hyperparameter(8, "prompts (or start states) per batch", low=1)
+    group_size: int = hyperparameter(8, "responses per prompt (or episodes per start state), where sampled", low=2)
+    learning_rate: float = hyperparameter(3e-4, "Adam learning rate", low=0)
+    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer ones are scaled down", low=0)
+    micro_batch: int | None = hyperparameter(None, "most rows per forward pass; gradients add up", low=1)
+
+
 if TYPE_CHECKING:  # a default, so that a plain `Method` has the base's fields, is typing's own from Python 3.13
     import typing_extensions
 

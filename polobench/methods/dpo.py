@@ -35,31 +35,26 @@ import torch
 from torch import Tensor
 
 from polobench.core.errors import UsageError
-from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.hyperparameters import GroupHyperparameters, hyperparameter
 from polobench.core.method import Method
 from polobench.core.policy import Optimizer, Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import SOURCES, Task
-from polobench.objectives.preference import better_pairs, ipo_losses, logistic_losses
+from polobench.objectives.preference import better_pairs, ipo_losses, logistic_losses, with_reference
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPOHyperparameters(Hyperparameters):
+class DPOHyperparameters(GroupHyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
     source: str = hyperparameter("auto", "source of pairs; auto: data if any, else the policy", choices=SOURCES)
-    n_groups: int = hyperparameter(8, "prompts (or start states) per batch", low=1)
-    group_size: int = hyperparameter(8, "responses sampled per prompt; a data set has its own number", low=2)
     refresh_updates: int = hyperparameter(1, "updates on each batch before the policy samples a new one", low=1)
     reference: str = hyperparameter("checkpoint", "reference of sampled pairs", choices=("checkpoint", "sampler"))
     loss: str = hyperparameter("sigmoid", "loss function of a pair's margin", choices=("sigmoid", "ipo"))
     beta: float = hyperparameter(0.1, "strength of the pull towards the reference policy", low=1e-6)
     label_smoothing: float = hyperparameter(0.0, "probability that a label is wrong", low=0, high=0.5)
-    learning_rate: float = hyperparameter(3e-4, "Adam learning rate", low=0)
-    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer ones are scaled down", low=0)
-    micro_batch: int | None = hyperparameter(None, "most rows per forward pass, in whole groups", low=1)
 
 
 class DPO(Method[DPOHyperparameters]):
@@ -141,10 +136,3 @@ class DPO(Method[DPOHyperparameters]):
             return logistic_losses(margins, hp.label_smoothing), margins
         means = log_ratios / lengths
         return ipo_losses(means[better] - means[worse], hp.beta), margins
-
-
-def with_reference(reference: Policy, part: Rollout) -> Rollout:
-    """Attach the reference's log-probabilities `[B, T]`."""
-    with torch.no_grad():
-        fixed = reference.distribution.log_prob(reference.outputs(part), part.actions)
-    return part.attach(reference_log_probs=fixed)

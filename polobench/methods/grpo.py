@@ -29,31 +29,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.hyperparameters import GroupHyperparameters, hyperparameter
 from polobench.core.method import Method
 from polobench.core.policy import Optimizer, Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
-from polobench.objectives.preference import group_advantages
+from polobench.objectives.preference import group_advantages, with_reference
 from polobench.objectives.surrogates import clipped_terms, k3_terms
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPOHyperparameters(Hyperparameters):
+class GRPOHyperparameters(GroupHyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    n_groups: int = hyperparameter(8, "prompts (or start states) per update", low=1)
-    group_size: int = hyperparameter(8, "completions (or episodes) per prompt or start state", low=2)
     epochs: int = hyperparameter(1, "gradient steps per batch (the paper's mu)", low=1)
-    learning_rate: float = hyperparameter(3e-4, "Adam learning rate", low=0)
     clip_eps: float = hyperparameter(0.2, "largest distance of the probability ratio from 1", low=0)
     beta: float = hyperparameter(0.0, "weight of the KL to the reference policy", low=0)
     normalization: str = hyperparameter("grpo", "normalisation of a token's term", choices=("grpo", "dapo", "dr_grpo"))
     divide_by_std: bool = hyperparameter(True, "whether advantages are divided by their group's standard deviation")
-    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer ones are scaled down", low=0)
-    micro_batch: int | None = hyperparameter(None, "most rows per forward pass; gradients add up", low=1)
 
 
 class GRPO(Method[GRPOHyperparameters]):
@@ -103,7 +98,9 @@ class GRPO(Method[GRPOHyperparameters]):
             log_probs = policy.distribution.log_prob(outputs, part.actions)
             is_first_epoch = part.old_log_probs is None  # the policy is still the one that sampled
             if is_first_epoch:
-                part = parts[index] = self.with_fixed_log_probs(reference, part, log_probs.detach())
+                part = parts[index] = part.attach(old_log_probs=log_probs.detach())
+                if reference is not None:
+                    part = parts[index] = with_reference(reference, part)
             assert part.old_log_probs is not None
             assert part.advantages is not None
             assert part.weights is not None
@@ -119,15 +116,6 @@ class GRPO(Method[GRPOHyperparameters]):
                     sums["clip_fraction"] += (outside & part.mask).sum() / total
                     sums["kl"] += (k3_terms(part.old_log_probs, log_probs) * part.mask).sum() / total
             yield -(terms * part.weights * part.mask).sum()
-
-    def with_fixed_log_probs(self, reference: Policy | None, part: Rollout, log_probs: Tensor) -> Rollout:
-        """Attach what stays the same over the epochs: the log-probabilities of the sampler and of the reference."""
-        part = part.attach(old_log_probs=log_probs)
-        if reference is None:
-            return part
-        with torch.no_grad():
-            fixed = reference.distribution.log_prob(reference.outputs(part), part.actions)
-        return part.attach(reference_log_probs=fixed)
 
 
 def _tied_groups(advantages: Tensor, groups: Tensor) -> float:

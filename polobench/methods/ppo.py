@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from polobench.core.arrays import stack
@@ -40,7 +39,7 @@ from polobench.objectives.returns import (
     masked_mean,
     standardized,
 )
-from polobench.objectives.surrogates import clipped_objective, k3_kl
+from polobench.objectives.surrogates import clipped_objective, k3_kl, kl_since
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +108,11 @@ class PPO(Method[PPOHyperparameters]):
             for batch in rows.minibatches(self.hp.minibatch_size, shuffle):
                 loss, metrics = self.loss(policy, batch, clip_eps)
                 if self.hp.target_kl is not None and metrics["kl"] > 1.5 * self.hp.target_kl:
-                    return _means(seen) | {"kl": self.kl(policy, rows)}
+                    return _means(seen) | {"kl": kl_since(policy, rows)}
                 policy.gradient_step(optimizer, [loss], 2 * batch.n_rows, self.hp.max_gradient_norm)
                 for name, value in ({"loss": loss} | metrics).items():
                     seen[name].append(value.detach())
-        return _means(seen) | {"kl": self.kl(policy, rows)}
+        return _means(seen) | {"kl": kl_since(policy, rows)}
 
     def loss(self, policy: Policy, batch: Rollout, clip_eps: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one minibatch and its parts, scalars."""
@@ -134,13 +133,6 @@ class PPO(Method[PPOHyperparameters]):
         parts = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}
         parts["clip_fraction"] = clip_fraction
         return loss, parts if hp.target_kl is None else parts | {"kl": k3_kl(now, old, batch.mask)}
-
-    def kl(self, policy: Policy, rows: Rollout) -> float:
-        """KL(old || new) [nats] after the epochs, by k3."""
-        assert rows.old_log_probs is not None
-        with torch.no_grad():
-            log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
-            return float(k3_kl(log_probs, rows.old_log_probs, rows.mask))
 
     def explained_variance(self, rollout: Rollout) -> float:
         """The share of the targets' variance that the critic explained before it was fitted to them."""

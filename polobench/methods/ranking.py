@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.hyperparameters import GroupHyperparameters, hyperparameter
 from polobench.core.method import Method
 from polobench.core.policy import Optimizer, Policy
 from polobench.core.recorder import Update
@@ -38,20 +38,15 @@ from polobench.objectives.preference import better_pairs, logistic_losses, plack
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankingHyperparameters(Hyperparameters):
+class RankingHyperparameters(GroupHyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
     source: str = hyperparameter("auto", "source of groups; auto: data if any, else the policy", choices=SOURCES)
-    n_groups: int = hyperparameter(8, "prompts (or start states) per batch", low=1)
-    group_size: int = hyperparameter(8, "responses sampled per prompt; a data set has its own number", low=2)
     refresh_updates: int = hyperparameter(1, "updates on each batch before the policy samples a new one", low=1)
     loss: str = hyperparameter("pairwise", "loss function of a ranked group", choices=("pairwise", "plackett_luce"))
     score: str = hyperparameter("sum", "value of a response from its log-probabilities", choices=("sum", "mean"))
     beta: float = hyperparameter(1.0, "factor on the responses' values", low=1e-6)
     kl_coef: float = hyperparameter(0.02, "weight of the KL to the reference policy", low=0)
-    learning_rate: float = hyperparameter(3e-4, "Adam learning rate", low=0)
-    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer ones are scaled down", low=0)
-    micro_batch: int | None = hyperparameter(None, "most rows per forward pass, in whole groups", low=1)
 
 
 class Ranking(Method[RankingHyperparameters]):

@@ -13,6 +13,13 @@ import torch
 from torch import Tensor
 
 from polobench.core.arrays import logsigmoid
+from polobench.core.policy import Policy
+from polobench.core.rollout import Rollout
+
+
+def with_reference(reference: Policy, part: Rollout) -> Rollout:
+    """Attach the reference's log-probabilities `[B, T]`."""
+    return part.attach(reference_log_probs=reference.fixed_log_probs(part))
 
 
 def better_pairs(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

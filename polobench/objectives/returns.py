@@ -46,10 +46,12 @@ def generalized_advantages(
     return found
 
 
-def masked_mean(values: Any, mask: Any) -> Tensor:
+def masked_mean(values: Tensor, mask: Any) -> Tensor:
     """The mean of `values` `[B, T]` where `mask` `[B, T]` is True."""
-    found: Tensor = values.mean_where(mask) if isinstance(values, Array) else (values * mask).sum() / mask.sum()
-    return found
+    if isinstance(values, Array):
+        return cast(Tensor, values.mean_where(mask))
+    total: Tensor = (values * mask).sum()
+    return total / mask.sum()
 
 
 def leave_one_out_means(returns: Tensor, groups: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ def leave_one_out_means(returns: Tensor, groups: Tensor) -> Tensor:
     return (sums[groups] - returns) / (counts[groups] - 1)
 
 
-def standardized(values: Any, mask: Any) -> Tensor:
+def standardized(values: Tensor, mask: Any) -> Tensor:
     """`values` `[B, T]` minus their mean, over their standard deviation, both over the whole batch."""
     if isinstance(values, Array):
         return cast(Tensor, values.standardized_where(mask))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import numpy as np
 from torch import Tensor
 
 from polobench.core.arrays import Array, Values
+from polobench.core.policy import Policy
+from polobench.core.rollout import Rollout
 from polobench.objectives.returns import masked_mean
 
 
@@ -31,13 +33,13 @@ def clipped_objective(
 def clipped_terms(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_eps: float) -> Tensor:
     """`[B, T]`: min(r A, clip(r, 1 - eps, 1 + eps) A), r = pi / pi_old (Schulman et al. 2017, equation 7)."""
     if isinstance(log_probs, Array):
-        return _clipped_arrays(log_probs, old_log_probs.numpy(), advantages.numpy(), clip_eps)
+        return cast(Tensor, _clipped_arrays(log_probs, old_log_probs.numpy(), advantages.numpy(), clip_eps))
     ratio = (log_probs - old_log_probs).exp()
     clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps)
     return (ratio * advantages).minimum(clipped * advantages)
 
 
-def _clipped_arrays(log_probs: Array, old: Values, advantages: Values, clip_eps: float) -> Any:
+def _clipped_arrays(log_probs: Array, old: Values, advantages: Values, clip_eps: float) -> Array:
     """The same; the derivative is r A where that is the smaller one, else 0."""
     ratio = np.exp(log_probs.value - old)
     free = ratio * advantages
@@ -48,6 +50,11 @@ def _clipped_arrays(log_probs: Array, old: Values, advantages: Values, clip_eps:
 def k3_kl(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
     """The mean k3 estimate of KL(old || new) [nats] from the old policy's samples."""
     return masked_mean(k3_terms(old_log_probs, log_probs), mask)
+
+
+def kl_since(policy: Policy, rows: Rollout) -> float:
+    """KL(old || now) [nats] since `rows.old_log_probs`, by k3."""
+    return float(k3_kl(policy.fixed_log_probs(rows), cast(Tensor, rows.old_log_probs), rows.mask))
 
 
 def k3_terms(sampler_log_probs: Tensor, other_log_probs: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -14,15 +14,15 @@ from polobench.core.arrays import Array, cat
 class Categorical:
     """Over A actions; the parameters are A logits, an action is an integer."""
 
-    def log_prob(self, outputs: Any, actions: Any) -> Tensor:
+    def log_prob(self, outputs: Any, actions: Any) -> Any:
         if isinstance(outputs, Array):
-            return cast(Tensor, outputs.log_softmax_at(actions))
-        chosen: Tensor = outputs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+            return outputs.log_softmax_at(actions)
+        chosen = outputs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         return chosen - outputs.logsumexp(-1)
 
-    def entropy(self, outputs: Any) -> Tensor:
+    def entropy(self, outputs: Any) -> Any:
         if isinstance(outputs, Array):
-            return cast(Tensor, outputs.softmax_entropy())
+            return outputs.softmax_entropy()
         log_probs = outputs.log_softmax(-1)
         return -(log_probs.exp() * log_probs).sum(-1)
 
@@ -38,12 +38,12 @@ class Categorical:
     def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return generator.random(shape, dtype=np.float32)
 
-    def sample(self, outputs: Any, noise: Any) -> Tensor:
+    def sample(self, outputs: Any, noise: Any) -> Any:
         """Inverse CDF: the first action whose cumulative probability exceeds the uniform `[...]`."""
         if isinstance(outputs, Array):
             odds = np.exp(outputs.value - np.maximum.reduce(outputs.value, -1, keepdims=True)).cumsum(-1)
             below = odds[..., :-1] <= noise.value[..., None] * odds[..., -1:]
-            return cast(Tensor, Array(np.add.reduce(below, -1)))
+            return Array(np.add.reduce(below, -1))
         cumulative = outputs.softmax(-1).cumsum(-1)
         return (cumulative <= noise.unsqueeze(-1)).sum(-1).clamp(max=outputs.shape[-1] - 1)
 

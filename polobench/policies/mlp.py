@@ -66,7 +66,7 @@ class InputStatistics(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         mean, scale = self.mean, self.scale
         if isinstance(observations, Array):
-            mean, scale = mean.numpy(), scale.numpy()  # type: ignore[assignment]
+            mean, scale = mean.numpy(), scale.numpy()
         return ((observations - mean) / scale).clamp(-10, 10)
 
 
@@ -121,7 +121,7 @@ class MLPPolicy(Policy):
         inputs = observations if self.statistics is None else self.statistics(observations)
         self.ledger.forward_rows += math.prod(inputs.shape[:-1])
         if isinstance(inputs, Tensor):
-            return self.actor(inputs) if number == ACTOR else self.critic(inputs).squeeze(-1)
+            return self.actor(inputs) if self.critic is None or number == ACTOR else self.critic(inputs).squeeze(-1)
         shape = inputs.value.shape
         states = self.flat.forward(inputs.value.reshape(-1, shape[-1]), number)
         found = states[-1].reshape((*shape[:-1], -1) if number == ACTOR else shape[:-1])
@@ -181,10 +181,15 @@ class MLPPolicy(Policy):
         if isinstance(objective, Tensor):
             return super().actor_gradient(objective, rows)
         self.ledger.backward_rows += rows
-        gradient = self.flat.gradient[self.flat.blocks[ACTOR]]
-        gradient.fill(0)
+        self._forget_gradients()
         objective.backward()
-        return torch.from_numpy(gradient.copy())
+        gradient = torch.from_numpy(self.flat.gradient[self.flat.blocks[ACTOR]].copy())
+        self._forget_gradients()
+        return gradient
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.actor_parameters:
+            parameter.grad = None
 
     def linearize(self, rollout: Rollout) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         observations: Any = rollout.observations

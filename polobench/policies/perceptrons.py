@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from polobench.core.arrays import Values
 
@@ -54,6 +54,7 @@ class FlatPerceptrons:
         usable: whether they are on a CPU; elsewhere nothing below is.
         vector: `[n]`, the parameters of all networks; the tail ends the first one's block.
         gradient: `[n]`, into which `backward` adds.
+        with_gradients: the parameters of each network with their views of the gradient.
         parameters: the modules' own, in that order, for each network.
     """
 
@@ -80,9 +81,9 @@ class FlatPerceptrons:
             return
         gradient = torch.zeros_like(whole)
         sizes = [parameter.numel() for parameter in flat]
-        for parameter, data in zip(flat, whole.split(sizes), strict=True):
+        for parameter, data in zip(flat, torch.split(whole, sizes), strict=True):
             parameter.data = data.view_as(parameter)
-        views = (part.view_as(parameter) for parameter, part in zip(flat, gradient.split(sizes), strict=True))
+        views = (part.view_as(parameter) for parameter, part in zip(flat, torch.split(gradient, sizes), strict=True))
         self.with_gradients = [[(parameter, next(views)) for parameter in block] for block in self.parameters]
         self.vector, self.gradient = whole.numpy(), gradient.numpy()
         self._scratch = np.zeros_like(self.vector)
@@ -129,8 +130,17 @@ class FlatPerceptrons:
         return self._scratch[self.blocks[number]]
 
     def backward(self, states: list[Values], cotangent: Values, number: int) -> None:
-        """Add the vjp to the gradient."""
+        """As autograd's: the vjp is added to what the parameters have as `grad`, or becomes it."""
+        self.collect(self.with_gradients[number])
         self.gradient[self.blocks[number]] += self.vjp(states, cotangent, number)
+
+    def collect(self, pairs: list[tuple[nn.Parameter, Tensor]]) -> None:
+        """Let the `grad` of parameters be the views of the flat gradient, with the numbers that it has."""
+        if pairs[0][0].grad is pairs[0][1]:  # then all are
+            return
+        for parameter, view in pairs:
+            view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
+            parameter.grad = view
 
     def jvp(self, states: list[Values], tangent: Values, number: int) -> Values:
         """`[M, O]`: the Jacobian, at the rows that `states` come from, times a tangent `[n of its block]`."""
@@ -165,17 +175,16 @@ class FlatAdam:
     def __init__(self, networks: FlatPerceptrons, chosen: Sequence[int], lr: float, eps: float) -> None:
         self._networks, self._steps = networks, 0
         self._block = block = slice(networks.blocks[chosen[0]].start, networks.blocks[chosen[-1]].stop)
-        self._with_gradients = [pair for number in chosen for pair in networks.with_gradients[number]]
-        parameters = [parameter for parameter, _ in self._with_gradients]
+        self._pairs = [networks.with_gradients[number] for number in chosen]
+        parameters = [parameter for pairs in self._pairs for parameter, _ in pairs]
         self.param_groups: list[dict[str, Any]] = [{"params": parameters, "lr": lr, "betas": (0.9, 0.999), "eps": eps}]
         self._mean, self._square, self._work = (np.zeros_like(networks.vector[block]) for _ in range(3))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """The parameters' gradients become views of the flat one, so that autograd, too, adds into it."""
+        """Autograd, too, adds into the views that the gradients become."""
+        for pairs in self._pairs:
+            self._networks.collect(pairs)
         self._networks.gradient[self._block].fill(0)
-        if self._with_gradients[0][0].grad is not self._with_gradients[0][1]:
-            for parameter, gradient in self._with_gradients:
-                parameter.grad = gradient
 
     def clip(self, max_norm: float) -> float:
         """Scale the gradient to this norm at most; gives the norm before."""
