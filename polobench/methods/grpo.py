@@ -98,9 +98,7 @@ class GRPO(Method[GRPOHyperparameters]):
             log_probs = policy.distribution.log_prob(outputs, part.actions)
             is_first_epoch = part.old_log_probs is None  # the policy is still the one that sampled
             if is_first_epoch:
-                part = parts[index] = part.attach(old_log_probs=log_probs.detach())
-                if reference is not None:
-                    part = parts[index] = with_reference(reference, part)
+                part = parts[index] = self.with_fixed_log_probs(reference, part, log_probs.detach())
             assert part.old_log_probs is not None
             assert part.advantages is not None
             assert part.weights is not None
@@ -116,6 +114,11 @@ class GRPO(Method[GRPOHyperparameters]):
                     sums["clip_fraction"] += (outside & part.mask).sum() / total
                     sums["kl"] += (k3_terms(part.old_log_probs, log_probs) * part.mask).sum() / total
             yield -(terms * part.weights * part.mask).sum()
+
+    def with_fixed_log_probs(self, reference: Policy | None, part: Rollout, log_probs: Tensor) -> Rollout:
+        """Attach what stays the same over the epochs: the log-probabilities of the sampler and of the reference."""
+        part = part.attach(old_log_probs=log_probs)
+        return part if reference is None else with_reference(reference, part)
 
 
 def _tied_groups(advantages: Tensor, groups: Tensor) -> float:

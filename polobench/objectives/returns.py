@@ -50,8 +50,7 @@ def masked_mean(values: Tensor, mask: Any) -> Tensor:
     """The mean of `values` `[B, T]` where `mask` `[B, T]` is True."""
     if isinstance(values, Array):
         return cast(Tensor, values.mean_where(mask))
-    total: Tensor = (values * mask).sum()
-    return total / mask.sum()
+    return cast(Tensor, (values * mask).sum() / mask.sum())
 
 
 def leave_one_out_means(returns: Tensor, groups: Tensor) -> Tensor:
