@@ -91,11 +91,6 @@ class Policy(nn.Module, ABC):
     def outputs(self, rollout: Rollout) -> Tensor:
         """The distribution's parameters `[B, T, P]` at the rollout's observations."""
 
-    def fixed_log_probs(self, rollout: Rollout) -> Tensor:
-        """Log-probabilities `[B, T]` of the rollout's actions, in nats, without gradients."""
-        with torch.no_grad():
-            return self.distribution.log_prob(self.outputs(rollout), rollout.actions)
-
     @abstractmethod
     def values(self, rollout: Rollout) -> Tensor:
         """State values `[B, T + 1]`; the last column belongs to the final observations."""

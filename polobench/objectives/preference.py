@@ -19,7 +19,9 @@ from polobench.core.rollout import Rollout
 
 def with_reference(reference: Policy, part: Rollout) -> Rollout:
     """Attach the reference's log-probabilities `[B, T]`."""
-    return part.attach(reference_log_probs=reference.fixed_log_probs(part))
+    with torch.no_grad():
+        fixed = reference.distribution.log_prob(reference.outputs(part), part.actions)
+    return part.attach(reference_log_probs=fixed)
 
 
 def better_pairs(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from polobench.core.arrays import Array, Values
@@ -54,7 +55,10 @@ def k3_kl(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
 
 def kl_since(policy: Policy, rows: Rollout) -> float:
     """KL(old || now) [nats] since `rows.old_log_probs`, by k3."""
-    return float(k3_kl(policy.fixed_log_probs(rows), cast(Tensor, rows.old_log_probs), rows.mask))
+    assert rows.old_log_probs is not None
+    with torch.no_grad():
+        log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
+        return float(k3_kl(log_probs, rows.old_log_probs, rows.mask))
 
 
 def k3_terms(sampler_log_probs: Tensor, other_log_probs: Tensor) -> Tensor:
