@@ -107,15 +107,18 @@ def test_cost_is_of_a_thousand_samples(tmp_path: Path) -> None:
         samples = 0 if seconds == 0 else 50_000
         result.ledger = LedgerTotals(samples=samples, wall_seconds=99.0, cpu_seconds=seconds)
     failed_early = runs[2]
-    failed_early.status, failed_early.final_return, failed_early.final_score = "failed", failed_early.floor, 0.0
+    failed_early.status = "failed"
+    failed_early.score_as_failed()
+    lowest = failed_early.final_score
+    assert lowest is not None and lowest < 0  # its lowest evaluation lies below the floor
     found = collect(save_all(tmp_path, *runs))
     panel = only_panel(found)
     cost, score = costs(panel, panel.arms[0][1])
     np.testing.assert_allclose(cost, [0.2, 0.6, np.nan])
-    np.testing.assert_allclose(score, [0.6, 1.0, 0.0])
+    np.testing.assert_allclose(score, [0.6, 1.0, lowest])
     middle = draw_costs([panel], looks(found.labels)).axes[0].lines[-1]
     assert np.asarray(middle.get_xdata())[0] == pytest.approx(0.4)
-    assert np.asarray(middle.get_ydata())[0] == pytest.approx(1.6 / 3)  # the failed run counts
+    assert np.asarray(middle.get_ydata())[0] == pytest.approx((1.6 + lowest) / 3)  # the failed run counts
 
 
 @pytest.mark.parametrize("ratio", [1.0, 20.0, 43.0, 45.0, 300.0])

@@ -16,6 +16,7 @@ from polobench.core.method import Method
 from polobench.core.recorder import Update
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
+from polobench.objectives.returns import masked_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,5 +35,6 @@ class Random(Method[RandomHyperparameters]):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         policy = task.floor_policy()
         while True:
-            task.fragments(policy, self.hp.n_envs, self.hp.n_steps)
-            yield Update(loss=0.0, policy=policy)
+            rollout = task.fragments(policy, self.hp.n_envs, self.hp.n_steps)
+            reward = float(masked_mean(rollout.rewards, rollout.mask))
+            yield Update(loss=0.0, policy=policy, metrics={"mean_reward": reward})
