@@ -340,7 +340,8 @@ relative, and the most likely completions are the model's own. What is refused, 
 
 "Cache" says how tokens are decoded: into a cache that is allocated once, into the model's own, or by reading the whole
 row again for each token, which is slow for long completions. "Padded" says whether prompts of unequal length are read
-side by side. "Native" is a pass of our own, on a cache allocated once. The self-test at load finds these out. A model may be read in another way in float32.
+side by side. "Native" is a pass of our own, on a cache allocated once. The self-test at load finds these out. A model
+may be read in another way in float32.
 
 `python tests/architectures.py` writes this file; tests/test_architectures.py checks it.
 
