@@ -30,10 +30,11 @@ from polobench.core.seeding import SeedAxes
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import complete
 from polobench.policies.pretrained import load, locate
-from polobench.tasks.digits import SORT
+from polobench.tasks.digits import LENGTHS, SORT
 from polobench.tasks.text import TextCodec
 
 BATCHES = (1, 7, 64)
+LONGEST = LENGTHS[-1] + 1  # an answer and the end token
 TYPES = ("float64", "float32", "bfloat16")
 COLUMNS = ("type", "batch", "differ from batch 64", "share [95 %, Wilson]", "largest gap of a log-prob, nats")
 
@@ -59,10 +60,10 @@ def main(
 
 def differences(count: int, seed: int) -> Iterator[dict[str, Any]]:
     """A row for each type and for each batch beside the largest, which the others are held against."""
-    _, heldout = SORT.prompts()
+    heldout = SORT.prompts()["heldout"]
     keys = [(index % len(heldout), index // len(heldout)) for index in range(count)]
     rng = SeedAxes(seed)
-    uniforms = torch.from_numpy(np.stack([rng.numpy("tokens", *key).random(SORT.longest) for key in keys]))
+    uniforms = torch.from_numpy(np.stack([rng.numpy("tokens", *key).random(LONGEST) for key in keys]))
     texts = [heldout[prompt] for prompt, _ in keys]
     jobs = [(dtype, batch) for dtype in TYPES for batch in sorted(BATCHES, reverse=True)]
     for dtype, batch in track(jobs, "sampling", console=Console(stderr=True)):
@@ -80,8 +81,8 @@ def _sampled(dtype: str, batch: int, texts: Sequence[str], uniforms: Tensor) -> 
     policy = CausalLM(checkpoint.model, compute_dtype=dtype)
     policy.ledger = Ledger(Budget(updates=1))
     prompts = [codec.prompt(text) for text in texts]
-    found = complete(policy, prompts, uniforms, limit=SORT.longest, end_token=codec.end_token, batch=batch)
-    room = (0, SORT.longest - found.tokens.shape[1])
+    found = complete(policy, prompts, uniforms, limit=LONGEST, end_token=codec.end_token, batch=batch)
+    room = (0, LONGEST - found.tokens.shape[1])
     return pad(found.tokens, room, value=codec.end_token), pad(found.log_probs, room)
 
 
