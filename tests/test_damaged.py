@@ -28,7 +28,7 @@ def _plain(kind: str) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(CELLS[kind]().to_dict()))
     for name in ("curve", "updates"):
         plain[name] = {column: values[:4] for column, values in plain[name].items()}
-    return plain | {"trail": "0123abcd"}
+    return plain | {"trail": "0123abcd", "cell_id": "bad"}
 
 
 def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -52,7 +52,7 @@ def _changed(plain: dict[str, Any], place: tuple[Any, ...], value: object) -> st
 def _store(folder: Path, kind: str = "learning") -> Path:
     """A store with one healthy cell, of the same arm as the file that will be bad."""
     save_all(folder)
-    (folder / "good.json").write_text(json.dumps(_plain(kind) | {"cell_id": NEIGHBOUR, "seed": 77}))
+    (folder / f"{NEIGHBOUR}.json").write_text(json.dumps(_plain(kind) | {"cell_id": NEIGHBOUR, "seed": 77}))
     return folder
 
 

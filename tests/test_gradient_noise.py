@@ -492,9 +492,10 @@ def test_a_store_without_such_cells_has_no_such_section(tmp_path: Path) -> None:
 def test_an_old_file_is_read_and_a_bad_value_is_named_or_harmless(tmp_path: Path) -> None:
     old = make_result().to_dict()
     del old["gradient_noise"]
+    old["cell_id"] = "old"
     save_all(tmp_path)
     (tmp_path / "old.json").write_text(json.dumps(old))
-    plain = json.loads(json.dumps(make_noise().to_dict()))
+    plain = json.loads(json.dumps(make_noise().to_dict())) | {"cell_id": "bad"}
     named = 0
     for key in plain["gradient_noise"]:
         for value in NASTY:

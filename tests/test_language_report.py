@@ -53,7 +53,7 @@ def _plain() -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(make_language(prompts=2, pairs=3).to_dict()))
     for snapshot in plain["snapshots"].values():
         snapshot["completions"] = snapshot["completions"][:2]
-    return plain
+    return plain | {"cell_id": "bad"}
 
 
 def _changed(place: tuple[Any, ...], value: object) -> str:

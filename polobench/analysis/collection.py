@@ -18,7 +18,7 @@ from polobench.core.result import RunResult
 from polobench.kinds.table import kind_of, kinds
 from polobench.store.folder import Damaged, Reader
 from polobench.store.identity import age, newest, within_arm
-from polobench.store.pack import open_store
+from polobench.store.pack import VERBATIM, open_store, without_home
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -115,9 +115,10 @@ def collect(
 
 
 def _trim(plain: dict[str, Any]) -> None:
-    """Take out what no report reads of a cell of its kind."""
+    """Take out what no report reads of a cell of its kind, and the user's name."""
     if kind := kinds().get(str(plain["kind"])):
         kind.trim(plain)
+    plain |= {key: without_home(value) for key, value in plain.items() if key not in VERBATIM}
 
 
 def has_smoke_run(runs: Iterable[RunResult]) -> bool:

@@ -9,13 +9,14 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Annotated
 
 import typer
 
 from polobench.cli import ab, data, gate, listing, reports, sweeps
 from polobench.cli.common import Interrupted
-from polobench.core.errors import ending_in_one_line
+from polobench.core.errors import PoloError, ending_in_one_line, first_line
 
 OVERVIEW = """Which policy-optimization method should I use, at what cost, and how sure are we?
 
@@ -48,6 +49,11 @@ for name, command, example in COMMANDS:
 app.add_typer(gate.baseline_app, name="baseline")
 
 
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """What stands before every command; `main` reads it."""
+
+
 @contextmanager
 def _leaving_threads_behind() -> Iterator[None]:
     """Exit at once if an environment has left a thread that would keep the process alive for ever."""
@@ -62,9 +68,22 @@ def _leaving_threads_behind() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _surprises_in_one_line() -> Iterator[None]:
+    """Every error ends the command in one line, those too that polobench did not raise on purpose."""
+    with ending_in_one_line():
+        try:
+            yield
+        except PoloError:
+            raise
+        except Exception as error:
+            raise PoloError(f"{first_line(error)} (unexpected; `polobench --debug COMMAND` shows where)") from error
+
+
 def main() -> None:
     """Run the command; what went wrong becomes one line and an exit code: 2 for a mistake, 130 for Ctrl-C."""
-    with _leaving_threads_behind(), ending_in_one_line():
+    debug = sys.argv[1:2] == ["--debug"]
+    with _leaving_threads_behind(), nullcontext() if debug else _surprises_in_one_line():
         try:
             app()
         except SystemExit as ended:

@@ -22,6 +22,7 @@ from polobench.store.validation import problem
 
 ID_DIGITS = 20
 OnFile = Callable[[int, int], None]
+LARGEST_FILE = 64 * 2**20  # bytes; a hostile one of that size takes about 2 GiB to parse
 Trim = Callable[[dict[str, Any]], object]
 
 
@@ -154,6 +155,8 @@ def read_result(path: Path, trim: Trim | None = None) -> RunResult | Damaged:
     if not path.is_file():
         return Damaged(path, "not a file")  # to open a pipe would wait for ever
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            return Damaged(path, f"larger than {LARGEST_FILE // 2**20} MiB")
         return result_of(path, path.read_bytes(), trim)
     except OSError as error:
         return Damaged(path, first_line(error))
@@ -165,16 +168,30 @@ def outcome_only(plain: dict[str, Any]) -> None:
 
 
 def result_of(path: Path, content: bytes, trim: Trim | None = None) -> RunResult | Damaged:
-    """The result in the content of a file, less what `trim` takes out of it."""
+    """The result in the content of a file that is named by its cell, less what `trim` takes out of it."""
     try:
-        plain = json.loads(content.decode("utf-8"))
+        plain = json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
         version = plain["schema_version"]
         if version != SCHEMA_VERSION:
             return Damaged(path, f"schema version {version!r:.40}; this polobench reads {SCHEMA_VERSION}")
         if trim:
             trim(plain)
         result = RunResult.from_dict(plain)
+        if result.cell_id != path.stem:
+            return Damaged(path, f"it holds the cell {result.cell_id!r:.80}")
         wrong = problem(result)
         return Damaged(path, wrong) if wrong else result
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         return Damaged(path, first_line(error))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a key that stands in it twice, readers would take different values."""
+    plain = dict(pairs)
+    if len(plain) < len(pairs):
+        raise ValueError("a key stands in an object twice")
+    return plain
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")

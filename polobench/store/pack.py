@@ -27,7 +27,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack witho
 _ENCRYPTED = 0x1
 _FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 _LONG = ("updates", "trail", "snapshots")  # what a slim pack leaves empty, with the traceback
-_VERBATIM = ("snapshots", "curve", "updates", "trail")  # what models say, and tables of numbers
+VERBATIM = ("snapshots", "curve", "updates", "trail")  # what models say, and tables of numbers
 _QUOTED = re.compile(r"""(["'])((?:~?/|[A-Za-z]:[\\/]|\\\\)[^"'\n]*)\1""")
 _NAME = r"""[^\s/\\"'@:;,<>()\[\]{}|]"""
 _BARE = re.compile(
@@ -35,6 +35,10 @@ _BARE = re.compile(
     rf"|(?<!\w)(?:[A-Za-z]:\\+|\\{{2,}}{_NAME}+\\+)(?:{_NAME}+\\+)*{_NAME}*"
 )
 _HOME = re.compile(r"(?:[A-Za-z]:)?[/\\]+(?:home|Users)[/\\]+[^/\\]+[/\\]*|/root/?")
+_HOME_IN_TEXT = re.compile(
+    r"(?:(?<![\w/.])(?!//)|(?<=://))(?:[A-Za-z]:)?"
+    r"(?:(?:[/\\]+[\w.-]+)*?[/\\]+(?:home|Users)[/\\]+[^/\\:\s'\"]+|/root(?!\w))"
+)
 
 
 class Pack(Reader):
@@ -83,12 +87,9 @@ class Pack(Reader):
         path = self.place / entry.filename
         try:
             with file.open(entry) as stream:
-                found = result_of(path, stream.read(LARGEST_CELL), trim)
+                return result_of(path, stream.read(LARGEST_CELL), trim)
         except _FAULTS as error:
             return Damaged(path, first_line(error))
-        if isinstance(found, RunResult) and found.cell_id != path.stem:
-            return Damaged(path, f"it holds the cell {found.cell_id!r:.80}")
-        return found
 
 
 def _entries(file: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
@@ -188,7 +189,7 @@ def _write(output: Path, cells: dict[str, bytes]) -> None:
 def _packed(plain: dict[str, Any], slim: bool) -> dict[str, Any]:
     """A result's plain data as a pack holds them."""
     left_out = {name: type(plain[name])() for name in (*_LONG, "traceback")} if slim else {}
-    return {key: value if key in _VERBATIM else _shortened(value) for key, value in (plain | left_out).items()}
+    return {key: value if key in VERBATIM else _shortened(value) for key, value in (plain | left_out).items()}
 
 
 def _shortened(value: Any) -> Any:
@@ -201,6 +202,15 @@ def _shortened(value: Any) -> Any:
         return value
     value = _QUOTED.sub(lambda found: f"{found[1]}{_last_part(found[2])}{found[1]}", value)
     return _BARE.sub(lambda found: _last_part(found[0]), value)
+
+
+def without_home(value: Any) -> Any:
+    """Plain data whose texts call a home folder `~`, so that they name no user; two paths stay two."""
+    if isinstance(value, dict):
+        return {key: without_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_home(item) for item in value]
+    return _HOME_IN_TEXT.sub("~", value) if isinstance(value, str) else value
 
 
 def _last_part(path: str) -> str:
