@@ -22,7 +22,7 @@ def _cut(content: bytes, rng: random.Random) -> bytes:
 
 
 def _flipped(content: bytes, rng: random.Random) -> bytes:
-    """Bits of the structure: a flipped bit of a number gives another number, which no reader can tell from a sound one."""
+    """A bit of the structure: one of a number gives another number, which no reader can tell from a sound one."""
     changed = bytearray(content)
     at = rng.choice([place for place, sign in enumerate(content) if sign in b'{}[]:"'])
     changed[at] ^= 1 << rng.randrange(8)
@@ -76,9 +76,8 @@ def test_five_hundred_damaged_files_are_named_and_never_counted(tmp_path: Path) 
     contents = [_content(make()) for make in KINDS]
     for number in range(500):
         damaged = DAMAGE[number % len(DAMAGE)](contents[number % len(KINDS)], rng)
-        (tmp_path / f"bad{number:03}.json").write_bytes(
-            damaged.replace(b'"cell_id":"ID"', b'"cell_id":"bad%03d"' % number)
-        )
+        named = damaged.replace(b'"cell_id":"ID"', b'"cell_id":"bad%03d"' % number)
+        (tmp_path / f"bad{number:03}.json").write_bytes(named)
     found = collect(store)
     assert sorted(result.cell_id for result in found.cells) == sorted(result.cell_id for result in sound)
     assert len(found.damaged) == 500
