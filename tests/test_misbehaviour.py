@@ -1,0 +1,140 @@
+"""What methods and environments do to the process they run in: no other cell notices."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from test_sweep import command, plug_in, write_study
+
+import polobench
+
+MEDDLERS = """
+    import os, random, time
+    import gymnasium as gym, numpy as np, torch
+    from polobench import Method
+    from polobench.tasks.control import ControlTask
+
+    class Meddles(Method):
+        name = "meddles"
+        def learn(self, task, rng):
+            random.seed(1); np.random.seed(1); torch.manual_seed(1)
+            torch.set_num_threads(3)
+            torch.set_default_dtype(torch.float64)
+            os.environ["OMP_NUM_THREADS"] = "7"
+            raise ValueError("meddled")
+            yield
+
+    class Forks(Method):
+        name = "forks"
+        def learn(self, task, rng):
+            if os.fork() == 0:
+                os.execvp("sleep", ["sleep", "87654"])
+            raise ValueError("forked")
+            yield
+
+    class Toy(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+        action_space = gym.spaces.Discrete(2)
+        observation, reward = np.zeros(2, np.float32), 1.0
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.t = 0
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            self.t += 1
+            late = self.t > 3
+            observation = self.observation if late else np.zeros(2, np.float32)
+            return observation, self.reward if late else 1.0, False, self.ends(), {}
+
+        def ends(self):
+            return self.t >= 20
+
+    class Endless(Toy):
+        def ends(self):
+            return False
+
+    class DiesOnReset(Toy):
+        def reset(self, **options):
+            raise OSError("no simulator")
+
+    class NanReward(Toy):
+        reward = float("nan")
+
+    class InfReward(Toy):
+        reward = float("inf")
+
+    class LongReward(Toy):
+        reward = np.zeros(2)
+
+    class NanObservation(Toy):
+        observation = np.full(2, np.nan, np.float32)
+
+    class InfObservation(Toy):
+        observation = np.full(2, np.inf, np.float32)
+
+    class LongObservation(Toy):
+        observation = np.zeros(3, np.float32)
+
+    def maker(name, make):
+        return lambda: ControlTask(name, make)
+
+    endless, dies, long_reward = maker("endless", Endless), maker("dies", DiesOnReset), maker("long-reward", LongReward)
+    nan_reward, inf_reward = maker("nan-reward", NanReward), maker("inf-reward", InfReward)
+    nan_observation = maker("nan-observation", NanObservation)
+    inf_observation = maker("inf-observation", InfObservation)
+    long_observation = maker("long-observation", LongObservation)
+"""
+ENDINGS = {
+    "endless": ("timeout", "limit"), "dies": ("failed", "no simulator"), "nan-reward": ("failed", "reward"),
+    "inf-reward": ("failed", "reward"), "long-reward": ("failed", "reward"),
+    "nan-observation": ("failed", "observation"), "inf-observation": ("failed", "observation"),
+    "long-observation": ("failed", "observation"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_no_cell_feels_what_another_did_to_random_state_threads_or_processes(executor: str, tmp_path: Path) -> None:
+    plug_in(
+        tmp_path,
+        "meddlers",
+        MEDDLERS,
+        *(f"methods:{name}=meddlers:{name.capitalize()}" for name in ("meddles", "forks")),
+    )
+    found = {}
+    for name, methods in (("alone", ["ppo"]), ("beside", ["meddles", "forks", "ppo"])):
+        text = f'[[grid]]\nmethods = {json.dumps(methods)}\nseeds = 1\nbudget = 600\ntasks = ["probe-bandit"]\n'
+        study = write_study(tmp_path, 'devices = ["cpu"]\n' + text, name)
+        done = command("run", str(study), "--executor", executor, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        assert "Traceback" not in done.stderr
+        found[name] = polobench.load(tmp_path / "results" / name).set_index("method")
+    assert found["beside"].reason[["meddles", "forks"]].tolist() == ["ValueError: meddled", "ValueError: forked"]
+    assert found["beside"].digest["ppo"] == found["alone"].digest["ppo"]
+    left = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", "87654"]]
+    for process in left:
+        process.kill()
+    assert not left or executor == "serial", "a process of a cell outlived it"
+
+
+def test_an_environment_that_gives_nonsense_or_never_ends_fails_its_own_cell(tmp_path: Path) -> None:
+    entries = (f"tasks:{name}=meddlers:{name.replace('-', '_')}" for name in ENDINGS)
+    plug_in(tmp_path, "meddlers", MEDDLERS, *entries)
+    text = 'timeout_seconds = 8\ndevices = ["cpu"]\n[[grid]]\nmethods = ["ppo"]\nseeds = 1\nbudget = 600\n'
+    study = write_study(tmp_path, text + f"tasks = {json.dumps(list(ENDINGS))}\n")
+    done: subprocess.CompletedProcess[str] = command(
+        "run", str(study), "--jobs", "2", cwd=tmp_path, PYTHONPATH=str(tmp_path)
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    table = polobench.load(tmp_path / "results" / "mini").set_index("task")
+    found = {name: (table.status[name], table.reason[name]) for name in table.index}
+    assert {name: status for name, (status, _) in found.items()} == {name: end for name, (end, _) in ENDINGS.items()}, (
+        found
+    )
+    for name, (_, word) in ENDINGS.items():
+        assert word in found[name][1], found[name]
