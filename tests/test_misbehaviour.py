@@ -1,4 +1,4 @@
-"""Environments that give nonsense, die or never end fail their own cell, with a reason."""
+"""Environments that give nonsense or die fail their own cell, with a reason."""
 
 from __future__ import annotations
 
@@ -28,14 +28,7 @@ ENVIRONMENTS = """
             self.t += 1
             late = self.t > 3
             observation = self.observation if late else np.zeros(2, np.float32)
-            return observation, self.reward if late else 1.0, False, self.ends(), {}
-
-        def ends(self):
-            return self.t >= 20
-
-    class Endless(Toy):
-        def ends(self):
-            return False
+            return observation, self.reward if late else 1.0, False, self.t >= 20, {}
 
     class DiesOnReset(Toy):
         def reset(self, **options):
@@ -62,24 +55,24 @@ ENVIRONMENTS = """
     def maker(name, make):
         return lambda: ControlTask(name, make)
 
-    endless, dies, long_reward = maker("endless", Endless), maker("dies", DiesOnReset), maker("long-reward", LongReward)
+    dies, long_reward = maker("dies", DiesOnReset), maker("long-reward", LongReward)
     nan_reward, inf_reward = maker("nan-reward", NanReward), maker("inf-reward", InfReward)
     nan_observation = maker("nan-observation", NanObservation)
     inf_observation = maker("inf-observation", InfObservation)
     long_observation = maker("long-observation", LongObservation)
 """
 ENDINGS = {
-    "endless": ("timeout", "limit"), "dies": ("failed", "no simulator"), "nan-reward": ("failed", "reward"),
+    "dies": ("failed", "no simulator"), "nan-reward": ("failed", "reward"),
     "inf-reward": ("failed", "reward"), "long-reward": ("failed", "reward"),
     "nan-observation": ("failed", "observation"), "inf-observation": ("failed", "observation"),
     "long-observation": ("failed", "observation"),
 }  # fmt: skip
 
 
-def test_an_environment_that_gives_nonsense_or_never_ends_fails_its_own_cell(tmp_path: Path) -> None:
+def test_an_environment_that_gives_nonsense_or_dies_fails_its_own_cell(tmp_path: Path) -> None:
     entries = (f"tasks:{name}=odd_ones:{name.replace('-', '_')}" for name in ENDINGS)
     plug_in(tmp_path, "odd_ones", ENVIRONMENTS, *entries)
-    text = 'timeout_seconds = 8\ndevices = ["cpu"]\n[[grid]]\nmethods = ["ppo"]\nseeds = 1\nbudget = 600\n'
+    text = 'devices = ["cpu"]\n[[grid]]\nmethods = ["ppo"]\nseeds = 1\nbudget = 600\n'
     study = write_study(tmp_path, text + f"tasks = {json.dumps(list(ENDINGS))}\n")
     done: subprocess.CompletedProcess[str] = command(
         "run", str(study), "--jobs", "2", cwd=tmp_path, PYTHONPATH=str(tmp_path)
