@@ -110,7 +110,8 @@ def test_cost_is_of_a_thousand_samples(tmp_path: Path) -> None:
     failed_early.status = "failed"
     failed_early.score_as_failed()
     lowest = failed_early.final_score
-    assert lowest is not None and lowest < 0  # its lowest evaluation lies below the floor
+    assert lowest is not None
+    assert lowest < 0  # its lowest evaluation lies below the floor
     found = collect(save_all(tmp_path, *runs))
     panel = only_panel(found)
     cost, score = costs(panel, panel.arms[0][1])

@@ -35,6 +35,7 @@ from polobench.objectives import preference, regression, returns, surrogates
 from polobench.objectives.trust_region import LineSearch
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.distributions import Categorical
+from polobench.policies.reading import Decoder
 from polobench.policies.mlp import MLPPolicy
 from polobench.tasks import pairs, reward
 from polobench.tasks import preference as preference_task
@@ -161,9 +162,13 @@ def padded_prompts(policy, rollout, sound=CausalLM.outputs):
     return sound(policy, rollout.attach(prompt_mask=torch.ones_like(rollout.prompt_mask)))
 
 
-def padding_attended_to(policy, tokens, sound=CausalLM.read, **state):
-    known = {name: value for name, value in state.items() if name not in ("attention_mask", "position_ids")}
-    return sound(policy, tokens, **known)
+def padding_attended_to(decoder, tokens, sound=Decoder._hidden_states):
+    decoder._padded = False
+    return sound(decoder, tokens)
+
+
+def the_self_test_finds_padding_right():
+    assert test_causal_lm.tiny().reading.pads
 
 
 def mean_with_padding(values, mask):
@@ -287,8 +292,7 @@ FAULTS: dict[str, list[tuple[Any, ...]]] = {
         (preference_task, "as_rollout", rollout_with_padding, ON_DATA, "dpo"),
         (reward, "as_rollout", rollout_with_padding, SAMPLED),
         (CausalLM, "outputs", padded_prompts, SINGLE, "gpt2"),
-        (CausalLM, "read", padding_attended_to,
-         test_causal_lm.test_sampled_log_probs_are_those_of_the_policy, "gpt2"),
+        (Decoder, "_hidden_states", padding_attended_to, the_self_test_finds_padding_right),
         (pairs, "row_log_probs", row_log_probs_of(padding_unmasked), PAIRS),
     ],
     "KL from log-probabilities": [

@@ -255,10 +255,7 @@ class Decoder:
     def __init__(self, model: Any, read: Read, reading: Reading, prompts: Sequence[Sequence[int]], limit: int) -> None:
         self._read_model, self._cache_kind = read, reading.cache
         device = next(model.parameters()).device
-        shares = reading.cache in (
-            "native",
-            "preallocated",
-        )  # rows can be taken again for those that share a prompt
+        shares = reading.cache in ("native", "preallocated")  # rows that share a prompt can take its states
         distinct = list(dict.fromkeys(map(tuple, prompts))) if shares else list(map(tuple, prompts))
         where = {prompt: index for index, prompt in enumerate(distinct)}
         rows = [where[tuple(prompt)] for prompt in prompts] if shares else list(range(len(prompts)))

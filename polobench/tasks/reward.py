@@ -178,7 +178,7 @@ class RewardTask(LanguageTask):
             evaluation = Evaluation(float(np.mean(returns)), spread, len(returns), returns=tuple(returns))
             if episodes.start > 0:
                 return evaluation
-            rows = [(prompt, 0) for prompt in episodes[:SAMPLED_PROMPTS]]
+            rows = [(prompt, 0) for prompt in episodes[:SAMPLED_PROMPTS] if prompt < len(self._heldout)]
             sampled = self._sampled(language, SeedAxes(seed), 0, rows)
             measures = {"sampled_return": float(sampled.returns.double().mean())}
             measures |= self._measures_of_samples(language, sampled)
