@@ -89,7 +89,7 @@ def table(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
             tabulate(cells, COLUMNS, tablefmt="github", disable_numparse=True),
             "",
             f"CPU seconds of one thread; a goal is met at its ratio or at {LIMIT_SHARE:.0%} of the limit's.",
-            f"{facts['date']}, commit {facts['commit'][:7]}; {versions}",
+            f"{facts['date']}, commit {str(facts['commit'])[:7]}; {versions}",
             f"{facts['cpu_model']}, {facts['cpu_count']} cores, load average {load}",
         ]
     )
