@@ -35,8 +35,8 @@ from polobench.objectives import preference, regression, returns, surrogates
 from polobench.objectives.trust_region import LineSearch
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.distributions import Categorical
-from polobench.policies.reading import Decoder
 from polobench.policies.mlp import MLPPolicy
+from polobench.policies.reading import Decoder
 from polobench.tasks import pairs, reward
 from polobench.tasks import preference as preference_task
 from polobench.tasks.preference import PreferenceTask

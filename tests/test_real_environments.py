@@ -236,7 +236,7 @@ def test_floors_and_evaluations_obey_the_deadline() -> None:
     policy = bound.build_floor_policy()
     policy.ledger = ledger
     with pytest.raises(RunTimeout):
-        bound.evaluate(policy, 0, 2)
+        bound.evaluate(policy, 0, range(2))
     with pytest.raises(RunTimeout):
         bound.measured_floor(2, ledger.deadline)
     result = polobench.make("random", task=ControlTask("endless", environment(length=10**9))).run(
@@ -283,9 +283,9 @@ def test_a_floor_of_what_has_no_name_is_measured_each_time() -> None:
 
 def test_an_estimate_counts_evaluations_and_floors() -> None:
     known, unknown = cells("MountainCar-v0"), cells({"id": "MountainCar-v0", "max_episode_steps": 1500})
-    # 520 episodes of 200 steps, 200 samples and the overhead; 620 episodes of 1,500 steps
-    assert estimate(known, [], 1).startswith(f"about {(5 + 0.05 + 520 * 200 / 100_000) / 60:.1f} minutes")
-    assert estimate(unknown, [], 1).startswith(f"about {(5 + 0.05 + 620 * 1500 / 100_000) / 60:.1f} minutes")
+    # 11 x 32 + 500 episodes of 200 steps, 200 samples and the overhead; 100 more for the floor, of 1,500 steps
+    assert estimate(known, [], 1).startswith(f"about {(5 + 0.05 + 852 * 200 / 100_000) / 60:.1f} minutes")
+    assert estimate(unknown, [], 1).startswith(f"about {(5 + 0.05 + 952 * 1500 / 100_000) / 60:.1f} minutes")
 
 
 # vector entry points
@@ -417,9 +417,9 @@ def test_environments_whose_only_episode_is_over_are_not_stepped() -> None:
     task = ControlTask("uneven", Uneven, floor=0.0)
     bound = task.bind(SeedAxes(0), Ledger(Budget(samples=10_000)), torch.device("cpu"), lambda made: None)
     policy = bound.make_policy(polobench.make("reinforce", task=task).hp, critic=False)
-    first = bound.evaluate(policy, seed=0, episodes=30)
+    first = bound.evaluate(policy, seed=0, episodes=range(30))
     assert len(steps) == round(first.mean * 30)
-    assert bound.evaluate(policy, seed=0, episodes=30) == first
+    assert bound.evaluate(policy, seed=0, episodes=range(30)) == first
     steps.clear()
     rollout = bound.episodes(policy, groups=15, size=2)
     assert len(steps) == rollout.n_samples == int(rollout.returns.sum())

@@ -309,7 +309,7 @@ def test_the_matrix_is_tuned_alike_everywhere() -> None:
     matrix = load_plan(MATRIX)
     assert (len(matrix.pairs), matrix.trials) == (25, 8)
     assert {len(pair.space) for pair in matrix.pairs} == {4}
-    assert {str(pair.budget) for pair in matrix.pairs} == {"33,333 samples", "50,000 samples", "133,333 samples"}
+    assert {str(pair.budget) for pair in matrix.pairs} == {"33,333 samples", "50,000 samples", "66,667 samples"}
     assert all(allowed.log for pair in matrix.pairs for allowed in pair.space.values() if isinstance(allowed, Range))
     assert all(find_task(task).target is not None for task in {pair.task for pair in matrix.pairs})
 

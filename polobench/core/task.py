@@ -64,6 +64,7 @@ class Task(ABC):
         evaluations: number of held-out evaluations, at equal fractions of the budget, the last one included.
         evaluation_episodes, final_episodes: the first so many held-out episodes are evaluated during the run, and
             these in the last evaluation. They are the same in every run, whatever its seed and method.
+        floor_episodes: a floor that nobody has defined is measured over so many.
         split: which held-out episodes: "tuning" has others than "heldout", on which nothing is chosen.
         horizon: largest number of steps in an episode.
         has_preferences: whether it has a data set for `preferences`.
@@ -79,6 +80,7 @@ class Task(ABC):
     evaluations = 10
     evaluation_episodes = 32
     final_episodes = 500
+    floor_episodes = 100
     split = "heldout"
     horizon: int
     has_preferences = False

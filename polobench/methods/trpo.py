@@ -11,7 +11,8 @@ Departures from the paper:
 - F carries a damping term, F + damping I, as in the authors' code; the step length is computed with it.
 - F is the analytic Fisher matrix of the action distribution between two Jacobian products, J' F_dist J, which equals
   the Hessian of the KL at the old policy; `fisher_rows` may take it on a random part of the rollout (appendix C.1).
-- Advantages are standardised over the rollout.
+- Advantages are standardised over the rollout; those that are all within the rounding of the values are taken as 0,
+  since the step's length does not depend on the gradient's: it would follow the rounding.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polobench.core.arrays import like
+from polobench.core.arrays import like, numbers
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
 from polobench.core.method import Method
 from polobench.core.policy import Policy
@@ -82,7 +83,7 @@ class TRPO(Method[TRPOHyperparameters]):
                 values = policy.values(rollout)
             advantages = generalized_advantages(rollout, values, hp.gamma, hp.gae_lambda, rewards)
             targets = advantages + values[:, :-1]
-            advantages = standardized(advantages, rollout.mask)
+            advantages = standardized(beyond_rounding(advantages, values), rollout.mask)
             rows = rollout.attach(advantages=advantages, value_targets=targets).rows()
             found, metrics = self.improve(policy, rows, shuffle)
             metrics["explained_variance"] = explained_variance(values[:, :-1], targets, rollout.mask)
@@ -139,3 +140,9 @@ class TRPO(Method[TRPOHyperparameters]):
         if part < count:
             rows = rows.select(like(rows.mask, shuffle.permutation(count)[:part]))
         return policy.fisher_product(rows, self.hp.cg_damping)[1]
+
+
+def beyond_rounding(advantages: Tensor, values: Tensor) -> Tensor:
+    """The advantages, or zeros if the largest is within 16 units of rounding of the largest value."""
+    largest, value = (np.abs(numbers(column)).max() for column in (advantages, values))
+    return advantages * float(largest > 16 * np.finfo(numbers(values).dtype).eps * value)

@@ -22,7 +22,7 @@ def estimate(cells: Sequence[PreparedCell], stored: Iterable[RunResult], jobs: i
     seconds, measured = 0.0, 0
     tasks = {item.cell: item.method.task for item in cells if item.method is not None}
     unmeasured = {task.name: task for task in tasks.values() if math.isnan(task.floor)}
-    seconds += sum(_evaluation_seconds(task, task.final_episodes) for task in unmeasured.values())
+    seconds += sum(_evaluation_seconds(task, task.floor_episodes) for task in unmeasured.values())
     for cell, task in tasks.items():
         rate = rates.get((cell.method, cell.task, cell.device))
         measured += rate is not None and not cell.plan.timed_rounds

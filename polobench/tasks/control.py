@@ -31,7 +31,6 @@ from polobench.tasks.floors import stored_floor
 from polobench.tasks.spaces import ActionCodec, ObservationCodec, membership
 from polobench.tasks.vector import VectorRunner, has_equal_vector_version, vectorized, without_time_limit
 
-FLOOR_EPISODES = 100
 EVALUATED_STEPS = 2_000
 COLUMNS = ("observations", "actions", "rewards", "terminated", "truncated", "mask")
 EVALUATED_TOGETHER = 100  # more environments side by side wait longer for the last one to finish
@@ -115,7 +114,7 @@ class ControlTask(Task):
 
     def begin(self) -> None:
         if math.isnan(self.floor):
-            measure = partial(self.measured_floor, FLOOR_EPISODES, self.ledger.deadline)
+            measure = partial(self.measured_floor, self.floor_episodes, self.ledger.deadline)
             self.floor = stored_floor(self.modules(), self._definition, measure)
         self._runners: dict[tuple[str, int], VectorRunner] = {}
         self._finished_returns: list[float] = []
@@ -225,7 +224,7 @@ class ControlTask(Task):
         counted = int(np.count_nonzero(mask))
         self.ledger.charge_generated(counted)
         self.ledger.reward_calls += counted
-        self.ledger.discarded_transitions += len(mask) - counted
+        self.ledger.discarded_transitions += len(mask) - counted - runner.resting
         observations = runner.observations
         noise = policy.distribution.noise(self._actions_rng, mask.shape)
         actions = self._choose(policy, policy.act, runner, noise)

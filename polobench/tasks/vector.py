@@ -83,6 +83,7 @@ class VectorRunner:
     Attributes:
         observations: `[N, width]` float32, where the next action is to be taken.
         live: `[N]` bool; False where the next step only resets.
+        resting: number of environments that are stepped no longer.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class VectorRunner:
             _trust_actions(env)
         self.observations = np.zeros((env.num_envs, observation_codec.width), np.float32)
         self.live = np.ones(env.num_envs, bool)
+        self.resting = 0
         self.episode_returns = np.zeros(env.num_envs)
 
     def reset(self, rng: SeedAxes, call: int, size: int = 1) -> None:
@@ -120,6 +122,7 @@ class VectorRunner:
                 observations = self._share_state(size)
         self.observations = self._encode(observations)
         self.live = np.ones(self.env.num_envs, bool)
+        self.resting = 0
         self.episode_returns = np.zeros(self.env.num_envs)
 
     def _share_state(self, size: int) -> np.ndarray:
@@ -143,5 +146,6 @@ class VectorRunner:
     def rest(self, over: np.ndarray) -> None:
         """Step no longer those of `[N]` whose only episode is over, where they are stepped one by one."""
         if isinstance(self.env, SyncVectorEnv):
+            self.resting += np.count_nonzero(over)
             for index in over.nonzero()[0]:
                 self.env.envs[index].resting = True  # type: ignore[attr-defined]  # of `Checked`
