@@ -146,6 +146,6 @@ class VectorRunner:
     def rest(self, over: np.ndarray) -> None:
         """Step no longer those of `[N]` whose only episode is over, where they are stepped one by one."""
         if isinstance(self.env, SyncVectorEnv):
-            self.resting += np.count_nonzero(over)
+            self.resting += int(np.count_nonzero(over))
             for index in over.nonzero()[0]:
                 self.env.envs[index].resting = True  # type: ignore[attr-defined]  # of `Checked`
