@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -316,9 +317,10 @@ def test_ray_listens_on_loopback_alone_and_gives_the_digests_of_one_process(
     class Watched(Mark):
         def show(self, running: object) -> None:
             for process in psutil.Process().children(recursive=True):
-                if "ray" in process.name() or "gcs" in process.name():
-                    found = process.net_connections("tcp")
-                    listening.update(one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN)
+                with suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+                    if "ray" in process.name() or "gcs" in process.name():
+                        found = process.net_connections("tcp")
+                        listening.update(one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("polobench.run.sweep.Mark", Watched)

@@ -85,14 +85,16 @@ def test_a_line_holds_the_scores_and_speeds_of_the_store(tmp_path: Path) -> None
     assert file.read_text().count("\n") == 1
 
 
-def test_failed_runs_count_as_zero_and_what_is_unknown_is_null(tmp_path: Path) -> None:
+def test_failed_runs_count_at_their_lowest_and_what_is_unknown_is_null(tmp_path: Path) -> None:
     runs = [of_commit(make_result(seed=0, final_score=1.0)), of_commit(failed(make_result(seed=1)))]
     alone = of_commit(make_result("trpo", final_score=0.5))
     aimless = of_commit(make_result("dpo", target=None, final_score=None))
     beside = of_commit(make_throughput(ran_beside_others=True))
     entry = entry_of(save_all(tmp_path, *runs, alone, aimless, beside))
     scores = {item["label"]: item for item in entry["scores"]}
-    assert (scores["ppo"]["score"], scores["ppo"]["n"]) == (0.5, 2)
+    runs[1].score_as_failed()  # below 0: its lowest evaluation lies below the floor
+    assert runs[1].final_score == pytest.approx(-0.0387, abs=1e-4)
+    assert (scores["ppo"]["score"], scores["ppo"]["n"]) == (pytest.approx((1 + runs[1].final_score) / 2), 2)
     assert (scores["trpo"]["score"], scores["trpo"]["low"], scores["trpo"]["high"]) == (0.5, None, None)
     assert scores["dpo"]["score"] is None
     assert entry["speeds"][0]["samples_per_second"] is None
