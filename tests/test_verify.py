@@ -52,12 +52,13 @@ def rerun(folder: Path, count: int = 10, seed: int = 0) -> list[Verification]:
 
 def changed(folder: Path, label: str, **values: Any) -> None:
     """Write other values into every cell of the label; those of `provenance` are merged."""
-    for path in folder.glob("*.json"):
+    for path in list(folder.glob("*.json")):
         plain = json.loads(path.read_text())
         if plain["label"] == label:
             plain["provenance"] |= values.get("provenance", {})
             plain |= {name: value for name, value in values.items() if name != "provenance"}
-            path.write_text(json.dumps(plain))
+            path.unlink()
+            (folder / f"{plain['cell_id']}.json").write_text(json.dumps(plain))  # a file has its cell's id as its name
 
 
 def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
