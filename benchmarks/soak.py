@@ -149,7 +149,7 @@ def main() -> int:
     parser.add_argument("what", choices=["kills", "cells"])
     parser.add_argument("--executors", default="serial,processes", help="comma-separated")
     parser.add_argument("--kills", type=int, default=200, help="per executor")
-    parser.add_argument("--cells", type=int, default=60, help="of the study")
+    parser.add_argument("--cells", type=int, default=60, help="number of cells in the study")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()

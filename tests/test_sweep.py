@@ -225,7 +225,7 @@ def test_interrupting_says_one_line_whenever_it_comes(phase: str, tmp_path: Path
     while process.poll() is None and not PHASES[phase](process, marker):
         time.sleep(0.05)
     errors = interrupt_twice(process)
-    assert process.returncode in (130, -signal.SIGINT)  # a shell says 130 for both
+    assert process.returncode == 130
     said = [line for line in errors.splitlines() if not line.startswith(("[", "finishing"))]  # less ended cells
     assert len(said) == 1, errors
     assert said[0].startswith("polobench: interrupted")

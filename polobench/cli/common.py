@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,11 @@ class Interrupted(PoloError):
     """Ctrl-C, with what was kept."""
 
     exit_code = 130
+
+
+def ignore_further_interrupts() -> None:
+    """From now until the process ends: what is finished is stored, and another Ctrl-C would only cut the message."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def say(text: object) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polobench.cli.common import AsJson, Interrupted, note, show
+from polobench.cli.common import AsJson, Interrupted, ignore_further_interrupts, note, show
 from polobench.core.errors import PoloError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def run(
         with Display(len(todo)) as display:
             results = run_sweep(todo, folder, display, open_executor)
     except KeyboardInterrupt:
+        ignore_further_interrupts()
         raise Interrupted(f"{interrupted_text(cells, folder)}, run again to go on") from None
     typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
     not_ok = [result for result in results if result.status not in ("ok", "skipped")]
@@ -182,6 +183,7 @@ def tune(
     try:
         trials = search(plan, folder, jobs, announce)
     except KeyboardInterrupt:
+        ignore_further_interrupts()
         raise Interrupted(f"interrupted; finished trials are kept in {folder.folder}, run again to go on") from None
     found = table(trials)
     found.to_csv(folder.folder / TABLE_NAME, index=False)

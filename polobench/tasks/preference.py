@@ -52,7 +52,7 @@ class PreferenceTask(LanguageTask):
         name: the task's name.
         data: at least two prompts.
         model, max_new_tokens: as `LanguageTask`; so many tokens have the answers that a report shows.
-        max_length: a prompt and a response are no longer together [tokens]: the response loses its end. A group whose
+        max_length: most tokens of a prompt and its response together; a longer response loses its end. A group whose
             prompt leaves no room, or in which cut responses of different scores are the same, is left out. All counted.
     """
 

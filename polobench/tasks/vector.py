@@ -83,7 +83,7 @@ class VectorRunner:
     Attributes:
         observations: `[N, width]` float32, where the next action is to be taken.
         live: `[N]` bool; False where the next step only resets.
-        resting: number of environments that are stepped no longer.
+        resting: number of environments that `rest` has stopped, until the next reset.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class VectorRunner:
         return rewards, terminated, truncated
 
     def rest(self, over: np.ndarray) -> None:
-        """Step no longer those of `[N]` whose only episode is over, where they are stepped one by one."""
+        """Stop stepping the environments marked in `over` `[N]`, if the environments are stepped one by one."""
         if isinstance(self.env, SyncVectorEnv):
             self.resting += int(np.count_nonzero(over))
             for index in over.nonzero()[0]:
