@@ -292,7 +292,9 @@ def test_an_interrupted_command_says_where_the_trials_are_kept(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tuning, "tune", interrupt)
     monkeypatch.setattr(sys, "argv", ["polobench", "tune", "mini.toml"])
-    monkeypatch.setattr(signal, "signal", lambda number, handler: handler)  # this process goes on, and is to hear Ctrl-C
+    monkeypatch.setattr(
+        signal, "signal", lambda number, handler: handler
+    )  # this process goes on, and is to hear Ctrl-C
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130

@@ -13,7 +13,7 @@ from polobench.analysis.collection import Arm
 from polobench.core.result import RunResult
 from polobench.gate.exact import Bits, Change, bits_of, differences, fingerprint, growths, ledger_growths, lost_answers
 from polobench.gate.learning import WATCHED, Row, columns_of, judge
-from polobench.gate.matching import Cells, Key, MatchedArm, matched_arms
+from polobench.gate.matching import MOST_SHOWN, Cells, Key, MatchedArm, matched_arms
 from polobench.gate.reading import read_whole
 
 NOTICEABLE_RATIO = 1.1  # smallest ratio of seconds between different runs that gets a note
@@ -25,7 +25,6 @@ LAYERS = {
     "cost": "counts without noise",
     "speed": "speed",
 }
-_MOST_SHOWN = 3
 _MOST_SEEDS = 10
 
 
@@ -110,7 +109,7 @@ def _cells(pair: MatchedArm, side: Cells, found: Set[Key], what: str, is_regress
     if found:
         name = f"{arm_text(pair.arm)} ({pair.arm.kind.replace('_', ' ')})"
         reasons = sorted({f"{side[key].status}: {side[key].reason}" for key in found if side[key].status != "ok"})
-        said = f"; {'; '.join(reasons[:_MOST_SHOWN])}" if reasons else ""
+        said = f"; {'; '.join(reasons[:MOST_SHOWN])}" if reasons else ""
         seeds = ", ".join(str(key[0]) for key in sorted(found)[:_MOST_SEEDS])
         yield GateFinding("cells", name, f"{len(found)} cells {what} (seeds {seeds}){said}", is_regression)
 
@@ -119,7 +118,7 @@ def _probe_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     for pair in pairs:
         lost = lost_answers(pair) if pair.is_probe and pair.arm.kind == "learning" else []
         if lost:
-            seen = ", ".join(f"seed {key[0]}: {pair.head[key].final_return:.4g}" for key in lost[:_MOST_SHOWN])
+            seen = ", ".join(f"seed {key[0]}: {pair.head[key].final_return:.4g}" for key in lost[:MOST_SHOWN])
             said = f"the known answer {pair.head[lost[0]].target:g} is no longer reached ({seen})"
             yield GateFinding("probe", arm_text(pair.arm), said, True)
 
@@ -135,7 +134,7 @@ def _fixed_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     for pair, base, head in _both_ok(pairs, "fixed_batch"):
         found = differences(base, head)
         if found:
-            shown = "; ".join(f"{item.what} {item.base:.8g} -> {item.head:.8g}" for item in found[:_MOST_SHOWN])
+            shown = "; ".join(f"{item.what} {item.base:.8g} -> {item.head:.8g}" for item in found[:MOST_SHOWN])
             yield GateFinding("fixed batch", arm_text(pair.arm), f"{len(found)} numbers differ: {shown}", True)
 
 

@@ -16,6 +16,7 @@ from polobench.core.result import RunResult
 from polobench.kinds.table import kind_of
 from polobench.store.identity import newest, within_arm
 
+MOST_SHOWN = 3  # differences that a message lists
 Key = tuple[int, str]  # seed and, of gradient noise, the stored policy
 Cells = Mapping[Key, RunResult]
 
@@ -66,7 +67,8 @@ def matched_arms(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[M
     """
     differences = _study_differences(base, head)
     if differences:
-        raise Incomparable(f"the stores cannot be compared: {'; '.join(differences)}")
+        more = f"; and {len(differences) - MOST_SHOWN} more" if len(differences) > MOST_SHOWN else ""
+        raise Incomparable(f"the stores cannot be compared: {'; '.join(differences[:MOST_SHOWN])}{more}")
     one, other = cells_by_arm(base), cells_by_arm(head)
     return [MatchedArm(arm, one.get(arm, {}), other.get(arm, {})) for arm in sorted(one.keys() | other.keys())]
 

@@ -39,7 +39,7 @@ def register(env_id: str) -> str:
         raise Unavailable(f"task {name!r} needs EnvPool ({first_line(error)}): {install}") from error
     if name not in gymnasium.registry:
         if env_id not in envpool.list_all_envs():
-            raise unknown("id of EnvPool", env_id, envpool.list_all_envs())
+            raise unknown("id of EnvPool", env_id, (), others=envpool.list_all_envs(), called="envpool.list_all_envs()")
         config = envpool.make_spec(env_id).config
         gymnasium.register(
             name,
