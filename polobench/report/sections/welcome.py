@@ -13,13 +13,15 @@ def sections(findings: Findings) -> list[Section]:
     if not findings.is_first_look:
         return []
     cells = findings.collection.cells
-    ok = sum(run.status == "ok" for run in cells)
-    seconds = significant(sum(run.ledger.cpu_seconds for run in cells), 2)
-    ended = Strong(f"{ok} of {counted(len(cells), 'cell')} ended ok")
+    ran = [run for run in cells if run.status != "skipped"]
+    ok = sum(run.status == "ok" for run in ran)
+    seconds = significant(sum(run.ledger.cpu_seconds for run in ran), 2)
+    skipped = f" ({len(cells) - len(ran)} more skipped)" if len(ran) < len(cells) else ""
+    ended = Strong(f"{ok} of {counted(len(ran), 'cell')} ended ok{skipped}")
     blocks: list[Block] = [
         Paragraph([ended, f", with {seconds} CPU seconds of training. ", term("cell", "A cell"), " is one run."]),
         Paragraph(note("see")),
         Paragraph(["Next, the comparison of all five methods (", Code("polobench list studies"), " has more):"]),
         Commands(["polobench run matrix", "polobench report results/matrix"]),
     ]
-    return [Section("It works" if ok == len(cells) else "It ran, with failures", blocks)]
+    return [Section("It works" if ok == len(ran) else "It ran, with failures", blocks)]
