@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from polobench.cli import ab, data, gate, listing, reports, sweeps
-from polobench.cli.common import Interrupted
+from polobench.cli.common import Interrupted, ignore_further_interrupts
 from polobench.core.errors import PoloError, ending_in_one_line, first_line
 
 OVERVIEW = """Which policy-optimization method should I use, at what cost, and how sure are we?
@@ -86,7 +86,9 @@ def main() -> None:
     with _leaving_threads_behind(), nullcontext() if debug else _surprises_in_one_line():
         try:
             app()
-        except SystemExit as ended:
-            if ended.code == Interrupted.exit_code:  # typer swallows Ctrl-C and says nothing
+        except (SystemExit, KeyboardInterrupt) as ended:
+            ignore_further_interrupts()
+            code = Interrupted.exit_code if isinstance(ended, KeyboardInterrupt) else ended.code
+            if code == Interrupted.exit_code:  # typer swallows Ctrl-C and says nothing
                 print("polobench: interrupted", file=sys.stderr)
-            raise
+            raise SystemExit(code) from None

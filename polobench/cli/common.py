@@ -26,7 +26,7 @@ class Interrupted(PoloError):
 
 
 def ignore_further_interrupts() -> None:
-    """From now until the process ends: what is finished is stored, and another Ctrl-C would only cut the message."""
+    """From now until the process ends: another Ctrl-C would only cut the message or the interpreter's own end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -89,8 +89,8 @@ def run(
     open_executor = choose(executor, asked, folder.folder, jobs, address, chunk, slurm or ())
     tidy(folder)
     todo = pending(cells, folder, retry_failed)
-    note(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}")
     try:
+        note(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}")
         with Display(len(todo)) as display:
             results = run_sweep(todo, folder, display, open_executor)
     except KeyboardInterrupt:
