@@ -231,6 +231,22 @@ def test_interrupting_says_one_line_whenever_it_comes(phase: str, tmp_path: Path
     assert said[0].startswith("polobench: interrupted")
 
 
+ENDING = """
+import atexit, os, signal, sys
+import polobench.cli
+def ends_as_typer_does_after_an_interrupt(): sys.exit(130)
+polobench.cli.app = ends_as_typer_does_after_an_interrupt
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+polobench.cli.main()
+"""
+
+
+def test_an_interrupt_while_the_interpreter_ends_changes_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=False,
+                          preexec_fn=hear_interrupts)  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "polobench: interrupted\n")
+
+
 def test_a_worker_that_is_killed_fails_its_own_cell_alone(tmp_path: Path) -> None:
     source = """
         import os, signal
