@@ -32,7 +32,8 @@ from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
-from polobench.objectives.surrogates import clipped_objective, kl_since
+from polobench.objectives.reference import kl_since
+from polobench.objectives.surrogates import clipped_objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +62,11 @@ class ArticlePPO(Method[ArticlePPOHyperparameters]):
             episode = task.episodes(policy, 1, 1)
             rows = self.with_advantages(policy, episode).rows()
             losses = []
-            for _ in range(hp.epochs):
-                for batch in rows.minibatches(hp.minibatch_size, shuffle):
-                    loss = self.loss(policy, batch)
-                    policy.gradient_step(optimizer, [loss], batch.n_rows)
-                    losses.append(loss.item())
-            metrics = {"episode_return": float(episode.returns.mean()), "kl": kl_since(policy, rows)}
+            for batch in rows.minibatches(hp.minibatch_size, shuffle, hp.epochs):
+                loss = self.loss(policy, batch)
+                policy.gradient_step(optimizer, [loss], batch.n_rows)
+                losses.append(loss.item())
+            metrics = {"episode_return": float(episode.returns.mean()), "kl": kl_since(policy, [rows])}
             yield Update(sum(losses) / len(losses), policy, metrics)
 
     def with_advantages(self, policy: Policy, episode: Rollout) -> Rollout:

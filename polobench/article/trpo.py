@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
 
 from polobench.article.episode import standardized_returns
 from polobench.core.hyperparameters import Hyperparameters, hyperparameter
@@ -75,10 +74,10 @@ class ArticleTRPO(Method[ArticleTRPOHyperparameters]):
 
     def full_step(self, policy: Policy, episode: Rollout, advantages: Tensor) -> Tensor:
         """`[n]` the step that is added to the actor's parameters."""
-        outputs, fisher = policy.fisher_product(episode, self.hp.cg_damping)
+        outputs = policy.outputs(episode)
         objective = self.surrogate(policy, episode, advantages, outputs.detach(), outputs)
-        pieces = torch.autograd.grad(objective, policy.actor_parameters, retain_graph=True)
-        gradient = parameters_to_vector(pieces)
+        gradient = policy.actor_gradient([objective], episode.n_rows)
+        fisher = policy.fisher_product([episode], self.hp.cg_damping)
         direction, curvature = conjugate_gradient(fisher, gradient, self.hp.cg_steps, CG_TOLERANCE)
         # an episode of one step has no gradient
         return torch.sqrt(2 * self.hp.max_kl / curvature.clamp(min=1e-12)) * direction

@@ -18,7 +18,7 @@ core/gradient_noise.py has the formulas and their source.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, cast
@@ -61,9 +61,9 @@ class _Held(Policy):
                 parameter.grad.zero_()  # where it is a view, as `MLPPolicy`'s are
             parameter.grad = None  # which torch's optimizers pass over
 
-    def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
+    def actor_gradient(self, objectives: Iterable[Tensor], rows: int) -> Tensor:
         """None to follow: a method that would turn it into a step (by a Fisher matrix, say) need not."""
-        gradient = super().actor_gradient(objective, rows)
+        gradient = super().actor_gradient(objectives, rows)
         self.hear(gradient, rows)
         return torch.zeros_like(gradient)
 

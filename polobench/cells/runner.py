@@ -50,6 +50,7 @@ def prepare(cell: Cell) -> PreparedCell:
             method = make(
                 cell.method, task, cell.device, label=cell.label, threads=cell.threads, tuned=cell.tuned, **given
             )
+            cell = replace(cell, label=method.label)
             origin = method.provenance()
             hyperparameters = asdict(method.hp)
             known = {name: origin[name] for name in ("code_hash", "platform_fingerprint")}
@@ -73,6 +74,7 @@ def prepare_all(cells: Iterable[Cell]) -> list[PreparedCell]:
         arm = replace(cell, seed=0)
         if arm not in arms:
             arms[arm] = prepare(cell)
+        cell = replace(cell, label=arms[arm].cell.label)
         found.append(_identified(arms[arm], cell, dict(arms[arm].defined_by) | {"seed": cell.seed}))
     return found
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from polobench.core.errors import UsageError, unknown
 
+SOURCES = ("auto", "data", "policy")
+
 
 def hyperparameter(
     default: Any, doc: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
@@ -45,14 +47,37 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupHyperparameters(Hyperparameters):
+class GradientHyperparameters(Hyperparameters):
+    """How every method follows its gradients, a critic's too; `core.optimization` applies them.
+
+    The defaults are the same for all. Adam's eps is its paper's: the methods' losses differ in scale by orders of
+    magnitude (a sum over an episode, a mean over tokens), and a larger one would slow down those that are small.
+    """
+
+    learning_rate_schedule: str = hyperparameter(
+        "constant", "learning rates over time; linear: to 0 over the budget", choices=("constant", "linear")
+    )
+    adam_eps: float = hyperparameter(1e-8, "number added to Adam's denominator", low=0)
+    max_gradient_norm: float = hyperparameter(0.5, "largest gradient norm; longer ones are scaled down", low=0)
+    micro_batch: int | None = hyperparameter(None, "most rows per gradient pass; gradients add up", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupHyperparameters(GradientHyperparameters):
     """What every method has that trains on groups of responses to one prompt, or of episodes from one start state."""
 
     n_groups: int = hyperparameter(8, "prompts (or start states) per batch", low=1)
     group_size: int = hyperparameter(8, "responses per prompt (or episodes per start state), where sampled", low=2)
+    epochs: int = hyperparameter(1, "passes over each batch", low=1)
     learning_rate: float = hyperparameter(3e-4, "Adam learning rate", low=0)
-    max_gradient_norm: float = hyperparameter(1.0, "largest gradient norm; longer ones are scaled down", low=0)
-    micro_batch: int | None = hyperparameter(None, "most rows per forward pass; gradients add up", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedHyperparameters(GroupHyperparameters):
+    """What every method has that trains on ranked groups, of a data set or of the policy's own responses."""
+
+    source: str = hyperparameter("auto", "source of groups; auto: data if any, else the policy", choices=SOURCES)
+    minibatch_groups: int | None = hyperparameter(None, "groups per gradient step; None: all of the batch", low=1)
 
 
 if TYPE_CHECKING:  # a default, so that a plain `Method` has the base's fields, is typing's own from Python 3.13

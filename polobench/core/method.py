@@ -37,12 +37,12 @@ class Method(ABC, Generic[HP]):
     Args:
         task: the task to learn.
         device: "cpu", "cuda" or "mps".
-        label: the name of this variant; the method's own name by default.
+        label: the name of this variant; `default_label` where it is not given, or is the method's name.
         threads: number of torch threads; recorded, since another number changes bits.
         hyperparameters: fields of `Hyperparameters`.
 
     Raises:
-        UsageError: an unknown or impossible hyper-parameter or device name.
+        UsageError: an unknown or impossible hyper-parameter or device name, or one that does not fit the task.
         Unavailable: the device is absent; the text is the reason.
     """
 
@@ -62,8 +62,17 @@ class Method(ABC, Generic[HP]):
     ) -> None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise UsageError(f"threads is {threads!r} (allowed: an integer from 1)")
-        self.task, self.device, self.label, self.threads = task, resolve_device(device), label or self.name, threads
+        self.task, self.device, self.threads = task, resolve_device(device), threads
         self.hp = cast(HP, build(self.Hyperparameters, self.name, hyperparameters))
+        self.check()
+        self.label = self.default_label() if label in (None, self.name) else cast(str, label)
+
+    def check(self) -> None:
+        """Raise `UsageError` where hyper-parameters do not fit each other or the task."""
+
+    def default_label(self) -> str:
+        """What reports call it where the study gives no label."""
+        return self.name
 
     def code_hash(self) -> str:
         """The hash of the code that this method and its task reach."""

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -162,11 +162,16 @@ class Policy(nn.Module, ABC):
         """Scale the gradient of all that the optimizer steps to this norm at most; gives the norm before."""
         return clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
 
-    def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
-        """The gradient `[n]` of a scalar in the actor's parameters; the scalar came from `rows` rows."""
+    def actor_gradient(self, objectives: Iterable[Tensor], rows: int) -> Tensor:
+        """The gradient `[n]` of the sum of scalars in the actor's parameters; they came from `rows` rows.
+
+        An iterator's scalars are differentiated one by one, as in `gradient_step`.
+        """
         self.ledger.backward_rows += rows
-        pieces = _gradients(objective, self.actor_parameters)
-        return torch.cat([piece.flatten() for piece in pieces])
+        return cast(Tensor, sum(map(self._actor_gradient, objectives)))
+
+    def _actor_gradient(self, objective: Tensor) -> Tensor:
+        return torch.cat([piece.flatten() for piece in _gradients(objective, self.actor_parameters)])
 
     def _gradients_complete(self, rows: int) -> None:
         """Called once the gradients of a step, from `rows` rows, are complete, before they are clipped or used."""
@@ -207,23 +212,31 @@ class Policy(nn.Module, ABC):
 
         return outputs, jvp, vjp
 
-    def fisher_product(self, rollout: Rollout, damping: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Products with the mean Fisher matrix of the rollout's steps, J' M J, M being that of a step's distribution.
+    def fisher_product(self, parts: Sequence[Rollout], damping: float) -> Callable[[Tensor], Tensor]:
+        """Products with the mean Fisher matrix of all steps, J' M J, M being that of a step's distribution.
 
         Source: Schulman et al. 2015, "Trust Region Policy Optimization", appendix C.1.
 
+        Args:
+            parts: of a rollout. The graph of a single one is kept for all products; those of several are made anew in
+                every product, so that only one of them is in memory at a time.
+
         Returns:
-            outputs: `[B, T, P]`, with gradient.
-            product: `[n] -> [n]`, v -> (J' M J + damping I) v in the actor's parameters.
+            `[n] -> [n]`, v -> (J' M J + damping I) v in the actor's parameters.
         """
-        outputs, jvp, vjp = self.linearize(rollout)
-        fixed = outputs.detach()
-        weight = (rollout.mask.to(fixed.dtype) / rollout.mask.sum()).unsqueeze(-1)
+        kept = self.linearize(parts[0]) if len(parts) == 1 else None
+        steps = sum(part.n_samples for part in parts)
 
         def product(vector: Tensor) -> Tensor:
-            return vjp(self.distribution.fisher(fixed, jvp(vector)) * weight) + damping * vector
+            found = damping * vector
+            for part in parts:
+                outputs, jvp, vjp = kept or self.linearize(part)
+                fixed = outputs.detach()
+                weight = (part.mask.to(fixed.dtype) / steps).unsqueeze(-1)
+                found = found + vjp(self.distribution.fisher(fixed, jvp(vector)) * weight)
+            return found
 
-        return outputs, product
+        return product
 
     def actor_vector(self) -> Tensor:
         """A copy of the actor's parameters `[n]`."""

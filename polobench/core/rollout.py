@@ -8,16 +8,17 @@ The columns are tensors, or all of them are `core.arrays.Array`, which formulas 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from polobench.core.arrays import Array, like, numbers
+from polobench.core.arrays import Array, cat, like, numbers
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ class Rollout:
     @property
     def has_ranking(self) -> bool:
         """Whether some group has rows with different returns."""
-        first = torch.zeros(int(self.groups.max()) + 1, dtype=self.rewards.dtype, device=self.mask.device)
-        first[self.groups] = self.returns
-        return bool((first[self.groups] != self.returns).any())
+        groups, returns = numbers(self.groups), numbers(self.returns)
+        one = np.zeros(groups.max() + 1, returns.dtype)
+        one[groups] = returns
+        return bool((one[groups] != returns).any())
 
     @property
     def mean_length(self) -> float:
@@ -137,22 +139,34 @@ class Rollout:
                 bounds.append(start)
         return [self.select(slice(a, b))._trimmed() for a, b in pairwise([*bounds, self.mask.shape[0]])]
 
-    def minibatches(self, size: int, generator: np.random.Generator) -> Iterator[Rollout]:
-        """The rows in random order, as many at a time as hold `size` steps; the last minibatch may be smaller.
+    def minibatches(self, size: int | None, generator: np.random.Generator, epochs: int = 1) -> Iterator[Rollout]:
+        """The rows in random order, as many at a time as hold `size` steps (None: all, in their order), `epochs` times.
 
         A last minibatch below half the size would be mostly noise, so it joins the one before.
         """
         count, width = self.mask.shape
-        size = max(1, size // width)
-        order = generator.permutation(count)
-        pieces = max(1, (count + size // 2) // size)
-        bounds = [size * piece for piece in range(pieces)] + [count]
-        if pieces == 1 and isinstance(self.mask, Array):  # the order within a minibatch only moves rounding
-            yield self
-            return
-        shuffled = self.select(like(self.mask, order))
-        for start, end in pairwise(bounds):
-            yield shuffled.select(slice(start, end))
+        bounds = minibatch_bounds(count, None if size is None else max(1, size // width))
+        for _ in range(epochs):
+            if size is None or (len(bounds) == 2 and isinstance(self.mask, Array)):  # an order that only moves rounding
+                yield self
+                continue
+            shuffled = self.select(like(self.mask, generator.permutation(count)))
+            for start, end in pairwise(bounds):
+                yield shuffled.select(slice(start, end))
+
+    def group_minibatches(self, size: int | None, generator: np.random.Generator, epochs: int = 1) -> Iterator[Rollout]:
+        """As `minibatches`, in whole groups, `size` at a time; each minibatch numbers its groups from 0."""
+        counts = np.bincount(numbers(self.groups))
+        rows_of = np.split(np.arange(counts.sum()), counts.cumsum()[:-1])
+        bounds = minibatch_bounds(len(counts), size)
+        for _ in range(epochs):
+            if len(bounds) == 2:
+                yield self
+                continue
+            order = generator.permutation(len(counts))
+            for chosen in (order[start:end] for start, end in pairwise(bounds)):
+                batch = self.select(like(self.mask, np.concatenate([rows_of[group] for group in chosen])))
+                yield batch.attach(groups=like(self.groups, np.repeat(np.arange(len(chosen)), counts[chosen])))
 
     def _trimmed(self) -> Rollout:
         if self.rows_independent:
@@ -172,3 +186,18 @@ class Rollout:
 
 
 COLUMNS = tuple(item.name for item in fields(Rollout) if item.name != "rows_independent")
+
+
+def minibatch_bounds(count: int, size: int | None) -> list[int]:
+    """Where minibatches of `size` out of `count` begin and end; None: one minibatch."""
+    pieces = 1 if size is None else max(1, (count + size // 2) // size)
+    return [(size or 0) * piece for piece in range(pieces)] + [count]
+
+
+def joined(parts: Sequence[Tensor], width: int) -> Tensor:
+    """`[B, width]` from what was computed of each part of a `split`, with 0 behind a part's own columns."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], Array):
+        return cast(Tensor, cat(parts, 0))
+    return torch.cat([pad(part, (0, width - part.shape[1])) for part in parts])

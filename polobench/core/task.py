@@ -22,7 +22,6 @@ from polobench.core.provenance import modules_of
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 
-SOURCES = ("auto", "data", "policy")
 UNRANKED_BATCHES = 1000
 
 
@@ -68,6 +67,7 @@ class Task(ABC):
         split: which held-out episodes: "tuning" has others than "heldout", on which nothing is chosen.
         horizon: largest number of steps in an episode.
         has_preferences: whether it has a data set for `preferences`.
+        has_checkpoint: whether a policy begins as a model that was trained before, its reference.
         libraries: slow modules that its runs import late; a sweep loads them once for all workers.
         unscored: why it has no score although it has a target, once `bind` has compared that with the floor.
         made_in: module of the plug-in's function that made it; empty for built-in tasks.
@@ -84,6 +84,7 @@ class Task(ABC):
     split = "heldout"
     horizon: int
     has_preferences = False
+    has_checkpoint = False
     libraries: tuple[str, ...] = ()
     made_in: str = ""
     unscored: str = ""
@@ -225,7 +226,7 @@ class Task(ABC):
 
         Args:
             policy: samples the episodes, where the source is not the data.
-            source: a member of `SOURCES`; "auto" is the task's data set where it has one, else the policy.
+            source: a member of `SOURCES`; "auto" is the data set of a task that has one, else the policy.
             count: groups.
             size: episodes per group, where the policy samples them.
 

@@ -11,44 +11,54 @@ Variants:
 - Normalisation "grpo" is the formula above; "dapo" divides by the tokens of the whole batch (Yu et al. 2025, "DAPO",
   equation 8); "dr_grpo" by the longest length that a completion can have (Liu et al. 2025, "Understanding R1-Zero-Like
   Training", section 3.2), so that neither favours short completions.
+- With `clip_eps_high` the ratio is clipped to [1 - clip_eps, 1 + clip_eps_high] (DAPO, equation 10, "clip-higher").
+- With `drop_tied_groups` a group whose returns are all equal enters neither the loss nor what it is divided by (DAPO,
+  equation 11, "dynamic sampling"); no group is sampled in its place, and a batch of tied groups makes no step.
 - Without `divide_by_std` the advantage is R_i - mean (the same paper): groups of little spread do not weigh more.
 
 Departures from the paper:
 - Adam without warm-up or weight decay; the gradient's norm is clipped.
 - The reference stays the starting policy (the paper's iterative variant moves it with the reward model).
 - The standard deviation is the population's, with 1e-4 added.
-- Each of the `epochs` (the paper's mu) is one gradient step on the whole batch.
+- Each of the `epochs` (the paper's mu) may be divided into minibatches. A minibatch's loss is scaled by the rows of
+  the batch over its own, so that its mean is the batch's loss.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from polobench.core.hyperparameters import GroupHyperparameters, hyperparameter
 from polobench.core.method import Method
-from polobench.core.policy import Optimizer, Policy
+from polobench.core.optimization import Descent, Tally
+from polobench.core.policy import Policy
 from polobench.core.recorder import Update
-from polobench.core.rollout import Rollout
+from polobench.core.rollout import Rollout, minibatch_bounds
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
-from polobench.objectives.preference import group_advantages, with_reference
-from polobench.objectives.surrogates import clipped_terms, k3_terms
+from polobench.objectives.preference import group_advantages, is_tied
+from polobench.objectives.reference import log_probs_of, with_reference
+from polobench.objectives.returns import masked_mean
+from polobench.objectives.surrogates import clip_fraction, clipped_terms, k3_kl, k3_terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOHyperparameters(GroupHyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    epochs: int = hyperparameter(1, "gradient steps per batch (the paper's mu)", low=1)
+    minibatch_size: int | None = hyperparameter(None, "steps per gradient step; None: the whole batch", low=1)
     clip_eps: float = hyperparameter(0.2, "largest distance of the probability ratio from 1", low=0)
+    clip_eps_high: float | None = hyperparameter(None, "the same above 1; None: clip_eps", low=0)
     beta: float = hyperparameter(0.0, "weight of the KL to the reference policy", low=0)
     normalization: str = hyperparameter("grpo", "normalisation of a token's term", choices=("grpo", "dapo", "dr_grpo"))
     divide_by_std: bool = hyperparameter(True, "whether advantages are divided by their group's standard deviation")
+    drop_tied_groups: bool = hyperparameter(False, "whether groups of equal returns are left out of the loss")
 
 
 class GRPO(Method[GRPOHyperparameters]):
@@ -60,71 +70,80 @@ class GRPO(Method[GRPOHyperparameters]):
         hp = self.hp
         policy = task.make_policy(hp, critic=False)
         reference = task.reference_policy() if hp.beta > 0 else None
-        optimizer = policy.adam(policy.actor_parameters, lr=hp.learning_rate)
+        descent = Descent(policy, policy.actor_parameters, hp.learning_rate, hp)
+        shuffle = rng.numpy("minibatches")
         while True:
+            descent.schedule(task.progress())
             rollout = task.episodes(policy, hp.n_groups, hp.group_size)
-            advantages = group_advantages(rollout.returns, rollout.groups, hp.divide_by_std)
-            batch = rollout.attach(
-                advantages=advantages.unsqueeze(1).expand_as(rollout.mask),
-                weights=token_weights(rollout.mask, hp.normalization, task.horizon),
-            )
-            metrics = self.improve(policy, reference, optimizer, policy.prepare(batch))
+            batch = self.with_advantages(rollout, task.horizon)
+            metrics = {"loss": 0.0} if batch is None else self.improve(policy, reference, descent, batch, shuffle)
             metrics |= {"reward": float(rollout.returns.mean()), "completion_length": rollout.mean_length}
-            metrics["tied_groups"] = _tied_groups(advantages, rollout.groups)
+            metrics["tied_groups"] = _tied_groups(rollout)
             yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
 
-    def improve(
-        self, policy: Policy, reference: Policy | None, optimizer: Optimizer, batch: Rollout
-    ) -> dict[str, float]:
-        """The gradient steps on one batch; gives the mean of every metric over those that have it."""
-        parts = batch.rows().split(self.hp.micro_batch)
-        rows = sum(part.n_rows for part in parts)
-        seen: dict[str, list[float]] = defaultdict(list)
-        for _ in range(self.hp.epochs):
-            sums: dict[str, float | Tensor] = defaultdict(float)
-            losses = self.losses(policy, reference, parts, sums)
-            step = policy.gradient_step(optimizer, losses, rows, self.hp.max_gradient_norm)
-            for name, value in ({"loss": step.loss, "gradient_norm": step.gradient_norm} | sums).items():
-                seen[name].append(float(value))
-        return {name: sum(values) / len(values) for name, values in seen.items()}
+    def with_advantages(self, rollout: Rollout, horizon: int) -> Rollout | None:
+        """The rows that enter the loss, with their advantages and weights `[B, T]`; None if there are none."""
+        if self.hp.drop_tied_groups:
+            kept = ~is_tied(rollout.returns, rollout.groups)
+            if not kept.any():
+                return None
+            rollout = rollout.select(kept)
+        advantages = group_advantages(rollout.returns, rollout.groups, self.hp.divide_by_std)
+        return rollout.attach(
+            advantages=advantages.unsqueeze(1).expand_as(rollout.mask),
+            weights=token_weights(rollout.mask, self.hp.normalization, horizon),
+        )
 
-    def losses(
-        self, policy: Policy, reference: Policy | None, parts: list[Rollout], sums: dict[str, float | Tensor]
-    ) -> Iterator[Tensor]:
-        """The loss of each part, scalars that add up to the batch's; adds the parts' metrics to `sums`."""
-        total = sum(part.n_samples for part in parts)
-        for index, part in enumerate(parts):
-            outputs = policy.outputs(part)
-            log_probs = policy.distribution.log_prob(outputs, part.actions)
-            is_first_epoch = part.old_log_probs is None  # the policy is still the one that sampled
-            if is_first_epoch:
-                part = parts[index] = self.with_fixed_log_probs(reference, part, log_probs.detach())
-            assert part.old_log_probs is not None
+    def improve(
+        self,
+        policy: Policy,
+        reference: Policy | None,
+        descent: Descent,
+        batch: Rollout,
+        shuffle: np.random.Generator,
+    ) -> dict[str, float]:
+        """The gradient steps on one batch; gives the mean of every metric over them."""
+        hp = self.hp
+        rows = self.with_fixed_log_probs(policy, reference, policy.prepare(batch).rows())
+        minibatches = rows.minibatches(hp.minibatch_size, shuffle, hp.epochs)
+        parts = (minibatch.split(hp.micro_batch) for minibatch in minibatches)
+        return descent.fit(parts, partial(self.losses, policy, rows.mask.shape[0]))
+
+    def with_fixed_log_probs(self, policy: Policy, reference: Policy | None, rows: Rollout) -> Rollout:
+        """Attach what stays as it is: the log-probabilities of the reference, and of the sampler if it moves."""
+        hp = self.hp
+        if hp.epochs > 1 or len(minibatch_bounds(rows.mask.numel(), hp.minibatch_size)) > 2:
+            rows = rows.attach(old_log_probs=log_probs_of(policy, rows, hp.micro_batch))
+        return rows if reference is None else with_reference(reference, rows, hp.micro_batch)
+
+    def losses(self, policy: Policy, n_rows: int, parts: list[Rollout], tally: Tally) -> Iterator[Tensor]:
+        """The loss of each part of a minibatch of a batch of so many rows, scalars that add up to the minibatch's."""
+        hp, n_steps = self.hp, sum(part.n_samples for part in parts)
+        scale = n_rows / sum(part.mask.shape[0] for part in parts)
+        high = hp.clip_eps if hp.clip_eps_high is None else hp.clip_eps_high
+        for part in parts:
             assert part.advantages is not None
             assert part.weights is not None
-            terms = clipped_terms(log_probs, part.old_log_probs, part.advantages, self.hp.clip_eps)
+            outputs, share = policy.outputs(part), part.n_samples / n_steps
+            log_probs = policy.distribution.log_prob(outputs, part.actions)
+            old = log_probs.detach() if part.old_log_probs is None else part.old_log_probs
+            terms = clipped_terms(log_probs, old, part.advantages, hp.clip_eps, high)
             if part.reference_log_probs is not None:
                 kl = k3_terms(log_probs, part.reference_log_probs)
-                sums["kl_to_reference"] += (kl.detach() * part.mask).sum() / total
-                terms = terms - self.hp.beta * kl
+                tally.add(share, kl_to_reference=masked_mean(kl.detach(), part.mask))
+                terms = terms - hp.beta * kl
             with torch.no_grad():
-                sums["entropy"] += (policy.distribution.entropy(outputs) * part.mask).sum() / total
-                if not is_first_epoch:
-                    outside = ((log_probs - part.old_log_probs).exp() - 1).abs() > self.hp.clip_eps
-                    sums["clip_fraction"] += (outside & part.mask).sum() / total
-                    sums["kl"] += (k3_terms(part.old_log_probs, log_probs) * part.mask).sum() / total
-            yield -(terms * part.weights * part.mask).sum()
-
-    def with_fixed_log_probs(self, reference: Policy | None, part: Rollout, log_probs: Tensor) -> Rollout:
-        """Attach what stays the same over the epochs: the log-probabilities of the sampler and of the reference."""
-        part = part.attach(old_log_probs=log_probs)
-        return part if reference is None else with_reference(reference, part)
+                tally.add(share, entropy=masked_mean(policy.distribution.entropy(outputs), part.mask))
+                if part.old_log_probs is not None:
+                    outside = clip_fraction(log_probs, old, part.mask, hp.clip_eps, high)
+                    tally.add(share, clip_fraction=outside, kl=k3_kl(log_probs, old, part.mask))
+            yield -scale * (terms * part.weights * part.mask).sum()
 
 
-def _tied_groups(advantages: Tensor, groups: Tensor) -> float:
+def _tied_groups(rollout: Rollout) -> float:
     """The share of groups whose returns are all equal, from which nothing is learned."""
-    sums = advantages.new_zeros(int(groups.max()) + 1).index_add(0, groups, advantages.abs())
-    return 1 - float((sums > 0).float().mean())
+    tied = is_tied(rollout.returns, rollout.groups)
+    return len(rollout.groups[tied].unique()) / len(rollout.groups.unique())
 
 
 def token_weights(mask: Tensor, normalization: str, horizon: int) -> Tensor:

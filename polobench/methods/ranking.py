@@ -20,29 +20,35 @@ Departures:
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from polobench.core.hyperparameters import GroupHyperparameters, hyperparameter
+from polobench.core.hyperparameters import RankedHyperparameters, hyperparameter
 from polobench.core.method import Method
-from polobench.core.policy import Optimizer, Policy
+from polobench.core.optimization import Descent, Tally
+from polobench.core.policy import Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
-from polobench.core.task import SOURCES, Task
-from polobench.objectives.preference import better_pairs, logistic_losses, plackett_luce_losses
+from polobench.core.task import Task
+from polobench.objectives.preference import (
+    better_pairs,
+    logistic_losses,
+    plackett_luce_losses,
+    ranked_minibatches,
+    tally_pairs,
+)
+from polobench.objectives.returns import masked_mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankingHyperparameters(GroupHyperparameters):
+class RankingHyperparameters(RankedHyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
-    source: str = hyperparameter("auto", "source of groups; auto: data if any, else the policy", choices=SOURCES)
-    refresh_updates: int = hyperparameter(1, "updates on each batch before the policy samples a new one", low=1)
     loss: str = hyperparameter("pairwise", "loss function of a ranked group", choices=("pairwise", "plackett_luce"))
     score: str = hyperparameter("sum", "value of a response from its log-probabilities", choices=("sum", "mean"))
     beta: float = hyperparameter(1.0, "factor on the responses' values", low=1e-6)
@@ -57,32 +63,22 @@ class Ranking(Method[RankingHyperparameters]):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=False)
-        optimizer = policy.adam(policy.actor_parameters, lr=hp.learning_rate)
+        descent = Descent(policy, policy.actor_parameters, hp.learning_rate, hp)
+        shuffle, losses = rng.numpy("minibatches"), partial(self.losses, policy, task.reference_policy())
         while True:
+            descent.schedule(task.progress())
             batch = task.ranked_groups(policy, hp.source, hp.n_groups, hp.group_size)
-            is_data = batch.reference_log_probs is not None
-            for _ in range(1 if is_data else hp.refresh_updates):
-                metrics = self.improve(policy, task.reference_policy(), optimizer, batch)
-                metrics |= {"reward": float(batch.returns.mean()), "completion_length": batch.mean_length}
-                yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
+            metrics = descent.fit(ranked_minibatches(batch, hp, shuffle), losses)
+            metrics |= {"reward": float(batch.returns.mean()), "completion_length": batch.mean_length}
+            yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
 
-    def improve(self, policy: Policy, reference: Policy, optimizer: Optimizer, batch: Rollout) -> dict[str, float]:
-        """One gradient step on the groups of a batch; gives the metrics."""
-        sums: dict[str, float | Tensor] = defaultdict(float)
-        losses = self.losses(policy, reference, batch.split_groups(self.hp.micro_batch), sums)
-        step = policy.gradient_step(optimizer, losses, batch.n_rows, self.hp.max_gradient_norm)
-        metrics = {"loss": step.loss, "gradient_norm": step.gradient_norm} | sums
-        return {name: float(value) for name, value in metrics.items()}
-
-    def losses(
-        self, policy: Policy, reference: Policy, parts: list[Rollout], sums: dict[str, float | Tensor]
-    ) -> Iterator[Tensor]:
-        """The loss of each part, scalars that add up to the batch's; adds the parts' metrics to `sums`."""
+    def losses(self, policy: Policy, reference: Policy, parts: list[Rollout], tally: Tally) -> Iterator[Tensor]:
+        """The loss of each part, scalars that add up to the minibatch's."""
         pairs = [better_pairs(part.returns, part.groups) for part in parts]
-        n_pairs, n_tokens = sum(len(better) for better, _ in pairs), sum(part.n_samples for part in parts)
+        n_pairs, n_steps = sum(len(better) for better, _ in pairs), sum(part.n_samples for part in parts)
         n_groups = sum(len(set(part.groups.tolist())) for part in parts)
         for part, (better, worse) in zip(parts, pairs, strict=True):
-            outputs = policy.outputs(part)
+            outputs, share = policy.outputs(part), part.n_samples / n_steps
             log_probs = (policy.distribution.log_prob(outputs, part.actions) * part.mask).sum(1)
             values = self.hp.beta * (log_probs if self.hp.score == "sum" else log_probs / part.mask.sum(1))
             margins = values[better] - values[worse]
@@ -92,12 +88,9 @@ class Ranking(Method[RankingHyperparameters]):
                 loss = plackett_luce_losses(values, part.returns, part.groups).sum() / n_groups
             with torch.no_grad():
                 fixed = reference.outputs(part)
-            kl = (policy.distribution.kl(outputs, fixed) * part.mask).sum() / n_tokens
+            kl = masked_mean(policy.distribution.kl(outputs, fixed), part.mask)
             with torch.no_grad():
-                sums["kl_to_reference"] += kl
-                sums["accuracy"] += (margins > 0).sum() / n_pairs
-                sums["margin"] += margins.sum() / n_pairs
-                sums["chosen_log_prob"] += log_probs[better].sum() / n_pairs
-                sums["rejected_log_prob"] += log_probs[worse].sum() / n_pairs
-                sums["entropy"] += (policy.distribution.entropy(outputs) * part.mask).sum() / n_tokens
-            yield loss + self.hp.kl_coef * kl
+                tally_pairs(tally, margins, log_probs, better, worse, n_pairs)
+                entropy = masked_mean(policy.distribution.entropy(outputs), part.mask)
+                tally.add(share, kl_to_reference=kl, entropy=entropy)
+            yield loss + self.hp.kl_coef * share * kl

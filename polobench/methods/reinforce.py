@@ -8,6 +8,9 @@ sections 4 and 5; the return-to-go and state-value form is Sutton et al. 2000, t
 Departures from the paper:
 - Each update uses a batch of episodes, and Adam in place of plain ascent.
 - The factor gamma^t of the discounted objective's gradient is dropped, as is usual (Nota and Thomas 2020).
+- With `kl_coef` each token's reward is lowered by kl_coef (log pi - log pi_ref), the reference being the checkpoint
+  (Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", equation 2).
+- The gradient's norm is clipped.
 - Baseline "batch_mean" is the mean return-to-go of the whole batch, each action's own episode included: that biases
   the gradient by a factor of order 1 / (episodes in the batch).
 - Baseline "leave_one_out" is RLOO (Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"; Ahmadian et
@@ -23,17 +26,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.hyperparameters import GradientHyperparameters, hyperparameter
 from polobench.core.method import Method
-from polobench.core.policy import Optimizer, Policy
+from polobench.core.optimization import Descent, Tally
+from polobench.core.policy import Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
+from polobench.objectives.reference import kl_since, require_checkpoint, with_kl_in_rewards
 from polobench.objectives.regression import fit_critic
 from polobench.objectives.returns import (
     RewardScaler,
@@ -48,7 +54,7 @@ BASELINES = ("none", "batch_mean", "leave_one_out", "value")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReinforceHyperparameters(Hyperparameters):
+class ReinforceHyperparameters(GradientHyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
     n_episodes: int = hyperparameter(8, "episodes per update", low=1)
@@ -60,7 +66,7 @@ class ReinforceHyperparameters(Hyperparameters):
     critic_epochs: int = hyperparameter(5, "passes over the batch when the value network is fitted", low=1)
     critic_minibatch_size: int = hyperparameter(256, "transitions per gradient step of the value network", low=1)
     entropy_coef: float = hyperparameter(0.0, "weight of the mean entropy, beside a sum over each episode", low=0)
-    max_gradient_norm: float | None = hyperparameter(None, "largest norm of the policy's gradient", low=0)
+    kl_coef: float = hyperparameter(0.0, "weight of the KL to the checkpoint in each token's reward (language)", low=0)
     normalize_rewards: bool = hyperparameter(False, "whether rewards are divided by the running deviation of returns")
 
 
@@ -69,30 +75,38 @@ class Reinforce(Method[ReinforceHyperparameters]):
 
     name = "reinforce"
 
+    def check(self) -> None:
+        require_checkpoint(self.name, self.task, self.hp.kl_coef)
+
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=hp.baseline == "value")
-        actor_optimizer = policy.adam(policy.actor_parameters, lr=hp.learning_rate)
-        critic_optimizer = None
+        actor = Descent(policy, policy.actor_parameters, hp.learning_rate, hp)
+        critic = None
         if policy.critic_parameters:
-            critic_optimizer = policy.adam(policy.critic_parameters, lr=hp.critic_learning_rate)
+            critic = Descent(policy, policy.critic_parameters, hp.critic_learning_rate, hp)
         scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
         shuffle = rng.numpy("minibatches")
         size = hp.group_size if hp.baseline == "leave_one_out" else 1
         groups_and_size = max(1, hp.n_episodes // size), size
         while True:
-            rollout = task.episodes(policy, *groups_and_size)
+            for descent in filter(None, (actor, critic)):
+                descent.schedule(task.progress())
+            rollout, metrics = task.episodes(policy, *groups_and_size), {}
+            if hp.kl_coef > 0:
+                rollout, metrics["kl_to_reference"] = with_kl_in_rewards(
+                    policy, task.reference_policy(), rollout, hp.kl_coef, hp.micro_batch
+                )
             rewards = scale(rollout) if scale else rollout.rewards
             returns, baseline = self.returns_and_baseline(policy, rollout, rewards)
-            advantages = (returns - baseline) * rollout.mask
-            loss, metrics = self.improve(policy, actor_optimizer, rollout, advantages)
-            if critic_optimizer:
+            metrics |= self.improve(policy, actor, rollout.attach(advantages=(returns - baseline) * rollout.mask))
+            if critic:
                 metrics["explained_variance"] = explained_variance(baseline, returns, rollout.mask)
                 rows = policy.prepare(rollout.attach(value_targets=returns)).rows()
                 metrics["value_loss"] = fit_critic(
-                    policy, critic_optimizer, rows, hp.critic_epochs, hp.critic_minibatch_size, shuffle
+                    policy, critic, rows, hp.critic_epochs, hp.critic_minibatch_size, shuffle
                 )
-            yield Update(loss=loss, policy=policy, metrics=metrics)
+            yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
 
     def returns_and_baseline(self, policy: Policy, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
         """Discounted returns `[B, T]` and the baseline to be subtracted from them, `[B, T]`."""
@@ -110,23 +124,21 @@ class Reinforce(Method[ReinforceHyperparameters]):
             return whole.unsqueeze(1).expand_as(returns), others.unsqueeze(1).expand_as(returns)
         return returns, values[:, :-1]
 
-    def improve(
-        self, policy: Policy, optimizer: Optimizer, rollout: Rollout, advantages: Tensor
-    ) -> tuple[float, dict[str, float]]:
-        """One step up the estimated gradient; gives the loss and the metrics."""
-        rollout = policy.prepare(rollout.attach(advantages=advantages))
-        assert rollout.advantages is not None
-        outputs = policy.outputs(rollout)
-        log_probs = policy.distribution.log_prob(outputs, rollout.actions)
-        entropy = masked_mean(policy.distribution.entropy(outputs), rollout.mask)
-        n_episodes = rollout.mask.shape[0]
-        objective = score_function_objective(log_probs, rollout.advantages, rollout.mask, n_episodes)
-        loss = -objective - self.hp.entropy_coef * entropy
-        step = policy.gradient_step(optimizer, [loss], rollout.n_rows, self.hp.max_gradient_norm)
-        with torch.no_grad():
-            moved = policy.distribution.kl(outputs, policy.outputs(rollout))
-        kl = masked_mean(moved, rollout.mask)
-        metrics = {"entropy": entropy.item(), "kl": kl.item(), "episode_length": rollout.mean_length}
-        if self.hp.max_gradient_norm is not None:
-            metrics["gradient_norm"] = float(step.gradient_norm)
-        return loss.item(), metrics
+    def improve(self, policy: Policy, descent: Descent, rollout: Rollout) -> dict[str, float]:
+        """One step up the estimated gradient; gives the metrics."""
+        parts = policy.prepare(rollout).split(self.hp.micro_batch)
+        metrics = descent.fit([parts], partial(self.losses, policy))
+        return metrics | {"kl": kl_since(policy, parts), "episode_length": rollout.mean_length}
+
+    def losses(self, policy: Policy, parts: list[Rollout], tally: Tally) -> Iterator[Tensor]:
+        """The loss of each part, whose log-probabilities are left with it: the sampler's, before the step."""
+        n_steps, n_episodes = sum(part.n_samples for part in parts), sum(part.mask.shape[0] for part in parts)
+        for index, part in enumerate(parts):
+            assert part.advantages is not None
+            outputs, share = policy.outputs(part), part.n_samples / n_steps
+            log_probs = policy.distribution.log_prob(outputs, part.actions)
+            parts[index] = part.attach(old_log_probs=log_probs.detach())
+            entropy = masked_mean(policy.distribution.entropy(outputs), part.mask)
+            tally.add(share, entropy=entropy)
+            objective = score_function_objective(log_probs, part.advantages, part.mask, n_episodes)
+            yield -objective - self.hp.entropy_coef * share * entropy

@@ -7,7 +7,7 @@ Source: Schulman et al. 2015, "Trust Region Policy Optimization", equation 14, s
 those of Schulman et al. 2016 (generalized advantage estimation), the value function is fitted to A + V_old.
 
 Departures from the paper:
-- The critic is fitted by Adam on minibatches, not by its own trust region.
+- The critic is fitted by Adam on minibatches, not by its own trust region, its gradient's norm clipped.
 - F carries a damping term, F + damping I, as in the authors' code; the step length is computed with it.
 - F is the analytic Fisher matrix of the action distribution between two Jacobian products, J' F_dist J, which equals
   the Hessian of the KL at the old policy; `fisher_rows` may take it on a random part of the rollout (appendix C.1).
@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from polobench.core.arrays import like, numbers
-from polobench.core.hyperparameters import Hyperparameters, hyperparameter
+from polobench.core.hyperparameters import GradientHyperparameters, hyperparameter
 from polobench.core.method import Method
+from polobench.core.optimization import Descent
 from polobench.core.policy import Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
@@ -45,7 +46,7 @@ from polobench.objectives.trust_region import LineSearch, backtracking_line_sear
 
 
 @dataclass(frozen=True, kw_only=True)
-class TRPOHyperparameters(Hyperparameters):
+class TRPOHyperparameters(GradientHyperparameters):
     """Fields as declared below; `polobench list methods --json` prints them."""
 
     n_envs: int = hyperparameter(8, "number of environments stepped together", low=1)
@@ -73,10 +74,11 @@ class TRPO(Method[TRPOHyperparameters]):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=True)
-        optimizer = policy.adam(policy.critic_parameters, lr=hp.critic_learning_rate)
+        critic = Descent(policy, policy.critic_parameters, hp.critic_learning_rate, hp)
         scale = RewardScaler(hp.gamma) if hp.normalize_rewards else None
         shuffle = rng.numpy("minibatches")
         while True:
+            critic.schedule(task.progress())
             rollout = policy.prepare(task.fragments(policy, hp.n_envs, hp.n_steps))
             rewards = scale(rollout) if scale else rollout.rewards
             with torch.no_grad():
@@ -88,7 +90,7 @@ class TRPO(Method[TRPOHyperparameters]):
             found, metrics = self.improve(policy, rows, shuffle)
             metrics["explained_variance"] = explained_variance(values[:, :-1], targets, rollout.mask)
             metrics["value_loss"] = fit_critic(
-                policy, optimizer, rows, hp.critic_epochs, hp.critic_minibatch_size, shuffle
+                policy, critic, rows, hp.critic_epochs, hp.critic_minibatch_size, shuffle
             )
             yield Update(loss=-found.surrogate, policy=policy, metrics=metrics)
 
@@ -97,41 +99,58 @@ class TRPO(Method[TRPOHyperparameters]):
     ) -> tuple[LineSearch, dict[str, float]]:
         """One trust-region step of the actor; gives where the line search ended, and the metrics."""
         hp, distribution = self.hp, policy.distribution
-        assert rows.advantages is not None
-        advantages = rows.advantages
-        gradient, old_outputs = self.surrogate_gradient(policy, rows)
-        old_log_probs = distribution.log_prob(old_outputs, rows.actions)
+        parts = rows.split(hp.micro_batch)
+        shares = [part.n_samples / rows.n_samples for part in parts]
+        gradient, old_outputs = self.surrogate_gradient(policy, parts)
         fisher = self.fisher_product(policy, rows, shuffle)
         direction, curvature = conjugate_gradient(fisher, gradient, hp.cg_steps, hp.cg_tolerance)
         step = direction * torch.sqrt(2 * hp.max_kl / curvature.clamp(min=1e-12))
 
         def move(parameters: Tensor) -> tuple[float, float]:
             policy.set_actor_vector(parameters)
-            with torch.no_grad():
-                outputs = policy.outputs(rows)
-                log_probs = distribution.log_prob(outputs, rows.actions)
-                gain = importance_objective(log_probs, old_log_probs, advantages, rows.mask) - baseline
-                return float(gain), float(masked_mean(distribution.kl(old_outputs, outputs), rows.mask))
+            found = [self.gain_and_kl(policy, part, old) for part, old in zip(parts, old_outputs, strict=True)]
+            gain, kl = (sum(share * each[i] for share, each in zip(shares, found, strict=True)) for i in (0, 1))
+            return gain, kl
 
-        baseline = masked_mean(advantages, rows.mask)  # the surrogate at the old policy, where the ratio is 1
         found = backtracking_line_search(
             move, policy.actor_vector(), step,
             max_kl=hp.max_kl, backtracks=hp.backtracks, shrink=hp.backtrack_shrink,
         )  # fmt: skip
         policy.ledger.gradient_steps += found.accepted
-        entropy = masked_mean(distribution.entropy(old_outputs), rows.mask)
-        metrics = {"kl": found.kl, "entropy": float(entropy), "gradient_norm": float(gradient.norm())}
+        entropies = (masked_mean(distribution.entropy(old), part.mask) for part, old in zip(parts, old_outputs))
+        entropy = sum(share * float(each) for share, each in zip(shares, entropies, strict=True))
+        metrics = {"kl": found.kl, "entropy": entropy, "gradient_norm": float(gradient.norm())}
         return found, metrics | {"step_fraction": found.fraction, "step_accepted": float(found.accepted)}
 
-    def surrogate_gradient(self, policy: Policy, rows: Rollout) -> tuple[Tensor, Tensor]:
+    def surrogate_gradient(self, policy: Policy, parts: list[Rollout]) -> tuple[Tensor, list[Tensor]]:
         """The gradient `[n]` of the surrogate in the actor's parameters at the old policy, and that policy's outputs
-        `[B, T, P]`, detached: one pass gives both.
+        `[B, T, P]` for each part of the rollout, detached: one pass gives both.
         """
-        assert rows.advantages is not None
-        outputs = policy.outputs(rows)
-        log_probs = policy.distribution.log_prob(outputs, rows.actions)
-        objective = importance_objective(log_probs, log_probs.detach(), rows.advantages, rows.mask)
-        return policy.actor_gradient(objective, rows.mask.numel()), outputs.detach()
+        n_steps, outputs = sum(part.n_samples for part in parts), list[Tensor]()
+
+        def objectives() -> Iterator[Tensor]:
+            for part in parts:
+                assert part.advantages is not None
+                found = policy.outputs(part)
+                outputs.append(found.detach())
+                log_probs = policy.distribution.log_prob(found, part.actions)
+                mean = importance_objective(log_probs, log_probs.detach(), part.advantages, part.mask)
+                yield part.n_samples / n_steps * mean
+
+        gradient = policy.actor_gradient(objectives(), sum(part.mask.numel() for part in parts))
+        return gradient, outputs
+
+    def gain_and_kl(self, policy: Policy, part: Rollout, old_outputs: Tensor) -> tuple[float, float]:
+        """How much the surrogate's mean over a part is above the old policy's, where the ratio is 1, and KL(old || new)
+        [nats].
+        """
+        assert part.advantages is not None
+        distribution = policy.distribution
+        with torch.no_grad():
+            outputs = policy.outputs(part)
+            new, old = (distribution.log_prob(each, part.actions) for each in (outputs, old_outputs))
+            gain = importance_objective(new, old, part.advantages, part.mask) - masked_mean(part.advantages, part.mask)
+            return float(gain), float(masked_mean(distribution.kl(old_outputs, outputs), part.mask))
 
     def fisher_product(self, policy: Policy, rows: Rollout, shuffle: np.random.Generator) -> Callable[[Tensor], Tensor]:
         """v -> (F + damping I) v on `[n]`; F is the mean Fisher matrix of a share of the rows."""
@@ -139,7 +158,7 @@ class TRPO(Method[TRPOHyperparameters]):
         part = max(1, round(self.hp.fisher_rows * count))
         if part < count:
             rows = rows.select(like(rows.mask, shuffle.permutation(count)[:part]))
-        return policy.fisher_product(rows, self.hp.cg_damping)[1]
+        return policy.fisher_product(rows.split(self.hp.micro_batch), self.hp.cg_damping)
 
 
 def beyond_rounding(advantages: Tensor, values: Tensor) -> Tensor:

@@ -9,19 +9,16 @@ Understand Learning from Human Preferences" (IPO), equation 17.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from polobench.core.arrays import logsigmoid
-from polobench.core.policy import Policy
+from polobench.core.hyperparameters import RankedHyperparameters
+from polobench.core.optimization import Tally
 from polobench.core.rollout import Rollout
-
-
-def with_reference(reference: Policy, part: Rollout) -> Rollout:
-    """Attach the reference's log-probabilities `[B, T]`."""
-    with torch.no_grad():
-        fixed = reference.distribution.log_prob(reference.outputs(part), part.actions)
-    return part.attach(reference_log_probs=fixed)
 
 
 def better_pairs(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,6 +30,27 @@ def better_pairs(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     is_pair = (groups.unsqueeze(1) == groups) & (scores.unsqueeze(1) > scores)
     better, worse = is_pair.nonzero(as_tuple=True)
     return better, worse
+
+
+def ranked_minibatches(
+    batch: Rollout, hp: RankedHyperparameters, shuffle: np.random.Generator
+) -> Iterator[list[Rollout]]:
+    """Whole groups in the parts of a pass, for all epochs; a minibatch whose groups all tie makes no step."""
+    for minibatch in batch.group_minibatches(hp.minibatch_groups, shuffle, hp.epochs):
+        if minibatch.has_ranking:
+            yield minibatch.split_groups(hp.micro_batch)
+
+
+def tally_pairs(tally: Tally, margins: Tensor, log_probs: Tensor, better: Tensor, worse: Tensor, n_pairs: int) -> None:
+    """Of a part with the pairs `[N]` of a minibatch of `n_pairs`: what share is in order, by which margin, and the
+    log-probabilities, of all responses `[B]`, of the better and of the worse.
+    """
+    tally.add(
+        accuracy=(margins > 0).sum() / n_pairs,
+        margin=margins.sum() / n_pairs,
+        chosen_log_prob=log_probs[better].sum() / n_pairs,
+        rejected_log_prob=log_probs[worse].sum() / n_pairs,
+    )
 
 
 def logistic_losses(margins: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -65,11 +83,19 @@ def plackett_luce_losses(values: Tensor, scores: Tensor, groups: Tensor) -> Tens
     return values.unsqueeze(0).masked_fill(~rivals, -torch.inf).logsumexp(1) - values
 
 
+def is_tied(returns: Tensor, groups: Tensor) -> Tensor:
+    """`[B]` bool: whether all returns of the row's group are equal, so that nothing can be learned from it."""
+    empty = torch.zeros(int(groups.max()) + 1, dtype=returns.dtype, device=returns.device)
+    highest = (empty - torch.inf).scatter_reduce(0, groups, returns, "amax")
+    lowest = (empty + torch.inf).scatter_reduce(0, groups, returns, "amin")
+    return (highest == lowest)[groups]
+
+
 def group_advantages(returns: Tensor, groups: Tensor, divide_by_std: bool) -> Tensor:
     """`[B]`: the return minus its group's mean, over the group's standard deviation if asked for.
 
     Source: Shao et al. 2024, "DeepSeekMath", section 4.1.2; without the deviation, Liu et al. 2025, "Understanding
-    R1-Zero-Like Training". A group whose returns are all equal has advantages of 0.
+    R1-Zero-Like Training". A group whose returns are all equal has advantages of exactly 0.
 
     Args:
         returns, groups: `[B]`, groups numbered from 0.
@@ -77,12 +103,7 @@ def group_advantages(returns: Tensor, groups: Tensor, divide_by_std: bool) -> Te
     counts = torch.bincount(groups).to(returns.dtype)
 
     def group_mean(values: Tensor) -> Tensor:
-        return torch.zeros_like(counts).index_add(0, groups, values) / counts
+        return (torch.zeros_like(counts).index_add(0, groups, values) / counts)[groups]
 
-    highest = torch.full_like(counts, -torch.inf).scatter_reduce(0, groups, returns, "amax")
-    lowest = torch.full_like(counts, torch.inf).scatter_reduce(0, groups, returns, "amin")
-    centred = torch.where((highest == lowest)[groups], 0, returns - group_mean(returns)[groups])  # no rounding errors
-    if not divide_by_std:
-        return centred
-    deviation = group_mean(centred**2).sqrt()[groups]
-    return centred / (deviation + 1e-4)
+    centred = torch.where(is_tied(returns, groups), 0, returns - group_mean(returns))  # no rounding errors
+    return centred / (group_mean(centred**2).sqrt() + 1e-4) if divide_by_std else centred

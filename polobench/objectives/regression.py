@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from polobench.core.policy import Optimizer, Policy
+from polobench.core.optimization import Descent
+from polobench.core.policy import Policy
 from polobench.core.rollout import Rollout
 from polobench.objectives.returns import masked_mean
 
@@ -19,7 +20,7 @@ def value_loss(values: Tensor, batch: Rollout) -> Tensor:
 
 def fit_critic(
     policy: Policy,
-    optimizer: Optimizer,
+    descent: Descent,
     rows: Rollout,
     epochs: int,
     minibatch_size: int,
@@ -32,6 +33,6 @@ def fit_critic(
         losses = []
         for batch in rows.minibatches(minibatch_size, shuffle):
             loss = value_loss(policy.state_values(batch), batch)
-            policy.gradient_step(optimizer, [loss], batch.n_rows)
+            descent.step([loss], batch.n_rows)
             losses.append(loss.item())
     return sum(losses) / len(losses)

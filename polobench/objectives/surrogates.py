@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from polobench.core.arrays import Array, Values
-from polobench.core.policy import Policy
-from polobench.core.rollout import Rollout
 from polobench.objectives.returns import masked_mean
 
 
@@ -27,38 +24,38 @@ def importance_objective(log_probs: Tensor, old_log_probs: Tensor, advantages: T
 def clipped_objective(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip_eps: float
 ) -> Tensor:
-    """Mean of `clipped_terms`."""
-    return masked_mean(clipped_terms(log_probs, old_log_probs, advantages, clip_eps), mask)
+    """Mean of `clipped_terms`, with the same clip on both sides."""
+    return masked_mean(clipped_terms(log_probs, old_log_probs, advantages, clip_eps, clip_eps), mask)
 
 
-def clipped_terms(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_eps: float) -> Tensor:
-    """`[B, T]`: min(r A, clip(r, 1 - eps, 1 + eps) A), r = pi / pi_old (Schulman et al. 2017, equation 7)."""
+def clipped_terms(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """`[B, T]`: min(r A, clip(r, 1 - low, 1 + high) A), r = pi / pi_old.
+
+    Source: Schulman et al. 2017, equation 7, where both are eps; Yu et al. 2025, "DAPO", equation 10, with two.
+    """
     if isinstance(log_probs, Array):
-        return cast(Tensor, _clipped_arrays(log_probs, old_log_probs.numpy(), advantages.numpy(), clip_eps))
+        return cast(Tensor, _clipped_arrays(log_probs, old_log_probs.numpy(), advantages.numpy(), low, high))
     ratio = (log_probs - old_log_probs).exp()
-    clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps)
-    return (ratio * advantages).minimum(clipped * advantages)
+    return (ratio * advantages).minimum(ratio.clamp(1 - low, 1 + high) * advantages)
 
 
-def _clipped_arrays(log_probs: Array, old: Values, advantages: Values, clip_eps: float) -> Array:
+def _clipped_arrays(log_probs: Array, old: Values, advantages: Values, low: float, high: float) -> Array:
     """The same; the derivative is r A where that is the smaller one, else 0."""
     ratio = np.exp(log_probs.value - old)
     free = ratio * advantages
-    held = np.minimum(np.maximum(ratio, 1 - clip_eps), 1 + clip_eps) * advantages
+    held = np.minimum(np.maximum(ratio, 1 - low), 1 + high) * advantages
     return log_probs.known(np.minimum(free, held), lambda: free * (free <= held))
+
+
+def clip_fraction(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor, low: float, high: float) -> Tensor:
+    """The share of steps whose ratio is out of the clip range."""
+    ratio = (log_probs.detach() - old_log_probs).exp()
+    return masked_mean((ratio > 1 + high) | (ratio < 1 - low), mask)
 
 
 def k3_kl(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
     """The mean k3 estimate of KL(old || new) [nats] from the old policy's samples."""
     return masked_mean(k3_terms(old_log_probs, log_probs), mask)
-
-
-def kl_since(policy: Policy, rows: Rollout) -> float:
-    """KL(old || now) [nats] since `rows.old_log_probs`, by k3."""
-    assert rows.old_log_probs is not None
-    with torch.no_grad():
-        log_probs = policy.distribution.log_prob(policy.outputs(rows), rows.actions)
-        return float(k3_kl(log_probs, rows.old_log_probs, rows.mask))
 
 
 def k3_terms(sampler_log_probs: Tensor, other_log_probs: Tensor) -> Tensor:

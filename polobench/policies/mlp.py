@@ -177,10 +177,9 @@ class MLPPolicy(Policy):
     def _clip(self, optimizer: Optimizer, max_norm: float) -> Tensor | float:
         return optimizer.clip(max_norm) if isinstance(optimizer, FlatAdam) else super()._clip(optimizer, max_norm)
 
-    def actor_gradient(self, objective: Tensor, rows: int) -> Tensor:
+    def _actor_gradient(self, objective: Tensor) -> Tensor:
         if isinstance(objective, Tensor):
-            return super().actor_gradient(objective, rows)
-        self.ledger.backward_rows += rows
+            return super()._actor_gradient(objective)
         self._forget_gradients()
         objective.backward()
         gradient = torch.from_numpy(self.flat.gradient[self.flat.blocks[ACTOR]].copy())

@@ -34,7 +34,7 @@ Tokens = list[int]
 
 SHOWN_PROMPTS = 8
 BEGIN_BATCH = 16  # rows through the model before there is a policy, or as many as generation_batch if that is fewer
-MEMORY = ("micro_batch", "minibatch_size", "n_envs", "generation_batch")  # hyper-parameters that say how much is needed
+MEMORY = ("micro_batch", "n_envs", "generation_batch")  # hyper-parameters that say how much is needed
 PROBE_SEED = 20_000
 
 
@@ -53,6 +53,7 @@ class LanguageTask(Task):
 
     final_episodes = 2500
     evaluation_episodes = 500
+    has_checkpoint = True
     libraries = ("transformers.models.gpt2.modeling_gpt2",)
     lengthy = "max_new_tokens"  # the argument that says how long texts may be
 
