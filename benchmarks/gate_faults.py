@@ -70,15 +70,15 @@ def _flipped(objective: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrong
 
 
-def _without_reference(reference: Policy, part: Rollout) -> Rollout:
-    return part.attach(reference_log_probs=torch.zeros_like(part.rewards))
+def _without_reference(reference: Policy, rollout: Rollout, size: int | None) -> Rollout:
+    return rollout.attach(reference_log_probs=torch.zeros_like(rollout.rewards))
 
 
 _sound_fixed_log_probs = grpo.GRPO.with_fixed_log_probs
 
 
-def _without_kl_term(self: grpo.GRPO, reference: Policy | None, part: Rollout, log_probs: Tensor) -> Rollout:
-    return _sound_fixed_log_probs(self, None, part, log_probs)
+def _without_kl_term(self: grpo.GRPO, policy: Policy, reference: Policy | None, rows: Rollout) -> Rollout:
+    return _sound_fixed_log_probs(self, policy, None, rows)
 
 
 def _truncation_as_termination(rollout: Rollout, *rest: Any) -> Tensor:

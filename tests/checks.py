@@ -20,6 +20,7 @@ from torch.nn.utils import parameters_to_vector
 import polobench
 from polobench.core.budget import Budget, BudgetExhausted, Ledger
 from polobench.core.hyperparameters import Hyperparameters
+from polobench.core.optimization import Tally
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
@@ -205,16 +206,15 @@ def estimated_gradient(method: str, policy: MLPPolicy, trajectory: Rollout, **hy
     learner = polobench.make(method, task="probe-bandit", gamma=1.0, **hyperparameters)
     if method == "reinforce":
         returned, baseline = learner.returns_and_baseline(policy, trajectory, trajectory.rewards)
-        still = torch.optim.SGD(policy.actor_parameters, lr=0.0)
-        learner.improve(policy, still, trajectory, returned - baseline)
-        return -parameters_to_vector([parameter.grad for parameter in policy.actor_parameters])
+        loss = sum(learner.losses(policy, [trajectory.attach(advantages=returned - baseline)], Tally()))
+        return -parameters_to_vector(torch.autograd.grad(loss, policy.actor_parameters))
     advantages = returns.generalized_advantages(trajectory, torch.zeros(1, 3, dtype=torch.float64), 1.0, 1.0)
     log_probs = policy.distribution.log_prob(policy.outputs(trajectory), trajectory.actions).detach()
     batch = trajectory.attach(advantages=advantages, old_log_probs=log_probs, value_targets=advantages)
     steps = trajectory.mask.shape[1]  # these two average over the steps
     if method == "trpo":
-        return steps * learner.surrogate_gradient(policy, batch)[0]
-    loss, _ = learner.loss(policy, batch, 0.2)
+        return steps * learner.surrogate_gradient(policy, [batch])[0]
+    loss = sum(learner.losses(policy, 0.2, [batch], Tally()))
     return -steps * parameters_to_vector(torch.autograd.grad(loss, policy.actor_parameters))
 
 

@@ -99,11 +99,11 @@ def check_fisher(sizes=(7, 6), activation="tanh", continuous=True, normalize=Fal
     counted = []
     for each in (rows, rows.as_arrays()):
         policy.ledger = Ledger(Budget(updates=1))
-        outputs, product = policy.fisher_product(each, 0.1)
-        counted.append((outputs, product(vector), policy.ledger.forward_rows, policy.ledger.backward_rows))
+        product = policy.fisher_product([each], 0.1)
+        counted.append((product(vector), policy.ledger.forward_rows))
+        close(policy.fisher_product(each.split(7), 0.1)(vector), counted[-1][0])
     close(counted[1][0], counted[0][0])
-    close(counted[1][1], counted[0][1])
-    assert counted[1][2] == counted[0][2]
+    assert counted[1][1] == counted[0][1]
 
 
 @pytest.mark.parametrize(("sizes", "activation", "continuous", "normalize"), CASES)

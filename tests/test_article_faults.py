@@ -125,8 +125,8 @@ def data_without_reference(task, count, sound=PreferenceTask.preferences):
     return without_reference(sound(task, count))
 
 
-def never_attached(learner, its_reference, part, log_probs, sound=GRPO.with_fixed_log_probs):
-    return sound(learner, None, part, log_probs)
+def never_attached(learner, policy, its_reference, rows, sound=GRPO.with_fixed_log_probs):
+    return sound(learner, policy, None, rows)
 
 
 def its_own_reference(learner, policy, its_reference, parts, sums, sound=Ranking.losses):
@@ -262,7 +262,7 @@ FAULTS: dict[str, list[tuple[Any, ...]]] = {
     ],
     "no reference": [
         (DPO, "losses", losses_of(without_reference, DPO), AT_REFERENCE, 0.1),
-        (dpo, "with_reference", lambda its_reference, part: without_reference(part),
+        (dpo, "with_reference", lambda its_reference, batch, size: without_reference(batch),
          FIRST_OF_DPO, test_language_rollouts.rewarded, "checkpoint"),
         (PreferenceTask, "preferences", data_without_reference,
          FIRST_OF_DPO, test_language_rollouts.preferred, "checkpoint"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,9 +22,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 import polobench
 from polobench.core.budget import Budget, BudgetExhausted, Ledger
 from polobench.core.errors import UsageError
+from polobench.core.hyperparameters import GradientHyperparameters
+from polobench.core.optimization import Descent
 from polobench.core.rollout import Rollout
-from polobench.methods.dpo import with_reference
 from polobench.methods.grpo import token_weights
+from polobench.objectives.preference import ranked_minibatches
+from polobench.objectives.reference import with_reference
 from polobench.objectives.regression import fit_critic, value_loss
 from polobench.policies import native
 from polobench.policies.causal_lm import CausalLM
@@ -205,9 +208,9 @@ def test_a_fit_of_the_critic_reads_the_model_once():
         attach = policy.with_critic_inputs
         if not once:  # every minibatch reads the model anew
             policy.with_critic_inputs = lambda rows, attach=attach: rows if len(rows.mask) == 30 else attach(rows)
-        optimizer = torch.optim.Adam(policy.critic_parameters, lr=1e-2)
+        descent = Descent(policy, policy.critic_parameters, 1e-2, GradientHyperparameters())
         rows = rollout.attach(value_targets=targets)
-        loss = fit_critic(policy, optimizer, rows, epochs=3, minibatch_size=40, shuffle=np.random.default_rng(0))
+        loss = fit_critic(policy, descent, rows, epochs=3, minibatch_size=40, shuffle=np.random.default_rng(0))
         fitted.append((loss, policy.ledger.forward_rows, [p.detach() for p in policy.critic_parameters]))
     (loss, rows_once, parameters), (other_loss, rows_anew, others) = fitted
     assert loss == pytest.approx(other_loss, abs=1e-9)
@@ -239,18 +242,18 @@ def test_jacobian_products(family):
 
 def gradient_of(method: str, policy: CausalLM, rollout: Rollout, micro_batch: int | None, **settings: Any) -> Tensor:
     learner: Any = polobench.make(method, "probe-bandit", micro_batch=micro_batch, max_gradient_norm=1e9, **settings)
-    optimizer = torch.optim.SGD(policy.actor_parameters, lr=0.0)
+    descent, shuffle = Descent(policy, policy.actor_parameters, 0.0, learner.hp), np.random.default_rng(0)
     reference = policy.frozen_copy()
     checks.perturb(reference.actor_parameters, torch.Generator().manual_seed(4))
     if method == "grpo":
         weights = token_weights(rollout.mask, learner.hp.normalization, LIMIT).double()
         advantages = rollout.returns.double().unsqueeze(1).expand_as(rollout.mask)
-        learner.improve(policy, reference, optimizer, rollout.attach(advantages=advantages, weights=weights))
+        batch = rollout.attach(advantages=advantages, weights=weights)
+        learner.improve(policy, reference, descent, batch, shuffle)
     elif method == "dpo":
-        parts = [with_reference(reference, part) for part in rollout.split_groups(micro_batch)]
-        learner.improve(policy, optimizer, parts)
+        learner.improve(policy, descent, with_reference(reference, rollout, micro_batch), shuffle)
     else:
-        learner.improve(policy, reference, optimizer, rollout)
+        descent.fit(ranked_minibatches(rollout, learner.hp, shuffle), partial(learner.losses, policy, reference))
     return torch.cat([parameter.grad.flatten() for parameter in policy.actor_parameters])
 
 

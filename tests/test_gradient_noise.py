@@ -224,7 +224,7 @@ def test_the_same_cell_gives_the_same_numbers(folder: Path) -> None:
     assert measured("ppo", "probe-bandit", folder) == measured("ppo", "probe-bandit", folder)
 
 
-@pytest.mark.parametrize(("method", "more"), [("grpo", {"epochs": 3}), ("dpo", {"refresh_updates": 3})])
+@pytest.mark.parametrize(("method", "more"), [("grpo", {"epochs": 3}), ("dpo", {"epochs": 3})])
 def test_going_over_a_batch_again_changes_nothing(folder: Path, method: str, more: dict[str, int]) -> None:
     once, again = measured(method, "probe-bandit", folder), measured(method, "probe-bandit", folder, **more)
     assert again["batch_samples"] == once["batch_samples"]

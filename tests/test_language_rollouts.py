@@ -93,16 +93,17 @@ def test_first_update_on_data_has_the_log_probs_of_the_responses_alone(method):
 def test_first_update_of_dpo_is_at_its_reference(make_task, reference):
     """Where policy and reference are one, every margin is 0 and the loss ln 2."""
     with checks.bound(make_task()) as task:
-        update = first_update("dpo", task, reference=reference, refresh_updates=2)
+        update = first_update("dpo", task, reference=reference, minibatch_groups=1, n_groups=2, learning_rate=0.0)
     assert update.loss == pytest.approx(math.log(2), abs=1e-5)
 
 
 def test_dpo_refuses_a_reference_that_is_the_policy_itself():
     """With one gradient step per batch no margin would ever leave 0."""
-    with pytest.raises(UsageError, match=r"every margin is 0 \(allowed: refresh_updates from 2, or .*'checkpoint'\)"):
-        polobench.make("dpo", rewarded(), reference="sampler", refresh_updates=1)
-    polobench.make("dpo", rewarded(), reference="sampler", refresh_updates=2)
-    polobench.make("dpo", preferred(), reference="sampler", refresh_updates=1)  # the data's reference is the checkpoint
+    with pytest.raises(UsageError, match=r"every margin is 0 \(allowed: epochs from 2, .*'checkpoint'\)"):
+        polobench.make("dpo", rewarded(), reference="sampler", n_groups=8, minibatch_groups=6)  # 2 are too few for one
+    polobench.make("dpo", rewarded(), reference="sampler", epochs=2)
+    polobench.make("dpo", rewarded(), reference="sampler", n_groups=8, minibatch_groups=4)
+    polobench.make("dpo", preferred(), reference="sampler")  # the data's reference is the checkpoint
 
 
 def test_first_update_of_grpo_has_the_advantages_of_its_groups():

@@ -429,7 +429,10 @@ def test_bfloat16_rounds_weights_alone() -> None:
 
 @pytest.mark.parametrize(
     ("method", "named"),
-    [("grpo", "micro_batch, generation_batch"), ("ppo", "minibatch_size, n_envs, generation_batch")],
+    [
+        *((method, "micro_batch, generation_batch") for method in ("reinforce", "grpo", "dpo", "ranking")),
+        *((method, "micro_batch, n_envs, generation_batch") for method in ("trpo", "ppo")),
+    ],
 )
 @pytest.mark.parametrize(
     "error", [MemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")]

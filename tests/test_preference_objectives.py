@@ -22,6 +22,7 @@ from torch.distributions import kl_divergence
 from torch.nn.functional import logsigmoid
 
 import polobench
+from polobench.core.optimization import Tally
 from polobench.core.rollout import Rollout
 from polobench.methods import dpo, grpo
 from polobench.objectives.preference import (
@@ -78,10 +79,6 @@ def fixed_policy(logits: Tensor) -> Any:
     return SimpleNamespace(outputs=lambda rollout: logits, distribution=Categorical())
 
 
-def no_sums() -> dict[str, Tensor]:
-    return defaultdict(lambda: torch.zeros((), dtype=torch.float64))
-
-
 def loss_and_gradient(loss: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     return loss.detach(), torch.autograd.grad(loss, logits)[0]
 
@@ -101,7 +98,7 @@ def trainer(**settings: Any) -> SimpleNamespace:
 def our_dpo(logits: Tensor, rollout: Rollout, reference: Tensor, **hyperparameters: Any) -> Tensor:
     learner: Any = polobench.make("dpo", task="probe-bandit", **hyperparameters)
     part = rollout.attach(reference_log_probs=reference)
-    return sum(learner.losses(fixed_policy(logits), [part], no_sums()))
+    return sum(learner.losses(fixed_policy(logits), [part], Tally()))
 
 
 def trl_dpo(logits: Tensor, rollout: Rollout, reference: Tensor, loss: str) -> Tensor:
@@ -187,7 +184,7 @@ def check_grpo(normalization: str, beta: float) -> None:
         old_log_probs=old,
         **({"reference_log_probs": reference} if beta else {}),
     )
-    ours = sum(learner.losses(fixed_policy(logits), None, [part], no_sums()))
+    ours = sum(learner.losses(fixed_policy(logits), len(LENGTHS), [part], Tally()))
 
     settings = trainer(
         _get_per_token_logps_and_entropies=lambda *_, **__: (log_probs, torch.zeros(mask.shape), None),
@@ -220,7 +217,7 @@ NEXT = {"grpo": "dapo", "dapo": "dr_grpo", "dr_grpo": "grpo"}
     ("name", "fault"),
     [
         ("k3_terms", lambda sampler, other: SOUND_K3(other, sampler)),  # the other direction
-        ("clipped_terms", lambda new, old, advantages, eps: (new - old).exp() * advantages),
+        ("clipped_terms", lambda new, old, advantages, *clip: (new - old).exp() * advantages),
         ("token_weights", lambda mask, normalization, horizon: mask.double()),  # a sum, not a mean
         ("token_weights", lambda mask, normalization, horizon: SOUND_WEIGHTS(mask, NEXT[normalization], horizon)),
     ],
@@ -341,7 +338,7 @@ def test_grpo_without_clipping_is_the_importance_objective():
     learner: Any = polobench.make("grpo", task="probe-bandit", normalization="dapo", clip_eps=1e9)
     weights = grpo.token_weights(mask, "dapo", HORIZON)
     part = rollout.attach(advantages=advantages, weights=weights, old_log_probs=old)
-    found = sum(learner.losses(fixed_policy(logits), None, [part], no_sums()))
+    found = sum(learner.losses(fixed_policy(logits), len(LENGTHS), [part], Tally()))
     checks.close(found, -importance_objective(log_probs_of(logits, rollout), old, advantages, mask))
 
 
@@ -354,14 +351,14 @@ def test_grpo_against_its_reference_in_the_first_epoch():
     advantages = normal(3, len(LENGTHS)).unsqueeze(1).expand_as(mask)
     learner: Any = polobench.make("grpo", task="probe-bandit", normalization="dapo", beta=0.04)
     part = rollout.attach(advantages=advantages, weights=grpo.token_weights(mask, "dapo", HORIZON))
-    sums = no_sums()
-    found = sum(learner.losses(fixed_policy(logits), fixed_policy(fixed), [part], sums))
+    part, tally = learner.with_fixed_log_probs(fixed_policy(logits), fixed_policy(fixed), part), Tally()
+    found = sum(learner.losses(fixed_policy(logits), len(LENGTHS), [part], tally))
 
     log_probs = log_probs_of(logits, rollout)
     log_ratio = log_probs_of(fixed, rollout) - log_probs
     k3 = log_ratio.exp() - 1 - log_ratio
     surrogate = (log_probs - log_probs.detach()).exp() * advantages
-    checks.close(sums["kl_to_reference"], k3[mask].mean().detach())
+    assert tally.means(1)["kl_to_reference"] == pytest.approx(float(k3[mask].mean().detach()), abs=1e-9)
     expected = -(surrogate - 0.04 * k3)[mask].mean()
     for mine, other in zip(loss_and_gradient(found, logits), loss_and_gradient(expected, logits), strict=True):
         checks.close(mine, other)
@@ -389,7 +386,7 @@ def test_ranking_is_its_definition(loss, score):
     rollout = completions()
     logits, fixed = logits_of(rollout), normal(2, *rollout.mask.shape, VOCABULARY)
     learner: Any = polobench.make("ranking", task="probe-bandit", loss=loss, score=score, beta=BETA, kl_coef=0.5)
-    found = sum(learner.losses(fixed_policy(logits), fixed_policy(fixed), [rollout], no_sums()))
+    found = sum(learner.losses(fixed_policy(logits), fixed_policy(fixed), [rollout], Tally()))
     expected = ranking_by_definition(logits, fixed, loss, score, 0.5)
     for mine, other in zip(loss_and_gradient(found, logits), loss_and_gradient(expected, logits), strict=True):
         checks.close(mine, other)

@@ -6,11 +6,13 @@ import itertools
 from dataclasses import replace
 
 import checks
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
 import polobench
+from polobench.core.optimization import Tally
 from polobench.objectives import surrogates
 from polobench.objectives.returns import masked_mean
 from polobench.objectives.surrogates import clipped_objective, importance_objective, k3_kl
@@ -127,7 +129,9 @@ def test_ppo_standardizes_over_the_whole_minibatch():
     advantages = checks.random_values(rollout)[:, 1:]
     columns = {"advantages": advantages, "value_targets": advantages, "old_log_probs": log_probs}
     batch = rollout.attach(**columns).rows()
-    loss, _ = polobench.make("ppo", task="probe-bandit").loss(policy, batch, CLIP_EPS)
+    learner = polobench.make("ppo", task="probe-bandit", epochs=1)
+    (parts,) = learner.minibatches(batch, np.random.default_rng(0))
+    loss = sum(learner.losses(policy, CLIP_EPS, parts, Tally()))
 
     chosen, actions = advantages[rollout.mask], rollout.actions[rollout.mask]
     weights = (chosen - chosen.mean()) / chosen.std(correction=0)

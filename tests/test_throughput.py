@@ -11,6 +11,7 @@ import polobench
 from polobench.cells.runner import prepare, run_cell
 from polobench.cells.throughput import ThroughputProbe
 from polobench.core.errors import Unavailable
+from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.method import ForeignMethod, Method
 from polobench.core.recorder import Update
 from polobench.core.seeding import SeedAxes
@@ -125,9 +126,17 @@ def test_a_throughput_cell_that_fails_says_why() -> None:
 
 
 def test_rounds_on_an_old_batch_are_no_speed_of_zero() -> None:
-    setting = {"refresh_updates": 50, "n_groups": 2, "group_size": 4}
-    cell = Cell("dpo", "dpo", "probe-bandit", 0, "cpu", polobench.Budget(updates=4), setting, plan=Throughput(2))
-    result = run_cell(prepare(cell))
+    def learn(task: Task, rng: SeedAxes) -> Iterator[Update]:
+        policy = task.make_policy(Hyperparameters(), critic=False)
+        task.episodes(policy, 2, 4)
+        while True:
+            yield Update(0.0, policy)
+
+    cell = Cell("ppo", "ppo", "probe-bandit", 0, "cpu", polobench.Budget(updates=4), plan=Throughput(2))
+    prepared = prepare(cell)
+    assert prepared.method is not None
+    prepared.method.learn = learn  # type: ignore[method-assign]
+    result = run_cell(prepared)
     rates = {name: value for name, value in result.throughput.items() if name.endswith("_per_second")}
     assert (result.status, result.ledger.samples) == ("ok", 8)
     assert rates.pop("updates_per_second") > 0

@@ -9,7 +9,6 @@ sampled none can end early, since the end token lies beyond the model's vocabula
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,6 +41,7 @@ from benchmarks.peers.tiny_world import (
 from polobench.cells.throughput import ThroughputProbe
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import PoloError
+from polobench.core.optimization import Tally
 from polobench.core.rollout import Rollout
 from polobench.methods.dpo import DPO
 from polobench.methods.grpo import GRPO, token_weights
@@ -163,7 +163,7 @@ def compare_grpo(start: Start) -> Comparison:
             advantages=advantages.unsqueeze(1).expand_as(batch.mask),
             weights=token_weights(batch.mask, "grpo", NEW_TOKENS),
         )
-        return sum(method.losses(policy, None, [batch], defaultdict(lambda: torch.zeros(()))), torch.zeros(()))
+        return sum(method.losses(policy, ROWS, [batch], Tally()), torch.zeros(()))
 
     settings = {"scale_rewards": "none", "loss_type": "grpo"}
     return _compare_sampled("GRPO", method, objective, start, GRPOTrainer, GRPOConfig, settings)
