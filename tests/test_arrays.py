@@ -247,12 +247,12 @@ def updated(method, task, settings):
 
 
 SETTINGS = {
-    "ppo": {"n_envs": 4, "n_steps": 32, "minibatch_size": 50, "epochs": 4, "entropy_coef": 0.01,
+    "ppo": {"n_envs": 4, "n_steps": 32, "minibatch_size": 50, "epochs": 4, "entropy_coef": 0.01, "micro_batch": 20,
             "clip_schedule": "linear", "learning_rate_schedule": "linear"},
-    "trpo": {"n_envs": 4, "n_steps": 32, "fisher_rows": 0.5},
-    "reinforce": {"n_episodes": 6, "entropy_coef": 0.01, "normalize_rewards": True},
-    "grpo": {"n_groups": 3, "group_size": 3, "epochs": 3, "beta": 0.1},
-    "dpo": {"n_groups": 3, "group_size": 3, "micro_batch": 4},
+    "trpo": {"n_envs": 4, "n_steps": 32, "fisher_rows": 0.5, "micro_batch": 50},
+    "reinforce": {"n_episodes": 6, "entropy_coef": 0.01, "normalize_rewards": True, "micro_batch": 4},
+    "grpo": {"n_groups": 3, "group_size": 3, "epochs": 3, "beta": 0.1, "minibatch_size": 60, "clip_eps_high": 0.3},
+    "dpo": {"n_groups": 3, "group_size": 3, "micro_batch": 4, "epochs": 2, "minibatch_groups": 2},
     "ranking": {"n_groups": 3, "group_size": 3},
 }  # fmt: skip
 
@@ -317,9 +317,9 @@ def no_bias_correction(optimizer, step=FlatAdam.step):
     step(optimizer)
 
 
-def never_clipped(log_probs, old, advantages, clip_eps):
+def never_clipped(log_probs, old, advantages, low, high):
     ratio = np.exp(log_probs.value - old)
-    held = np.clip(ratio, 1 - clip_eps, 1 + clip_eps)
+    held = np.clip(ratio, 1 - low, 1 + high)
     return log_probs.known(np.minimum(ratio * advantages, held * advantages), lambda: ratio * advantages)
 
 

@@ -459,9 +459,9 @@ def test_memory_that_runs_out_in_control_has_no_advice(monkeypatch: pytest.Monke
     assert (result.status, result.reason) == ("out_of_memory", "MemoryError: no room")
 
 
-@pytest.mark.parametrize("kind", ["reward", "preferences"])
+@pytest.mark.parametrize("method", ["reinforce", "trpo", "ppo", "grpo", "dpo", "ranking", "dpo on data"])
 def test_no_pass_has_more_rows_than_the_batches_allow(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the first one on, which measures the floor, to the snapshot after the last update."""
     rows: list[int] = []
@@ -477,12 +477,17 @@ def test_no_pass_has_more_rows_than_the_batches_allow(
         rows.clear()
         return ready
 
-    if kind == "reward":
+    sizes: dict[str, Any] = {"micro_batch": 3, "generation_batch": 2}
+    if method in ("dpo", "ranking"):  # whose passes hold whole groups
+        sizes["group_size"] = 3
+    if method in ("reinforce", "ppo"):
+        sizes["kl_coef"] = 0.1
+    if method != "dpo on data":
         score = lambda prompts, completions: [text.count("a") / 4 for text in completions]  # noqa: E731
         task: Any = RewardTask("as", watched, ["b?", "c?"], ["d?"], score, max_new_tokens=4, floor=float("nan"))
-        result = make("grpo", task, micro_batch=3, generation_batch=2).run(0, Budget(updates=2))
+        result = make(method, task, **sizes).run(0, Budget(updates=2))
     else:
         task = PreferenceTask("letters", read_preferences(data(tmp_path)), watched, max_new_tokens=4)
-        result = make("dpo", task, micro_batch=3, generation_batch=2).run(0, Budget(updates=2))
+        result = make("dpo", task, **sizes).run(0, Budget(updates=2))
     assert result.status == "ok", result.reason
     assert max(rows) == 3

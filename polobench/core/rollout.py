@@ -147,10 +147,11 @@ class Rollout:
         count, width = self.mask.shape
         bounds = minibatch_bounds(count, None if size is None else max(1, size // width))
         for _ in range(epochs):
-            if size is None or (len(bounds) == 2 and isinstance(self.mask, Array)):  # an order that only moves rounding
+            order = None if size is None else generator.permutation(count)
+            if order is None or (len(bounds) == 2 and isinstance(self.mask, Array)):  # which would only move rounding
                 yield self
                 continue
-            shuffled = self.select(like(self.mask, generator.permutation(count)))
+            shuffled = self.select(like(self.mask, order))
             for start, end in pairwise(bounds):
                 yield shuffled.select(slice(start, end))
 
