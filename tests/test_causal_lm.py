@@ -27,7 +27,7 @@ from polobench.core.optimization import Descent
 from polobench.core.rollout import Rollout
 from polobench.methods.grpo import token_weights
 from polobench.objectives.preference import ranked_minibatches
-from polobench.objectives.reference import with_reference
+from polobench.objectives.reference import with_kl_in_rewards, with_reference
 from polobench.objectives.regression import fit_critic, value_loss
 from polobench.policies import native
 from polobench.policies.causal_lm import CausalLM
@@ -242,25 +242,34 @@ def test_jacobian_products(family):
 
 def gradient_of(method: str, policy: CausalLM, rollout: Rollout, micro_batch: int | None, **settings: Any) -> Tensor:
     learner: Any = polobench.make(method, "probe-bandit", micro_batch=micro_batch, max_gradient_norm=1e9, **settings)
-    descent, shuffle = Descent(policy, policy.actor_parameters, 0.0, learner.hp), np.random.default_rng(0)
+    parameters = policy.actor_parameters + policy.critic_parameters
+    descent, shuffle = Descent(policy, parameters, 0.0, learner.hp), np.random.default_rng(0)
     reference = policy.frozen_copy()
     checks.perturb(reference.actor_parameters, torch.Generator().manual_seed(4))
+    advantages = rollout.returns.double().unsqueeze(1).expand_as(rollout.mask)
     if method == "grpo":
         weights = token_weights(rollout.mask, learner.hp.normalization, LIMIT).double()
-        advantages = rollout.returns.double().unsqueeze(1).expand_as(rollout.mask)
         batch = rollout.attach(advantages=advantages, weights=weights)
         learner.improve(policy, reference, descent, batch, shuffle)
     elif method == "dpo":
         learner.improve(policy, descent, with_reference(reference, rollout, micro_batch), shuffle)
-    else:
+    elif method == "ranking":
         descent.fit(ranked_minibatches(rollout, learner.hp, shuffle), partial(learner.losses, policy, reference))
-    return torch.cat([parameter.grad.flatten() for parameter in policy.actor_parameters])
+    elif method == "reinforce":
+        learner.improve(policy, descent, rollout.attach(advantages=advantages))
+    else:
+        with_kl, _ = with_kl_in_rewards(policy, reference, rollout, 0.5, micro_batch)
+        batch = learner.with_targets(policy, with_kl, with_kl.rewards)
+        learner.improve(policy, descent, batch, 0.2, shuffle)
+    return torch.cat([parameter.grad.flatten() for parameter in parameters])
 
 
 @FAMILIES
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
+        ("reinforce", {"entropy_coef": 0.1}),
+        ("ppo", {"epochs": 1, "minibatch_size": 10**6, "entropy_coef": 0.1}),
         ("grpo", {"beta": 0.04}),
         ("grpo", {"normalization": "dapo"}),
         ("dpo", {}),
@@ -270,12 +279,34 @@ def gradient_of(method: str, policy: CausalLM, rollout: Rollout, micro_batch: in
     ],
 )
 def test_gradients_add_up_over_micro_batches(family, method, settings):
-    rollout = every_length()
-    whole = gradient_of(method, tiny(family), rollout, None, **settings)
+    rollout, critic = every_length(), method == "ppo"
+
+    def gradient(micro_batch: int | None) -> Tensor:
+        policy = tiny(family, critic=critic, generator=torch.Generator().manual_seed(0))
+        return gradient_of(method, policy, rollout, micro_batch, **settings)
+
+    whole = gradient(None)
     assert whole.norm() > 1e-3
     for micro_batch in (1, 3):
-        found = gradient_of(method, tiny(family), rollout, micro_batch, **settings)
-        assert (found - whole).norm() < EXACT[family] * whole.norm()
+        assert (gradient(micro_batch) - whole).norm() < EXACT[family] * whole.norm()
+
+
+@FAMILIES
+def test_a_trust_region_step_adds_up_over_micro_batches(family):
+    """The gradient, the Fisher products and the line search, all of which a step goes through."""
+    rollout = every_length()
+    advantages = rollout.returns.double().unsqueeze(1).expand_as(rollout.mask)
+    found = []
+    for micro_batch in (None, 7):
+        policy = tiny(family)
+        learner: Any = polobench.make("trpo", "probe-bandit", micro_batch=micro_batch, cg_steps=3)
+        start = policy.actor_vector()
+        search, metrics = learner.improve(policy, rollout.attach(advantages=advantages), np.random.default_rng(0))
+        assert search.accepted
+        found.append((policy.actor_vector() - start, metrics))
+    (whole, its_metrics), (parts, metrics) = found
+    assert (parts - whole).norm() < 100 * EXACT[family] * whole.norm()
+    assert metrics == pytest.approx(its_metrics, rel=1e3 * EXACT[family])
 
 
 def squares(policy: CausalLM, rollout: Rollout) -> Tensor:

@@ -478,10 +478,12 @@ def test_no_pass_has_more_rows_than_the_batches_allow(
         return ready
 
     sizes: dict[str, Any] = {"micro_batch": 3, "generation_batch": 2}
-    if method in ("dpo", "ranking"):  # whose passes hold whole groups
-        sizes["group_size"] = 3
-    if method in ("reinforce", "ppo"):
-        sizes["kl_coef"] = 0.1
+    sizes |= {
+        "reinforce": {"n_episodes": 4, "kl_coef": 0.1},
+        "trpo": {"n_envs": 1, "n_steps": 16, "cg_steps": 1},
+        "ppo": {"n_envs": 1, "n_steps": 16, "epochs": 1, "kl_coef": 0.1},
+        "grpo": {"n_groups": 2, "group_size": 2, "epochs": 2, "beta": 0.1},
+    }.get(method, {"n_groups": 2, "group_size": 3})  # passes over pairs hold whole groups
     if method != "dpo on data":
         score = lambda prompts, completions: [text.count("a") / 4 for text in completions]  # noqa: E731
         task: Any = RewardTask("as", watched, ["b?", "c?"], ["d?"], score, max_new_tokens=4, floor=float("nan"))
