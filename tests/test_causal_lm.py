@@ -282,7 +282,7 @@ def test_gradients_add_up_over_micro_batches(family, method, settings):
     rollout, critic = every_length(), method == "ppo"
 
     def gradient(micro_batch: int | None) -> Tensor:
-        policy = tiny(family, critic=critic, generator=torch.Generator().manual_seed(0))
+        policy = tiny(family, critic=critic, generator=torch.Generator().manual_seed(0)).double()
         return gradient_of(method, policy, rollout, micro_batch, **settings)
 
     whole = gradient(None)
