@@ -154,7 +154,7 @@ def test_tests_run_on_the_oldest_and_the_newest_python() -> None:
     assert matrix == [listed[0], listed[-1]]
     assert project["requires-python"] == f">={matrix[0]}"
     runs = [step["run"] for step in steps("tests.yml") if step.get("run", "").startswith("tox")]
-    assert runs == ["tox run -e tests", "tox run -e lint,types"]
+    assert runs == ["tox run -e tests", "tox run -e lint,types", "tox run -e lowest"]
 
 
 STUB = """#!/bin/sh
