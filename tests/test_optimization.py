@@ -150,6 +150,16 @@ def test_one_minibatch_in_one_epoch_is_the_whole_batch(method: str, whole: dict[
     torch.testing.assert_close(moved[0], moved[1], rtol=0, atol=1e-5)
 
 
+def test_grpo_keeps_its_samplers_log_probs_where_a_batch_makes_several_steps() -> None:
+    """Rows stay whole in language, so three of seven steps are two minibatches of 20 steps, though they hold 21."""
+    policy, rollout = checks.small_policy(3, 2, continuous=False), checks.random_rollout(0, rows=3, columns=7)
+    for size, epochs, keeps in ((20, 1, True), (21, 1, False), (None, 1, False), (None, 2, True)):
+        learner: Any = polobench.make("grpo", "probe-bandit", minibatch_size=size, epochs=epochs)
+        rows = learner.with_fixed_log_probs(policy, None, rollout)
+        assert (rows.old_log_probs is not None) == keeps
+        assert (epochs * len(list(rows.minibatches(size, np.random.default_rng(0)))) > 1) == keeps
+
+
 def test_minibatches_of_groups_hold_whole_ones() -> None:
     """Every epoch sees every row once, beside those of its group; groups are numbered from 0 in order."""
     sizes = [2, 3, 1, 4, 2]

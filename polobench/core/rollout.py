@@ -139,15 +139,19 @@ class Rollout:
                 bounds.append(start)
         return [self.select(slice(a, b))._trimmed() for a, b in pairwise([*bounds, self.mask.shape[0]])]
 
+    def minibatch_bounds(self, size: int | None) -> list[int]:
+        """The rows at which minibatches of `size` steps begin and end."""
+        count, width = self.mask.shape
+        return minibatch_bounds(count, None if size is None else max(1, size // width))
+
     def minibatches(self, size: int | None, generator: np.random.Generator, epochs: int = 1) -> Iterator[Rollout]:
         """The rows in random order, as many at a time as hold `size` steps (None: all, in their order), `epochs` times.
 
         A last minibatch below half the size would be mostly noise, so it joins the one before.
         """
-        count, width = self.mask.shape
-        bounds = minibatch_bounds(count, None if size is None else max(1, size // width))
+        bounds = self.minibatch_bounds(size)
         for _ in range(epochs):
-            order = None if size is None else generator.permutation(count)
+            order = None if size is None else generator.permutation(self.mask.shape[0])
             if order is None or (len(bounds) == 2 and isinstance(self.mask, Array)):  # which would only move rounding
                 yield self
                 continue

@@ -11,10 +11,10 @@ Variants:
 - Normalisation "grpo" is the formula above; "dapo" divides by the tokens of the whole batch (Yu et al. 2025, "DAPO",
   equation 8); "dr_grpo" by the longest length that a completion can have (Liu et al. 2025, "Understanding R1-Zero-Like
   Training", section 3.2), so that neither favours short completions.
+- Without `divide_by_std` the advantage is R_i - mean (the same paper): groups of little spread do not weigh more.
 - With `clip_eps_high` the ratio is clipped to [1 - clip_eps, 1 + clip_eps_high] (DAPO, equation 10, "clip-higher").
 - With `drop_tied_groups` a group whose returns are all equal enters neither the loss nor what it is divided by (DAPO,
   equation 11, "dynamic sampling"); no group is sampled in its place, and a batch of tied groups makes no step.
-- Without `divide_by_std` the advantage is R_i - mean (the same paper): groups of little spread do not weigh more.
 
 Departures from the paper:
 - Adam without warm-up or weight decay; the gradient's norm is clipped.
@@ -39,7 +39,7 @@ from polobench.core.method import Method
 from polobench.core.optimization import Descent, Tally
 from polobench.core.policy import Policy
 from polobench.core.recorder import Update
-from polobench.core.rollout import Rollout, minibatch_bounds
+from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
 from polobench.objectives.preference import group_advantages, is_tied
@@ -112,7 +112,7 @@ class GRPO(Method[GRPOHyperparameters]):
     def with_fixed_log_probs(self, policy: Policy, reference: Policy | None, rows: Rollout) -> Rollout:
         """Attach what stays as it is: the log-probabilities of the reference, and of the sampler if it moves."""
         hp = self.hp
-        if hp.epochs > 1 or len(minibatch_bounds(rows.mask.numel(), hp.minibatch_size)) > 2:
+        if hp.epochs > 1 or len(rows.minibatch_bounds(hp.minibatch_size)) > 2:
             rows = rows.attach(old_log_probs=log_probs_of(policy, rows, hp.micro_batch))
         return rows if reference is None else with_reference(reference, rows, hp.micro_batch)
 
