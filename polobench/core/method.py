@@ -65,7 +65,7 @@ class Method(ABC, Generic[HP]):
         self.task, self.device, self.threads = task, resolve_device(device), threads
         self.hp = cast(HP, build(self.Hyperparameters, self.name, hyperparameters))
         self.check()
-        self.label = self.default_label() if label in (None, self.name) else cast(str, label)
+        self.label = self.default_label() if label is None or label == self.name else label
 
     def check(self) -> None:
         """Raise `UsageError` where hyper-parameters do not fit each other or the task."""

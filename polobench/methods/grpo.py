@@ -143,7 +143,7 @@ class GRPO(Method[GRPOHyperparameters]):
 def _tied_groups(rollout: Rollout) -> float:
     """The share of groups whose returns are all equal, from which nothing is learned."""
     tied = is_tied(rollout.returns, rollout.groups)
-    return len(rollout.groups[tied].unique()) / len(rollout.groups.unique())
+    return len(set(rollout.groups[tied].tolist())) / len(set(rollout.groups.tolist()))
 
 
 def token_weights(mask: Tensor, normalization: str, horizon: int) -> Tensor:
