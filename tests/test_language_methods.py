@@ -192,9 +192,9 @@ def test_one_way_for_all_prompts_does_not_solve_order_digits():
 
 
 def test_tuning_reads_prompts_of_its_own():
-    with pytest.raises(UsageError, match=r"unknown split 'train'.*heldout, tuning"):
-        sort_digits(split="train")
-    with checks.bound(sort_digits(split="tuning")) as task:
+    with pytest.raises(UsageError, match="'mine' has no tuning split"):
+        RewardTask("mine", lambda: None, ["a"], ["b"], SORT.exact_match, max_new_tokens=1).for_tuning()
+    with checks.bound(sort_digits().for_tuning()) as task:
         shown = task.snapshot(task.make_policy(Hyperparameters(), critic=False))["completions"]
     assert [answer["prompt"] for answer in shown] == SORT.prompts()["tuning"][: len(shown)]
 

@@ -65,6 +65,7 @@ class Task(ABC):
             these in the last evaluation. They are the same in every run, whatever its seed and method.
         floor_episodes: a floor that nobody has defined is measured over so many.
         split: which held-out episodes: "tuning" has others than "heldout", on which nothing is chosen.
+        has_tuning_split: whether there are such episodes, neither trained on nor reported.
         horizon: largest number of steps in an episode.
         has_preferences: whether it has a data set for `preferences`.
         has_checkpoint: whether a policy begins as a model that was trained before, its reference.
@@ -82,6 +83,7 @@ class Task(ABC):
     final_episodes = 500
     floor_episodes = 100
     split = "heldout"
+    has_tuning_split = True
     horizon: int
     has_preferences = False
     has_checkpoint = False
@@ -162,9 +164,17 @@ class Task(ABC):
         """The policy whose score is 0."""
         return self._introduce(self.build_floor_policy())
 
+    def for_tuning(self) -> Self:
+        """The same task, evaluated on the split "tuning"; raises `UsageError` if it has none."""
+        if not self.has_tuning_split:
+            raise UsageError(f"task {self.name!r} has no tuning split, neither trained on nor reported")
+        tuning = copy.copy(self)
+        tuning.split = "tuning"
+        return tuning
+
     def identity(self) -> dict[str, str]:
         """What defines the task beside its code and name, such as the hash of a data file; part of a cell's id."""
-        return {}
+        return {} if self.split == "heldout" else {"split": self.split}
 
     def adopt(self, policy: Policy) -> Policy:
         """Attach the ledger and announce the policy, so that it is evaluated before its first update."""

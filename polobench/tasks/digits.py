@@ -21,12 +21,11 @@ is trained on the share of places that are right, and evaluated like the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 
-from polobench.core.errors import unknown
 from polobench.core.seeding import SeedAxes
 from polobench.policies.causal_lm import CausalLM
 from polobench.tasks.floors import stored_floor
@@ -35,7 +34,6 @@ from polobench.tasks.reward import RewardTask
 CHARACTERS = "0123456789="
 LENGTHS = range(3, 9)
 FEWEST_POSSIBLE = 2000  # a length with fewer possible prompts is for training only
-EVALUATED = ("heldout", "tuning")
 SPLITS = {"heldout": 2500, "tuning": 2500, "train": 4000}  # prompts in each, in the order in which they are drawn
 UNIT = "held-out greedy exact match"
 
@@ -82,7 +80,8 @@ class Problem:
     way: Way
     target: float
 
-    def prompts(self) -> dict[str, list[str]]:
+    @cache
+    def prompts(self) -> Mapping[str, list[str]]:
         """The prompts of each split of `SPLITS`, which share none; the same ones in every run."""
         rng = SeedAxes(0).numpy(f"prompts/{self.name}")
         seen: set[str] = set()
@@ -123,9 +122,6 @@ PROBLEMS = {problem.name: problem for problem in (SORT, ORDER)}
 class DigitsTask(RewardTask):
     """A problem with a checkpoint. Its floor, that checkpoint's greedy return, is measured once on a platform."""
 
-    def identity(self) -> dict[str, str]:
-        return super().identity() | ({} if self.split == "heldout" else {"split": self.split})
-
     def floor_of(self, checkpoint: CausalLM) -> float:
         definition = f"{self.name}, {self.final_episodes} of {self.split}, {sorted(self.identity().items())}"
         return stored_floor(self.modules(), definition, lambda: super(DigitsTask, self).floor_of(checkpoint))
@@ -136,7 +132,6 @@ def digits_task(
     problem: Problem,
     model: str | None = None,
     *,
-    split: str = "heldout",
     with_partial_credit: bool = False,
 ) -> DigitsTask:
     """The task of a problem.
@@ -145,30 +140,23 @@ def digits_task(
         name: of the task, and of the shipped checkpoint that it starts from.
         problem: `SORT` or `ORDER`.
         model: a name as `polobench.policies.pretrained.locate` takes it; the shipped checkpoint by default.
-        split: "heldout" or "tuning": which prompts it is evaluated on. Those of "tuning" are never reported.
         with_partial_credit: of the training reward; the evaluation is always of exact match.
-
-    Raises:
-        UsageError: another split.
     """
     prompts = problem.prompts()
-    if split not in EVALUATED:
-        raise unknown("split", split, EVALUATED)
     shipped = str(resources.files("polobench.tasks").joinpath("checkpoints", name.removesuffix("-partial")))
-    task = DigitsTask(
+    return DigitsTask(
         name,
         model or shipped,
         prompts["train"],
-        prompts[split],
+        prompts["heldout"],
         problem.partial_credit if with_partial_credit else problem.exact_match,
+        tuning_prompts=prompts["tuning"],
         heldout_reward=problem.exact_match,
         max_new_tokens=LENGTHS[-1] + 1,
         unit=UNIT,
         target=problem.target,
         right_from=1.0,
     )
-    task.split = split
-    return task
 
 
 sort_digits = partial(digits_task, "sort-digits", SORT)

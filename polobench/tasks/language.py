@@ -54,6 +54,7 @@ class LanguageTask(Task):
     final_episodes = 2500
     evaluation_episodes = 500
     has_checkpoint = True
+    has_tuning_split = False
     libraries = ("transformers.models.gpt2.modeling_gpt2",)
     lengthy = "max_new_tokens"  # the argument that says how long texts may be
 
@@ -72,7 +73,8 @@ class LanguageTask(Task):
         self._source = locate(model) if isinstance(model, str) else model
 
     def identity(self) -> dict[str, str]:
-        return {"model": self._source.identity()} if isinstance(self._source, ModelSource) else {}
+        model = {"model": self._source.identity()} if isinstance(self._source, ModelSource) else {}
+        return super().identity() | model
 
     def begin(self) -> None:
         self._loaded: Pretrained | None = self._load()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import comb
@@ -45,6 +45,7 @@ class RewardTask(LanguageTask):
         name, model, max_new_tokens, unit, target, floor: as `LanguageTask`.
         train_prompts: texts, lists of messages, or rows: mappings with a `prompt` and further columns.
         heldout_prompts: other prompts; None evaluates on the training prompts.
+        tuning_prompts: again others, on which settings are chosen (`for_tuning`); as many as held-out ones.
         reward: gives a finite number, or None, for each completion; see `reward_function`.
         heldout_reward: of the evaluation; the same by default.
         right_from: the reward from which on a completion counts as right, for pass@k; None where none does.
@@ -61,6 +62,7 @@ class RewardTask(LanguageTask):
         heldout_prompts: Sequence[GivenPrompt] | None,
         reward: Reward,
         *,
+        tuning_prompts: Sequence[GivenPrompt] = (),
         max_new_tokens: int,
         heldout_reward: Reward | None = None,
         unit: str = "held-out greedy reward",
@@ -72,8 +74,11 @@ class RewardTask(LanguageTask):
         try:
             self._train = read_questions(train_prompts)
             self._heldout = self._train if heldout_prompts is None else read_questions(heldout_prompts)
+            self._tuning = read_questions(tuning_prompts) if tuning_prompts else []
+            self.has_tuning_split = bool(self._tuning)
             trained_on = {prompt_key(question.prompt) for question in self._train if heldout_prompts is not None}
-            both = [question.prompt for question in self._heldout if prompt_key(question.prompt) in trained_on]
+            asked = [question.prompt for question in (*self._heldout, *self._tuning)]
+            both = [prompt for prompt in asked if prompt_key(prompt) in trained_on]
             if both:
                 raise UsageError(f"prompt {brief(both[0])} is both trained on and held out")
             self._reward = RewardFunction(reward, tuple(self._train[0].columns))
@@ -83,6 +88,11 @@ class RewardTask(LanguageTask):
             self.evaluation_episodes = min(self.evaluation_episodes, self.final_episodes)
         except UsageError as error:
             raise UsageError(f"task {name!r}: {error}") from None
+
+    def for_tuning(self) -> Self:
+        tuning = super().for_tuning()
+        tuning._heldout = self._tuning
+        return tuning
 
     def modules(self) -> set[str]:
         functions = (self._reward.function, self._heldout_reward.function, self._source)
