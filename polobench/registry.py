@@ -220,5 +220,5 @@ def make(
             "function that makes it, polobench.tasks.control.ControlTask('name', lambda: gymnasium.make(...)))"
         )
     found = task if isinstance(task, Task) else find_task(*parse_task(task))
-    values = (tuned_values(method, found.name) if tuned else {}) | hyperparameters
+    values = (tuned_values(method, found.name, label) if tuned else {}) | hyperparameters
     return method_class(method)(found, device, label, threads, **values)

@@ -48,6 +48,7 @@ class Collection:
     name: str  # of the store's folder or pack
     cells: list[RunResult] = field(default_factory=list)  # of those that differ only by code or platform the newest
     arms: dict[Arm, list[RunResult]] = field(default_factory=dict)  # the cells that ran, by seed, each cell once
+    trials: list[RunResult] = field(default_factory=list)  # runs that chose settings; neither in `cells` nor in `arms`
     skipped: list[RunResult] = field(default_factory=list)  # the cells that did not run
     damaged: list[Damaged] = field(default_factory=list)  # files that are no result
     older_code: int = 0  # cells left out because a newer one differs from them only by code or platform
@@ -96,6 +97,8 @@ def collect(
             gc.enable()
     results = [item for item in read if isinstance(item, RunResult)]
     _complete_floors(results)
+    trials = [result for result in results if is_trial(result)]
+    results = [result for result in results if not is_trial(result)]
     cells = newest(results)
     runs = sorted(newest(cells, lambda result: (Arm.of(result), within_arm(result))), key=_order)
     arms: dict[Arm, list[RunResult]] = {}
@@ -107,6 +110,7 @@ def collect(
         sources=[item.source for item in stores],
         cells=sorted(cells, key=_order),
         arms=arms,
+        trials=sorted(newest(trials, lambda result: (Arm.of(result), within_arm(result))), key=_order),
         skipped=[result for result in runs if result.status == "skipped"],
         damaged=[item for item in read if isinstance(item, Damaged)],
         older_code=len(results) - len(cells),
@@ -119,6 +123,11 @@ def _trim(plain: dict[str, Any]) -> None:
     if kind := kinds().get(str(plain["kind"])):
         kind.trim(plain)
     plain |= {key: without_home(value) for key, value in plain.items() if key not in VERBATIM}
+
+
+def is_trial(result: RunResult) -> bool:
+    """Whether a run was made to choose settings."""
+    return result.provenance.get("trial") is not None
 
 
 def has_smoke_run(runs: Iterable[RunResult]) -> bool:

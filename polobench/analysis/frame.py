@@ -29,7 +29,7 @@ _NUMBERS = (
 _PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
 ARM = ("task", "budget", "label", "method", "device")
 COLUMNS = tuple(dict.fromkeys((
-    "kind", "method", "label", "task", "seed", "device", "fixed_policy", "budget", "budget_samples", "budget_updates",
+    "kind", "method", "label", "task", "seed", "split", "device", "fixed_policy", "budget", "budget_samples", "budget_updates",
     "budget_seconds", "unit", "floor", "target", "status", "reason", "final_return", "final_return_std", "final_score",
     *_FLAGS, *_NUMBERS, "digest", "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
 )))  # fmt: skip
@@ -43,6 +43,7 @@ def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFra
     rows.
 
     Columns, besides those named as in docs/results-format.md:
+        split: "tuning" of a run that was made to choose settings, else "heldout".
         budget: in words; `budget_samples`, `budget_updates`, `budget_seconds` as numbers.
         final_return, final_score: at the floor unless the run ended ok; NaN for cells that do not learn.
         solved: the run ended ok and its final return is at or above the target; missing without a target.
@@ -75,7 +76,7 @@ def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFra
 
 def frame(collection: Collection) -> pd.DataFrame:
     """The table that `load` gives, of a store already read."""
-    rows = [_row(result) for result in collection.cells]
+    rows = [_row(result) for result in (*collection.cells, *collection.trials)]
     names = sorted({name for row in rows for name in row if name not in COLUMNS})
     table = table_of(rows, [*COLUMNS, *names]).astype(
         dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_FLAGS, "boolean")
@@ -142,6 +143,7 @@ def _encodable(value: Any) -> Any:
 
 def _row(result: RunResult) -> dict[str, Any]:
     row = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
+    row |= {"split": result.provenance.get("split", "heldout")}
     row |= {"budget": budget_text(result.budget), "fixed_policy": result.gradient_noise.get("policy")}
     row |= {f"gradient_{name}": result.gradient_noise.get(name) for name in _NOISE}
     row |= {f"budget_{name}": result.budget.get(name) for name in ("samples", "updates", "seconds")}

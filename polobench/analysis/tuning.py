@@ -1,39 +1,116 @@
-"""What it cost to find the tuned values that a store's arms ran with: the trials, which ship with the package.
+"""What tuning found, from the results of its trials: winners, and how good the best of fewer trials would be.
 
-`methods/tuning_trials.csv` is the tuning.csv of `polobench tune`, one row per trial; `table` in run/tuning.py names
-its columns.
+Source of the latter: Dodge et al. 2019, "Show Your Work: Improved Reporting of Experimental Results", equation 2. It is
+estimated from draws without replacement, which is unbiased (Tang et al. 2020, "Showing Your Work Doesn't Always Work",
+section 3.2); the paper's own estimator draws with replacement and is too low.
 """
 
 from __future__ import annotations
 
 import json
-from functools import cache
-from importlib import resources
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.special import comb
 
-from polobench.analysis.collection import Collection
+from polobench.analysis.collection import Arm, is_trial
+from polobench.analysis.statistics.intervals import BOOTSTRAP, TAILS, Array, Interval
+from polobench.core.budget import budget_text
+from polobench.core.result import RunResult
+
+MOST_TRIALS = 8
+RESAMPLES = 2_000
 
 
-@cache
-def shipped_trials() -> pd.DataFrame:
-    """Every trial behind `methods/tuned.toml` that was made by `polobench tune`."""
-    with resources.files("polobench.methods").joinpath("tuning_trials.csv").open(encoding="utf-8") as text:
-        return pd.read_csv(text)
+@dataclass(frozen=True)
+class Trial:
+    """One configuration of an arm, run on each tuning seed.
+
+    Attributes:
+        values: the hyper-parameters that the tuning file set.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    runs: Sequence[RunResult]
+
+    @property
+    def score(self) -> float:
+        """Mean over the seeds; a failed run counts min(0, its lowest evaluation), 0 where nothing was evaluated."""
+        scores = [0.0 if run.final_score is None else run.final_score for run in self.runs]
+        return float(np.nan_to_num(scores).mean())
 
 
-def tuning_frame(collection: Collection) -> pd.DataFrame:
-    """The shipped trials of those methods and tasks whose every run had the chosen values, in the shipped order."""
-    trials = shipped_trials()
-    ran: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for arm, runs in collection.of_kind("learning").items():
-        if arm.label == arm.method:
-            ran.setdefault((arm.method, arm.task), []).extend(run.hyperparameters for run in runs)
-    chosen = trials[trials["chosen"]]
-    kept = {
-        (method, task)
-        for method, task, values in zip(chosen["method"], chosen["task"], chosen["values"], strict=True)
-        if (found := ran.get((method, task))) and all(json.loads(values).items() <= item.items() for item in found)
+def trials_of(results: Iterable[RunResult]) -> dict[Arm, list[Trial]]:
+    """The trials of each arm, by number; of a skipped trial nothing is known."""
+    found: dict[Arm, dict[int, list[RunResult]]] = {}
+    for result in sorted(results, key=lambda result: result.seed):
+        if is_trial(result) and result.status != "skipped":
+            label = str(result.provenance.get("arm"))
+            arm = Arm(result.task, budget_text(result.budget), label, result.device, result.method, result.kind)
+            found.setdefault(arm, {}).setdefault(result.provenance["trial"], []).append(result)
+    return {
+        arm: [Trial(number, runs[0].provenance.get("overrides") or {}, runs) for number, runs in sorted(trials.items())]
+        for arm, trials in sorted(found.items())
     }
-    return trials[[pair in kept for pair in zip(trials["method"], trials["task"], strict=True)]]
+
+
+def winner(trials: Sequence[Trial]) -> Trial:
+    """The best mean over the seeds; of equals the earliest."""
+    return max(trials, key=lambda trial: (trial.score, -trial.number))
+
+
+def expected_best(scores: Array, most: int = MOST_TRIALS) -> Array:
+    """`[..., K]` the expected maximum of k = 1 to K = min(most, n) of n scores `[..., n]`, drawn without replacement.
+
+    Of the sorted scores v_1 <= ... <= v_n, v_i is the largest of k with probability C(i - 1, k - 1) / C(n, k).
+    """
+    n = scores.shape[-1]
+    k = np.arange(1, min(most, n) + 1)[:, None]
+    weights = comb(np.arange(n), k - 1) / comb(n, k)
+    return np.asarray(np.sort(scores, axis=-1) @ weights.T, dtype=np.float64)
+
+
+def expected_best_intervals(scores: Array, most: int = MOST_TRIALS) -> list[Interval]:
+    """The percentile bootstrap interval of each expected maximum, configurations resampled."""
+    n = len(scores)
+    drawn = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
+    low, high = np.quantile(expected_best(scores[drawn], most), TAILS, axis=0)
+    return [Interval(float(a), float(b), BOOTSTRAP, n) for a, b in zip(low, high, strict=True)]
+
+
+def trial_frame(found: Mapping[Arm, Sequence[Trial]]) -> pd.DataFrame:
+    """A row per trial: what it tried (`values`, JSON), its mean score, what its training cost, and whether it won."""
+    return pd.DataFrame([_row(arm, trial, winner(trials)) for arm, trials in found.items() for trial in trials])
+
+
+def _row(arm: Arm, trial: Trial, best: Trial) -> dict[str, Any]:
+    return {
+        **{name: getattr(arm, name) for name in ("method", "label", "task", "budget")},
+        "trial": trial.number,
+        "seeds": " ".join(str(run.seed) for run in trial.runs),
+        "failed": sum(run.status != "ok" for run in trial.runs),
+        "score": round(trial.score, 4),
+        "samples": sum(run.ledger.samples for run in trial.runs),
+        "cpu_seconds": round(sum(run.ledger.cpu_seconds for run in trial.runs), 1),
+        "chosen": trial is best,
+        "values": json.dumps(trial.values),
+    }
+
+
+def tuned_toml(found: Mapping[Arm, Sequence[Trial]], command: str) -> str:
+    """The winners in the form of `methods/tuned.toml`: by method, or by label where a task has variants of a method."""
+    several = Counter((arm.method, arm.task) for arm in found)
+    lines = [f"# Found by `{command}`: of the trials of each method and task the one with the best mean score."]
+    for arm, trials in found.items():
+        best = winner(trials)
+        name = arm.method if several[arm.method, arm.task] == 1 else json.dumps(arm.label)
+        seeds = sorted({run.seed for run in best.runs})
+        lines += ["", f"# trial {best.number} of {len(trials)}, score {best.score:.3f}, {arm.budget}, seeds {seeds}"]
+        lines.append(f"[{name}.{json.dumps(arm.task)}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in best.values.items()]
+    return "\n".join(lines) + "\n"

@@ -45,6 +45,7 @@ def prepare(cell: Cell) -> PreparedCell:
     with chdir("."):  # wherever an environment goes meanwhile
         try:
             task = find_task(cell.task, cell.environment)
+            task = task.for_tuning() if cell.split == "tuning" else task
             job: Job[Any] = cell.plan.job(task)
             given = {**cell.overrides, **job.hyperparameters}
             method = make(
@@ -130,7 +131,7 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
 
 def _of_study(result: RunResult, cell: Cell) -> RunResult:
     """The result, with what its study says of it."""
-    result.provenance |= {"study": cell.study, "overrides": dict(cell.overrides)}
+    result.provenance |= {"study": cell.study, "overrides": dict(cell.overrides), **cell.facts}
     if cell.environment:
         result.provenance["environment"] = dict(cell.environment)
     result.provenance |= {name: True for name in ("probe", "smoke") if getattr(cell, name)}

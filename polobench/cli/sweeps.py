@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polobench.cli.common import AsJson, Interrupted, ignore_further_interrupts, note, show
-from polobench.core.errors import PoloError, UsageError, unknown
+from polobench.core.errors import PoloError, Unavailable, UsageError, unknown
 
 if TYPE_CHECKING:
     from polobench.cells.runner import PreparedCell
@@ -160,37 +160,61 @@ def _print_cells(cells: list[PreparedCell], store: Reader, jobs: int, retry_fail
 def tune(
     file: Annotated[Path, typer.Argument(help="A tuning file, or the name of one, such as tuning/matrix.")],
     store: Annotated[Path | None, typer.Option(help="Folder for the trials [default: results/tuning-<file>].")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trials run at the same time, each for another method or task.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Configurations per method and task, in place of the file's number.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs and the estimated minutes; run nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tune methods on tasks with Optuna.
+    """Tune methods on tasks by random search.
 
-    Trials that the store already holds are not run again. The folder also receives tuning.csv, with one row per
-    trial, and tuned.toml, with the winning values.
+    Every configuration runs on each tuning seed, with half of the study's budget and on prompts or start states that
+    are never reported. Runs that the store already holds are not run again. tuned.toml in the folder receives the
+    values with the best mean score; `polobench report` draws how much fewer trials would have found.
     """
-    from polobench.run.tuning import TABLE_NAME, VALUES_NAME, table, tuned_toml
-    from polobench.run.tuning import tune as search
-    from polobench.run.tuning_plan import load_plan
-    from polobench.store.pack import store_to_fill
+    from functools import partial
 
-    plan = load_plan(file)
-    folder = store_to_fill(store or Path("results") / f"tuning-{plan.name}", note)
+    from polobench.analysis.tuning import trial_frame, trials_of, tuned_toml
+    from polobench.cells.runner import prepare_all
+    from polobench.core.result import RunResult
+    from polobench.run.processes import Processes
+    from polobench.run.progress import Display
+    from polobench.run.status import tidy
+    from polobench.run.sweep import interrupted_text, pending, run_sweep
+    from polobench.run.tuning_plan import check_scored, load_plan
+    from polobench.store.folder import outcome_only
+    from polobench.store.pack import open_store, store_to_fill
 
-    def announce(number: int, cells: int, to_run: int) -> None:
-        already = f"already in {folder.folder}: {cells - to_run}"
-        note(f"trial {number} (of 0 to {plan.trials - 1}): {cells} cells, {already}")
-
+    plan = load_plan(file, trials)
+    place = store or Path("results") / f"tuning-{plan.name}"
+    cells = prepare_all(plan.cells)
+    check_scored(cells)
+    if dry_run:
+        _print_cells(cells, open_store(place), jobs, retry_failed=False)
+        return
+    folder = store_to_fill(place, note)
+    tidy(folder)
+    todo = pending(cells, folder)
     try:
-        trials = search(plan, folder, jobs, announce)
+        note(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}")
+        with Display(len(todo)) as display:
+            run_sweep(todo, folder, display, partial(Processes, jobs))
     except KeyboardInterrupt:
         ignore_further_interrupts()
-        raise Interrupted(f"interrupted; finished trials are kept in {folder.folder}, run again to go on") from None
-    found = table(trials)
-    found.to_csv(folder.folder / TABLE_NAME, index=False)
-    (folder.folder / VALUES_NAME).write_text(tuned_toml(plan, trials, f"polobench tune {file}"), encoding="utf-8")
+        raise Interrupted(f"{interrupted_text(cells, folder)}, run again to go on") from None
+    ids = {cell.cell_id for cell in cells}
+    results = [item for item in folder.each(trim=outcome_only) if isinstance(item, RunResult) and item.cell_id in ids]
+    found = trials_of(results)
+    if not found:
+        raise Unavailable(f"nothing can be tuned here: {cells[0].unavailable}")
+    winners = folder.folder / "tuned.toml"
+    winners.write_text(tuned_toml(found, f"polobench tune {file}"), encoding="utf-8")
+    table = trial_frame(found)
     if as_json:
-        typer.echo(found.to_json(orient="records", indent=2))
+        typer.echo(table.to_json(orient="records", indent=2))
         return
-    chosen = found[found["chosen"]][["method", "task", "trial", "objective", "status", "values"]]
-    typer.echo(chosen.to_string(index=False))
-    typer.echo(f"trials: {folder.folder / TABLE_NAME}   winners: {folder.folder / VALUES_NAME}")
+    typer.echo(table[table["chosen"]][["label", "task", "trial", "score", "failed", "values"]].to_string(index=False))
+    typer.echo(f"winners: {winners}   next: polobench report {folder.folder}")

@@ -141,6 +141,7 @@ def _tuned_file() -> dict[str, Any]:
     return tomllib.loads(resources.files("polobench.methods").joinpath("tuned.toml").read_text())
 
 
-def tuned_values(method: str, task: str) -> dict[str, Any]:
-    """The tuned values of a built-in method on a task, or nothing; the file says how they were found."""
-    return dict(_tuned_file().get(method, {}).get(task, {}))
+def tuned_values(method: str, task: str, label: str | None = None) -> dict[str, Any]:
+    """The tuned values of a variant on a task, by its label, else those of its method, or nothing."""
+    by_name = _tuned_file()
+    return dict(by_name.get(label, {}).get(task) or by_name.get(method, {}).get(task, {}))

@@ -23,8 +23,10 @@ class Cell:
         environment: what the study says of the task beside its name (`kinds/environment.py`); mostly nothing.
         timeout_seconds, memory_mib: limits of the cell's process and its children, above which they are ended.
         plan: the kind of the cell, and what a cell of this kind is to do.
+        split: "tuning" where it is a tuning trial, evaluated on what is never reported.
         study, probe, smoke: the study's name, and whether it calls this a probe or a smoke run; for the record, they
             define nothing.
+        facts: what else its provenance says of it: the study's `looks`, or which trial it is; they define nothing.
     """
 
     method: str
@@ -40,9 +42,11 @@ class Cell:
     plan: Kind = field(default_factory=Learning)
     tuned: bool = True
     environment: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    split: str = "heldout"
     study: str = field(default="", compare=False)
     probe: bool = field(default=False, compare=False)
     smoke: bool = field(default=False, compare=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def kind(self) -> str:

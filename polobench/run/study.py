@@ -19,7 +19,7 @@ from polobench.kinds.table import kinds
 from polobench.run.library import BUILT_IN, find_study
 
 LIMITS = ("timeout_seconds", "memory_mib")
-STUDY_KEYS = ("title", "devices", "threads", "tuned", *LIMITS, "grid")
+STUDY_KEYS = ("title", "devices", "threads", "tuned", "looks", *LIMITS, "grid")
 MOST_SEEDS = 10_000
 GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "probe", "smoke")  # those of the kinds beside these
 
@@ -118,6 +118,7 @@ def parse_study(
         "study": name,
         "threads": parse_count("threads", text.get("threads", 1)),
         "tuned": parse_truth("tuned", text.get("tuned", True)),
+        "facts": {"looks": parse_count("looks", text["looks"])} if "looks" in text else {},
         **{name: parse_positive(name, text[name]) for name in LIMITS if name in text},
     }
     devices = text.get("devices", list(present_devices) or ["cpu"])

@@ -23,6 +23,10 @@ DRAWN_CURVES = (
     "heldout_accuracy", "heldout_accuracy_normalised", "train_accuracy", "train_accuracy_normalised", "heldout_margin",
     "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_sampled_return",
 )  # fmt: skip
+_OF_STUDY = {
+    "looks": Rule("a count from 1", lambda value: COUNT.holds(value) and value > 0),
+    "trial": COUNT, "arm": TEXT, "overrides": OBJECT,
+}  # fmt: skip
 TIMES = ("samples", "wall_seconds", "cpu_seconds")
 _SECTIONS = ("throughput", "gradient_noise", "fixed_batch")  # each of the cells of the kind of this name alone
 _SHALLOW = ("hyperparameters", "measured", "provenance", "snapshots")
@@ -56,6 +60,8 @@ def _problems(result: RunResult) -> Iterator[str]:
         if name != result.kind and getattr(result, name):
             yield f"{name} is not empty, although the kind is {result.kind}"
     yield from kind_of(result).problems(result)
+    for name, rule in _OF_STUDY.items():
+        yield from wrong(result.provenance, (name,), rule.or_null(), "provenance.")
     if result.snapshots:
         yield from _snapshots(result.snapshots)
 

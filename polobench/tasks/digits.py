@@ -80,21 +80,9 @@ class Problem:
     way: Way
     target: float
 
-    @cache
     def prompts(self) -> Mapping[str, list[str]]:
         """The prompts of each split of `SPLITS`, which share none; the same ones in every run."""
-        rng = SeedAxes(0).numpy(f"prompts/{self.name}")
-        seen: set[str] = set()
-        splits: dict[str, list[str]] = {}
-        for split, count in SPLITS.items():
-            lengths = [n for n in LENGTHS if split == "train" or 10**n >= FEWEST_POSSIBLE]
-            drawn = splits[split] = []
-            while len(drawn) < count:
-                prompt = "".join(map(str, rng.integers(0, 10, rng.choice(lengths)))) + "="
-                if prompt not in seen:
-                    seen.add(prompt)
-                    drawn.append(prompt)
-        return splits
+        return _prompts(self.name)
 
     def answer(self, prompt: str) -> str:
         """The right one."""
@@ -107,6 +95,22 @@ class Problem:
     def partial_credit(self, prompts: list[str], completions: list[str]) -> list[float]:
         """The share of the answer's places that are right; a completion of another length loses its places, too."""
         return [_share_right(self.answer(prompt), text) for prompt, text in zip(prompts, completions, strict=True)]
+
+
+@cache
+def _prompts(name: str) -> Mapping[str, list[str]]:
+    rng = SeedAxes(0).numpy(f"prompts/{name}")
+    seen: set[str] = set()
+    splits: dict[str, list[str]] = {}
+    for split, count in SPLITS.items():
+        lengths = [n for n in LENGTHS if split == "train" or 10**n >= FEWEST_POSSIBLE]
+        drawn = splits[split] = []
+        while len(drawn) < count:
+            prompt = "".join(map(str, rng.integers(0, 10, rng.choice(lengths)))) + "="
+            if prompt not in seen:
+                seen.add(prompt)
+                drawn.append(prompt)
+    return splits
 
 
 def _share_right(answer: str, text: str) -> float:
