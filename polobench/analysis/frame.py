@@ -29,9 +29,10 @@ _NUMBERS = (
 _PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
 ARM = ("task", "budget", "label", "method", "device")
 COLUMNS = tuple(dict.fromkeys((
-    "kind", "method", "label", "task", "seed", "split", "device", "fixed_policy", "budget", "budget_samples", "budget_updates",
-    "budget_seconds", "unit", "floor", "target", "status", "reason", "final_return", "final_return_std", "final_score",
-    *_FLAGS, *_NUMBERS, "digest", "ran_beside_others", *_PROVENANCE, "started_at", "cell_id",
+    "kind", "method", "label", "task", "seed", "split", "device", "fixed_policy", "budget", "budget_samples",
+    "budget_updates", "budget_seconds", "unit", "floor", "target", "status", "reason", "final_return",
+    "final_return_std", "final_score", *_FLAGS, *_NUMBERS, "digest", "ran_beside_others", *_PROVENANCE, "started_at",
+    "cell_id",
 )))  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.special import comb
 
 from polobench.analysis.collection import Arm, is_trial
+from polobench.analysis.statistics.aggregates import Estimate
 from polobench.analysis.statistics.intervals import BOOTSTRAP, TAILS, Array, Interval
 from polobench.core.budget import budget_text
 from polobench.core.result import RunResult
@@ -64,23 +65,44 @@ def winner(trials: Sequence[Trial]) -> Trial:
     return max(trials, key=lambda trial: (trial.score, -trial.number))
 
 
-def expected_best(scores: Array, most: int = MOST_TRIALS) -> Array:
-    """`[..., K]` the expected maximum of k = 1 to K = min(most, n) of n scores `[..., n]`, drawn without replacement.
+def expected_best(scores: Array, most: int) -> Array:
+    """`[..., most]` the expected maximum of k = 1 to `most` of n scores `[..., n]`, drawn without replacement.
 
     Of the sorted scores v_1 <= ... <= v_n, v_i is the largest of k with probability C(i - 1, k - 1) / C(n, k).
     """
     n = scores.shape[-1]
-    k = np.arange(1, min(most, n) + 1)[:, None]
+    k = np.arange(1, most + 1)[:, None]
     weights = comb(np.arange(n), k - 1) / comb(n, k)
     return np.asarray(np.sort(scores, axis=-1) @ weights.T, dtype=np.float64)
 
 
-def expected_best_intervals(scores: Array, most: int = MOST_TRIALS) -> list[Interval]:
-    """The percentile bootstrap interval of each expected maximum, configurations resampled."""
-    n = len(scores)
-    drawn = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
-    low, high = np.quantile(expected_best(scores[drawn], most), TAILS, axis=0)
-    return [Interval(float(a), float(b), BOOTSTRAP, n) for a, b in zip(low, high, strict=True)]
+@dataclass(frozen=True)
+class Search:
+    """What a random search found for an arm: the expected best of 1 to K trials, and how much more K find than one.
+
+    K is 8, or half of the trials. Each has a percentile bootstrap interval, configurations resampled.
+    """
+
+    arm: Arm
+    trials: Sequence[Trial]
+    best: Sequence[Estimate]
+    gain: Estimate
+
+    @classmethod
+    def of(cls, arm: Arm, trials: Sequence[Trial]) -> Search:
+        """Resampled from a fixed seed."""
+        scores = np.array([trial.score for trial in trials])
+        most = max(1, min(MOST_TRIALS, len(scores) // 2))
+        drawn = scores[np.random.default_rng(0).integers(0, len(scores), (RESAMPLES, len(scores)))]
+
+        def estimates(measured: Array, resampled: Array) -> list[Estimate]:
+            low, high = np.quantile(resampled, TAILS, axis=0).tolist()
+            intervals = [Interval(*ends, BOOTSTRAP, len(trials)) for ends in zip(low, high, strict=True)]
+            return [Estimate(*both) for both in zip(measured.tolist(), intervals, strict=True)]
+
+        best, resampled = expected_best(scores, most), expected_best(drawn, most)
+        (gain,) = estimates(best[-1:] - best[:1], resampled[:, -1:] - resampled[:, :1])
+        return cls(arm, trials, estimates(best, resampled), gain)
 
 
 def trial_frame(found: Mapping[Arm, Sequence[Trial]]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from polobench.analysis.verdicts import claim_verdict, column_verdict
 from polobench.report import naming
 from polobench.report.draw import panels
 from polobench.report.draw.arrivals import arrivals_of
-from polobench.report.draw.style import looks
+from polobench.report.draw.style import Looks, looks
 
 
 class Findings:
@@ -49,7 +49,11 @@ class Findings:
         return {place: against_best([(i.arm, [returns(i.arm)]) for i in group]) for place, group in found.items()}
 
     # what figures show: all arms of a task and budget, and parts of them with as many as a panel or a figure holds
-    looks = cached_property(lambda self: looks(self.collection.labels, self.collection.methods))
+    @cached_property
+    def looks(self) -> Looks:
+        tuned = {arm.label: arm.method for arm in self.trials}
+        return looks(list(dict.fromkeys([*self.collection.labels, *tuned])), tuned | self.collection.methods)
+
     panels = cached_property(lambda self: panels.panels(self.collection))
     curves = cached_property(lambda self: panels.with_curves(self.panels, self.looks))
     parts = cached_property(lambda self: panels.numbered(self.panels))
@@ -81,7 +85,8 @@ class Findings:
     measures = cached_property(lambda self: language.measures(self.collection))
     conversations = cached_property(lambda self: language.conversations(self.collection))
     notes = cached_property(lambda self: language.notes(self.collection))
-    trials = cached_property(lambda self: tuning.tuning_frame(self.collection))
+    trials = cached_property(lambda self: tuning.trials_of(self.collection.trials))
+    searches = cached_property(lambda self: [tuning.Search.of(*item) for item in self.trials.items()])
 
     @property
     def has_ratings(self) -> bool:

@@ -36,6 +36,7 @@ from polobench.report.sections import (
     task_cards,
     throughput,
     trend,
+    tuning,
     verdict,
     welcome,
 )
@@ -69,7 +70,7 @@ LINKED_PAGES: dict[str, tuple[str, tuple[MakeSections, ...]]] = {
             language.note_sections,
         ),
     ),
-    "settings": ("Methods and their settings", (settings.sections, settings.tuning_sections)),
+    "settings": ("Methods and their settings", (settings.sections, tuning.sections)),
     "provenance": (
         "Where the numbers come from",
         (
@@ -102,7 +103,8 @@ def _made(makers: Sequence[MakeSections], findings: Findings) -> list[Section]:
 def _intro(findings: Findings) -> list[Block]:
     ran, sources = findings.ran, findings.collection.sources
     if not ran:
-        return [Paragraph("The store holds no cell that ran.")]
+        tuning_alone: Text = ["The store holds tuning trials alone: ", Link("Tuning", "settings#tuning"), "."]
+        return [Paragraph(tuning_alone if findings.trials else "The store holds no cell that ran.")]
     methods = counted(len({cell.method for cell in ran}), "method")
     tasks = counted(len({cell.task for cell in ran}), "task")
     command = provenance.report_command(sources)

@@ -15,8 +15,7 @@ def sections(findings: Findings) -> list[Section]:
     """The gravest first: what is wrong with the store, then what no comparison of this kind can tell."""
     found: list[Text] = [*store_caveats(findings.collection)]
     if findings.comparisons and not findings.is_first_look:
-        trials = findings.trials
-        counts = trials.value_counts(["task", "method"]).tolist() if len(trials) else []
+        counts = [len(trials) for trials in findings.trials.values()]
         found += [*_compute(findings), note("tuned", trials=runs_of(counts)) if counts else note("untuned")]
     if len(found) > MOST:
         more: Text = [f"{len(found) - MOST + 1} more: ", Link("about this store", "provenance#about-this-store")]

@@ -1,16 +1,13 @@
-"""Hyper-parameters, and what it cost to find them."""
+"""Hyper-parameters."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-import pandas as pd
-
-from polobench.report.blocks import Block, Bullets, Paragraph, Section, Strong, Table, Text, compact
+from polobench.report.blocks import Block, Bullets, Paragraph, Section, Strong, Table
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, number, runs_of
-from polobench.report.words import note
+from polobench.report.text import NOTHING
 
 Variants = dict[tuple[str, str, tuple[tuple[str, str], ...]], dict[str, str]]  # by label, task and the values
 
@@ -53,36 +50,3 @@ def settings_blocks(findings: Findings, task: str) -> list[Block]:
 
 def _values(hyperparameters: dict[str, Any]) -> dict[str, str]:
     return {name: json.dumps(value, default=str) for name, value in sorted(hyperparameters.items())}
-
-
-def tuning_sections(findings: Findings) -> list[Section]:
-    """A row per method and task with the objective of each of its trials; empty where nothing is known."""
-    trials = findings.trials
-    if trials.empty:
-        return []
-    arms = trials.groupby(["task", "method"], sort=True)
-    said = note(
-        "tuning",
-        trials=runs_of(arms.size()),
-        seeds=runs_of(trials["seed"]),
-        budget=" or ".join(number(budget) for budget in sorted(trials["budget_samples"].unique())),
-    )
-    most = int(trials["trial"].max()) + 1
-    table = Table.of([_row(group, most) for _, group in arms], "ll" + "r" * (3 + most))
-    return [Section("Tuning", [Paragraph(said), *compact(table, 2)], {"tuning": trials})]
-
-
-def _row(trials: pd.DataFrame, most: int) -> dict[str, Text]:
-    first = trials.iloc[0]
-    row: dict[str, Text] = {
-        "task": str(first["task"]),
-        "method": str(first["method"]),
-        "trials": str(len(trials)),
-        "samples": number(trials["samples"].sum()),
-        "CPU s": number(trials["cpu_seconds"].sum(), 1),
-    }
-    row |= {f"trial {index}": "" for index in range(most)}
-    for trial in trials.to_dict("records"):
-        said = number(trial["objective"], 2) if trial["status"] == "ok" else str(trial["status"])
-        row[f"trial {trial['trial']}"] = Strong(said) if trial["chosen"] else said
-    return row
