@@ -1,354 +1,333 @@
-"""Tuning: the same trials again, nothing finished run twice, failures that count, and what the report says of it."""
+"""Tuning: keyed random trials on a split of their own, the best mean, and how good the best of fewer trials would be."""
 
 from __future__ import annotations
 
-import copy
+import itertools
+import json
 import math
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
+import numpy as np
 import pandas as pd
 import pytest
-from synthetic import failed, make_result, report_text, save_all
+from synthetic import failed, make_result, report_text, save_all, with_id
 
-from polobench.analysis import tuning as tuning_report
-from polobench.analysis.collection import collect
-from polobench.cells.runner import PreparedCell, blank_result, run_cell
+from polobench.analysis.collection import Arm, collect
+from polobench.analysis.frame import load
+from polobench.analysis.tuning import Search, Trial, expected_best, trial_frame, trials_of, tuned_toml, winner
+from polobench.cells.runner import prepare, run_cell
 from polobench.cli import main
-from polobench.core.errors import Unavailable, UsageError
-from polobench.core.hyperparameters import build
+from polobench.core.errors import UsageError
+from polobench.core.hyperparameters import build, tuned_values
 from polobench.core.result import RunResult
-from polobench.core.seeding import SeedAxes
+from polobench.kinds.cell import Cell
 from polobench.registry import find_task, method_class
 from polobench.report.page import write_report
-from polobench.run import tuning
+from polobench.run import sweep
 from polobench.run.library import BUILT_IN
-from polobench.run.progress import Display
-from polobench.run.tuning import Trial, objective, table, tune, tuned_toml, winner
-from polobench.run.tuning_plan import Pair, Range, TuningPlan, load_plan, parse_plan
-from polobench.store.folder import Store
+from polobench.run.study import load_study
+from polobench.run.tuning_plan import Range, check_scored, load_plan, parse_plan
+from polobench.tasks.digits import SORT
 
-MATRIX = BUILT_IN / "tuning" / "matrix.toml"
-MINI = """
-seed = 1000
-trials = 3
-[budgets]
-probe-bandit = 200
-[[space]]
-method = "ppo"
-tasks = ["probe-bandit"]
-learning_rate = {low = 1e-3, high = 1e-1, log = true}
-n_steps = [4, 8]
-epochs = {low = 1, high = 9}
-[[start]]
-method = "ppo"
-tasks = ["probe-bandit"]
-learning_rate = 0.01
-n_steps = 4
-epochs = 3
-gamma = 0.9
+STUDY = """
+looks = 1
+[[grid]]
+methods = ["ppo", "reinforce", {method = "ppo", label = "ppo, tight", clip_eps = 0.1}]
+tasks = ["probe-bandit", "probe-truncation"]
+seeds = "100-104"
+budget = 401
+throughput_rounds = 2
 """
-START = {"learning_rate": 0.01, "n_steps": 4, "epochs": 3, "gamma": 0.9}
+MINI = """
+study = "mini-study"
+seeds = "1000-1001"
+trials = 3
+[fixed.probe-bandit]
+normalize_observations = true
+[[space]]
+labels = ["ppo", "ppo, tight", "reinforce"]
+tasks = ["probe-bandit", "probe-truncation"]
+learning_rate = {low = 1e-3, high = 1e-1, log = true}
+[[space]]
+labels = ["ppo"]
+tasks = ["probe-bandit"]
+n_steps = [4, 8]
+"""
 
 
-def plan(trials: int = 7, seed: int = 1000) -> TuningPlan:
-    return replace(parse_plan("mini", tomllib.loads(MINI)), trials=trials, seed=seed)
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mini-study.toml").write_text(STUDY)
 
 
-def peak(values: dict[str, Any]) -> float:
-    """A made-up score with its best at a learning rate of 0.03, 8 steps and 6 epochs."""
-    return (
-        1 - abs(math.log10(values["learning_rate"] / 0.03)) - 0.1 * abs(values["epochs"] - 6) - (4 / values["n_steps"])
-    )
+def plan(text: str = MINI, **changes: Any) -> Sequence[Cell]:
+    return parse_plan("mini", tomllib.loads(text) | changes).cells
 
 
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Sweeps that make up their results; the labels of the cells that ran."""
-    labels: list[str] = []
-
-    def sweep(cells: Sequence[PreparedCell], store: Store, display: Display, open_executor: object) -> None:
-        for item in cells:
-            labels.append(item.cell.label)
-            store.save(made_up(item, peak(dict(item.cell.overrides))))
-
-    monkeypatch.setattr(tuning, "run_sweep", sweep)
-    return labels
+def drawn(cells: Sequence[Cell]) -> dict[tuple[str, str, int], dict[str, Any]]:
+    return {(cell.label, cell.task, cell.seed): dict(cell.overrides) for cell in cells}
 
 
-def made_up(item: PreparedCell, score: float) -> RunResult:
-    result = blank_result(item, "ok", "made up")
-    columns = {name: [0.0, 1.0] for name in ("samples", "wall_seconds", "cpu_seconds", "return_mean")}
-    result.curve = pd.DataFrame({"progress": [0.0, 1.0], **columns, "score": [0.0, score]})
-    return result
+def test_every_arm_of_the_study_runs_every_trial_on_every_seed_with_half_of_its_budget() -> None:
+    cells = plan()
+    assert len(cells) == 3 * 2 * 3 * 2
+    assert {(cell.seed, str(cell.budget), cell.tuned) for cell in cells} == {
+        (seed, "200 samples", False) for seed in (1000, 1001)
+    }
+    assert {cell.kind for cell in cells} == {"learning"}
+    first = cells[0]
+    assert (first.label, first.study) == ("ppo trial 00", "mini")
+    assert first.facts == {"split": "tuning", "trial": 0, "arm": "ppo"}
+    assert set(first.overrides) == {"normalize_observations", "learning_rate", "n_steps"}
+    tight = next(cell for cell in cells if cell.label == "ppo, tight trial 00" and cell.task == "probe-truncation")
+    assert set(tight.overrides) == {"clip_eps", "learning_rate"}
 
 
-def search(folder: Path, of: TuningPlan, announce: Callable[[int, int, int], None] = lambda *_: None) -> list[Trial]:
-    store = Store(folder)
-    store.prepare()
-    (trials,) = tune(of, store, 1, announce).values()
-    return trials
+def test_a_draw_depends_on_its_arm_trial_and_name_alone() -> None:
+    all_of_them = drawn(plan())
+    assert drawn(plan()) == all_of_them
+    other = [value["learning_rate"] for value in drawn(plan(draw_seed=1)).values()]
+    assert other != [value["learning_rate"] for value in all_of_them.values()]
+    assert len({value["learning_rate"] for value in all_of_them.values()}) == 3 * 2 * 3, "no two alike but for the seed"
+    more = MINI.replace("n_steps = [4, 8]", "n_steps = [4, 8]\nepochs = [1, 2]")
+    without = {key: {n: v for n, v in value.items() if n != "epochs"} for key, value in drawn(plan(more)).items()}
+    assert without == all_of_them, "another dimension moves nothing"
+    longer = drawn(plan(trials=5, seeds="1000-1002"))
+    assert {key: longer[key] for key in all_of_them} == all_of_them, "nor do more trials and seeds"
+    Path("mini-study.toml").write_text(STUDY.replace('"reinforce", ', '"trpo", "reinforce", '))
+    space = '[[space]]\nlabels = ["trpo"]\ntasks = ["probe-bandit", "probe-truncation"]\nmax_kl = [0.01, 0.02]'
+    wider = drawn(plan(MINI + space))
+    assert {key: wider[key] for key in all_of_them} == all_of_them, "nor does another method"
 
 
-def values(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    return [dict(trial.values) for trial in trials]
-
-
-def trial(number: int, score: float, status: str = "ok") -> Trial:
-    result = make_result(status=status)
-    result.curve["score"] = score
-    return Trial(Pair("ppo", "CartPole-v1", plan().pairs[0].budget, {}, {}), number, {"n_steps": number}, result)
-
-
-def test_the_objective_is_the_mean_score_of_the_second_half() -> None:
-    curve = pd.DataFrame({"progress": [0.0, 0.25, 0.49, 0.5, 0.75, 1.0], "score": [9.0, 9.0, 9.0, 0.25, 0.5, 0.75]})
-    assert objective(make_result(curve=curve)) == 0.5
-    assert objective(failed(make_result())) == -1.0
-
-
-def test_the_earliest_of_equals_wins_and_a_failed_trial_never_over_one_that_ended_ok() -> None:
-    assert winner([trial(0, 0.2), trial(1, 0.7), trial(2, 0.7)]).number == 1
-    assert winner([trial(0, 0.9, "diverged"), trial(1, -2.0), trial(2, 0.9, "failed")]).number == 1
-    assert winner([trial(0, 0.9, "failed"), trial(1, 0.9, "diverged")]).number == 0
-
-
-def test_the_first_trial_is_the_start_and_the_others_keep_what_the_space_does_not_name(
-    tmp_path: Path, ran: list[str]
-) -> None:
-    found = values(search(tmp_path, plan()))
-    assert found[0] == START
-    assert {value["gamma"] for value in found} == {0.9}
-    assert all(1e-3 <= value["learning_rate"] <= 1e-1 and value["n_steps"] in (4, 8) for value in found)
-    assert {type(value["epochs"]) for value in found} == {int}
-    assert ran == [f"ppo trial {number}" for number in range(7)]
-
-
-def test_values_that_were_tuned_before_have_no_say(tmp_path: Path, ran: list[str]) -> None:
-    text = tomllib.loads(MINI.replace("probe-bandit", "probe-truncation").replace("gamma = 0.9", ""))
-    (first,) = search(tmp_path, replace(parse_plan("mini", text), trials=1))
-    assert first.result.hyperparameters["gamma"] == 0.99  # 0.9 stands in tuned.toml
-
-
-def test_the_same_seed_gives_the_same_trials_and_another_others(tmp_path: Path, ran: list[str]) -> None:
-    first, again, other = (
-        values(search(tmp_path / name, plan(seed=seed))) for name, seed in (("a", 1000), ("b", 1000), ("c", 1001))
-    )
-    assert first == again
-    assert first[0] == other[0]
-    assert first[1:] != other[1:]
-
-
-def test_the_trials_are_those_that_optunas_own_loop_makes(tmp_path: Path, ran: list[str]) -> None:
-    seed = SeedAxes(1000).integer("tuning/ppo/probe-bandit") % 2**32
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=4, multivariate=False)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    study.enqueue_trial({name: START[name] for name in ("learning_rate", "n_steps", "epochs")})
-    seen: list[dict[str, Any]] = []
-
-    def score(asked: optuna.Trial) -> float:
-        rate = float(f"{asked.suggest_float('learning_rate', 1e-3, 1e-1, log=True):.3g}")
-        steps, epochs = asked.suggest_categorical("n_steps", (4, 8)), asked.suggest_int("epochs", 1, 9)
-        seen.append({"gamma": 0.9, "learning_rate": rate, "n_steps": steps, "epochs": epochs})
-        return peak(seen[-1])
-
-    study.optimize(score, n_trials=7)
-    trials = search(tmp_path, plan())
-    assert values(trials) == seen
-    assert winner(trials).values == seen[study.best_trial.number]
-
-
-def test_an_interrupted_tuning_goes_on_without_running_finished_trials_again(tmp_path: Path, ran: list[str]) -> None:
-    def interrupt(number: int, cells: int, to_run: int) -> None:
-        if number == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        search(tmp_path / "interrupted", plan(), interrupt)
-    assert len(ran) == 5
-    heard: list[tuple[int, int, int]] = []
-    whole = search(tmp_path / "interrupted", plan(), lambda *counts: heard.append(counts))
-    assert ran == [f"ppo trial {number}" for number in range(7)]
-    assert heard == [(number, 1, int(number >= 5)) for number in range(7)]
-    assert values(whole) == values(search(tmp_path / "whole", plan()))
-
-
-def test_a_failed_trial_counts_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sweep(cells: Sequence[PreparedCell], store: Store, display: Display, open_executor: object) -> None:
-        for item in cells:
-            store.save(run_cell(item))
-
-    monkeypatch.setattr(tuning, "run_sweep", sweep)
-    text = tomllib.loads(MINI.replace("high = 1e-1", "high = 1e38"))
-    trials = search(tmp_path, replace(parse_plan("mini", text), trials=3))
-    outcomes = {trial.result.status: trial.objective for trial in trials}
-    assert outcomes["diverged"] == -1.0
-    assert winner(trials).result.status == "ok"
-    found = table({trials[0].pair: trials})
-    assert found["chosen"].sum() == 1
-    assert list(found["trial"]) == [0, 1, 2]
+def test_draws_fill_their_range() -> None:
+    cells = plan(trials=400, seeds=[1000])
+    values = [cell.overrides for cell in cells if cell.task == "probe-bandit" and cell.label.startswith("ppo trial")]
+    logs = np.log10([value["learning_rate"] for value in values])
+    assert -3 <= logs.min() < -2.95
+    assert -1.05 < logs.max() <= -1
+    assert abs(float(np.mean(logs)) + 2) < 0.1
+    assert 150 < sum(value["n_steps"] == 4 for value in values) < 250
+    assert (Range(1.0, 3.0).at(0.5), Range(0.01, 1.0, log=True).at(0.5)) == (2.0, 0.1)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("seed = 1000", "seed = 0", "seed is 0 (allowed: a tuning seed, 1000 to 1099; others are for evaluation)"),
-        ("seed = 1000", "seed = 99", "seed is 99"),
-        ("seed = 1000", "seeds = 1000", "unknown key 'seeds'; did you mean 'seed'?"),
-        ("seed = 1000", "", "seed is None"),
-        ("trials = 3", "trials = 0", "trials is 0 (allowed: an integer from 1)"),
-        ("probe-bandit = 200", "", "no [budgets]"),
-        ("probe-bandit = 200", "probe-bandit = 0", "budget of samples is 0"),
-        ("probe-bandit = 200", "probe-truncation = 200", "unknown task of [budgets]"),
-        ('"ppo"', '"ppoo"', "did you mean 'ppo'"),
-        ('method = "ppo"', "", 'needs method = "name"'),
+        ('"1000-1001"', '"99-100"', "seeds are '99-100' (allowed: tuning seeds, 1000 to 1099; others are for evalu"),
+        ('seeds = "1000-1001"', "", "seeds: None"),
+        ("seeds =", "seed =", "unknown key 'seed'; did you mean 'seeds'?"),
+        ("trials = 3", "trials = 0", "trials: 0 (allowed: an integer from 1)"),
+        ('"mini-study"', '"mini-studie"', "did you mean 'mini-study'"),
+        ('study = "mini-study"', "", "study: None"),
+        ("[fixed.probe-bandit]", "[fixed.probe-bandits]", "did you mean 'probe-bandit'"),
+        ("normalize_observations = true", "gae_lambda = 0.9", "unknown hyper-parameter of reinforce 'gae_lambda'"),
+        ("normalize_observations = true", "learning_rate = 0.1", "'learning_rate' has a space and a fixed value"),
+        ("n_steps = [4, 8]", "learning_rate = [0.1, 0.2]", "'ppo' on 'probe-bandit' has two spaces of 'learning_rate'"),
+        ('"ppo, tight", "reinforce"', '"ppo, tight"', "'reinforce' on 'probe-bandit' has no [[space]]"),
+        ('["ppo"]\ntasks', '["ppoo"]\ntasks', "did you mean 'ppo on probe-bandit'"),
+        ('labels = ["ppo"]', "", "labels: None"),
         ("n_steps = [4, 8]", "steps = [4, 8]", "unknown hyper-parameter of ppo 'steps'; did you mean 'n_steps'?"),
         ("[4, 8]", "[4, 0]", "ppo: n_steps is 0 (allowed: 1 <= n_steps, finite)"),
         ("[4, 8]", "[4]", "allowed: {low = ..., high = ...} or a list of two or more"),
         ("[4, 8]", "[4, [8]]", "allowed: a list of numbers, texts or truth values"),
-        ("[4, 8]", "[8, 16]", "the first trial's n_steps = 4 is not in its space (allowed: 8, 16)"),
-        ("low = 1, high = 9", "low = 1", "ppo: epochs is {'low': 1} (allowed: {low = ..., high = ...}"),
-        ("low = 1, high = 9", "low = 0, high = 9", "ppo: epochs is 0 (allowed: 1 <= epochs"),
-        ("low = 1, high = 9", "low = 1, high = 9.5", "ppo: epochs is 9.5 (allowed: int)"),
-        ("low = 1, high = 9", "low = 9, high = 1", "ppo: epochs is from 9 to 1 (allowed: numbers, low below high)"),
-        ("low = 1, high = 9", "low = 1, high = 9, step = 2", "unknown key of ppo: epochs 'step'"),
-        ("low = 1, high = 9", "low = 4, high = 9", "epochs = 3 is not in its space (allowed: 4 to 9)"),
+        ("[4, 8]", "{low = 4, high = 8}", "ppo: n_steps is from 4 to 8 (allowed: fractions"),
+        ("low = 1e-3, high = 1e-1", "low = 1e-3", "ppo: learning_rate is {'low': 0.001, 'log': True} (allowed: {low"),
+        ("low = 1e-3", "low = 1", "learning_rate is from 1.0 to 0.1 (allowed: fractions, low below high"),
         ("low = 1e-3", "low = 0.0", "learning_rate is from 0.0 on a log scale (allowed: a positive low)"),
         ("log = true", 'log = "yes"', "log: 'yes' (allowed: true or false)"),
-        ("gamma = 0.9", "gamma = 9", "ppo: gamma is 9.0 (allowed: 0 <= gamma <= 1, finite)"),
-        ("gamma = 0.9", '[[start]]\nmethod = "ppo"\ntasks = ["probe-bandit"]\ngamma = 0.5', "two [[start]]"),
-        ("gamma = 0.9", '[[start]]\nmethod = "dpo"\ntasks = ["probe-bandit"]\nbeta = 0.5', "has no [[space]]"),
+        ("log = true", "step = 2", "unknown key of ppo: learning_rate 'step'"),
     ],
 )
 def test_mistakes_in_a_tuning_file_end_in_one_clear_line(
-    tmp_path: Path,
-    old: str,
-    new: str,
-    named: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    old: str, new: str, named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert old in MINI
-    path = tmp_path / "mini.toml"
-    path.write_text(MINI.replace(old, new, 1))
-    monkeypatch.setattr(sys, "argv", ["polobench", "tune", str(path), "--store", str(tmp_path / "store")])
+    Path("mini.toml").write_text(MINI.replace(old, new, 1))
+    monkeypatch.setattr(sys, "argv", ["polobench", "tune", "mini.toml", "--store", "store"])
     with pytest.raises(SystemExit) as ended:
         main()
     (line,) = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2
     assert named in line
-    assert not (tmp_path / "store").exists()
+    assert not Path("store").exists()
 
 
-def test_without_optuna_one_line_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(Unavailable, match=r'pip install "polobench\[tune\]"'):
-        search(tmp_path, plan())
+def test_a_task_without_a_target_or_a_tuning_split_is_refused() -> None:
+    Path("mini-study.toml").write_text(STUDY.replace("probe-truncation", "CliffWalking-v1"))
+    cells = plan(MINI.replace("probe-truncation", "CliffWalking-v1"))
+    with pytest.raises(UsageError, match="no target"):
+        check_scored(map(prepare, cells))
+    Path("pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3)
+    with pytest.raises(UsageError, match="no tuning split"):
+        prepare(replace(cells[0], method="dpo", task="article-pairs", overrides={}))
 
 
-def test_a_task_without_a_target_cannot_be_tuned(tmp_path: Path, ran: list[str]) -> None:
-    text = tomllib.loads(MINI.replace("probe-bandit", "CliffWalking-v1"))
-    with pytest.raises(Unavailable, match="no target"):
-        search(tmp_path, parse_plan("mini", text))
-    with pytest.raises(UsageError, match="CartPole-v9"):
-        search(tmp_path, parse_plan("mini", tomllib.loads(MINI.replace("probe-bandit", "CartPole-v9"))))
+def test_a_trial_is_evaluated_on_the_tuning_split_and_its_id_says_so() -> None:
+    cell = next(cell for cell in plan() if cell.label == "ppo trial 00")
+    trial, other = prepare(cell), prepare(replace(cell, split="heldout"))
+    assert trial.cell_id != other.cell_id
+    assert (trial.defined_by["split"], "split" in other.defined_by) == ("tuning", False)
+    first, second = run_cell(trial), run_cell(other)
+    assert (first.provenance["split"], first.provenance["trial"], first.provenance["arm"]) == ("tuning", 0, "ppo")
+    assert first.updates.equals(second.updates), "training does not know the split"
+    asked = prepare(replace(cell, method="reinforce", task="sort-digits", overrides={}))
+    assert asked.method is not None
+    questions = asked.method.task._heldout  # type: ignore[attr-defined]
+    assert [question.prompt for question in questions] == SORT.prompts()["tuning"]
+    assert not {question.prompt for question in questions} & {*SORT.prompts()["train"], *SORT.prompts()["heldout"]}
 
 
-def test_the_command_runs_trials_in_workers_and_writes_table_and_winners(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def trial_run(number: int, seed: int, score: float, label: str = "ppo", **changes: Any) -> RunResult:
+    facts = {"split": "tuning", "trial": number, "arm": label, "overrides": {"n_steps": number}}
+    result = make_result("ppo", seed=seed, label=f"{label} trial {number:02}", **changes)
+    result.final_return = result.floor + score * (result.target - result.floor)
+    result.final_score, result.provenance = score, result.provenance | facts
+    return with_id(result)
+
+
+def test_the_best_mean_over_the_seeds_wins_and_a_failed_run_counts() -> None:
+    scores = {0: (0.9, 0.1), 1: (0.6, 0.6), 2: (0.6, 0.6), 3: (1.0, 1.0)}
+    runs = [trial_run(number, seed, score) for number, both in scores.items() for seed, score in enumerate(both)]
+    failed(runs[6])
+    runs[6].curve.loc[runs[6].curve.index[-1], "return_mean"] = runs[6].floor - 452.7
+    runs[6].score_as_failed()
+    failed(runs[7], status="crashed")
+    runs[7].final_score = math.nan  # nothing was evaluated, nor a floor known
+    (trials,) = trials_of(runs).values()
+    assert [round(trial.score, 6) for trial in trials] == [0.5, 0.6, 0.6, -0.5]
+    assert winner(trials).number == 1
+    assert list(trial_frame(trials_of(runs))["failed"]) == [0, 0, 0, 2]
+
+
+def test_the_winners_are_what_the_file_of_tuned_values_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = tuned_toml(trials_of([trial_run(4, 1000, 0.2), trial_run(8, 1000, 0.5)]), "polobench tune mini.toml")
+    assert tomllib.loads(alone) == {"ppo": {"CartPole-v1": {"n_steps": 8}}}
+    assert "# trial 8 of 2, score 0.500, 50,000 samples, seeds [1000]" in alone
+    runs = [trial_run(size, 1000, 0.5, label) for size, label in ((2, "ppo, 2"), (4, "ppo, 4"))]
+    variants = tomllib.loads(tuned_toml(trials_of(runs), "polobench tune mini.toml"))
+    assert variants == {f"ppo, {size}": {"CartPole-v1": {"n_steps": size}} for size in (2, 4)}
+    merged = variants | tomllib.loads(alone)
+    monkeypatch.setattr("polobench.core.hyperparameters._tuned_file", lambda: merged)
+    sizes = {label: tuned_values("ppo", "CartPole-v1", label)["n_steps"] for label in ("ppo, 2", "ppo, 4", "ppo, 9")}
+    assert sizes == {"ppo, 2": 2, "ppo, 4": 4, "ppo, 9": 8}
+    assert tuned_values("ppo", "CartPole-v1")["n_steps"] == 8
+
+
+def test_the_expected_best_is_the_mean_over_all_subsets() -> None:
+    scores = np.array([0.3, -1.0, 0.3, 0.9, 0.5, 0.0])
+    every = [np.mean([max(part) for part in itertools.combinations(scores, k)]) for k in range(1, 7)]
+    assert expected_best(scores, 6) == pytest.approx(every)
+    assert expected_best(np.stack([scores, scores + 1]), 2) == pytest.approx(np.array([every[:2], np.add(every[:2], 1)]))
+
+
+def search(*scores: float) -> Search:
+    trials = [Trial(number, {}, [trial_run(number, 1000, score)]) for number, score in enumerate(scores)]
+    return Search.of(Arm.of(trials[0].runs[0]), trials)
+
+
+def test_where_all_configurations_are_equal_tuning_gains_nothing() -> None:
+    flat = search(*[0.4] * 16)
+    assert len(flat.best) == 8
+    for item in flat.best:
+        assert (item.value, item.interval.low, item.interval.high) == pytest.approx((0.4, 0.4, 0.4))
+    assert (flat.gain.value, flat.gain.interval.low, flat.gain.interval.high) == pytest.approx((0, 0, 0))
+
+
+def test_the_gain_of_tuning_has_an_interval_over_configurations() -> None:
+    found = search(*[0.0] * 12, *[1.0] * 4)
+    some_of_16 = 1 - math.comb(12, 8) / math.comb(16, 8)
+    assert found.gain.value == pytest.approx(some_of_16 - 0.25)
+    assert 0 < found.gain.interval.low < found.gain.value <= found.gain.interval.high < 1
+    assert (found.gain.interval.n, found.gain.interval.method) == (16, "percentile bootstrap")
+    assert len(search(0.1, 0.2, 0.3).best) == 1, "three trials say little of the best of two"
+
+
+def tune(*more: str) -> int:
+    sys.argv = ["polobench", "tune", "mini.toml", *more]
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(str(ended.value.code))
+
+
+def test_the_command_runs_trials_once_and_the_report_reads_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mini.toml").write_text(MINI.replace("trials = 3", "trials = 2"))
-    monkeypatch.setattr(sys, "argv", ["polobench", "tune", "mini.toml"])
-    said = []
-    for _ in range(2):
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 0
-        said.append(capsys.readouterr())
-    assert said[0].out == said[1].out
-    assert said[0].err.count("already in results/tuning-mini: 0") == 2
-    assert said[1].err.count("already in results/tuning-mini: 1") == 2
+    monkeypatch.setattr(sys, "argv", [])
+    Path("mini-study.toml").write_text(STUDY.replace(', "reinforce"', "").replace(', "probe-truncation"', ""))
+    Path("mini.toml").write_text(MINI.replace(', "reinforce"', "").replace(', "probe-truncation"', ""))
+    assert tune("--dry-run") == 0
+    assert "cells: 12, to run: 12" in capsys.readouterr().out
     store = Path("results/tuning-mini")
-    found = pd.read_csv(store / "tuning.csv")
-    assert len(list(store.glob("*.json"))) == len(found) == 2
-    assert (found["samples"] <= 200).all()
+    assert not store.exists()
+    assert tune("--trials", "1") == 0
+    assert tune("--trials", "2", "--json", "--jobs", "2") == 0
+    heard = capsys.readouterr()
+    assert "cells: 8, already in results/tuning-mini: 4" in heard.err
+    assert len(list(store.glob("*.json"))) == 8
+    rows = json.loads(heard.out[heard.out.index("[\n") :])
+    assert [(row["label"], row["trial"], row["seeds"]) for row in rows] == [
+        (label, number, "1000 1001") for label in ("ppo", "ppo, tight") for number in (0, 1)
+    ]
+    assert all(row["samples"] <= 400 for row in rows)
     tuned = tomllib.loads((store / "tuned.toml").read_text())
-    build(method_class("ppo").Hyperparameters, "ppo", tuned["ppo"]["probe-bandit"])
+    assert set(tuned) == {"ppo", "ppo, tight"}
+    build(method_class("ppo").Hyperparameters, "ppo", tuned["ppo, tight"]["probe-bandit"])
+    assert set(load(store)["split"]) == {"tuning"}
+    assert "Random search chose the settings: 2 configurations" in report_text(collect(store))
 
 
 def test_an_interrupted_command_says_where_the_trials_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    (tmp_path / "mini.toml").write_text(MINI)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tuning, "tune", interrupt)
-    monkeypatch.setattr(sys, "argv", ["polobench", "tune", "mini.toml"])
-    monkeypatch.setattr(
-        signal, "signal", lambda number, handler: handler
-    )  # this process goes on, and is to hear Ctrl-C
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 130
-    assert "kept in results/tuning-mini, run again to go on" in capsys.readouterr().err
+    Path("mini.toml").write_text(MINI)
+    monkeypatch.setattr(sweep, "run_sweep", interrupt)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: handler)  # this process goes on
+    assert tune() == 130
+    assert "run again to go on" in capsys.readouterr().err
 
 
-def test_the_winners_are_what_the_file_of_tuned_values_holds() -> None:
-    trials = {plan().pairs[0]: [trial(0, 0.25), trial(1, 0.5)]}
-    text = tuned_toml(plan(), trials, "polobench tune mini.toml")
-    assert tomllib.loads(text) == {"ppo": {"probe-bandit": {"n_steps": 1}}}
-    assert "7 trials a method and task" in text
-    assert "each on seed 1000" in text
+def test_trials_are_in_no_comparison_and_the_page_shows_the_best_of_k(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    runs = [make_result(seed=seed) for seed in range(3)]
+    tries = [trial_run(number, seed, rng.uniform()) for number in range(16) for seed in (1000, 1001, 1002)]
+    alone, both = (collect(save_all(tmp_path / name, *found)) for name, found in (("a", runs), ("b", runs + tries)))
+    assert (len(both.trials), len(both.cells), both.arms.keys()) == (48, 3, alone.arms.keys())
+    text = report_text(both)
+    assert "## Tuning" not in report_text(alone)
+    assert "16 configurations per method and task, each on seeds 1000-1002" in text
+    assert "tuned with 16 random configurations per task" in text
+    assert "trial 07" not in text, "no trial is named as a method"
+    write_report(both, tmp_path / "report")
+    assert (tmp_path / "report" / "figures" / "best_of_1.png").exists()
+    found = pd.read_csv(tmp_path / "report" / "tables" / "best_of.csv")
+    assert list(found["k"]) == list(range(1, 9))
+    assert list(found["value"]) == sorted(found["value"])
+    assert pd.read_csv(tmp_path / "report" / "tables" / "tuning.csv")["chosen"].sum() == 1
 
 
-def test_the_matrix_is_tuned_alike_everywhere() -> None:
-    matrix = load_plan(MATRIX)
-    assert (len(matrix.pairs), matrix.trials) == (25, 8)
-    assert {len(pair.space) for pair in matrix.pairs} == {4}
-    assert {str(pair.budget) for pair in matrix.pairs} == {"33,333 samples", "50,000 samples", "66,667 samples"}
-    assert all(allowed.log for pair in matrix.pairs for allowed in pair.space.values() if isinstance(allowed, Range))
-    assert all(find_task(task).target is not None for task in {pair.task for pair in matrix.pairs})
-
-
-@pytest.fixture
-def shipped(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    """Three trials of PPO on CartPole-v1, of which the second is chosen and the third failed."""
-    values = [{"learning_rate": 1e-3, "gamma": 0.99}, {"learning_rate": 3e-4, "gamma": 0.99}, {"learning_rate": 9.0}]
-    results = [make_result(seed=1000, budget=20_000) for _ in values]
-    for result, score in zip(results, (0.25, 0.5, 0.75)):
-        result.curve["score"] = score
-    failed(results[2])
-    pair = Pair("ppo", "CartPole-v1", plan().pairs[0].budget, {}, {})
-    trials = [Trial(pair, number, *both) for number, both in enumerate(zip(values, results))]
-    found = table({pair: trials})
-    monkeypatch.setattr(tuning_report, "shipped_trials", lambda: found)
-    return found
-
-
-def test_the_report_says_what_tuning_cost(tmp_path: Path, shipped: pd.DataFrame) -> None:
-    runs = [make_result(method, seed=seed) for method in ("ppo", "trpo") for seed in range(3)]
-    folder = save_all(tmp_path / "store", *copy.deepcopy(runs))
-    text = report_text(collect(folder))
-    section = text.partition("## Tuning\n")[2].partition("\n## ")[0]
-    assert "3 trials on seed 1000" in section
-    (row,) = [line for line in section.splitlines() if "CartPole" in line]
-    cells = [cell.strip() for cell in row.split("|")[1:-1]]
-    cost = f"{shipped['samples'].sum():,}", f"{shipped['cpu_seconds'].sum():.1f}"
-    assert cells == ["CartPole-v1", "ppo", "3", *cost, "0.25", "**0.50**", "diverged"]
-    write_report(collect(folder), tmp_path / "report")
-    written = pd.read_csv(tmp_path / "report" / "tables" / "tuning.csv")
-    assert list(written["chosen"]) == [False, True, False]
-
-
-def test_the_report_says_nothing_of_tuning_where_other_values_ran(tmp_path: Path, shipped: pd.DataFrame) -> None:
-    others = {"learning_rate": 1e-3, "gamma": 0.99}
-    runs = [make_result(seed=0), make_result(seed=1, hyperparameters=others), make_result(seed=0, label="variant")]
-    assert "## Tuning" not in report_text(collect(save_all(tmp_path, *runs)))
+@pytest.mark.parametrize("name", ["matrix", "group-size"])
+def test_every_arm_of_a_study_is_tuned_alike(name: str) -> None:
+    cells = load_plan(BUILT_IN / "tuning" / f"{name}.toml").cells
+    study = load_study(name)
+    arms = {(cell.facts["arm"], cell.task) for cell in cells}
+    assert arms == {(cell.label, cell.task) for cell in study.cells if cell.plan.learns}
+    assert len(cells) == len(arms) * len({(cell.facts["trial"], cell.seed) for cell in cells})
+    spaces = {(cell.facts["arm"], cell.task): len(cell.overrides) for cell in cells}
+    if name == "matrix":
+        assert (len(arms), {cell.facts["trial"] for cell in cells}) == (30, set(range(16)))
+        assert {cell.seed for cell in cells} == {1000, 1001, 1002}
+        assert len({count for (_, task), count in spaces.items() if task == "CartPole-v1"}) == 1
+    assert {cell.facts.get("looks") for cell in study.cells} == {1}
+    assert min(cell.seed for cell in study.cells) >= 100
+    assert all(find_task(task).target is not None for _, task in arms if not task.startswith("envpool"))
