@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from polobench.cells.runner import prepare
+from polobench.cells.runner import prepare, run_cell
 from polobench.core.errors import UsageError
 from polobench.run.library import BUILT_IN, find_study
 from polobench.run.listing import rows
 from polobench.run.study import load_study, parse_seeds, parse_study
+from polobench.store.validation import problem
 
-SEARCHES = {BUILT_IN / "tuning" / "matrix.toml"}  # of `polobench tune`, no studies
+SEARCHES = {
+    BUILT_IN / "tuning" / f"{name}.toml" for name in ("matrix", "group-size")
+}  # of `polobench tune`, no studies
 
 
 def study(**grid: Any) -> dict[str, Any]:
@@ -86,6 +89,7 @@ def test_a_cell_named_twice_across_grids_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [({}, "grid"), ({"grid": {}}, "grid"), ({"grids": []}, "grids"), ({**study(), "threads": 0}, "threads"),
+     ({**study(), "looks": 0}, "looks"),
      ({**study(), "timeout_seconds": -1}, "timeout_seconds"), ({**study(), "devices": "cpu"}, "devices")],
 )  # fmt: skip
 def test_bad_studies(text: dict[str, Any], named: str) -> None:
@@ -170,7 +174,7 @@ def test_a_name_of_no_study_is_one_line_that_lists_them(tmp_path: Path, monkeypa
     ) as caught:
         load_study("quikc")
     assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match=r"unknown tuning file 'quikc' \(allowed: tuning/matrix, the path of a file\)"):
+    with pytest.raises(UsageError, match=r"unknown tuning file 'quikc' \(allowed: tuning/group-size, tuning/matrix, "):
         find_study("quikc", "tuning file")
     with pytest.raises(UsageError, match="no study at 'studies/quikc"):
         load_study("studies/quikc.toml")
@@ -195,3 +199,14 @@ def test_the_built_in_studies_can_be_read() -> None:
     assert paths
     for path in paths:
         assert load_study(path).cells
+
+
+def test_every_result_of_a_study_says_how_many_looks_it_declares() -> None:
+    text = {**study(methods=["random"], budget=100, seeds=1), "looks": 2}
+    results = [
+        run_cell(prepare(parse_study("s", item).cells[0])) for item in (text, study(methods=["random"], seeds=1))
+    ]
+    assert [result.provenance.get("looks") for result in results] == [2, None]
+    assert len({result.cell_id for result in results}) == 1, "they define nothing"
+    results[0].provenance["looks"] = 0
+    assert [problem(result) for result in results] == ["provenance.looks is not a count from 1 or null", ""]

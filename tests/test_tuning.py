@@ -225,7 +225,9 @@ def test_the_expected_best_is_the_mean_over_all_subsets() -> None:
     scores = np.array([0.3, -1.0, 0.3, 0.9, 0.5, 0.0])
     every = [np.mean([max(part) for part in itertools.combinations(scores, k)]) for k in range(1, 7)]
     assert expected_best(scores, 6) == pytest.approx(every)
-    assert expected_best(np.stack([scores, scores + 1]), 2) == pytest.approx(np.array([every[:2], np.add(every[:2], 1)]))
+    assert expected_best(np.stack([scores, scores + 1]), 2) == pytest.approx(
+        np.array([every[:2], np.add(every[:2], 1)])
+    )
 
 
 def search(*scores: float) -> Search:
