@@ -145,7 +145,7 @@ def test_what_several_sections_read_is_computed_once(full: Collection, monkeypat
         return call
 
     once = ("comparisons", "comparables", "throughputs", "gradient_noises", "troubled", "preferences",
-            "measures", "conversations", "panels", "arrivals_of", "tuning_frame")  # fmt: skip
+            "measures", "conversations", "panels", "arrivals_of", "trials_of")  # fmt: skip
     for name in (*once, "against_best", "overall", "column_verdict"):
         modules = [item for key, item in sys.modules.items() if key.startswith("polobench.")]
         for module in [module for module in modules if isinstance(getattr(module, name, None), FunctionType)]:

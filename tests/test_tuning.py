@@ -1,4 +1,4 @@
-"""Tuning: keyed random trials on a split of their own, the best mean, and how good the best of fewer trials would be."""
+"""Tuning: keyed random trials on a split of their own, the best mean, and how good the best of fewer would be."""
 
 from __future__ import annotations
 
