@@ -144,4 +144,4 @@ def _tuned_file() -> dict[str, Any]:
 def tuned_values(method: str, task: str, label: str | None = None) -> dict[str, Any]:
     """The tuned values of a variant on a task, by its label, else those of its method, or nothing."""
     by_name = _tuned_file()
-    return dict(by_name.get(label, {}).get(task) or by_name.get(method, {}).get(task, {}))
+    return dict(by_name.get(label or method, {}).get(task) or by_name.get(method, {}).get(task, {}))

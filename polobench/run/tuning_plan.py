@@ -151,7 +151,7 @@ def _trials(
             raise UsageError(f"{arm.label!r} on {arm.task!r}: {name!r} has a space and a fixed value")
     allowed = {name: _dimension(cls, arm.method, name, value) for name, value in space.items()}
     limits = {name: BUDGET_SHARE * limit for name, limit in arm.budget.as_dict().items()}
-    budget = Budget(**{name: limit if name == "seconds" else max(1, int(limit)) for name, limit in limits.items()})
+    budget = Budget.of({name: limit if name == "seconds" else max(1, int(limit)) for name, limit in limits.items()})
     for number in range(trials):
         axes = {name: f"tuning/{arm.label}/{arm.task}/{name}" for name in allowed}
         drawn = {name: values.at(rng.numpy(axes[name], number).random()) for name, values in allowed.items()}
