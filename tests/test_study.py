@@ -206,7 +206,8 @@ def test_every_result_of_a_study_says_how_many_looks_it_declares() -> None:
     results = [
         run_cell(prepare(parse_study("s", item).cells[0])) for item in (text, study(methods=["random"], seeds=1))
     ]
-    assert [result.provenance.get("looks") for result in results] == [2, None]
+    declared = [[result.provenance.get(name) for name in ("looks", "seeds")] for result in results]
+    assert declared == [[2, 1], [None, None]]
     assert len({result.cell_id for result in results}) == 1, "they define nothing"
     results[0].provenance["looks"] = 0
     assert [problem(result) for result in results] == ["provenance.looks is not a count from 1 or null", ""]

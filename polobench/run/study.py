@@ -139,7 +139,12 @@ def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, A
     tasks = [parse_task(item) for item in parse_list("tasks", grid["tasks"])]
     where = [parse_text("devices", item) for item in parse_list("devices", grid.get("devices", devices))]
     seeds, budget = parse_seeds(grid["seeds"]), Budget.of(grid.get("budget", 1))
-    common = {**common, **{key: parse_truth(key, grid.get(key, False)) for key in ("probe", "smoke")}}
+    declared = {"seeds": len(seeds)} if "looks" in common["facts"] else {}
+    common = {
+        **common,
+        "facts": common["facts"] | declared,
+        **{key: parse_truth(key, grid.get(key, False)) for key in ("probe", "smoke")},
+    }
     return [
         Cell(
             task=task, seed=seed, device=device, budget=plan.budget(budget), plan=plan, environment=environment,

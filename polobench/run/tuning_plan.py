@@ -85,7 +85,7 @@ def load_plan(path: Path | str, trials: int | None = None) -> Study:
 def parse_plan(name: str, text: Mapping[str, Any]) -> Study:
     """A plan from parsed TOML; raises as `load_plan`."""
     check_keys("key", text, PLAN_KEYS)
-    seeds = parse_seeds(text.get("seeds"))
+    seeds = sorted(set(parse_seeds(text.get("seeds"))))
     if not set(seeds) <= set(TUNING_SEEDS):
         allowed = f"{TUNING_SEEDS.start} to {TUNING_SEEDS.stop - 1}; others are for evaluation"
         raise UsageError(f"seeds are {text['seeds']!r} (allowed: tuning seeds, {allowed})")

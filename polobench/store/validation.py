@@ -23,10 +23,14 @@ DRAWN_CURVES = (
     "heldout_accuracy", "heldout_accuracy_normalised", "train_accuracy", "train_accuracy_normalised", "heldout_margin",
     "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_sampled_return",
 )  # fmt: skip
+_FROM_1 = Rule("a count from 1", lambda value: COUNT.holds(value) and value > 0)
 _OF_STUDY = {
-    "looks": Rule("a count from 1", lambda value: COUNT.holds(value) and value > 0),
-    "trial": COUNT, "arm": TEXT, "overrides": OBJECT,
-}  # fmt: skip
+    "looks": _FROM_1,
+    "seeds": _FROM_1,
+    "trial": COUNT,
+    "arm": TEXT,
+    "overrides": OBJECT,
+}
 TIMES = ("samples", "wall_seconds", "cpu_seconds")
 _SECTIONS = ("throughput", "gradient_noise", "fixed_batch")  # each of the cells of the kind of this name alone
 _SHALLOW = ("hyperparameters", "measured", "provenance", "snapshots")

@@ -21,7 +21,7 @@ from polobench.report.text import NOTHING, counted, listed, number, plain, runs_
 from polobench.report.words import note
 
 _SHOWN = ("os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
-_OF_THE_STUDY = ("code_hash", "study", "smoke")
+_OF_THE_STUDY = ("code_hash", "study", "smoke", "looks", "seeds")
 _SAFE_WORD = re.compile(r"[\w.:/+][\w.:/+-]*", re.ASCII)
 
 
