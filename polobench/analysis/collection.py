@@ -125,14 +125,14 @@ def _trim(plain: dict[str, Any]) -> None:
     plain |= {key: without_home(value) for key, value in plain.items() if key not in VERBATIM}
 
 
-def is_trial(result: RunResult) -> bool:
-    """Whether a run was made to choose settings."""
-    return result.provenance.get("trial") is not None
-
-
 def has_smoke_run(runs: Iterable[RunResult]) -> bool:
     """Whether a run only shows that the parts work together: nothing is concluded from its arm."""
     return any(run.provenance.get("smoke") is True for run in runs)
+
+
+def is_trial(result: RunResult) -> bool:
+    """Whether a run was made to choose settings."""
+    return result.provenance.get("trial") is not None
 
 
 def _complete_floors(results: Sequence[RunResult]) -> None:
