@@ -1,168 +1,229 @@
 """Soak: kill sweeps at random moments and go on; then many small cells, with the driver's memory watched.
 
-    python benchmarks/soak.py kills --executors serial,processes --kills 200 --cells 60
+    python benchmarks/soak.py kills --executors serial,processes,ray,slurm --kills 50 --cells 60
     python benchmarks/soak.py cells --executors processes --cells 2000
 
-`kills` compares every cell with a sweep that nobody killed: none may be lost, differ, or be run again once it was
-stored, and in the end no temporary file and no process may be left. `cells` prints the driver's resident set over the
-sweep, what each cell costs, and what is left. Exits with 1 if something does not hold. Figures: docs/reliability.md.
+`kills` sends SIGKILL to the driver or to a process of any other role (a worker, a raylet, a job, ...), runs the same
+command again until the study is done, and compares every cell with a sweep that nobody killed: none may be lost,
+differ, or change once it was stored; no temporary file and no process may be left. `cells` prints the driver's resident
+set over the sweep, what each cell costs, and what is left. Exits with 1 if something does not hold, and stops if
+the sources change meanwhile, since the cells are then other ones. Figures: docs/reliability.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
+import re
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from polobench.run.status import FRESH_SECONDS, tidy
-from polobench.store.folder import Store
+import polobench
+from polobench.run.status import FRESH_SECONDS
 
 STUDY = 'devices = ["cpu"]\n[[grid]]\nmethods = ["random"]\ntasks = ["probe-bandit"]\nseeds = {cells}\nbudget = 200\n'
-SAY = {"ray": ["--executor", "ray"], "slurm": ["--executor", "slurm", "--address", "local"]}
+HOW = {
+    "serial": [], "processes": ["--jobs", "2"], "ray": ["--jobs", "2"],
+    "slurm": ["--jobs", "2", "--address", "local", "--chunk"],
+}  # fmt: skip
 MARK = "POLOBENCH_SOAK"
 FLAT_FROM = 200  # cells, after which the driver's memory should not grow
+PATIENCE = 120  # seconds in which a sweep has to end after one of its processes was killed, and those that it leaves
+# the role of a process by what its command line holds
+ROLES = {
+    "raylet": "raylet/raylet", "gcs": "gcs_server", "ray worker": "ray::", "ray agent": "ray/_private|ray/dashboard",
+    "job": "submitit", "server": "forkserver", "tracker": "resource_tracker",
+}  # fmt: skip
 
 
-def sweep(folder: Path, executor: str, store: str, jobs: int) -> subprocess.Popen[bytes]:
-    """Start the sweep; its processes carry a mark by which those that it leaves are found."""
-    width = [] if executor == "serial" else ["--jobs", str(jobs)]
-    how = SAY.get(executor, ["--executor", executor])
-    whole = [sys.executable, "-m", "polobench", "run", "soak.toml", "--store", store, *how, *width]
-    environment = os.environ | {MARK: str(folder), "OMP_NUM_THREADS": "1"}
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(whole, cwd=folder, env=environment, **silent)
+def sources() -> str:
+    """A hash of what the cells' ids depend on."""
+    paths = sorted(Path(polobench.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Every process that a sweep in this folder has started and that is still there."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+class Soak:
+    """Sweeps of one executor in a folder of their own, and what did not hold of them."""
+
+    def __init__(self, folder: Path, executor: str, cells: int, chunk: int) -> None:
+        self.folder, self.executor = folder, executor
+        self.how = ["--executor", executor, *HOW[executor], *([str(chunk)] if executor == "slurm" else [])]
+        self.temporary = folder / "t"  # a short path, for Ray's sockets
+        self.temporary.mkdir()
+        (folder / "soak.toml").write_text(STUDY.format(cells=cells))
+        self.wrong, self.killed, self.sources = list[str](), Counter[str](), sources()
+
+    def sweep(self, store: str) -> subprocess.Popen[bytes]:
+        """Start a sweep; its processes carry a mark by which those that it leaves are found."""
+        whole = [sys.executable, "-m", "polobench", "run", "soak.toml", "--store", store, *self.how]
+        environment = os.environ | {MARK: str(self.folder), "OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary)}
+        with (self.folder / "said").open("wb") as said:
+            return subprocess.Popen(whole, cwd=self.folder, env=environment, stdout=said, stderr=said)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that a sweep has started and that is still there."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.pid != os.getpid() and process.environ().get(MARK) == str(self.folder):
+                    found.append(process)
+        return found
+
+    def cells(self, store: str) -> dict[str, bytes]:
+        """The content of each finished cell by the name of its file."""
+        return {path.name: path.read_bytes() for path in (self.folder / store).glob("*.json")}
+
+    def check(self, driver: subprocess.Popen[bytes]) -> None:
+        """Look at how a sweep has ended, and at the processes that it has left."""
+        if sources() != self.sources:
+            sys.exit("the sources changed while the soak ran; run it from a clone that nobody edits")
+        said = (self.folder / "said").read_text("utf-8", "replace")
+        if "Traceback" in said and driver.returncode >= 0:
+            self.wrong.append(f"{self.executor}: a traceback: {said[-2000:]}")
+        for left in psutil.wait_procs(self.processes(), timeout=PATIENCE)[1]:
+            with suppress(psutil.NoSuchProcess):
+                self.wrong.append(f"{self.executor}: process {left.pid} is left: {left.cmdline()}")
+                left.kill()
+
+    def nothing_left(self, store: str) -> None:
+        """Look for temporary files once a sweep has ended by itself."""
+        left = [path for path in (self.folder / store).iterdir() if path.suffix != ".json"]
+        self.wrong += [f"{self.executor}: {path.name} is left" for path in [*left, *self.temporary.iterdir()]]
 
 
-def cells(store: Path) -> dict[str, bytes]:
-    """The content of each finished cell by the name of its file."""
-    return {path.name: path.read_bytes() for path in store.glob("*.json")}
+def role(process: psutil.Process) -> str:
+    """What the process does in a sweep."""
+    line = " ".join(process.cmdline())
+    return next((name for name, pattern in ROLES.items() if re.search(pattern, line)), "another")
 
 
-def digests(found: dict[str, bytes]) -> dict[str, str]:
-    """Each cell's digest; a file that is no JSON raises."""
-    return {name: json.loads(content)["digest"] for name, content in found.items()}
-
-
-def gone(folder: Path, patience: float = 60) -> list[psutil.Process]:
-    """Wait for the processes of killed sweeps to end; those that do not."""
-    return psutil.wait_procs(processes_of(folder), timeout=patience)[1]
-
-
-def kills(folder: Path, executor: str, wanted: int, jobs: int, rng: random.Random) -> list[str]:
-    """Kill the sweep or a process of it that often, over as many stores as that takes; what did not hold."""
-    assert sweep(folder, executor, "whole", jobs).wait() == 0
-    expected, wrong, done, rounds = digests(cells(folder / "whole")), list[str](), 0, 0
-    while done < wanted:
-        rounds += 1
-        store, before = folder / f"store-{rounds}", dict[str, bytes]()
-        while len(before) < len(expected) and done < wanted:
-            driver, moment = sweep(folder, executor, store.name, jobs), rng.uniform(1.5, 9)
-            try:
-                driver.wait(moment)
-            except subprocess.TimeoutExpired:
-                running = processes_of(folder)
-                victim = driver.pid if rng.random() < 0.6 or not running else rng.choice(running).pid
-                with_driver = victim == driver.pid
-                try:
-                    psutil.Process(victim).kill()
-                    done += 1
-                except psutil.NoSuchProcess:
-                    continue
-                finally:
-                    if with_driver or rng.random() < 0.5:
-                        driver.kill()
-                    driver.wait()
-            wrong += [f"{executor}: process {left} is left" for left in gone(folder)]
-            after = cells(store)
-            wrong += [f"{executor}: {name} was lost or changed" for name in before if after.get(name) != before[name]
-                      and json.loads(before[name])["status"] == "ok"]  # fmt: skip
-            before = after
-        sweep(folder, executor, store.name, jobs).wait()
-        for name, digest in expected.items():
-            found = cells(store).get(name, b'{"digest": null, "status": "missing", "reason": ""}')
-            if (plain := json.loads(found))["digest"] != digest:
-                wrong.append(f"{executor}: {name} differs: {plain['status']} {plain['reason']}")
-        for path in store.iterdir():  # as if a minute had passed, after which the next sweep tidies
-            if path.suffix != ".json":
-                os.utime(path, (time.time() - FRESH_SECONDS - 1,) * 2)
-        tidy(Store(store))
-        wrong += [f"{executor}: {path.name} is left" for path in store.iterdir() if path.suffix != ".json"]
-        wrong += [f"{executor}: process {left} is left" for left in gone(folder)]
-    print(f"{executor}: {done} kills over {rounds} sweeps of {len(expected)} cells; wrong: {len(wrong)}", flush=True)
-    return wrong
-
-
-def many(folder: Path, executor: str, jobs: int) -> list[str]:
-    """One sweep, with the driver's resident set by the number of cells done; what did not hold."""
-    start, held = time.monotonic(), list[tuple[int, float]]()
-    driver = sweep(folder, executor, "many", jobs)
-    process = psutil.Process(driver.pid)
-    first = 0.0
-    while driver.poll() is None:
-        count = len(list((folder / "many").glob("*.json")))
-        if count and not first:
-            first = time.monotonic()
-        try:
-            held.append((count, process.memory_info().rss / 2**20))
-        except psutil.NoSuchProcess:
+def strike(soak: Soak, driver: subprocess.Popen[bytes], most: int, rng: random.Random) -> None:
+    """Kill processes of a running sweep, a role at a time, until it ends or the driver is the one."""
+    while most > 0:
+        with suppress(subprocess.TimeoutExpired):
+            driver.wait(rng.uniform(1, 8))
+            return
+        by_role: dict[str, list[psutil.Process]] = {"driver": [psutil.Process(driver.pid)]}
+        for process in soak.processes():
+            with suppress(psutil.Error):
+                if process.pid != driver.pid:
+                    by_role.setdefault(role(process), []).append(process)
+        name = rng.choice(sorted(by_role))
+        victim = rng.choice(by_role[name])
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()
+            soak.killed[name] += 1
+            most -= 1
+        if name == "driver":
             break
+    try:
+        driver.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        soak.wrong.append(f"{soak.executor}: the sweep hangs after {dict(soak.killed)}")
+        driver.kill()
+        driver.wait()
+
+
+def kills(soak: Soak, wanted: int, rng: random.Random) -> None:
+    """Kill that often, over as many stores as that takes."""
+    whole = soak.sweep("whole")
+    assert whole.wait() == 0, (soak.folder / "said").read_text()
+    expected = {name: json.loads(content)["digest"] for name, content in soak.cells("whole").items()}
+    rounds = 0
+    while soak.killed.total() < wanted:
+        rounds += 1
+        store, before = f"store-{rounds}", dict[str, bytes]()
+        while len(before) < len(expected) and soak.killed.total() < wanted:
+            driver = soak.sweep(store)
+            strike(soak, driver, wanted - soak.killed.total(), rng)
+            driver.wait()
+            soak.check(driver)
+            after = soak.cells(store)
+            soak.wrong += [f"{soak.executor}: {name} was lost or changed" for name, content in before.items()
+                           if after.get(name) != content and json.loads(content)["status"] == "ok"]  # fmt: skip
+            before = after
+        age(soak.folder / store)
+        last = soak.sweep(store)
+        last.wait()
+        soak.check(last)
+        found = soak.cells(store)
+        for name, digest in expected.items():
+            plain = json.loads(found.pop(name, b'{"digest": null, "status": "missing", "reason": ""}'))
+            if plain["digest"] != digest:
+                soak.wrong.append(f"{soak.executor}: {name} differs: {plain['status']} {plain['reason']}")
+        soak.wrong += [f"{soak.executor}: {name} is a cell too many" for name in found]
+        soak.nothing_left(store)
+    roles = ", ".join(f"{name} {count}" for name, count in sorted(soak.killed.items()))
+    print(f"{soak.executor}: {soak.killed.total()} kills ({roles}) over {rounds} stores of {len(expected)} cells")
+
+
+def age(store: Path) -> None:
+    """Make what killed sweeps left look a minute old, after which the next sweep removes it."""
+    for path in store.iterdir():
+        if path.suffix != ".json":
+            os.utime(path, (time.time() - FRESH_SECONDS - 1,) * 2)
+
+
+def many(soak: Soak) -> None:
+    """One sweep, with the driver's resident set by the number of cells done."""
+    held, zombies = list[tuple[float, int, float]](), 0
+    driver = soak.sweep("many")
+    process = psutil.Process(driver.pid)
+    while driver.poll() is None:
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+            count = sum(name.endswith(".json") for name in os.listdir(soak.folder / "many"))
+            held.append((time.monotonic(), count, process.memory_info().rss / 2**20))
+            dead = [child for child in process.children() if child.status() == psutil.STATUS_ZOMBIE]
+            zombies = max(zombies, len(dead))
         time.sleep(0.5)
-    end, found = time.monotonic(), cells(folder / "many")
-    inside = sum(json.loads(content)["ledger"]["wall_seconds"] for content in found.values())
-    late = [mib for count, mib in held if count >= min(FLAT_FROM, len(found) // 2)]
-    cost = (end - first) * (1 if executor == "serial" else jobs) / len(found) - inside / len(found)
-    growth = max(late) / late[0] - 1
+    soak.check(driver)
+    soak.nothing_left("many")
+    found = [json.loads(content) for content in soak.cells("many").values()]
+    begun = next(moment for moment, count, _ in held if count)
+    wall, inside = held[-1][0] - begun, sum(plain["ledger"]["wall_seconds"] for plain in found) / len(found)
+    late = [(count, mib) for _, count, mib in held if count >= min(FLAT_FROM, len(found) // 2)]
+    most, jobs = max(mib for _, mib in late), 1 if soak.executor == "serial" else 2
+    growth = most / late[0][1] - 1
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
-        f"{executor}: {len(found)} cells in {end - start:.0f} s, {cost:.2f} s per cell and job beside the run itself; "
-        f"driver {late[0]:.0f} MiB at cell {held[-len(late)][0]}, at most {max(late):.0f} MiB ({growth:+.1%})",
-        flush=True,
+        f"{soak.executor}: {len(found)} cells, {wall / len(found):.2f} s each with {jobs} at a time, or "
+        f"{wall * jobs / len(found) - inside:.2f} s per cell and job beside the run itself ({inside:.2f} s); driver "
+        f"{late[0][1]:.0f} MiB at cell {late[0][0]}, at most {most:.0f} MiB later ({growth:+.1%}); "
+        f"{zombies} zombies at a time at most; CPU so far {spent.ru_utime + spent.ru_stime:.0f} s"
     )
-    wrong = [f"{executor}: the driver grew by {growth:.0%}"] if growth > 0.1 else []
-    wrong += [f"{executor}: exit code {driver.returncode}"] if driver.returncode else []
-    wrong += [f"{executor}: {path.name} is left" for path in (folder / "many").iterdir() if path.suffix != ".json"]
-    return wrong + [f"{executor}: process {left} is left" for left in gone(folder)]
+    soak.wrong += [f"{soak.executor}: the driver grew by {growth:.0%}"] if growth > 0.1 else []
+    soak.wrong += [f"{soak.executor}: {zombies} zombies"] if zombies > jobs else []
+    soak.wrong += [f"{soak.executor}: exit code {driver.returncode}"] if driver.returncode else []
 
 
 def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["kills", "cells"])
-    parser.add_argument("--executors", default="serial,processes", help="comma-separated")
+    parser.add_argument("--executors", default="serial,processes", help=f"comma-separated: {', '.join(HOW)}")
     parser.add_argument("--kills", type=int, default=200, help="per executor")
     parser.add_argument("--cells", type=int, default=60, help="number of cells in the study")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--chunk", type=int, default=10, help="cells per task of slurm")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     wrong, rng = list[str](), random.Random(asked.seed)
     for executor in asked.executors.split(","):
-        with tempfile.TemporaryDirectory(prefix="polobench-soak-") as name:
-            folder = Path(name)
-            (folder / "soak.toml").write_text(STUDY.format(cells=asked.cells))
-            if asked.what == "kills":
-                wrong += kills(folder, executor, asked.kills, asked.jobs, rng)
-            else:
-                wrong += many(folder, executor, asked.jobs)
-    print("\n".join(wrong) or "everything holds")
+        with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp", ignore_cleanup_errors=True) as name:
+            soak = Soak(Path(name), executor, asked.cells, asked.chunk)
+            kills(soak, asked.kills, rng) if asked.what == "kills" else many(soak)
+            wrong += soak.wrong
+            print("\n".join(soak.wrong) or f"{executor}: everything holds", flush=True)
     return bool(wrong)
 
 

@@ -25,6 +25,7 @@ from polobench.core.recorder import Progress
 from polobench.core.result import RunResult
 from polobench.kinds.cell import Cell
 from polobench.run.executor import Ended, Executor, Moved, OnProgress, Outcome, SweepStopped, run_watched
+from polobench.run.scratch import scratch
 from polobench.run.signals import deferred
 
 SHOW_EVERY_SECONDS = 0.2
@@ -97,6 +98,8 @@ class Processes(Executor):
             return multiprocessing.get_context("spawn")
         from multiprocessing import forkserver, resource_tracker
 
+        # where its sockets lie: Python's own folder would stay if this process were killed
+        multiprocessing.current_process()._config.setdefault("tempdir", scratch())  # type: ignore[attr-defined]
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(preloaded(self._cells))
         resource_tracker.ensure_running()  # which would let the signal through
@@ -167,12 +170,16 @@ def resident_mib(pid: int) -> float:
 
 def kill_tree(pid: int) -> None:
     """Kill a worker with its descendants, those included that it left to others, in reverse order of descent."""
-    for process in reversed(_tree(pid)):
+    found = _tree(pid)
+    for process in reversed(found[1:]):
         with suppress(psutil.NoSuchProcess):
             process.kill()
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)  # it leads a group, whose members may have lost their parent
+    for process in found[:1]:  # last, since it may be this one
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _end_with_parent() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Self
@@ -13,6 +12,7 @@ from polobench.core.errors import Unavailable, UsageError, first_line
 from polobench.core.recorder import Progress
 from polobench.run.executor import Ended, Executor, Moved, Outcome
 from polobench.run.remote import Orders, heard, words
+from polobench.run.scratch import scratch
 
 MOST_LOSSES = 3  # of the machine under one cell
 WAIT_SECONDS = 1.0
@@ -45,8 +45,7 @@ class RayCluster(Executor):
         ray = self._ray = _ray()
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if not self._address:
-            folder = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="polobench-ray-"))
-            settings |= {"num_cpus": self.capacity or None, "include_dashboard": False, "_temp_dir": folder}
+            settings |= {"num_cpus": self.capacity or None, "include_dashboard": False, "_temp_dir": scratch()}
             settings |= {"_node_ip_address": LOOPBACK, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
             ray.init(self._address or "local", **settings)

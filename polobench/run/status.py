@@ -21,7 +21,7 @@ from polobench.store.folder import Damaged, Reader, Store, outcome_only
 STATES = ("done", "running", "failed", "missing")
 FRESH_SECONDS = 60.0  # after which a mark that nobody touched is that of a sweep that died
 _TOUCH_SECONDS = 5.0
-_MARKS, _LEFT_OVER = ".sweep-*.tmp", (".sweep-*", ".writing-*", ".slurm-*")
+_MARKS, _LEFT_OVER = ".sweep-*.tmp", (".sweep-*", ".writing-*", ".slurm-*", ".probe-*")
 
 
 class Mark:

@@ -44,7 +44,7 @@ def run_sweep(
 ) -> list[RunResult]:
     """Run the cells, fill the store, and give the results in the order in which they came.
 
-    Ctrl-C lets the cells in flight end; a second one stops them.
+    Ctrl-C lets the cells in flight end; a second one, or a SIGTERM, stops them.
 
     Args:
         cells: what to run.
@@ -64,9 +64,10 @@ def run_sweep(
         for item in cells:
             if item.method is None:
                 sweep.end(item, Ended("skipped", item.unavailable))
-        with handled(signal.SIGINT, sweep.interrupt), open_executor(possible) as executor:
-            sweep.run(executor, together, executor.capacity)
-            sweep.run(executor, alone, 1)
+        with handled(signal.SIGINT, sweep.interrupt), handled(signal.SIGTERM, sweep.stop):
+            with open_executor(possible) as executor:
+                sweep.run(executor, together, executor.capacity)
+                sweep.run(executor, alone, 1)
     if sweep.interrupted:
         raise KeyboardInterrupt
     return sweep.results
@@ -85,8 +86,11 @@ class _Sweep:
 
     def interrupt(self, *signal_and_frame: object) -> None:
         if self.interrupted:
-            raise KeyboardInterrupt
+            self.stop()
         self.interrupted = True
+
+    def stop(self, *signal_and_frame: object) -> None:
+        raise KeyboardInterrupt
 
     def run(self, executor: Executor, cells: Sequence[PreparedCell], most: int) -> None:
         """Run the cells, at most so many at the same time; after an interrupt no more than have been started."""
