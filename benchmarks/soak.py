@@ -19,6 +19,7 @@ import os
 import random
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,7 @@ class Soak:
         """Start a sweep; its processes carry a mark by which those that it leaves are found."""
         whole = [sys.executable, "-m", "polobench", "run", "soak.toml", "--store", store, *self.how]
         environment = os.environ | {MARK: str(self.folder), "OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary)}
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(self.folder / "torch")  # a cache, which is meant to stay
         with (self.folder / "said").open("wb") as said:
             return subprocess.Popen(whole, cwd=self.folder, env=environment, stdout=said, stderr=said)
 
@@ -89,8 +91,8 @@ class Soak:
         if sources() != self.sources:
             sys.exit("the sources changed while the soak ran; run it from a clone that nobody edits")
         said = (self.folder / "said").read_text("utf-8", "replace")
-        if "Traceback" in said and driver.returncode >= 0:
-            self.wrong.append(f"{self.executor}: a traceback: {said[-2000:]}")
+        if driver.returncode not in (0, 1, -signal.SIGKILL) or ("Traceback" in said and driver.returncode >= 0):
+            self.wrong.append(f"{self.executor}: exit code {driver.returncode}: {said[-2000:]}")
         for left in psutil.wait_procs(self.processes(), timeout=PATIENCE)[1]:
             with suppress(psutil.NoSuchProcess):
                 self.wrong.append(f"{self.executor}: process {left.pid} is left: {left.cmdline()}")
@@ -103,16 +105,18 @@ class Soak:
 
 
 def role(process: psutil.Process) -> str:
-    """What the process does in a sweep."""
-    line = " ".join(process.cmdline())
+    """What the process does in a sweep; a worker is forked from its server, whose command line it keeps."""
+    line, parent = " ".join(process.cmdline()), process.parent()
+    if "forkserver" in line and parent is not None and "forkserver" in " ".join(parent.cmdline()):
+        return "worker"
     return next((name for name, pattern in ROLES.items() if re.search(pattern, line)), "another")
 
 
-def strike(soak: Soak, driver: subprocess.Popen[bytes], most: int, rng: random.Random) -> None:
-    """Kill processes of a running sweep, a role at a time, until it ends or the driver is the one."""
+def strike(soak: Soak, driver: subprocess.Popen[bytes], most: int, longest: float, rng: random.Random) -> None:
+    """Kill processes of a running sweep, of any role, every now and then, until it ends or the driver is the one."""
     while most > 0:
         with suppress(subprocess.TimeoutExpired):
-            driver.wait(rng.uniform(1, 8))
+            driver.wait(rng.uniform(1, longest))
             return
         by_role: dict[str, list[psutil.Process]] = {"driver": [psutil.Process(driver.pid)]}
         for process in soak.processes():
@@ -137,8 +141,9 @@ def strike(soak: Soak, driver: subprocess.Popen[bytes], most: int, rng: random.R
 
 def kills(soak: Soak, wanted: int, rng: random.Random) -> None:
     """Kill that often, over as many stores as that takes."""
-    whole = soak.sweep("whole")
+    start, whole = time.monotonic(), soak.sweep("whole")
     assert whole.wait() == 0, (soak.folder / "said").read_text()
+    longest = (time.monotonic() - start) / 2
     expected = {name: json.loads(content)["digest"] for name, content in soak.cells("whole").items()}
     rounds = 0
     while soak.killed.total() < wanted:
@@ -146,7 +151,7 @@ def kills(soak: Soak, wanted: int, rng: random.Random) -> None:
         store, before = f"store-{rounds}", dict[str, bytes]()
         while len(before) < len(expected) and soak.killed.total() < wanted:
             driver = soak.sweep(store)
-            strike(soak, driver, wanted - soak.killed.total(), rng)
+            strike(soak, driver, wanted - soak.killed.total(), longest, rng)
             driver.wait()
             soak.check(driver)
             after = soak.cells(store)

@@ -39,10 +39,12 @@ class SeedAxes:
 def isolated(rng: SeedAxes, threads: int) -> Iterator[None]:
     """Seed the global generators from `rng` and set the threads of torch and numpy; restore both on the way out.
 
-    polobench never draws from the global generators; a foreign library may.
+    polobench never draws from the global generators; a foreign library may. It may also change how torch and numpy
+    compute, which is restored, too.
     """
     python, legacy, before = random.getstate(), np.random.get_state(), torch.get_num_threads()
-    with torch.random.fork_rng(), threadpool_limits(threads, user_api="blas"):
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(), threadpool_limits(threads, user_api="blas"), np.errstate(), torch.enable_grad():
         torch.set_num_threads(threads)
         torch.manual_seed(rng.integer("global/torch"))
         np.random.seed(rng.integer("global/numpy") % 2**32)
@@ -51,5 +53,6 @@ def isolated(rng: SeedAxes, threads: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+            torch.set_default_dtype(dtype)
             random.setstate(python)
             np.random.set_state(legacy)

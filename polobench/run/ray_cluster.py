@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Self
 
 from polobench.cells.runner import PreparedCell
@@ -48,7 +48,8 @@ class RayCluster(Executor):
             settings |= {"num_cpus": self.capacity or None, "include_dashboard": False, "_temp_dir": scratch()}
             settings |= {"_node_ip_address": LOOPBACK, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
-            ray.init(self._address or "local", **settings)
+            with _temporary_files_in(settings.get("_temp_dir")):
+                ray.init(self._address or "local", **settings)
         except (ConnectionError, ValueError, RuntimeError) as error:
             self._exit.close()
             raise UsageError(f"no Ray cluster at {self._address or 'this machine'}: {first_line(error)}") from error
@@ -102,6 +103,20 @@ class RayCluster(Executor):
             if self._losses[cell_id] < MOST_LOSSES:
                 return None
             return Ended("crashed", f"its machine was lost {MOST_LOSSES} times ({first_line(error)})")
+
+
+@contextmanager
+def _temporary_files_in(folder: str | None) -> Iterator[None]:
+    """Processes that are started inside put theirs there: Ray kills its workers, which then leave them."""
+    before = os.environ.get("TMPDIR")
+    os.environ |= {"TMPDIR": folder} if folder else {}
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def _ray() -> Any:
