@@ -116,14 +116,15 @@ def strike(soak: Soak, driver: subprocess.Popen[bytes], most: int, longest: floa
     """Kill processes of a running sweep, of any role, every now and then, until it ends or the driver is the one."""
     while most > 0:
         with suppress(subprocess.TimeoutExpired):
-            driver.wait(rng.uniform(1, longest))
+            driver.wait(rng.uniform(0.5, longest))
             return
         by_role: dict[str, list[psutil.Process]] = {"driver": [psutil.Process(driver.pid)]}
         for process in soak.processes():
             with suppress(psutil.Error):
                 if process.pid != driver.pid:
                     by_role.setdefault(role(process), []).append(process)
-        name = rng.choice(sorted(by_role))
+        others = sorted(by_role.keys() - {"driver"})
+        name = rng.choice(others) if others and rng.random() < 0.7 else "driver"
         victim = rng.choice(by_role[name])
         with suppress(psutil.NoSuchProcess):
             victim.kill()
@@ -143,7 +144,7 @@ def kills(soak: Soak, wanted: int, rng: random.Random) -> None:
     """Kill that often, over as many stores as that takes."""
     start, whole = time.monotonic(), soak.sweep("whole")
     assert whole.wait() == 0, (soak.folder / "said").read_text()
-    longest = (time.monotonic() - start) / 2
+    longest = (time.monotonic() - start) / 3
     expected = {name: json.loads(content)["digest"] for name, content in soak.cells("whole").items()}
     rounds = 0
     while soak.killed.total() < wanted:

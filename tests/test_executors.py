@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -362,21 +364,35 @@ def test_the_cells_of_a_lost_node_run_again_elsewhere(
     assert {cell_id: result.digest for cell_id, result in found.items()} == digests
 
 
-def test_a_sweep_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("executor", "number"), [
+    ("processes", signal.SIGKILL), ("processes", signal.SIGTERM), ("serial", signal.SIGTERM), ("ray", signal.SIGTERM),
+])  # fmt: skip
+def test_a_sweep_that_is_ended_from_outside_leaves_no_process_and_no_folder(
+    executor: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    if executor == "ray":
+        pytest.importorskip("ray")
     plug_in(tmp_path, "unruly", UNRULY, "methods:sleeps=unruly:Sleeps")
     study = write_study(tmp_path, STUDY.replace('"random", "ppo"', '"sleeps"'))
-    whole = [sys.executable, "-m", "polobench", "run", str(study), "--jobs", "2"]
+    whole = [sys.executable, "-m", "polobench", "run", str(study), "--executor", executor]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    driver = subprocess.Popen(whole, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-    store = Store(tmp_path / "results" / "mini")
+    driver = subprocess.Popen(whole, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    store, temporary = Store(tmp_path / "results" / "mini"), Path(tempfile.gettempdir())
     while not running(store) and driver.poll() is None:
         time.sleep(0.05)
     processes = psutil.Process(driver.pid).children(recursive=True)
-    assert len(processes) >= 3, "a tracker of resources, a server, a worker"
-    driver.kill()
-    driver.wait()
+    assert executor == "serial" or len(processes) >= 3, "for one, a tracker of resources, a server, a worker"
+    driver.send_signal(number)
+    said = driver.communicate()[1].splitlines()[1:]
+    assert driver.returncode == (130 if number == signal.SIGTERM else -number)
+    assert [line.partition(";")[0] for line in said] == ["polobench: interrupted"] * (number == signal.SIGTERM)
     assert not psutil.wait_procs(processes, timeout=60)[1]
     assert not list(store.folder.glob("*.json"))
+    if number == signal.SIGKILL:
+        subprocess.run([sys.executable, "-c", "from polobench.run.scratch import scratch; scratch()"], check=True)
+    else:
+        assert not list(store.folder.iterdir())
+    assert not list(temporary.glob(f"polobench-{driver.pid}-*"))
 
 
 def test_an_arms_cells_are_prepared_once_and_have_the_ids_of_each(monkeypatch: pytest.MonkeyPatch) -> None:

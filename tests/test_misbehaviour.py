@@ -1,4 +1,4 @@
-"""What environments and methods do that they should not is their own cell's outcome, and the next cell's digest stays."""
+"""What environments and methods do that they should not is their own cell's outcome, and no other cell notices."""
 
 from __future__ import annotations
 

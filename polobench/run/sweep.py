@@ -64,10 +64,13 @@ def run_sweep(
         for item in cells:
             if item.method is None:
                 sweep.end(item, Ended("skipped", item.unavailable))
-        with handled(signal.SIGINT, sweep.interrupt), handled(signal.SIGTERM, sweep.stop):
-            with open_executor(possible) as executor:
-                sweep.run(executor, together, executor.capacity)
-                sweep.run(executor, alone, 1)
+        with (
+            handled(signal.SIGINT, sweep.interrupt),
+            open_executor(possible) as executor,
+            handled(signal.SIGTERM, sweep.stop),  # which Ray takes for itself as it starts
+        ):
+            sweep.run(executor, together, executor.capacity)
+            sweep.run(executor, alone, 1)
     if sweep.interrupted:
         raise KeyboardInterrupt
     return sweep.results

@@ -210,7 +210,8 @@ def without_home(value: Any) -> Any:
         return {key: without_home(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_home(item) for item in value]
-    return _HOME_IN_TEXT.sub("~", value) if isinstance(value, str) else value
+    is_path = isinstance(value, str) and ("/" in value or "\\" in value)
+    return _HOME_IN_TEXT.sub("~", value) if is_path else value
 
 
 def _last_part(path: str) -> str:
