@@ -69,7 +69,9 @@ class Door:
         Ctrl-C ends the session in one line, and so does a store that cannot be written to.
         """
         try:
-            return run_sweep([prepared], self.store, self.display, lambda cells: Serial(run))[0]
+            results = list[RunResult]()
+            run_sweep([prepared], self.store, self.display, lambda cells: Serial(run), results.append)
+            return results[0]
         except KeyboardInterrupt:
             # pytest-benchmark stumbles over a row without a round
             benchmark.has_error = benchmark.stats is None or not benchmark.stats.stats.data

@@ -18,7 +18,6 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -183,13 +182,15 @@ def age(store: Path) -> None:
 
 def many(soak: Soak) -> None:
     """One sweep, with the driver's resident set by the number of cells done."""
-    held, zombies = list[tuple[float, int, float]](), 0
+    held, zombies, spent = list[tuple[float, int, float]](), 0, list[float]()
     driver = soak.sweep("many")
     process = psutil.Process(driver.pid)
     while driver.poll() is None:
         with suppress(psutil.NoSuchProcess, FileNotFoundError):
             count = sum(name.endswith(".json") for name in os.listdir(soak.folder / "many"))
             held.append((time.monotonic(), count, process.memory_info().rss / 2**20))
+            if count:
+                spent.append(sum(process.cpu_times()[:2]))
             dead = [child for child in process.children() if child.status() == psutil.STATUS_ZOMBIE]
             zombies = max(zombies, len(dead))
         time.sleep(0.5)
@@ -201,12 +202,12 @@ def many(soak: Soak) -> None:
     late = [(count, mib) for _, count, mib in held if count >= min(FLAT_FROM, len(found) // 2)]
     most, jobs = max(mib for _, mib in late), 1 if soak.executor == "serial" else 2
     growth = most / late[0][1] - 1
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
         f"{soak.executor}: {len(found)} cells, {wall / len(found):.2f} s each with {jobs} at a time, or "
         f"{wall * jobs / len(found) - inside:.2f} s per cell and job beside the run itself ({inside:.2f} s); driver "
         f"{late[0][1]:.0f} MiB at cell {late[0][0]}, at most {most:.0f} MiB later ({growth:+.1%}); "
-        f"{zombies} zombies at a time at most; CPU so far {spent.ru_utime + spent.ru_stime:.0f} s"
+        f"{zombies} zombies at a time at most; {1000 * (spent[-1] - spent[0]) / len(found):.1f} ms of the driver's CPU "
+        "per cell"
     )
     soak.wrong += [f"{soak.executor}: the driver grew by {growth:.0%}"] if growth > 0.1 else []
     soak.wrong += [f"{soak.executor}: {zombies} zombies"] if zombies > jobs else []

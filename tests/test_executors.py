@@ -111,8 +111,10 @@ def study_file(folder: Path) -> Study:
 
 def sweep(cells: list[PreparedCell], store: Store, open_executor: OpenExecutor) -> dict[str, RunResult]:
     store.prepare()
+    found = list[RunResult]()
     with Display(len(cells)) as display:
-        return {result.cell_id: result for result in run_sweep(cells, store, display, open_executor)}
+        run_sweep(cells, store, display, open_executor, found.append)
+    return {result.cell_id: result for result in found}
 
 
 @pytest.fixture(scope="module")

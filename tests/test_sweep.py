@@ -21,7 +21,7 @@ import polobench
 from polobench.cells.runner import blank_result, prepare, run_cell
 from polobench.cli import main
 from polobench.core.errors import UsageError
-from polobench.core.result import STATUSES
+from polobench.core.result import STATUSES, RunResult
 from polobench.run.executor import SweepStopped
 from polobench.run.processes import Processes, preloaded
 from polobench.run.progress import Display
@@ -320,8 +320,10 @@ def test_a_worker_whose_sources_differ_from_the_parents_stops_the_sweep(tmp_path
 def test_a_task_that_describes_itself_otherwise_in_a_worker_fails_its_own_cell(tmp_path: Path) -> None:
     (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
     prepared, store = replace(prepare(cell), cell_id="of another task"), Store(tmp_path)
+    results = list[RunResult]()
     with Display(1) as display:
-        (result,) = run_sweep([prepared], store, display, partial(Processes, 1))
+        run_sweep([prepared], store, display, partial(Processes, 1), results.append)
+    (result,) = results
     assert (result.status, result.cell_id) == ("failed", "of another task")
     assert "describes itself otherwise" in result.reason
     assert store.load("of another task") is not None

@@ -88,18 +88,17 @@ def run(
     folder = store_to_fill(place, note)
     open_executor = choose(executor, asked, folder.folder, jobs, address, chunk, slurm or ())
     tidy(folder)
-    todo = pending(cells, folder, retry_failed)
+    todo, ends = pending(cells, folder, retry_failed), list[str]()
     try:
         note(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}")
         with Display(len(todo)) as display:
-            results = run_sweep(todo, folder, display, open_executor)
+            run_sweep(todo, folder, display, open_executor, lambda result: ends.append(result.status))
     except KeyboardInterrupt:
         ignore_further_interrupts()
         raise Interrupted(f"{interrupted_text(cells, folder)}, run again to go on") from None
     typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
-    not_ok = [result for result in results if result.status not in ("ok", "skipped")]
-    if not_ok:
-        raise PoloError(f"{len(not_ok)} of {len(todo)} cells did not end ok; `polobench report` says why")
+    if not_ok := len(ends) - ends.count("ok") - ends.count("skipped"):
+        raise PoloError(f"{not_ok} of {len(todo)} cells did not end ok; `polobench report` says why")
 
 
 def status(

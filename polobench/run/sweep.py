@@ -6,8 +6,8 @@ As many cells run at the same time as the executor takes; those whose kind must 
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from polobench.cells.runner import PreparedCell, blank_result
 from polobench.core.errors import first_line
@@ -18,6 +18,8 @@ from polobench.run.progress import Display
 from polobench.run.signals import handled
 from polobench.run.status import Mark
 from polobench.store.folder import Reader, Store, outcome_only
+
+OnResult = Callable[[RunResult], object]
 
 
 def pending(prepared: Sequence[PreparedCell], store: Reader, retry_failed: bool = False) -> list[PreparedCell]:
@@ -41,8 +43,9 @@ def run_sweep(
     store: Store,
     display: Display,
     open_executor: OpenExecutor,
-) -> list[RunResult]:
-    """Run the cells, fill the store, and give the results in the order in which they came.
+    on_result: OnResult = lambda result: None,
+) -> None:
+    """Run the cells and fill the store.
 
     Ctrl-C lets the cells in flight end; a second one, or a SIGTERM, stops them.
 
@@ -51,6 +54,7 @@ def run_sweep(
         store: must be prepared.
         display: hears of everything.
         open_executor: gives what runs the cells that it is told.
+        on_result: hears each result once it is stored; the sweep keeps none, as there may be 100,000.
 
     Raises:
         SweepStopped: a result could not be written, or the sources changed; what still runs is stopped.
@@ -60,7 +64,7 @@ def run_sweep(
     together = [item for item in possible if not item.cell.plan.runs_alone]
     alone = [item for item in possible if item.cell.plan.runs_alone]
     with Mark(store) as mark:
-        sweep = _Sweep(store, display, mark)
+        sweep = _Sweep(store, display, mark, on_result)
         for item in cells:
             if item.method is None:
                 sweep.end(item, Ended("skipped", item.unavailable))
@@ -73,7 +77,6 @@ def run_sweep(
             sweep.run(executor, alone, 1)
     if sweep.interrupted:
         raise KeyboardInterrupt
-    return sweep.results
 
 
 @dataclass
@@ -83,7 +86,7 @@ class _Sweep:
     store: Store
     display: Display
     mark: Mark
-    results: list[RunResult] = field(default_factory=list)
+    on_result: OnResult
     interrupted: bool = False
     _beside_others: bool = False
 
@@ -136,4 +139,4 @@ class _Sweep:
                 f"store {str(self.store.folder)!r} cannot be written to: {error.strerror or error}"
             ) from error
         self.display.finished(prepared.cell, result)
-        self.results.append(result)
+        self.on_result(result)
