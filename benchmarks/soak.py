@@ -56,13 +56,14 @@ def sources() -> str:
 class Soak:
     """Sweeps of one executor in a folder of their own, and what did not hold of them."""
 
-    def __init__(self, folder: Path, executor: str, cells: int, chunk: int) -> None:
+    def __init__(self, folder: Path, executor: str, cells: int, chunk: int, minutes: float) -> None:
         self.folder, self.executor = folder, executor
         self.how = ["--executor", executor, *HOW[executor], *([str(chunk)] if executor == "slurm" else [])]
         self.temporary = folder / "t"  # a short path, for Ray's sockets
         self.temporary.mkdir()
         (folder / "soak.toml").write_text(STUDY.format(cells=cells))
         self.wrong, self.killed, self.sources = list[str](), Counter[str](), sources()
+        self.deadline = time.monotonic() + 60 * minutes
 
     def sweep(self, store: str) -> subprocess.Popen[bytes]:
         """Start a sweep; its processes carry a mark by which those that it leaves are found."""
@@ -71,6 +72,10 @@ class Soak:
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(self.folder / "torch")  # a cache, which is meant to stay
         with (self.folder / "said").open("wb") as said:
             return subprocess.Popen(whole, cwd=self.folder, env=environment, stdout=said, stderr=said)
+
+    def wants(self, kills: int) -> int:
+        """How many are still to come."""
+        return 0 if time.monotonic() > self.deadline else kills - self.killed.total()
 
     def processes(self) -> list[psutil.Process]:
         """Every process that a sweep has started and that is still there."""
@@ -146,12 +151,12 @@ def kills(soak: Soak, wanted: int, rng: random.Random) -> None:
     longest = (time.monotonic() - start) / 3
     expected = {name: json.loads(content)["digest"] for name, content in soak.cells("whole").items()}
     rounds = 0
-    while soak.killed.total() < wanted:
+    while soak.wants(wanted) > 0:
         rounds += 1
         store, before = f"store-{rounds}", dict[str, bytes]()
-        while len(before) < len(expected) and soak.killed.total() < wanted:
+        while len(before) < len(expected) and soak.wants(wanted) > 0:
             driver = soak.sweep(store)
-            strike(soak, driver, wanted - soak.killed.total(), longest, rng)
+            strike(soak, driver, soak.wants(wanted), longest, rng)
             driver.wait()
             soak.check(driver)
             after = soak.cells(store)
@@ -222,12 +227,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="per executor")
     parser.add_argument("--cells", type=int, default=60, help="number of cells in the study")
     parser.add_argument("--chunk", type=int, default=10, help="cells per task of slurm")
+    parser.add_argument("--minutes", type=float, default=600, help="per executor, after which no process is killed")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     wrong, rng = list[str](), random.Random(asked.seed)
     for executor in asked.executors.split(","):
         with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp", ignore_cleanup_errors=True) as name:
-            soak = Soak(Path(name), executor, asked.cells, asked.chunk)
+            soak = Soak(Path(name), executor, asked.cells, asked.chunk, asked.minutes)
             kills(soak, asked.kills, rng) if asked.what == "kills" else many(soak)
             wrong += soak.wrong
             print("\n".join(soak.wrong) or f"{executor}: everything holds", flush=True)
