@@ -27,6 +27,7 @@ from polobench.run.choice import choose
 from polobench.run.executor import OpenExecutor, Serial
 from polobench.run.processes import Processes
 from polobench.run.progress import Display
+from polobench.run.scratch import scratch
 from polobench.run.status import FRESH_SECONDS, Mark, running, status, tidy
 from polobench.run.study import Study, load_study, parse_study
 from polobench.run.sweep import pending, run_sweep
@@ -364,6 +365,19 @@ def test_the_cells_of_a_lost_node_run_again_elsewhere(
         found = sweep(cells, store, choose("ray", study, store.folder, None, cluster.address))  # type: ignore[attr-defined]
     assert losses
     assert {cell_id: result.digest for cell_id, result in found.items()} == digests
+
+
+def test_folders_of_killed_processes_go_and_all_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f"polobench-{ended.pid}-a", f"polobench-{os.getpid()}-b", "polobench-notes-c", "another"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "socket").touch()
+    made = Path(scratch.__wrapped__())
+    assert made.stat().st_mode & 0o777 == 0o700
+    kept = {path.name for path in tmp_path.iterdir()} - {made.name}
+    assert kept == {f"polobench-{os.getpid()}-b", "polobench-notes-c", "another"}
 
 
 @pytest.mark.parametrize(("executor", "number"), [

@@ -19,6 +19,9 @@ _BY_TYPE = {
     "str": TEXT, "str | None": TEXT.or_null(), "bool": TRUTH, "int": INTEGER, "float": NUMBER,
     "float | None": NUMBER.or_null(), "dict": OBJECT,
 }  # fmt: skip
+_RULES = {
+    item.name: _BY_TYPE[kind] for item in fields(RunResult) if (kind := str(item.type).partition("[")[0]) in _BY_TYPE
+}
 DRAWN_CURVES = (
     "heldout_accuracy", "heldout_accuracy_normalised", "train_accuracy", "train_accuracy_normalised", "heldout_margin",
     "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_sampled_return",
@@ -52,9 +55,9 @@ def problem(result: RunResult) -> str:
 
 def _problems(result: RunResult) -> Iterator[str]:
     """One by one: a later check may rely on the earlier ones."""
-    for item in fields(RunResult):
-        if rule := _BY_TYPE.get(str(item.type).partition("[")[0]):
-            yield from wrong(result, (item.name,), rule)
+    for name, rule in _RULES.items():
+        if not rule.holds(getattr(result, name)):
+            yield f"{name} is not {rule.words}"
     yield from wrong(result, _SHALLOW, Rule("a shallow object", _is_shallow))
     yield from wrong(result, ("kind",), Rule(" or ".join(kinds()), lambda value: value in kinds()))
     yield from _outcome(result)
