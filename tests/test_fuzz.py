@@ -27,7 +27,7 @@ from polobench.store.pack import Pack, write_pack
 from polobench.tasks.preference_data import read_source
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 few = settings(
@@ -132,10 +132,12 @@ stored = st.one_of(st.binary(max_size=200), changes.map(lambda change: json.dump
 
 @few
 @given(stored)
+@example(json.dumps(PLAIN | {"budget": {"\x1f" * 1000: None}}).encode())  # which random input found, shorter
 def test_stored_results(content: bytes) -> None:
     found = result_of(Path(f"{PLAIN['cell_id']}.json"), content)
     if isinstance(found, Damaged):
         assert found.reason.isprintable()
+        assert len(found.reason) <= 500
     else:
         json.dumps(found.to_dict(), allow_nan=False)
 

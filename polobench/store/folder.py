@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from polobench.core.errors import UsageError, first_line
+from polobench.core.printable import printable
 from polobench.core.result import SCHEMA_VERSION, RunResult
 from polobench.store.validation import problem
 
@@ -180,7 +181,7 @@ def result_of(path: Path, content: bytes, trim: Trim | None = None) -> RunResult
         if result.cell_id != path.stem:
             return Damaged(path, f"it holds the cell {result.cell_id!r:.80}")
         wrong = problem(result)
-        return Damaged(path, wrong) if wrong else result
+        return Damaged(path, printable(wrong)[:500]) if wrong else result
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         return Damaged(path, first_line(error))
 
