@@ -28,6 +28,7 @@ from polobench.run.executor import OpenExecutor, Serial
 from polobench.run.processes import Processes
 from polobench.run.progress import Display
 from polobench.run.scratch import scratch
+from polobench.run.slurm import minutes_of
 from polobench.run.status import FRESH_SECONDS, Mark, running, status, tidy
 from polobench.run.study import Study, load_study, parse_study
 from polobench.run.sweep import pending, run_sweep
@@ -284,6 +285,13 @@ def test_slurm_gives_the_digests_of_one_process(tmp_path: Path, digests: dict[st
     assert {cell_id: result.digest for cell_id, result in found.items()} == digests
     assert modes == {0o700}
     assert not [path for path in store.folder.iterdir() if path.suffix != ".json"]
+
+
+def test_a_slurm_task_asks_for_the_time_of_its_cells_and_without_a_limit_for_a_day(tmp_path: Path) -> None:
+    study = study_file(tmp_path)
+    limited = [prepare(cell) for cell in study.limited(timeout_seconds=90.0).cells]
+    assert minutes_of(limited, 4) == 7, "six of the cells, and one to start and end"
+    assert minutes_of([*limited, prepare(study.cells[0])], 4) == 24 * 60
 
 
 def test_a_job_that_dies_fails_its_cells_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,16 @@ from polobench.run.executor import Ended, Executor, Moved, Outcome
 from polobench.run.remote import Orders, heard, last_words_into, word_file
 
 MOST_QUEUED = 1000  # tasks of arrays at the same time; SLURM's own default limit is 1,001 per array
+UNLIMITED_MINUTES = 24 * 60  # that a task asks for whose cells have no limit
 POLL_SECONDS = 1.0
 LATE_SECONDS = 5.0  # that a file of a job that has ended may take to be seen here
 MOST_QUOTED = 200
+
+
+def minutes_of(cells: Sequence[PreparedCell], chunk: int) -> int:
+    """What a task of so many of these cells asks for; submitit would ask for five."""
+    seconds = max(item.cell.timeout_seconds or math.inf for item in cells) * chunk
+    return UNLIMITED_MINUTES if math.isinf(seconds) else math.ceil(seconds / 60) + 1
 
 
 class Slurm(Executor):
@@ -73,12 +80,11 @@ class Slurm(Executor):
     def _submit(self) -> None:
         """One array of all cells that wait."""
         cells, self._waiting = self._waiting, []
-        seconds = max(item.cell.timeout_seconds or math.inf for item in cells) * self._chunk
         wanted = {
             "cpus_per_task": max(item.cell.threads for item in cells),
             "gpus_per_node": int(any(item.cell.device == "cuda" for item in cells)),
             "mem_gb": max(item.cell.memory_mib or 0 for item in cells) / 1024,
-            "timeout_min": 0 if math.isinf(seconds) else math.ceil(seconds / 60) + 1,
+            "timeout_min": minutes_of(cells, self._chunk),
         }
         self._jobs.update_parameters(**{name: amount for name, amount in wanted.items() if amount})
         chunks = [cells[at : at + self._chunk] for at in range(0, len(cells), self._chunk)]
