@@ -180,7 +180,7 @@ def kills(soak: Soak, wanted: int, rng: random.Random) -> None:
 
 def age(store: Path) -> None:
     """Make what killed sweeps left look a minute old, after which the next sweep removes it."""
-    for path in store.iterdir():
+    for path in store.glob("*"):  # none, if no sweep came as far as to make it
         if path.suffix != ".json":
             os.utime(path, (time.time() - FRESH_SECONDS - 1,) * 2)
 
