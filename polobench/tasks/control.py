@@ -26,6 +26,7 @@ from polobench.core.seeding import SeedAxes
 from polobench.core.task import Evaluation, Task
 from polobench.policies.mlp import MLPPolicy
 from polobench.policies.uniform import UniformPolicy
+from polobench.tasks.classic import with_vector_version
 from polobench.tasks.environments import LONGEST_EPISODE, ById, Checked, MakeEnv, definition, sources, start
 from polobench.tasks.floors import stored_floor
 from polobench.tasks.spaces import ActionCodec, ObservationCodec, membership
@@ -283,8 +284,9 @@ def described(
 
 def _vector_spec(maker: MakeEnv, env: gymnasium.Env[Any, Any]) -> EnvSpec | None:
     """The spec of a vector version that can stand for the environment."""
-    if isinstance(maker, ById) and maker.is_plain and has_equal_vector_version(maker.spec, env):
-        return maker.spec
+    if isinstance(maker, ById) and maker.is_plain:
+        spec = with_vector_version(maker.spec)
+        return spec if has_equal_vector_version(spec, env) else None
     return None
 
 
