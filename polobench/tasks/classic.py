@@ -1,13 +1,15 @@
-"""Acrobot-v1 and Pendulum-v1 side by side: gymnasium's equations in gymnasium's order, on the columns of one array.
+"""Acrobot-v1, CartPole-v1 and Pendulum-v1 side by side: gymnasium's equations in its order, on the columns of one array.
 
-gymnasium steps them one by one; here a step of any number takes what one or two of them take there. Each environment
-has its own seed and generator, as in a `SyncVectorEnv`, and goes the same way: `tests/test_classic.py` compares them.
+gymnasium steps the first and the last one by one; here a step of any number takes what one or two of them take there.
+Each environment has its own seed and generator, as in a `SyncVectorEnv`, and goes the same way
+(`tests/test_classic.py`).
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,14 +17,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.classic_control.acrobot import AcrobotEnv
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.envs.classic_control.pendulum import PendulumEnv, angle_normalize
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.seeding import np_random
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 Columns = np.ndarray[Any, Any]  # `[numbers of a state, N]`
-CHECKED_STARTS, CHECKED_STEPS = 3, 20
+CHECKED = 15  # environments and steps
 
 
 class SideBySide(VectorEnv[Any, Any, Any]):
@@ -119,11 +122,12 @@ def _derivatives(state: Columns, torque: Columns) -> Columns:
     cos2, sin2 = np.cos(angle2), np.sin(angle2)
     d1 = 0.25 + (1.25 + cos2) + 1.0 + 1.0
     d2 = 0.25 + 0.5 * cos2 + 1.0
+    turned1, turned2 = 0.5 * _square(state[2:]) * sin2
     phi2 = 4.9 * np.cos(angle1 + angle2 - np.pi / 2.0)
-    phi1 = -0.5 * _square(speed2) * sin2 - speed2 * speed1 * sin2 + 1.5 * 9.8 * np.cos(angle1 - np.pi / 2) + phi2
+    phi1 = -turned2 - speed2 * speed1 * sin2 + 1.5 * 9.8 * np.cos(angle1 - np.pi / 2) + phi2
     found = np.empty_like(state)
     found[:2] = state[2:]
-    found[3] = (torque + d2 / d1 * phi1 - 0.5 * _square(speed1) * sin2 - phi2) / (1.25 - _square(d2) / d1)
+    found[3] = (torque + d2 / d1 * phi1 - turned1 - phi2) / (1.25 - _square(d2) / d1)
     found[2] = -(d2 * found[3] + phi1) / d1
     return found
 
@@ -152,29 +156,51 @@ class PendulumSideBySide(SideBySide):
         return found
 
 
-SIDE_BY_SIDE: dict[str, type[SideBySide]] = {"Acrobot-v1": AcrobotSideBySide, "Pendulum-v1": PendulumSideBySide}
+class CartPoleSideBySide(CartPoleVectorEnv):
+    """gymnasium's own with half of its calls."""
+
+    _limits = np.array([[2.4], [12 * 2 * math.pi / 360]])
+
+    def step(self, action: Any) -> tuple[Any, Columns, Columns, Columns, dict[str, Any]]:
+        state: Columns = self.state  # type: ignore[assignment]
+        _, speed, angle, turn = state
+        cos, sin, mass, pole = np.cos(angle), np.sin(angle), self.total_mass, self.polemass_length
+        push = (action * 20.0 - 10.0 + pole * np.square(turn) * sin) / mass
+        turning = (self.gravity * sin - cos * push) / (0.5 * (4.0 / 3.0 - self.masspole * np.square(cos) / mass))
+        state = state + self.tau * np.array([speed, push - pole * turning * cos / mass, turn, turning])
+        terminated = (np.abs(state[::2]) > self._limits).any(0)
+        self.steps += 1
+        truncated, rewards = self.steps >= self.max_episode_steps, np.ones(self.num_envs, np.float32)
+        if self.prev_done.any():
+            anew = self.prev_done.nonzero()[0]
+            state[:, anew] = self.np_random.uniform(self.low, self.high, (4, anew.size))
+            self.steps[anew] = rewards[anew] = 0
+            terminated[anew] = truncated[anew] = False
+        self.state, self.prev_done = state, terminated | truncated  # type: ignore[assignment]
+        return state.T.astype(np.float32), rewards, terminated, truncated, {}
+
+
+VERSIONS: dict[str, tuple[type[VectorEnv[Any, Any, Any]], Callable[[], VectorEnv[Any, Any, Any]]]] = {
+    "Acrobot-v1": (AcrobotSideBySide, lambda: SyncVectorEnv([AcrobotEnv] * CHECKED)),
+    "CartPole-v1": (CartPoleSideBySide, lambda: CartPoleVectorEnv(CHECKED)),
+    "Pendulum-v1": (PendulumSideBySide, lambda: SyncVectorEnv([PendulumEnv] * CHECKED)),
+}
 
 
 def with_vector_version(spec: EnvSpec) -> EnvSpec:
-    """The spec, with a version from here where it is the registered one and both go the same way."""
-    many = SIDE_BY_SIDE.get(spec.id)
-    if many is None or spec.kwargs or spec.entry_point != f"{many.one.__module__}:{many.one.__name__}":
-        return spec
-    return replace(spec, vector_entry_point=many) if goes_as(many.one, many) else spec
+    """The spec, with a version from here where it is gymnasium's own and both go the same way."""
+    known = spec.id in VERSIONS and not spec.kwargs and str(spec.entry_point).startswith("gymnasium.envs.classic")
+    return replace(spec, vector_entry_point=VERSIONS[spec.id][0]) if known and goes_as_gymnasium(spec.id) else spec
 
 
 @cache
-def goes_as(one: type[gymnasium.Env[Any, Any]], many: type[SideBySide]) -> bool:
-    """Whether a few steps from a few starts are the same to rounding: another gymnasium may have other equations."""
-    env, vector = one(), many(CHECKED_STARTS)
-    vector.action_space.seed(0)
-    moves = [vector.action_space.sample() for _ in range(CHECKED_STEPS)]
-    found = [vector.reset(seed=0)[0], *(vector.step(each)[:3] for each in moves)]
-    for number in range(CHECKED_STARTS):
-        pairs = [(found[0][number], env.reset(seed=number)[0])]
-        for (observations, rewards, terminated), actions in zip(found[1:], moves):
-            observation, reward, over = env.step(actions[number])[:3]
-            pairs += [(observations[number], observation), (rewards[number], reward), (terminated[number], over)]
-        if not all(np.allclose(ours, theirs, rtol=0, atol=1e-5) for ours, theirs in pairs):
-            return False
-    return True
+def goes_as_gymnasium(name: str) -> bool:
+    """Whether a few steps are the same to rounding: another release may have other equations."""
+    version, reference = VERSIONS[name]
+    ours, theirs = version(CHECKED), reference()  # type: ignore[call-arg]
+    ours.action_space.seed(0)
+    pairs = [(ours.reset(seed=0)[:1], theirs.reset(seed=0)[:1])]
+    for _ in range(CHECKED):
+        actions = ours.action_space.sample()
+        pairs.append((ours.step(actions)[:3], theirs.step(actions)[:3]))
+    return all(np.allclose(a, b, rtol=0, atol=1e-5) for both in pairs for a, b in zip(*both, strict=True))

@@ -230,9 +230,10 @@ class ControlTask(Task):
         noise = policy.distribution.noise(self._actions_rng, mask.shape)
         actions = self._choose(policy, policy.act, runner, noise)
         rewards, terminated, truncated = runner.step(actions)
-        recording.add(
-            observations, actions, (rewards * mask).astype(np.float32), terminated & mask, truncated & mask, mask
-        )
+        if counted < len(mask):
+            rewards, terminated, truncated = rewards * mask, terminated & mask, truncated & mask
+        recording.add(observations, actions, rewards.astype(np.float32), terminated, truncated, mask)
+        recording.n_samples += counted
         if not runner.live.all():
             self._finished_returns += runner.episode_returns[mask & ~runner.live].tolist()
 
@@ -259,10 +260,10 @@ class _Recording:
     def add(self, *column: np.ndarray) -> None:
         """One of each of `COLUMNS`."""
         self.columns.append(column)
-        self.n_samples += int(np.count_nonzero(column[-1]))
 
     def rollout(self, final_observations: np.ndarray, groups: np.ndarray, device: torch.device) -> Rollout:
-        series = [np.array(columns).swapaxes(0, 1) for columns in zip(*self.columns, strict=True)]
+        joined = [(np.concatenate(columns), columns[0].shape) for columns in zip(*self.columns, strict=True)]
+        series = [flat.reshape(len(self.columns), *shape).swapaxes(0, 1) for flat, shape in joined]
         stacked = [torch.from_numpy(np.ascontiguousarray(column)) for column in series]
         columns: dict[str, Any] = dict(zip(COLUMNS, stacked, strict=True))
         columns |= {"final_observations": torch.from_numpy(final_observations), "groups": torch.from_numpy(groups)}
