@@ -1,4 +1,4 @@
-"""Acrobot-v1, CartPole-v1 and Pendulum-v1 side by side: gymnasium's equations in its order, on the columns of one array.
+"""Acrobot-v1, CartPole-v1 and Pendulum-v1 side by side: gymnasium's equations on the columns of one array.
 
 gymnasium steps the first and the last one by one; here a step of any number takes what one or two of them take there.
 Each environment has its own seed and generator, as in a `SyncVectorEnv`, and goes the same way
