@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
 
 from polobench.core.arrays import Array
 from polobench.core.budget import Budget, Ledger
@@ -87,6 +88,10 @@ class ControlTask(Task):
         threshold = spec.reward_threshold if spec else None
         self.target = target if target is not None else reference.get("target", threshold)
         self.floor = floor if floor is not None else reference.get("floor", math.nan)
+
+    def vector_env(self, count: int) -> VectorEnv[Any, Any, Any]:
+        """So many of its environments side by side."""
+        return vectorized(self._vector_spec, self._make_env, count)
 
     def _make_env(self) -> gymnasium.Env[Any, Any]:
         return Checked(self._maker(), self.name, self._contains)
@@ -214,8 +219,7 @@ class ControlTask(Task):
         key = (purpose, count)
         if key not in self._runners:
             untruncated = purpose == "untruncated"
-            many = partial(vectorized, self._vector_spec, self._make_env, count)
-            env = without_time_limit(self._make_env) if untruncated else many()
+            env = without_time_limit(self._make_env) if untruncated else self.vector_env(count)
             self._runners[key] = VectorRunner(env, self._observation_codec, self._action_codec)
             self._runners[key].reset(self.rng, -1)
         return self._runners[key]
