@@ -5,7 +5,10 @@ where rl-baselines3-zoo does. Two departures from it, on both sides alike: no st
 Pendulum-v1, which we have not; TRPO on Acrobot-v1 at sb3-contrib's defaults. Evaluation, logging and making the
 environments are not timed.
 
-The limit of a work is measured in the same rounds: its environment steps alone, and every row that the ledger counted
+SB3 steps gymnasium's environments one by one. Ours steps the same ones side by side where it can (`tasks/classic.py`),
+and EnvPool's in the work named after it, which SB3 does with gymnasium's.
+
+The limit of a work is measured in the same rounds: our environment steps alone, and every row that the ledger counted
 through the networks as bare matrix products of numpy, without biases, activations, losses or optimizers.
 """
 
@@ -18,7 +21,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from benchmarks.peers.alternation import Comparison
@@ -26,6 +28,7 @@ from polobench.core.budget import Ledger
 from polobench.core.errors import PoloError, Unavailable
 from polobench.methods.ppo import PPO
 from polobench.methods.trpo import TRPO
+from polobench.registry import find_task
 from polobench.tasks.control import ControlTask
 
 ROUNDS, FIRST_SEED, HIDDEN = 6, 40, 64
@@ -72,6 +75,9 @@ SETTINGS = {
     "ppo-pendulum": Setting("ppo", "Pendulum-v1", *_ppo(PPO_PENDULUM, 10, 64, 1e-3, False), 4096, 6.0),
     "trpo-pendulum": Setting("trpo", "Pendulum-v1", *_trpo(TRPO_PENDULUM, 15, 128), 4096, 4.0),
     "ppo-acrobot": Setting("ppo", "Acrobot-v1", *_ppo(PPO_ACROBOT, 4, 64, 3e-4, False), 8192, 2.8, normalize=True),
+    "ppo-acrobot-envpool": Setting(
+        "ppo", "envpool:Acrobot-v1", *_ppo(PPO_ACROBOT, 4, 64, 3e-4, False), 8192, 5.0, normalize=True
+    ),
     "trpo-acrobot": Setting("trpo", "Acrobot-v1", *_trpo(TRPO_ACROBOT, 10, 128), 4096, 2.8, normalize=True),
 }
 
@@ -104,7 +110,7 @@ WORKS: dict[str, Callable[[int | None], Comparison]] = {name: partial(compare, n
 
 
 def _run_ours(setting: Setting, seed: int) -> Any:
-    task = ControlTask(setting.task)
+    task = find_task(setting.task)
     task.evaluations = task.evaluation_episodes = task.final_episodes = 1
     normalized = {"normalize_observations": setting.normalize, "normalize_rewards": setting.normalize}
     method = {"ppo": PPO, "trpo": TRPO}[setting.method](task, **setting.ours, **normalized)
@@ -124,7 +130,7 @@ def _run_theirs(setting: Setting, seed: int) -> float:
     except ImportError as error:
         raise Unavailable(f"SB3 cannot be loaded: {error} (install it: pip install -e '.[peers]')") from None
     settings = dict(setting.theirs)
-    env: Any = make_vec_env(setting.task, n_envs=settings.pop("n_envs"), seed=seed)
+    env: Any = make_vec_env(setting.task.rpartition(":")[2], n_envs=settings.pop("n_envs"), seed=seed)
     env = VecNormalize(env, gamma=settings["gamma"]) if setting.normalize else env
     kind: Any = {"ppo": stable_baselines3.PPO, "trpo": sb3_contrib.TRPO}[setting.method]
     model = kind("MlpPolicy", env, seed=seed, device="cpu", **settings)
@@ -151,7 +157,9 @@ def _limit(setting: Setting, ledger: Ledger) -> float:
 
 def _environment_seconds(name: str, n_envs: int, steps: int) -> tuple[float, int, int]:
     """Of so many steps with actions drawn beforehand; and how many numbers an observation and an action have."""
-    env = gymnasium.make_vec(name, num_envs=n_envs)
+    task = find_task(name)
+    assert isinstance(task, ControlTask)
+    env = task.vector_env(n_envs)
     observations, _ = env.reset(seed=0)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(64)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from polobench.core.budget import Ledger, Stopwatch
-from polobench.core.device import warm_up
+from polobench.core.device import TORCH_COMPILER, warm_up
 from polobench.core.method import Method
 from polobench.core.policy import Policy
 from polobench.core.recorder import Progress
@@ -51,7 +51,8 @@ def bound(
     """The method's task, bound to a run of this seed, with generators and threads as `Method.run` sets them."""
     rng = SeedAxes(seed)
     with isolated(rng, method.threads):
-        warm_up(method.device)
+        if TORCH_COMPILER in method.libraries:
+            warm_up(method.device)
         with closing(method.task.bind(rng, ledger, method.device, on_policy)) as task:
             yield task
 

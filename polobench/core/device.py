@@ -12,6 +12,7 @@ import torch
 from polobench.core.errors import Unavailable, unknown
 
 DEVICES = ("cpu", "cuda", "mps")
+TORCH_COMPILER = "torch._dynamo"  # a second to load, which the first optimizer of torch's does
 
 
 def reason_absent(name: str) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, cast, get_args
 from polobench.core import provenance
 from polobench.core.budget import Budget, BudgetExhausted, Ledger, Stopwatch
 from polobench.core.convergence import loss_convergence, time_to_target
-from polobench.core.device import resolve_device, warm_up
+from polobench.core.device import TORCH_COMPILER, resolve_device, warm_up
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import HP, Hyperparameters, build
 from polobench.core.outcome import outcome_into
@@ -78,6 +78,15 @@ class Method(ABC, Generic[HP]):
         """The hash of the code that this method and its task reach."""
         return provenance.code_hash(*sorted(provenance.modules_of(type(self)) | self.task.modules()))
 
+    @property
+    def libraries(self) -> set[str]:
+        """Slow modules that a run imports late: the task's, and with an optimizer of torch's its compiler.
+
+        Our own methods take theirs from the policy, and that of a control task has its own on a CPU.
+        """
+        spared = type(self).__module__.startswith("polobench.methods.") and self.device.type == "cpu"
+        return {*self.task.libraries, *(() if spared else (TORCH_COMPILER,))}
+
     def provenance(self) -> dict[str, Any]:
         """Where a result of this method on this machine comes from."""
         return provenance.collect(self.code_hash(), self.device, self.threads)
@@ -121,7 +130,8 @@ class Method(ABC, Generic[HP]):
         result = self._blank(seed, ledger.budget)
         rng = SeedAxes(seed)
         with isolated(rng, self.threads):
-            warm_up(self.device)
+            if TORCH_COMPILER in self.libraries:
+                warm_up(self.device)
             recorder = Recorder(self.task, ledger, self.device)
             recorder.on_progress = on_progress or recorder.on_progress
             with outcome_into(result, "closing the task: "), ExitStack() as cleanup:

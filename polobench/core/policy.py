@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from polobench.core.arrays import stack
 from polobench.core.budget import Budget, Ledger
+from polobench.core.device import warm_up
 from polobench.core.rollout import Rollout
 
 
@@ -132,6 +133,8 @@ class Policy(nn.Module, ABC):
 
     def adam(self, parameters: Sequence[nn.Parameter], lr: float, eps: float = 1e-8) -> Optimizer:
         """Adam (Kingma and Ba 2015, algorithm 1) for parameters of this policy."""
+        with self.ledger.clock.paused():
+            warm_up(parameters[0].device)
         return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
 
     def gradient_step(

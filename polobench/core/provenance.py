@@ -138,7 +138,14 @@ def _distribution_of(module: str) -> str:
     return " ".join(f"{name} {importlib.metadata.version(name)}" for name in _distributions(top))
 
 
+@cache
 def _distributions(top: str) -> list[str]:
+    """Those that bring this module. One of its own name, whose files say so, spares a reading of all that is there."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        named = importlib.metadata.distribution(top)
+        files = f"\n{named.read_text('RECORD') or ''}"
+        if f"\n{top}/__init__.py," in files or f"\n{top}.py," in files:
+            return [named.name]
     return sorted(set(_packages().get(top, [])))
 
 

@@ -9,7 +9,7 @@ import hashlib
 import math
 import struct
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,7 +152,6 @@ class Recorder:
         for name, value in sorted(measures.items()):
             self._hash.update(name.encode() + struct.pack("<d", value))
         score = self.task.score(evaluation.mean)
-        recent = pd.DataFrame(self._updates[self._since_evaluation :]).drop(columns="samples", errors="ignore")
         self._curve.append(
             {
                 "progress": progress,
@@ -166,7 +165,7 @@ class Recorder:
                 "score": math.nan if score is None else score,
                 "train_return": self._returns_sum / self._returns_count if self._returns_count else math.nan,
                 **measures,
-                **{str(name): float(value) for name, value in recent.mean().items()},
+                **_means(self._updates[self._since_evaluation :]),
             }
         )
         self._since_evaluation = len(self._updates)
@@ -233,6 +232,16 @@ class Recorder:
             return table
         stretch = np.arange(len(table)) * STORED_UPDATES // len(table)
         return table.groupby(stretch).mean().reset_index(drop=True)
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each metric over the rows in which it is a number, NaN if it is none in all; pandas takes 3 ms for this."""
+    found: dict[str, list[float]] = {name: [] for row in rows for name in row if name != "samples"}
+    for row in rows:
+        for name in found.keys() & row.keys():
+            if not math.isnan(row[name]):
+                found[name].append(row[name])
+    return {name: float(np.mean(values)) if values else math.nan for name, values in found.items()}
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

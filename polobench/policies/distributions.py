@@ -41,9 +41,9 @@ class Categorical:
     def sample(self, outputs: Any, noise: Any) -> Any:
         """Inverse CDF: the first action whose cumulative probability exceeds the uniform `[...]`."""
         if isinstance(outputs, Array):
-            odds = np.exp(outputs.value - np.maximum.reduce(outputs.value, -1, keepdims=True)).cumsum(-1)
-            below = odds[..., :-1] <= noise.value[..., None] * odds[..., -1:]
-            return Array(np.add.reduce(below, -1))
+            logits = outputs.value.T  # numpy's ways along a first axis are the short ones
+            odds = np.add.accumulate(np.exp(logits - np.maximum.reduce(logits)))
+            return Array(np.add.reduce(odds[:-1] <= noise.value.T * odds[-1]).T)
         cumulative = outputs.softmax(-1).cumsum(-1)
         return (cumulative <= noise.unsqueeze(-1)).sum(-1).clamp(max=outputs.shape[-1] - 1)
 

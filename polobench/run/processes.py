@@ -136,11 +136,11 @@ class Processes(Executor):
 
 
 def preloaded(cells: Sequence[PreparedCell]) -> list[str]:
-    """What workers need that takes a second or more to load: torch and, for a first optimizer step, its compiler; the
-    libraries of the cells' tasks; and, in a worker of Ray, Ray, which each child of it loads.
+    """What workers need that takes long to load: torch, the libraries of the cells' runs and, in a worker of Ray, Ray,
+    which each child of it loads.
     """
-    libraries = {name for item in cells if item.method is not None for name in item.method.task.libraries}
-    return ["polobench.run.processes", "torch._dynamo", *sorted(libraries | {"ray"} & set(sys.modules))]
+    libraries = {name for item in cells if item.method is not None for name in item.method.libraries}
+    return ["polobench.run.processes", *sorted(libraries | {"ray"} & set(sys.modules))]
 
 
 def _how_it_died(exitcode: int | None) -> str:

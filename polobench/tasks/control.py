@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
 
 from polobench.core.arrays import Array
 from polobench.core.budget import Budget, Ledger
@@ -26,6 +27,7 @@ from polobench.core.seeding import SeedAxes
 from polobench.core.task import Evaluation, Task
 from polobench.policies.mlp import MLPPolicy
 from polobench.policies.uniform import UniformPolicy
+from polobench.tasks.classic import with_vector_version
 from polobench.tasks.environments import LONGEST_EPISODE, ById, Checked, MakeEnv, definition, sources, start
 from polobench.tasks.floors import stored_floor
 from polobench.tasks.spaces import ActionCodec, ObservationCodec, membership
@@ -86,6 +88,10 @@ class ControlTask(Task):
         threshold = spec.reward_threshold if spec else None
         self.target = target if target is not None else reference.get("target", threshold)
         self.floor = floor if floor is not None else reference.get("floor", math.nan)
+
+    def vector_env(self, count: int) -> VectorEnv[Any, Any, Any]:
+        """So many of its environments side by side."""
+        return vectorized(self._vector_spec, self._make_env, count)
 
     def _make_env(self) -> gymnasium.Env[Any, Any]:
         return Checked(self._maker(), self.name, self._contains)
@@ -213,8 +219,7 @@ class ControlTask(Task):
         key = (purpose, count)
         if key not in self._runners:
             untruncated = purpose == "untruncated"
-            many = partial(vectorized, self._vector_spec, self._make_env, count)
-            env = without_time_limit(self._make_env) if untruncated else many()
+            env = without_time_limit(self._make_env) if untruncated else self.vector_env(count)
             self._runners[key] = VectorRunner(env, self._observation_codec, self._action_codec)
             self._runners[key].reset(self.rng, -1)
         return self._runners[key]
@@ -229,9 +234,10 @@ class ControlTask(Task):
         noise = policy.distribution.noise(self._actions_rng, mask.shape)
         actions = self._choose(policy, policy.act, runner, noise)
         rewards, terminated, truncated = runner.step(actions)
-        recording.add(
-            observations, actions, (rewards * mask).astype(np.float32), terminated & mask, truncated & mask, mask
-        )
+        if counted < len(mask):
+            rewards, terminated, truncated = rewards * mask, terminated & mask, truncated & mask
+        recording.add(observations, actions, rewards.astype(np.float32), terminated, truncated, mask)
+        recording.n_samples += counted
         if not runner.live.all():
             self._finished_returns += runner.episode_returns[mask & ~runner.live].tolist()
 
@@ -258,10 +264,10 @@ class _Recording:
     def add(self, *column: np.ndarray) -> None:
         """One of each of `COLUMNS`."""
         self.columns.append(column)
-        self.n_samples += int(np.count_nonzero(column[-1]))
 
     def rollout(self, final_observations: np.ndarray, groups: np.ndarray, device: torch.device) -> Rollout:
-        series = [np.array(columns).swapaxes(0, 1) for columns in zip(*self.columns, strict=True)]
+        joined = [(np.concatenate(columns), columns[0].shape) for columns in zip(*self.columns, strict=True)]
+        series = [flat.reshape(len(self.columns), *shape).swapaxes(0, 1) for flat, shape in joined]
         stacked = [torch.from_numpy(np.ascontiguousarray(column)) for column in series]
         columns: dict[str, Any] = dict(zip(COLUMNS, stacked, strict=True))
         columns |= {"final_observations": torch.from_numpy(final_observations), "groups": torch.from_numpy(groups)}
@@ -283,8 +289,9 @@ def described(
 
 def _vector_spec(maker: MakeEnv, env: gymnasium.Env[Any, Any]) -> EnvSpec | None:
     """The spec of a vector version that can stand for the environment."""
-    if isinstance(maker, ById) and maker.is_plain and has_equal_vector_version(maker.spec, env):
-        return maker.spec
+    if isinstance(maker, ById) and maker.is_plain:
+        spec = with_vector_version(maker.spec)
+        return spec if has_equal_vector_version(spec, env) else None
     return None
 
 

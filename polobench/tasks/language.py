@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from polobench.core.budget import Budget, Ledger
+from polobench.core.device import TORCH_COMPILER
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import Policy, unmetered
@@ -55,7 +56,7 @@ class LanguageTask(Task):
     evaluation_episodes = 500
     has_checkpoint = True
     has_tuning_split = False
-    libraries = ("transformers.models.gpt2.modeling_gpt2",)
+    libraries = ("transformers.models.gpt2.modeling_gpt2", TORCH_COMPILER)
     lengthy = "max_new_tokens"  # the argument that says how long texts may be
 
     def __init__(

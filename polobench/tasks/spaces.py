@@ -52,13 +52,13 @@ def membership(space: Space[Any]) -> Callable[[Any], bool]:
     do, by any amount, and no policy depends on them. Integers may not.
     """
     if isinstance(space, Box):
-        most = np.finfo(np.float64).max
-        low, high = (-most, most) if space.dtype.kind == "f" else (space.low, space.high)
+        low, high, real = space.low, space.high, space.dtype.kind == "f"
 
         def inside(value: Any) -> bool:
             array = np.asarray(value)
-            fits = array.shape == space.shape and array.dtype.kind in "biuf"
-            return fits and bool(((array >= low) & (array <= high)).all())
+            if array.shape != space.shape or array.dtype.kind not in "biuf":
+                return False
+            return bool((np.isfinite(array) if real else (array >= low) & (array <= high)).all())
 
         return inside
     if isinstance(space, spaces.Dict):

@@ -139,7 +139,7 @@ class VectorRunner:
         """Take `[N]` actions; gives rewards, terminated and truncated `[N]`, and moves `observations` and `live` on."""
         observations, rewards, terminated, truncated, _ = self.env.step(self._action_codec.decode(actions))
         self.observations = self._encode(observations)
-        self.episode_returns = np.where(self.live, self.episode_returns, 0.0) + rewards
+        self.episode_returns = self.episode_returns * self.live + rewards
         self.live = ~(terminated | truncated)
         return rewards, terminated, truncated
 
