@@ -18,7 +18,6 @@ from polobench.core.result import RunResult
 from polobench.report.blocks import Table
 from polobench.report.draw.arrivals import arrivals, draw_arrivals, has_reached
 from polobench.report.draw.cost import costs, draw_costs, has_costs
-from polobench.report.draw.dots import draw_improvements, improvements
 from polobench.report.draw.lines import Spot, place_labels
 from polobench.report.draw.panels import MOST_COMPARED, Panel, compared, panels
 from polobench.report.draw.profiles import draw_profiles
@@ -60,32 +59,6 @@ def test_profile_is_the_share_of_runs_above(tmp_path: Path) -> None:
     assert [y[np.searchsorted(x, at)] for at in (0.0, 0.3, 0.5, 0.7, 1.01)] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert np.asarray(trpo.get_ydata(), float)[0] == 0.5  # runs at the floor are not above it
     assert "n = 4" in ax.get_title()
-
-
-def test_pairs_are_sorted_and_the_better_stands_first(tmp_path: Path) -> None:
-    found = store(tmp_path, {"dpo": [0.5, 0.5], "ppo": [0.4, 0.9], "trpo": [0.95, 0.95]})
-    pairs = improvements(only_group(found))
-    named = [(better, other, estimate.value) for better, other, estimate in pairs]
-    # of dpo and ppo neither wins more often: the higher mean stands first
-    assert named == [("trpo", "dpo", 1.0), ("trpo", "ppo", 1.0), ("ppo", "dpo", 0.5)]
-    (ax,) = draw_improvements(only_group(found), looks(found.labels)).axes
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["trpo over dpo", "trpo over ppo", "ppo over dpo"]
-    assert [text.get_text() for text in ax.texts][2] == "0.50 [0.00, 1.00]"
-
-
-def test_pairs_of_variants_are_told_apart(tmp_path: Path) -> None:
-    variants = ("ppo, a long name of a variant, 1", "ppo, a long name of a variant, 2", "ppo")
-    runs = [
-        run("ppo", 0.2 + 0.3 * place + 0.1 * seed, seed, label=label)
-        for place, label in enumerate(variants)
-        for seed in range(2)
-    ]
-    found = collect(save_all(tmp_path, *runs))
-    (ax,) = draw_improvements(only_group(found), looks(found.labels)).axes
-    names = [text.get_text() for text in ax.get_yticklabels()]
-    assert len(set(names)) == 3
-    assert f"{variants[1]}\nover {variants[0]}" in names
-    assert f"ppo over {variants[0]}" in names
 
 
 def test_share_at_the_target_over_samples(tmp_path: Path) -> None:
@@ -152,7 +125,6 @@ def test_a_label_has_one_colour_in_all_figures(tmp_path: Path) -> None:
     assert [ax.lines[-1].get_color() for ax in arrived] == [look[label].colour for label in ("dpo", "ppo", "trpo")]
     twice = ("dpo", "dpo", "ppo", "ppo", "trpo", "trpo")
     assert _colours(draw_costs([panel], look), 6) == [look[label].colour for label in twice]
-    assert _colours(draw_improvements(group, look), 4)[1:] == [look[label].colour for label in ("ppo", "dpo", "ppo")]
 
 
 def _colours(figure: Figure, count: int) -> list[object]:

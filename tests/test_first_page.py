@@ -27,10 +27,18 @@ from synthetic import (
 from typer.testing import CliRunner
 
 from polobench.analysis.collection import Collection, collect
-from polobench.analysis.overall import comparables, overall
+from polobench.analysis.overall import comparables, horizons, overall
 from polobench.analysis.statistics.aggregates import mean_score, tail_score
-from polobench.analysis.statistics.hypothesis import against_best, permutation_p, permutation_test
-from polobench.analysis.use_cases import USE_CASES, horizons, standings
+from polobench.analysis.statistics.hypothesis import (
+    CEILING,
+    EQUIVALENT,
+    OPEN,
+    SEPARATED,
+    against_best,
+    permutation_p,
+    permutation_test,
+)
+from polobench.analysis.use_cases import USE_CASES, standings
 from polobench.cli import app
 from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
@@ -41,8 +49,8 @@ from polobench.report.markdown import render
 from polobench.report.naming import budget_words
 from polobench.report.page import pages, verdict_text
 from polobench.report.sections import leaderboard, task_cards, verdict
-from polobench.report.sections.article import summary
-from polobench.report.sections.claims import tables_of
+from polobench.report.sections.claims import summary, tables_of
+from polobench.report.text import p_text
 from polobench.report.words import glossary
 
 METHODS = ("reinforce", "trpo", "ppo")
@@ -197,35 +205,103 @@ def test_the_verdict_names_score_cost_certainty_and_what_would_change(text: str)
     assert re.fullmatch(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", samples[2])
     assert re.fullmatch(r"[\d.]+( to [\d.]+)?", samples[3])
     assert samples[4] == "600"
-    assert re.search(r"separated .*; n = 5$", samples[5])
+    assert re.search(r"(ahead of|equivalent to|open against) .*; n = 5$", samples[5])
     assert all(found["few samples, control"])
     assert found["language, checkable answers"][1] == "not measured yet"
     assert found["preference data"][-1] == "a study with preference data"
 
 
-def test_not_separated_comes_from_the_tests_not_from_intervals(tmp_path: Path) -> None:
+def test_the_answers_words_come_from_the_tests_not_from_intervals(tmp_path: Path) -> None:
     """Intervals overlap, but every run of the one is above every run of the other on each task."""
     runs = [run for task in WORLDS for run in of_scores("ppo", [0.61, 0.7, 0.8, 0.9, 1.0], task)]
     runs += [run for task in WORLDS for run in of_scores("trpo", [0.2, 0.3, 0.4, 0.5, 0.6], task)]
     runs += [run for task in WORLDS for run in of_scores("grpo", [0.5, 0.6, 0.8, 0.9, 1.0], task)]
     found = Findings(collect(save_all(tmp_path, *runs)))
     (leaders,) = found.leaders
-    assert [item.label for item in leaders.unseparated] == ["grpo"]
+    assert [item.label for item in leaders.undecided] == ["grpo"]
     worst = {case.name: item for case, item in found.use_cases}["worst-case seeds, control"]
     assert worst is not None
     assert (worst.best.label, worst.best.value.value) == ("ppo", pytest.approx((0.61 + 0.7) / 2))
-    assert verdict.how_sure(leaders).startswith("not separated from the best: grpo; n = 5")
+    contrasts = {item.label: item.contrast for item in leaders.items if item.contrast}
+    said = verdict.how_sure(leaders)
+    assert said == f"ahead of trpo ({p_text(contrasts['trpo'].p, '≤')}); open against grpo; n = 5"
+    marks = {row[0]: row[2] for row in rows(section(render(pages(found)[0]), "Leaderboard"))[2:]}
+    assert marks["trpo"].endswith(f"behind ({p_text(contrasts['trpo'].p)})".replace("<", "&lt;"))
+    assert marks["grpo"] == f"open ({p_text(contrasts['grpo'].p)})"
 
 
-def test_all_tied_are_called_tied(tmp_path: Path) -> None:
-    runs = [run for method in FIVE for run in of_scores(method, [1.0] * 5)]
+def test_equal_is_said_only_where_equivalence_was_tested(tmp_path: Path) -> None:
+    """Means that look alike are open where runs are spread, equivalent where they are not, and full at a maximum."""
+
+    def word(folder: str, low: float, spread: float) -> str:
+        spreads = np.linspace(-spread, spread, 8)
+        runs = [run for method in ("ppo", "trpo") for run in of_scores(method, list(low + spreads))]
+        (leaders,) = Findings(collect(save_all(tmp_path / folder, *runs))).leaders
+        assert leaders.items[1].contrast is not None
+        return leaders.items[1].contrast.word
+
+    assert word("spread", 0.8, 0.3) == OPEN
+    assert word("narrow", 0.8, 0.02) == EQUIVALENT
+    assert word("full", 1.1, 0.02) == CEILING
+
+
+def test_all_equivalent_are_called_so(tmp_path: Path) -> None:
+    runs = [run for method in FIVE for run in of_scores(method, [0.9] * 5)]
     found = Findings(collect(save_all(tmp_path, *runs)))
     first = render(pages(found)[0])
-    row = next(row for row in rows(section(first, "Verdict")) if row[0].startswith("worst-case"))
-    assert row[1] == "any: all 5 are tied"
     marks = [row[1] for row in rows(section(first, "Leaderboard"))[2:]]
-    assert marks == ["equal best", *["equal best (p = 1.000)"] * 4]
-    assert "All 5 methods are tied" in report_text(found.collection)
+    assert marks == ["best", *["equivalent (p < 0.001)".replace("<", "&lt;")] * 4]
+    said = "**grpo** has the highest mean final return, 0.900: equivalent to online dpo, ppo, reinforce and trpo"
+    assert said in report_text(found.collection)
+
+
+def test_declared_looks_and_seeds_rule_the_first_page(tmp_path: Path) -> None:
+    runs = of_scores("ppo", [0.6, 0.7, 0.8, 0.9, 1.0]) + of_scores("trpo", [0.1, 0.2, 0.3, 0.4, 0.5])
+    once = Findings(collect(save_all(tmp_path / "once", *runs))).leaders[0].items[1].contrast
+    for run in runs:
+        run.provenance["looks"] = 10
+    often = Findings(collect(save_all(tmp_path / "often", *runs))).leaders[0].items[1].contrast
+    assert once is not None
+    assert often is not None
+    assert often.reason == "5 seeds cannot reach p = 0.005; the test needs 6"
+    for run in runs:
+        run.provenance |= {"looks": 1, "seeds": 4}
+    more = Findings(collect(save_all(tmp_path / "more", *runs)))
+    assert verdict.how_sure(more.leaders[0]) == "not tested: 5 seeds, 4 were declared"
+    assert more.leaders[0].items[1].value.value == pytest.approx(0.3)
+
+
+def test_compute_flags_and_errors_stand_beside_the_score(tmp_path: Path) -> None:
+    runs = of_scores("ppo", [0.8] * 5) + of_scores("trpo", [0.5] * 5)
+    for run in runs:
+        run.ledger.backward_rows, run.final_return_std = 1_000 if run.method == "ppo" else 100_000, 1.0
+        run.provenance["final_episodes"] = 500
+    for run in runs[:5]:
+        run.hyperparameters, run.ran_beside_others = {"learning_rate_schedule": "linear"}, True
+        run.curve["return_mean"] = np.linspace(0.9, 0.8, len(run.curve))
+        run.curve["change_error"] = 0.001
+    board = section(report_pages(collect(save_all(tmp_path, *runs)))["report"], "Leaderboard")
+    head, (best, other) = rows(board)[0], rows(board)[2:]
+    shown = {name: (one, two) for name, one, two in zip(head, best, other, strict=True)}
+    assert shown["rows backward"] == ("1,000", "100,000")
+    assert shown["below start"] == ("5/5", "0/5")
+    assert shown["CPU s"][0].endswith("‡")
+    assert shown["score at equal CPU s"][0].endswith("†")
+    assert "standard error of a final score: at most 0.045; above 0.02, so noisy: ppo, trpo" in board
+
+
+@pytest.mark.parametrize(
+    ("after", "word"), [((0.2, 0.6), "no rise shown"), ((0.5, 0.6), "sharpening"), ((0.5, 0.9), "skill")]
+)
+def test_sharpening_is_told_from_skill(after: tuple[float, float], word: str, tmp_path: Path) -> None:
+    """A policy that does not learn is neither."""
+    runs = [make_language(method, "summaries", seed) for method in ("dpo", "grpo") for seed in range(6)]
+    for run in runs:
+        drawn = np.random.default_rng([run.seed, len(run.method)]).normal(0, 0.005, 2)
+        for name, before, last in zip(("heldout_pass_1", "heldout_pass_8"), (0.2, 0.6), after + drawn, strict=True):
+            run.curve[name] = np.linspace(before, last, len(run.curve))
+    found = Findings(collect(save_all(tmp_path, *runs)))
+    assert {item.word for item in found.sharpenings} == {word}
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
@@ -298,7 +374,7 @@ def test_the_policy_is_measured_on_all_heldout_prompts(tmp_path: Path) -> None:
 
 def test_a_label_with_a_comma_is_one_label(full: Collection) -> None:
     about = section(report_pages(full)["provenance"], "About this store")
-    assert 'dpo, "dpo, 16 responses", "dpo, 2 responses"' in about
+    assert '"grpo, 16 responses", "grpo, 2 responses"' in about
 
 
 def test_a_first_look_says_that_it_works_and_what_comes_next(tmp_path: Path) -> None:
@@ -339,27 +415,24 @@ def test_every_rating_has_its_reason(collection: Collection) -> None:
     ratings, claims = tables["verdicts"], tables["claims"]
     said = "".join(piece if isinstance(piece, str) else piece.text for piece in summary(found))
     assert "Analytics Vidhya, 20 March 2025" in said
-    spoken = {"supported": "support", "contradicted": "contradict", "undecided": "leave open"}
     counts = ratings["verdict"].value_counts()
-    for name, word in spoken.items():
-        if name in counts:
-            assert f"{word} {counts[name]}" in said
-    assert len(ratings) == 15
+    assert all(f"{count} {name}" in said for name, count in counts.items())
+    assert len(ratings) == 20
     assert f"Of its {len(claims)} further claims" in said
-    wanted = {"p", "compared_difference", "compared_interval_low", "compared_detectable", "smallest_effect"}
+    wanted = {"p", "compared_difference", "compared_interval_low", "compared_detectable", "compared_margin"}
     assert wanted <= set(tables["pairs"])
     table = rows(section(report_pages(collection)["report"], "The article's ratings"))[2:]
-    assert len(table) == 15
+    assert len(table) == 20 - counts["not measured"]
     assert all(row[3] for row in table)
 
 
 def test_every_rating_has_a_number_an_interval_and_n(collection: Collection) -> None:
     evidence = report_pages(collection)["article"]
-    for title in ("Variance", "Stability", "Sample efficiency"):
+    for title in ("Variance of the gradient", "Variance between runs", "Stability", "Sample efficiency"):
         found = {row[0]: row for row in reversed(rows(section(evidence, title)))}
         for method in METHODS:
-            assert re.fullmatch(r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]", found[method][3])
-            assert re.fullmatch(r"\d+ (seeds x 3 settings|batches)", found[method][4])
+            assert re.fullmatch(r"-?\d\.\d{3}( \[-?\d\.\d{3}, -?\d\.\d{3}\])?", found[method][3])
+            assert re.fullmatch(r"5 seeds x 3 settings|1 runs", found[method][4])
         assert found["grpo"][2] == "not measured"
 
 
@@ -409,7 +482,7 @@ def test_against_the_best(collection: Collection) -> None:
     assert found[0].p == pytest.approx(2 / 252), "all of ppo's runs are better"
     few = against_best([(label, [values[:3] for values in tasks]) for label, tasks in returns])
     assert few[0].reason == "3 seeds cannot reach p = 0.025; the test needs 5"
-    assert "compared_detectable" in task_cards.tables(Findings(collection))["against_best"]
+    assert "compared_margin" in task_cards.tables(Findings(collection))["against_best"]
 
 
 def test_what_dropping_failed_runs_would_change_is_said(tmp_path: Path) -> None:
@@ -464,4 +537,4 @@ def test_the_leaderboard_marks_instead_of_ranking(full: Collection) -> None:
         for item in standing.items[1:]:
             said = leaderboard._against(standing, item)
             assert item.contrast is not None
-            assert item.contrast.is_separated == ("behind" in said)
+            assert (item.contrast.word == SEPARATED) == ("behind" in said)

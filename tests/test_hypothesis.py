@@ -11,14 +11,22 @@ from scipy import stats
 
 from polobench.analysis.statistics import hypothesis
 from polobench.analysis.statistics.hypothesis import (
+    CEILING,
+    EQUIVALENT,
+    OPEN,
+    against_best,
+    below_p,
     detectable_difference,
+    detectable_margin,
     difference,
     difference_interval,
+    equivalence_p,
     holm,
     permutation_test,
     seeds_needed,
     smallest_p,
     stratified_mean_interval,
+    trend_p,
 )
 
 
@@ -165,3 +173,46 @@ def test_the_detectable_difference_is_detected_about_four_times_in_five() -> Non
 
     assert power(size) == pytest.approx(0.8, abs=0.08)
     assert power(size / 2) < 0.5
+
+
+def test_the_one_sided_p_is_welchs() -> None:
+    x, y = normal(0, 7, 1.0), 3 * normal(1, 5)
+    truth = stats.ttest_ind(x - 0.3, y, equal_var=False, alternative="less").pvalue
+    assert below_p([(x, y)], 0.3) == pytest.approx(truth)
+    assert math.isnan(below_p([(x[:1], y)], 0.3))
+    constant = np.full(5, 2.0)
+    assert math.isnan(equivalence_p([(constant, constant)], math.nan)), "no margin, no equivalence"
+    assert (below_p([(constant, constant)], 0.1), below_p([(constant, constant)], 0.0)) == (0.0, 1.0)
+
+
+def test_equivalence_has_its_error_rate_and_power() -> None:
+    """Arms that differ by the margin are called equivalent in 5 %; equal ones of the right spread in 4 of 5 cases."""
+    rng = np.random.default_rng(3)
+    drawn = [rng.normal(0, 0.036, (2, 10)) for _ in range(1_000)]
+    wrong = rate([equivalence_p([(a + 0.05, b)]) for a, b in drawn], 0.05)
+    assert wrong == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / 1_000))
+    margin = float(np.median([detectable_margin([(a, b)], alpha=0.05) for a, b in drawn]))
+    assert rate([equivalence_p([(a, b)], margin) for a, b in drawn], 0.05) == pytest.approx(0.8, abs=0.05)
+
+
+def test_equal_arms_are_called_apart_no_more_often_than_the_level() -> None:
+    """Five equal arms: equivalent where the spread is narrow, open where it is wide, "separated" in at most 5 %."""
+    rng = np.random.default_rng(4)
+
+    def words(spread: float) -> list[set[str]]:
+        drawn = rng.normal(0.5, spread, (60, 5, 6))
+        return [{item.word for item in against_best([(arm, [x]) for arm, x in enumerate(study)])} for study in drawn]
+
+    assert words(0.005) == [{EQUIVALENT}] * 60
+    wide = words(0.2)
+    assert sum(found <= {OPEN, CEILING} for found in wide) >= 60 * 0.95 - 4 * math.sqrt(60 * 0.95 * 0.05)
+    assert not any(EQUIVALENT in found for found in wide)
+
+
+def test_a_trend_is_pages_and_keeps_its_level() -> None:
+    rng = np.random.default_rng(6)
+    arms = list(rng.normal(0, 1, (4, 8)))
+    assert trend_p([arms]) == stats.page_trend_test(np.column_stack(arms)).pvalue
+    assert trend_p([[values + size for size, values in enumerate(arms)]]) < 0.01
+    nulls = [trend_p([list(rng.normal(0, 1, (3, 5)))]) for _ in range(300)]
+    assert rate(nulls, 0.05) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 300)

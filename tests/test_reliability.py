@@ -11,6 +11,7 @@ from synthetic import failed, make_result
 
 from polobench.analysis import reliability
 from polobench.analysis.reliability import scores as scores_of
+from polobench.analysis.statistics.aggregates import tail_mean
 from polobench.core.result import RunResult
 
 
@@ -49,31 +50,19 @@ def test_drawdown_is_the_deepest_fall_below_the_best_so_far() -> None:
     assert reliability.largest_drawdown(scores_of(failed(late, at=0.6))) == pytest.approx(1.0), "at the floor"
 
 
-def test_short_term_risk_is_the_worst_quarter_of_changes() -> None:
-    assert reliability.short_term_risk(scores_of(run_of(0, 1, 0.4, 0.9, 0.8))) == pytest.approx(0.6)  # the worst of 4
-    assert reliability.short_term_risk(scores_of(run_of(0, 0.5, 1.0))) == pytest.approx(-0.5)
-
-
-def test_dispersion_is_the_quartile_distance_of_changes() -> None:
-    assert reliability.dispersion_over_time(scores_of(run_of(0, 0.1, 0.3, 0.6, 1.0))) == pytest.approx(0.15)
-    assert reliability.dispersion_over_time(scores_of(run_of(0, 0.2, 0.4))) == pytest.approx(0)
-
-
 @pytest.mark.parametrize(
-    ("scores", "collapsed", "sustained", "share"),
+    ("scores", "collapsed"),
     [
-        ((0, 1, 1, 1), 0, 1, 1),
-        ((0, 1, 1, 0.6), 0, 0, 2 / 3),
-        ((0, 1, 0.4, 1), 1, 0, 2 / 3),
-        ((0, 0.4, 1, 1), 0, 1, 2 / 3),
-        ((0, 0.4, 0.9, 1), 0, 0, 1 / 3),
+        ((0, 1, 1, 1), 0),
+        ((0, 1, 1, 0.6), 0),
+        ((0, 1, 0.4, 1), 1),
+        ((0, 0.4, 1, 1), 0),
+        ((0, 0.4, 0.9, 1), 0),
     ],
 )
-def test_what_becomes_of_a_solved_task(scores: tuple[float, ...], collapsed: int, sustained: int, share: float) -> None:
+def test_what_becomes_of_a_solved_task(scores: tuple[float, ...], collapsed: int) -> None:
     result = run_of(*scores)
     assert reliability.collapsed(scores_of(result)) == collapsed
-    assert reliability.sustained(scores_of(result)) == sustained
-    assert reliability.share_above_target(scores_of(result)) == pytest.approx(share)
 
 
 def test_who_never_solved_cannot_collapse() -> None:
@@ -86,15 +75,11 @@ def test_without_a_target_nothing_is_known() -> None:
     measures = (
         reliability.area_under_curve,
         reliability.largest_drawdown,
-        reliability.short_term_risk,
-        reliability.dispersion_over_time,
         reliability.collapsed,
-        reliability.sustained,
-        reliability.share_above_target,
     )
     assert all(math.isnan(measure(scores_of(result))) for measure in measures)
 
 
 def test_the_tail_is_the_mean_of_the_worst_quarter() -> None:
-    assert reliability.tail_mean(np.array([5.0, 1.0, 3.0, 2.0, 4.0])) == pytest.approx(1.5)  # two of five
-    assert reliability.tail_mean(np.array([7.0])) == 7.0
+    assert tail_mean(np.array([5.0, 1.0, 3.0, 2.0, 4.0])) == pytest.approx(1.5)  # two of five
+    assert tail_mean(np.array([7.0])) == 7.0

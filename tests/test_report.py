@@ -200,7 +200,8 @@ def test_skipped_cells_are_listed_not_averaged(tmp_path: Path) -> None:
 
 
 def _answer(folder: Path, *runs: RunResult) -> str:
-    said = answer(comparisons(collect(save_all(folder, *runs)))[GROUP])
+    found = Findings(collect(save_all(folder, *runs)))
+    said = answer(found.comparisons[GROUP], found.contrasts[GROUP])
     return said if isinstance(said, str) else "".join(piece if isinstance(piece, str) else piece.text for piece in said)
 
 
@@ -210,19 +211,14 @@ def _runs(method: str, returns: list[float]) -> list[RunResult]:
 
 def test_answer_names_the_best(tmp_path: Path) -> None:
     best, other = _runs("ppo", [480, 490, 500, 500, 495]), _runs("trpo", [100, 120, 110, 130, 90])
-    assert _answer(tmp_path, *best, *other) == "ppo has the highest mean final return, 493.0."
+    said = "ppo has the highest mean final return, 493.0: ahead of trpo (p ≤ 0.008)."
+    assert _answer(tmp_path, *best, *other) == said
 
 
-def test_ties_share_the_first_place(tmp_path: Path) -> None:
+def test_the_answer_says_where_the_task_leaves_no_room(tmp_path: Path) -> None:
     text = _answer(tmp_path, *_runs("ppo", [500.0] * 5), *_runs("trpo", [500.0] * 5), *_runs("random", [20.0] * 5))
-    assert text == "ppo and trpo share the highest mean final return, 500.0."
-    tied = _answer(tmp_path / "tied", *_runs("ppo", [500.0] * 5), *_runs("trpo", [500.0] * 5))
-    assert tied == "All 2 methods are tied at a mean final return of 500.0."
-
-
-def test_answer_at_the_floor(tmp_path: Path) -> None:
-    runs = [*_runs("ppo", [20, 22, 21, 25, 24]), *_runs("trpo", [20.0] * 5)]
-    assert "not separated from the floor (22.3)" in _answer(tmp_path, *runs)
+    said = "ahead of random (p ≤ 0.016); no room between it and trpo"
+    assert text == f"ppo has the highest mean final return, 500.0: {said}."
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
@@ -241,16 +237,6 @@ def test_devices_are_arms_of_one_table(tmp_path: Path) -> None:
     runs = [make_result(), make_result(device="cuda")]
     table = comparison_table(comparisons(collect(save_all(tmp_path, *runs)))[GROUP])
     assert sorted(row[1] for row in table.rows) == ["cpu", "cuda"]
-
-
-def test_hyperparameters_shared_and_differing(tmp_path: Path) -> None:
-    other = {"hidden_sizes": [64, 64], "learning_rate": 1e-3, "gamma": 0.99}
-    text = _text(make_result(), make_result(label="fast", hyperparameters=other), folder=tmp_path)
-    section = _section(text, "Hyper-parameters")
-    assert "**ppo**: gamma = 0.99, hidden_sizes = " in section
-    rows = [[cell.strip() for cell in row] for row in _rows(section)]
-    assert rows[0] == ["label", "task", "learning_rate"]
-    assert rows[2:] == [["fast", "CartPole-v1", "0.001"], ["ppo", "CartPole-v1", "0.0003"]]
 
 
 def test_commands(tmp_path: Path) -> None:

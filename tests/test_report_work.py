@@ -23,10 +23,6 @@ from polobench.analysis import measures, summary
 from polobench.analysis.collection import Arm, Collection, collect
 from polobench.analysis.columns import column
 from polobench.analysis.statistics import survival
-from polobench.analysis.statistics.aggregates import (
-    is_ahead,
-    probability_of_improvement,
-)
 from polobench.analysis.statistics.hypothesis import DRAWS, difference, permutation_test
 from polobench.analysis.statistics.intervals import resample_counts
 from polobench.report.draw import update as update_figures
@@ -163,19 +159,6 @@ def test_shared_resamples_cannot_be_written_to() -> None:
     assert (counts.sum(axis=1) == 7).all()
     with pytest.raises(ValueError, match="read-only"):
         counts[0, 0] = 1
-
-
-def test_who_is_ahead_has_the_larger_probability() -> None:
-    rng = np.random.default_rng(4)
-    x, y = ([rng.normal(shift, 1, n) for n in (5, 8)] for shift in (0.7, 0.0))
-    there, back = probability_of_improvement(x, y), probability_of_improvement(y, x)
-    assert there.value == pytest.approx(1 - back.value)
-    assert is_ahead(x, y)
-    assert not is_ahead(y, x)
-    tied, higher = [np.array([0.0, 1.0, 2.0])], [np.array([-5.0, 1.0, 9.0])]
-    assert probability_of_improvement(tied, higher).value == 0.5
-    assert is_ahead(higher, tied)
-    assert not is_ahead(tied, higher)
 
 
 def test_quantiles_are_of_the_runs_still_going() -> None:

@@ -13,9 +13,7 @@ from polobench.analysis.statistics.aggregates import (
     iqm,
     mean_score,
     median_score,
-    optimality_gap,
     performance_profile,
-    probability_of_improvement,
 )
 from polobench.analysis.statistics.intervals import Interval
 
@@ -28,7 +26,6 @@ STATISTICS = {
     iqm: "aggregate_iqm",
     median_score: "aggregate_median",
     mean_score: "aggregate_mean",
-    optimality_gap: "aggregate_optimality_gap",
 }
 
 
@@ -94,26 +91,3 @@ def test_profiles_agree() -> None:
     share, low, high = performance_profile(by_task(matrix), thresholds, resamples=10_000)
     assert share == pytest.approx(shares["x"], abs=1e-12)
     assert np.array([low, high]) == pytest.approx(ends["x"], abs=1.01 / matrix.size)  # one run of them all
-
-
-@pytest.mark.parametrize("name", matrices())
-def test_probabilities_of_improvement_are_equal(name: str) -> None:
-    x = matrices()[name]
-    y = np.round(2 * np.random.default_rng(1).normal(0.7, 0.4, (8, x.shape[1]))) / 2
-    for mine, theirs in ((x, y), (y, x), (x, x)):
-        found = probability_of_improvement(by_task(mine), by_task(theirs), resamples=1)
-        assert found.value == pytest.approx(metrics.probability_of_improvement(mine, theirs), abs=1e-12)
-
-
-def test_intervals_of_the_probability_of_improvement_agree() -> None:
-    x, y = np.random.default_rng(2).normal(0.8, 0.3, (10, 3)), np.random.default_rng(3).normal(0.7, 0.3, (8, 3))
-
-    def improvement(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-        return np.array([metrics.probability_of_improvement(mine, theirs)])
-
-    _, ends = library.get_interval_estimates({"x, y": [x, y]}, improvement, reps=RESAMPLES)
-    wide, narrow = (
-        probability_of_improvement(by_task(x), by_task(y), confidence=level, resamples=10_000).interval
-        for level in (0.98, 0.92)
-    )
-    assert agree(*ends["x, y"][:, 0], wide, narrow)

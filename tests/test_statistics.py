@@ -12,7 +12,6 @@ from scipy.stats import bootstrap, ttest_1samp
 
 from polobench.analysis.statistics.intervals import (
     bootstrap_band,
-    jackknife_interval,
     mean_interval,
     median_time_to_target,
     student_ends,
@@ -26,9 +25,6 @@ def test_interval_of_a_mean_is_students(n: int) -> None:
     found, oracle = mean_interval(values), ttest_1samp(values, 0.0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
     assert (found.n, found.method) == (n, "Student's t")
-    without_each = np.array([np.delete(values, index).mean() for index in range(n)])
-    jackknife = jackknife_interval(float(values.mean()), without_each)
-    assert (found.low, found.high) == pytest.approx((jackknife.low, jackknife.high))
 
 
 def test_interval_of_a_mean_by_hand() -> None:

@@ -26,7 +26,6 @@ class Column:
     smallest_effect: float
     order: tuple[tuple[str, ...], ...]  # the words from the least of the measure to the most, equal ones together
     words: Mapping[str, str]  # by method
-    also: tuple[str, ...] = ()  # measures that are shown, too
 
     def rank(self, method: str) -> int:
         """How far up the measure the method's word stands."""
@@ -41,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the article: one of `pairs`, `of` with a bound, or `not_testable` is given."""
+    """A sentence of the article: one of `pairs`, `trend`, `of` with a bound, or `not_testable` is given."""
 
     source: str
     says: str
@@ -49,6 +48,7 @@ class Claim:
     less: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
     smallest_effect: float = 0.0
+    trend: tuple[str, ...] = ()
     of: tuple[str, ...] = ()
     at_least: float = math.nan
     at_most: float = math.nan
@@ -57,8 +57,12 @@ class Claim:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """(less, more): which measures are compared."""
-        return [(less, more) for less in self.less for more in self.more]
+        """(less, more): which measures are compared; of a trend its ends."""
+        return (
+            [(self.trend[0], self.trend[-1])]
+            if self.trend
+            else [(less, more) for less in self.less for more in self.more]
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Claims:
     least_seeds: int
     columns: tuple[Column, ...]
     claims: tuple[Claim, ...]
+    on_language: tuple[str, ...] = ()  # labels that are judged by what they do there alone
 
 
 def load_claims(path: Path | None = None) -> Claims:
@@ -84,7 +89,7 @@ def load_claims(path: Path | None = None) -> Claims:
         content = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{what} cannot be read: {error}") from error
-    _checked(content, {"level", "least_seeds_on_one_task", "least_seeds", "column", "claim"}, what)
+    _checked(content, set(_SHAPES) & {field.name for field in dataclasses.fields(Claims)} | {"column", "claim"}, what)
     try:
         return Claims(
             level=content["level"],
@@ -92,6 +97,7 @@ def load_claims(path: Path | None = None) -> Claims:
             least_seeds=content["least_seeds"],
             columns=tuple(_column(item) for item in content.get("column", [])),
             claims=tuple(_claim(item) for item in content.get("claim", [])),
+            on_language=tuple(content.get("on_language", ())),
         )
     except KeyError as error:
         raise UsageError(f"{what}: {error} is missing") from error
@@ -113,7 +119,7 @@ _SHAPES: Mapping[str, Rule] = {
     **dict.fromkeys(("column", "claim"), _filled(OBJECT.listed("a list of tables"))),
     **dict.fromkeys(("name", "measure", "source", "says", "not_testable"), _TEXT),
     **dict.fromkeys(("smallest_effect", "at_least", "at_most"), Rule("a number", FINITE.holds)),
-    **dict.fromkeys(("less", "more", "of", "tasks", "also"), _NAMES),
+    **dict.fromkeys(("less", "more", "trend", "of", "tasks", "on_language"), _NAMES),
     "order": _filled(_NAMES.listed("a list of lists of words")),
     "words": Rule("a table of words", lambda value: OBJECT.holds(value) and all(map(_TEXT.holds, value.values()))),
 }
@@ -131,7 +137,7 @@ def _checked(item: Mapping[str, Any], names: set[str], what: str) -> None:
 def _column(item: Mapping[str, Any]) -> Column:
     what = f"column {item.get('name')!r}"
     column = Column(**_fields(Column, item, what))
-    _check_measures((column.measure, *column.also), column.smallest_effect, what)
+    _check_measures((column.measure,), column.smallest_effect, what)
     allowed = [word for words in column.order for word in words]
     for method, word in column.words.items():
         if word not in allowed:
@@ -142,13 +148,13 @@ def _column(item: Mapping[str, Any]) -> Column:
 def _claim(item: Mapping[str, Any]) -> Claim:
     what = f"claim {item.get('says')!r}"
     claim = Claim(**_fields(Claim, item, what))
-    forms = [bool(claim.less and claim.more), bool(claim.of), bool(claim.not_testable)]
+    forms = [bool(claim.less and claim.more), len(claim.trend) > 2, bool(claim.of), bool(claim.not_testable)]
     if sum(forms) != 1 or (bool(claim.less) != bool(claim.more)):
-        raise UsageError(f"{what} needs exactly one of: less and more; of; not_testable")
+        raise UsageError(f"{what} needs exactly one of: less and more; trend of three or more; of; not_testable")
     if claim.of and math.isnan(claim.at_least) == math.isnan(claim.at_most):
         raise UsageError(f"{what} needs exactly one of: at_least; at_most")
     if not claim.not_testable:
-        _check_measures((claim.measure,), claim.smallest_effect if claim.less else None, what)
+        _check_measures((claim.measure,), None if claim.of else claim.smallest_effect, what)
     return claim
 
 

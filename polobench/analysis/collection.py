@@ -96,6 +96,7 @@ def collect(
         if was_collecting:
             gc.enable()
     results = [item for item in read if isinstance(item, RunResult)]
+    _name_online(results)
     _complete_floors(results)
     trials = [result for result in results if is_trial(result)]
     results = [result for result in results if not is_trial(result)]
@@ -125,6 +126,17 @@ def _trim(plain: dict[str, Any]) -> None:
     plain |= {key: without_home(value) for key, value in plain.items() if key not in VERBATIM}
 
 
+def looks_of(runs: Iterable[RunResult]) -> int:
+    """How often the studies of these runs declare to look at their results."""
+    return max((int(run.provenance.get("looks", 1)) for run in runs), default=1)
+
+
+def more_than_declared(runs: Sequence[RunResult]) -> str:
+    """Why the runs of an arm get no verdict: their study declared fewer seeds, and it was run on."""
+    declared = min((int(run.provenance["seeds"]) for run in runs if "seeds" in run.provenance), default=len(runs))
+    return f"{len(runs)} seeds, {declared} were declared" if len(runs) > declared else ""
+
+
 def has_smoke_run(runs: Iterable[RunResult]) -> bool:
     """Whether a run only shows that the parts work together: nothing is concluded from its arm."""
     return any(run.provenance.get("smoke") is True for run in runs)
@@ -133,6 +145,15 @@ def has_smoke_run(runs: Iterable[RunResult]) -> bool:
 def is_trial(result: RunResult) -> bool:
     """Whether a run was made to choose settings."""
     return result.provenance.get("trial") is not None
+
+
+def _name_online(results: Sequence[RunResult]) -> None:
+    """DPO on pairs that the policy sampled is labelled so, also in stores that are older than the label."""
+    dpo = [result for result in results if result.method == "dpo" and result.label.startswith("dpo")]
+    sampled = {result.task for result in dpo if result.ledger.samples_generated}
+    for result in dpo:
+        if result.task in sampled and not result.ledger.samples_read:
+            result.label = f"online {result.label}"
 
 
 def _complete_floors(results: Sequence[RunResult]) -> None:

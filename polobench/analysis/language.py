@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.collection import Arm, Collection, looks_of, more_than_declared
 from polobench.analysis.columns import finite, mean_of, value_of
 from polobench.analysis.statistics.aggregates import Estimate
-from polobench.analysis.statistics.intervals import Array, clustered_intervals
+from polobench.analysis.statistics.hypothesis import LEVEL, MARGIN, OPEN, adjusted, below_p
+from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS, Array, clustered_intervals
 from polobench.core.budget import LARGEST
 from polobench.core.result import RunResult
 from polobench.store.validation import PAIR_LOG_PROBS, PAIR_SETS
@@ -24,8 +25,6 @@ _IN_CURVES = {
     "kl_to_reference": "heldout_kl",
     "entropy": "heldout_entropy",
     "completion_length": "heldout_completion_length",
-    "pass@1": "heldout_pass_1",
-    "pass@8": "heldout_pass_8",
 }
 
 
@@ -106,7 +105,6 @@ def measures(collection: Collection) -> list[MeasureSummary]:
     found = []
     for arm, runs in sorted(collection.of_kind("learning").items()):
         names = dict.fromkeys(name for run in runs for moment in ("before", "after") for name in _measures(run, moment))
-        names |= {name: None for name in ("pass@1", "pass@8") if any(_IN_CURVES[name] in run.curve for run in runs)}
         found += [_summarize_measure(arm, runs, name) for name in names]
     return found
 
@@ -147,6 +145,39 @@ def notes(collection: Collection) -> list[NoteSummary]:
                 counts.setdefault(text, []).append(float(count))
         found += [NoteSummary(arm, text, min(counts[text]), max(counts[text])) for text in sorted(counts)]
     return found
+
+
+@dataclass(frozen=True)
+class Sharpening:
+    """Whether an arm learnt what it could not do (pass@8 rises), or does more surely what it could (pass@1 alone)."""
+
+    arm: Arm
+    n: int  # runs that know both
+    pass_1: tuple[float, float]  # means before and after
+    pass_8: tuple[float, float]
+    word: str
+
+
+def sharpenings(collection: Collection) -> list[Sharpening]:
+    """Every learning arm that knows pass@1 and pass@8, by task, budget and label."""
+    arms = sorted(collection.of_kind("learning").items())
+    known = [(arm, [run for run in runs if "heldout_pass_8" in run.curve]) for arm, runs in arms]
+    return [_sharpening(arm, runs) for arm, runs in known if runs]
+
+
+def _sharpening(arm: Arm, runs: Sequence[RunResult]) -> Sharpening:
+    one, eight = (
+        np.array([[value_of(run, name, place) for place in (0, -1)] for run in runs])
+        for name in ("heldout_pass_1", "heldout_pass_8")
+    )
+    rises = [[(found[:, 1], found[:, 0])] for found in (one, eight)]
+    falls = [[(before, after)] for ((after, before),) in rises]
+    p_values = adjusted([*(below_p(pair, 0.0) for pair in falls), below_p(rises[1], MARGIN)], looks_of(runs))
+    first, more, no_more = (p <= LEVEL for p in p_values)
+    word = "no rise shown" if not first else "sharpening" if no_more else "skill" if more else OPEN
+    if len(runs) < CONCLUSIVE_SEEDS or more_than_declared(runs):
+        word = OPEN
+    return Sharpening(arm, len(runs), tuple(one.mean(axis=0).tolist()), tuple(eight.mean(axis=0).tolist()), word)
 
 
 def _known(value: object) -> float:

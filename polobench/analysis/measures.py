@@ -1,7 +1,7 @@
 """What is measured of a method: each measure defined once, with its source. claims.toml names them.
 
-A measure turns the cells of one arm into numbers, one per observation: a run, a batch of gradients, or a timed round
-of throughput. Observations are averaged within a task and then over tasks.
+A measure turns the cells of one arm into numbers, one per observation: a run, or a timed round of throughput.
+Observations are averaged within a task and then over tasks.
 
 Ratio measures (costs) are kept as natural logarithms, so that a difference of means is the logarithm of a ratio of
 geometric means; a table shows the exponential.
@@ -10,33 +10,31 @@ geometric means; a table shows the exponential.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from polobench.analysis.collection import Collection, has_smoke_run
+from polobench.analysis.collection import Collection, has_smoke_run, looks_of, more_than_declared
 from polobench.analysis.columns import column, finite, value_of
 from polobench.analysis.reliability import (
     Scores,
     area_under_curve,
     collapsed,
-    dispersion_over_time,
     drawdown_of_noise,
     largest_drawdown,
     scores,
-    share_above_target,
-    short_term_risk,
-    sustained,
 )
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import batches_of
 from polobench.core.result import RunResult
 
 STRETCHES = 10
-Place = tuple[str, str, str, str]  # task, budget, device, and the fixed policy of gradient noise
+# what decides how noisy a gradient is beside its estimator: the discount, lambda, and how well the critic is fitted
+NOISE_SETTINGS = ("gamma", "gae_lambda", "critic_learning_rate", "critic_epochs", "critic_minibatch_size")
+Place = tuple[str, str, str]  # task, budget, device
 
 
 class Cells:
@@ -65,6 +63,7 @@ class Measure:
     observation: str = "seeds"  # what one number belongs to, in the plural
     is_ratio: bool = False  # numbers are logarithms, and differences are shown as ratios
     is_share: bool = False  # numbers are 0 or 1
+    is_score: bool = False  # the final score, which has a ceiling
     noise: str = ""  # the measure of what the noise of evaluations alone gives
 
     def values(self, runs: Sequence[RunResult]) -> Array:
@@ -73,12 +72,27 @@ class Measure:
 
 
 class Observations:
-    """The numbers of a collection by label and measure, each made once however many claims read it."""
+    """The numbers of a collection by label and measure, each made once however many claims read it.
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    Args:
+        study: read only its runs; all by default.
+    """
+
+    def __init__(self, collection: Collection, study: str = "") -> None:
+        self._collection, self._study = collection, study
         self._cells: dict[tuple[str, str], dict[Place, Cells]] = {}
         self._known: dict[tuple[str, str], dict[Place, Array]] = {}
+
+    @cached_property
+    def studies(self) -> dict[str, Observations]:
+        """Each study alone, where the collection holds several."""
+        found = {str(run.provenance.get("study")) for runs in self._collection.arms.values() for run in runs}
+        return {} if self._study or len(found) < 2 else {name: Observations(self._collection, name) for name in found}
+
+    @cached_property
+    def language(self) -> set[str]:
+        """The tasks on which a policy says something."""
+        return {arm.task for arm, runs in self._collection.arms.items() if any(run.snapshots for run in runs)}
 
     def of(self, label: str, name: str) -> dict[Place, Array]:
         """The numbers of one label by place, of the measure of that name; nothing is concluded from smoke runs."""
@@ -88,16 +102,37 @@ class Observations:
             self._known[label, name] = {place: numbers for place, numbers in values.items() if len(numbers)}
         return self._known[label, name]
 
+    def looks(self, labels: Iterable[str], kind: str) -> int:
+        """The most looks that a study of these labels declares."""
+        return looks_of(run for label in labels for cells in self._by_place(label, kind).values() for run in cells.runs)
+
+    def refused(self, less: str, more: str, kind: str) -> str:
+        """Why two labels get no verdict: more seeds than declared, or gradients measured with unequal settings."""
+        sides = [self._by_place(label, kind) for label in (less, more)]
+        for place in sorted(set(sides[0]) & set(sides[1])):
+            pair = [side[place].runs for side in sides]
+            for runs in pair:
+                if why := more_than_declared(list({run.seed: run for run in runs}.values())):
+                    return why
+            if kind == "gradient_noise" and (names := _unequal(*(runs[0].hyperparameters for runs in pair))):
+                return f"measured with unequal {', '.join(names)}"
+        return ""
+
     def _by_place(self, label: str, kind: str) -> dict[Place, Cells]:
         """The cells of one label and kind, in the order of their places."""
         if (label, kind) not in self._cells:
             found: dict[Place, list[RunResult]] = {}
             for arm, runs in self._collection.of_kind(kind).items():
-                for run in runs if arm.label == label and not has_smoke_run(runs) else ():
-                    policy = str(run.gradient_noise.get("policy", ""))
-                    found.setdefault((arm.task, arm.budget, arm.device, policy), []).append(run)
+                mine = [run for run in runs if self._study in ("", run.provenance.get("study"))]
+                if arm.label == label and mine and not has_smoke_run(runs):
+                    found.setdefault((arm.task, arm.budget, arm.device), []).extend(mine)
             self._cells[label, kind] = {place: Cells(runs) for place, runs in sorted(found.items())}
         return self._cells[label, kind]
+
+
+def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The settings of the noise that both have and that differ."""
+    return [name for name in NOISE_SETTINGS if name in one and name in other and one[name] != other[name]]
 
 
 def _each(function: Callable[[RunResult], float | None]) -> Numbers:
@@ -120,25 +155,13 @@ def _samples_to_target(run: RunResult) -> float:
     return 1.0 if reached is None else float(reached) / budget
 
 
-def _noise(of: Callable[[Any], Any]) -> Numbers:
-    """Jackknife pseudo-values of a function of the signal-to-noise, one per batch (Efron and Tibshirani 1993, ch. 11).
-
-    Their mean is the estimate less its bias of order 1 / n, and they behave like independent observations of it.
-    """
-
-    def numbers(cells: Cells) -> Array:
-        if "batches" not in cells.runs[0].gradient_noise:
-            return np.empty(0)
-        batches = batches_of(cells.runs[0])
-        n = len(batches.taken)
-        return finite(n * of(batches.snr) - (n - 1) * of(batches.snr_without_each))
-
-    return numbers
-
-
-def _noise_share(snr: Any) -> Any:
-    """tr(S) / (|G|^2 + tr(S)): 0 without noise, 1 without signal."""
-    return 1 / (1 + np.asarray(snr))
+def _log_noise_share(cells: Cells) -> Array:
+    """One per run, the mean over its stages of log tr(S) / (|G|^2 + tr(S)): a run's gradients are not independent."""
+    by_seed: dict[int, list[float]] = {}
+    for run in cells.runs:
+        if "batches" in run.gradient_noise:
+            by_seed.setdefault(run.seed, []).append(-math.log1p(max(0.0, batches_of(run).snr)))
+    return finite(float(np.mean(shares)) for shares in by_seed.values())
 
 
 def _log_update_seconds(cells: Cells) -> Array:
@@ -188,6 +211,17 @@ def _rose(name: str) -> Callable[[RunResult], float]:
     return one
 
 
+def _log_kl(run: RunResult) -> float:
+    """KL has no scale of its own: only its ratios are compared."""
+    value = value_of(run, "heldout_kl")
+    return math.log(value) if value > 0 else math.nan
+
+
+def _without_reward_model(run: RunResult) -> float:
+    """1 where no learned reward read a token; calls of a verifier are none of a reward model."""
+    return float(getattr(run.ledger, "reward_tokens", 0) == 0)
+
+
 def _learning(title: str, unit: str, function: Callable[[RunResult], float | None], **more: Any) -> Measure:
     return Measure(title, unit, "learning", _each(function), **more)
 
@@ -208,27 +242,21 @@ def _cost(title: str, unit: str, amount: Callable[[RunResult], float]) -> Measur
 
 MEASURES: Mapping[str, Measure] = {
     # variance (McCandlish et al. 2018, section 2.2, of a gradient's noise)
-    "gradient_noise_share": Measure(
-        "noise of the gradient", "share of its squared length", "gradient_noise", _noise(_noise_share), "batches"
+    "gradient_variance": Measure(
+        "variance of the gradient", "share of its squared length", "gradient_noise", _log_noise_share, "runs",
+        is_ratio=True,
     ),
-    "signal_to_noise": Measure(
-        "signal-to-noise of the gradient", "ratio", "gradient_noise", _noise(np.asarray), "batches"
-    ),
-    "final_score_spread": Measure(
-        "spread of final scores over seeds", "mean distance from the median", "learning", _spread
+    "variance_between_runs": Measure(
+        "variance between runs", "mean distance of a final score from the median", "learning", _spread
     ),
     # stability (Chan et al. 2020, section 4)
     "largest_drawdown": _of_scores("largest drawdown", "score", largest_drawdown, noise="drawdown_of_noise"),
     "drawdown_of_noise": _learning("drawdown that noise of the evaluations gives", "score", drawdown_of_noise),
-    "short_term_risk": _of_scores("worst quarter of changes between evaluations", "score lost", short_term_risk),
-    "dispersion_over_time": _of_scores("spread of changes between evaluations", "score", dispersion_over_time),
     "collapse_after_solving": _of_scores("collapses after solving", "share of runs", collapsed, is_share=True),
-    "sustained_solve": _of_scores("solves and stays there", "share of runs", sustained, is_share=True),
     # sample efficiency
     "area_under_curve": _of_scores("area under the learning curve", "mean score", area_under_curve),
     "samples_to_target": _learning("samples to target", "share of the budget", _samples_to_target),
-    "share_above_target": _of_scores("evaluations at or above target", "share", share_above_target),
-    "final_score": _learning("final score", "0 = floor, 1 = target", lambda run: run.final_score),
+    "final_score": _learning("final score", "0 = floor, 1 = target", lambda run: run.final_score, is_score=True),
     # cost
     "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),
     "forward_rows": _cost("rows forward", "per 1,000 samples", lambda run: run.ledger.forward_rows),
@@ -250,7 +278,8 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "early_fall": _learning("loss's fall in the first third", "share of the whole fall", _early_fall),
     "kl_to_reference": _learning("KL to the reference", "nats per token", lambda run: value_of(run, "heldout_kl")),
-    "works_without_rewards": _learning(
-        "runs that called no reward", "share of runs", lambda run: float(run.ledger.reward_calls == 0), is_share=True
+    "kl_ratio": _learning("KL to the reference", "nats per token", _log_kl, is_ratio=True),
+    "works_without_reward_model": _learning(
+        "runs without a learned reward", "share of runs", _without_reward_model, is_share=True
     ),
 }  # fmt: skip

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from polobench.analysis.collection import Collection, has_smoke_run
-from polobench.analysis.columns import value_of
+from polobench.analysis.columns import finite, value_of
+from polobench.analysis.curves import return_curve
 from polobench.analysis.frame import solved
+from polobench.analysis.reliability import scores
 from polobench.analysis.statistics.aggregates import (
     Estimate,
     aggregate,
     iqm,
     mean_score,
-    median_score,
-    optimality_gap,
     tail_score,
 )
 from polobench.analysis.statistics.intervals import Array, Interval, wilson_interval
@@ -77,17 +77,51 @@ class Overall:
     n: int  # runs at the place with the fewest
     runs: int  # all of them
     mean: Estimate
-    median: Estimate
     iqm: Estimate
-    optimality_gap: Estimate
     tail: Estimate  # the mean of the worst quarter of each task's runs (conditional value at risk), over tasks
     solved: int  # of all runs
     solved_interval: Interval  # Wilson's, of the share
     worst: RunResult  # the run with the lowest score
     cpu_seconds: float  # per run, as means over runs and then over tasks
     gradient_steps: float
+    backward_rows: float
+    at_equal_seconds: float  # the score after as many CPU seconds as all runs of the group have used
+    is_annealed: bool  # the learning rate falls over the budget, so earlier points of a curve are not of shorter runs
+    beside_others: int  # runs that had no machine to themselves, whose seconds are too many
+    below_start: int  # runs whose last evaluation is below their first
+    evaluation_error: float  # the standard error of a run's final score, the largest of the runs
     sampled: float  # final held-out returns of drawn actions over tasks, and of the likeliest ones;
     greedy: float  # NaN where runs do not know both
+
+
+def horizons(group: Comparable) -> list[float]:
+    """For each task the CPU seconds that every run that ended ok has used at least."""
+    every = [[run for runs in found for run in runs] for found in zip(*group.runs.values(), strict=True)]
+    return [min((run.ledger.cpu_seconds for run in runs if run.status == "ok"), default=0.0) for runs in every]
+
+
+def score_at(run: RunResult, end: float) -> float:
+    """The score on the learning curve after so many CPU seconds."""
+    if run.target is None or end <= 0:
+        return math.nan
+    (found,) = return_curve(run, "cpu_seconds", np.array([end]))
+    return float((found - run.floor) / (run.target - run.floor))
+
+
+def fell_below_start(run: RunResult) -> bool:
+    """Whether the last evaluation is below the first by more than their noise: two standard errors of the change."""
+    found = scores(run).found
+    error = value_of(run, "change_error")
+    known = 0.0 if math.isnan(error) or run.target is None else 2 * error / (run.target - run.floor)
+    return len(found) > 1 and bool(found[-1] < found[0] - known)
+
+
+def evaluation_error(run: RunResult) -> float:
+    """The standard error of the final score over the episodes of the final evaluation; NaN where unknown."""
+    episodes = run.provenance.get("final_episodes")
+    if run.target is None or not episodes:
+        return math.nan
+    return run.final_return_std / (run.target - run.floor) / math.sqrt(episodes)
 
 
 def overall(group: Comparable) -> list[Overall]:
@@ -118,15 +152,26 @@ def _overall(group: Comparable, label: str) -> Overall:
         n=min(map(len, scores)),
         runs=len(runs),
         mean=aggregate(scores, mean_score),
-        median=aggregate(scores, median_score),
         iqm=aggregate(scores, iqm),
-        optimality_gap=aggregate(scores, optimality_gap),
         tail=aggregate(scores, tail_score),
         solved=n_solved,
         solved_interval=wilson_interval(n_solved, len(runs)),
         worst=min(runs, key=lambda run: (run.final_score or 0.0, run.task, run.seed)),
         cpu_seconds=mean_over_tasks(group, label, lambda run: run.ledger.cpu_seconds),
         gradient_steps=mean_over_tasks(group, label, lambda run: run.ledger.gradient_steps),
+        backward_rows=mean_over_tasks(group, label, lambda run: run.ledger.backward_rows),
+        at_equal_seconds=float(
+            np.mean(
+                [
+                    np.mean([score_at(run, end) for run in found])
+                    for found, end in zip(group.runs[label], horizons(group), strict=True)
+                ]
+            )
+        ),
+        is_annealed=any(run.hyperparameters.get("learning_rate_schedule", "constant") != "constant" for run in runs),
+        beside_others=sum(run.ran_beside_others for run in runs),
+        below_start=sum(map(fell_below_start, runs)),
+        evaluation_error=float(max(finite(map(evaluation_error, runs)), default=math.nan)),
         sampled=mean_over_tasks(group, label, _sampled),
         greedy=mean_over_tasks(group, label, _greedy),
     )

@@ -3,10 +3,8 @@
 A run that failed is at the floor, or at its lowest score if that is below, from where it ended. A task without a target
 has no score, so none of these.
 
-Source: Chan et al. 2020, "Measuring the Reliability of Reinforcement Learning Algorithms", section 4: dispersion across
-time (the interquartile range of a curve's differences), short-term risk (the conditional value at risk of those
-differences), long-term risk (the drawdown: how far the score is below its best so far), risk across runs. They slide
-windows over training curves of many points; we have about ten held-out evaluations per run, and one window.
+Source: Chan et al. 2020, "Measuring the Reliability of Reinforcement Learning Algorithms", section 4: long-term risk
+(the drawdown: how far the score is below its best so far), here over about ten held-out evaluations per run.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from scipy.integrate import trapezoid
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.columns import columns
-from polobench.analysis.statistics.aggregates import tail_mean
 from polobench.analysis.statistics.intervals import Array
 from polobench.core.result import RunResult
 
@@ -88,38 +85,10 @@ def _expected_drawdown(evaluations: int) -> float:
     return float((np.maximum.accumulate(drawn, axis=1) - drawn).max(axis=1).mean())
 
 
-def short_term_risk(run: Scores) -> float:
-    """The mean of the worst quarter of changes from one evaluation to the next, as a fall (positive is worse)."""
-    changes = np.diff(run.found)
-    return float(-tail_mean(changes)) if len(changes) else math.nan
-
-
-def dispersion_over_time(run: Scores) -> float:
-    """The interquartile range of the changes from one evaluation to the next."""
-    changes = np.sort(np.diff(run.found))
-    if not len(changes):
-        return math.nan
-    places = np.array([0.25, 0.75]) * (len(changes) - 1)
-    low, high = np.interp(places, np.arange(len(changes)), changes)  # np.quantile's, at a tenth of its time
-    return float(high - low)
-
-
 def collapsed(run: Scores) -> float:
     """1 if the score fell below half after it had been at the target, 0 if not; NaN if it never was there."""
     there = np.flatnonzero(run.found >= 1)
     return float((run.found[there[0] :] < COLLAPSED_BELOW).any()) if len(there) else math.nan
-
-
-def share_above_target(run: Scores) -> float:
-    """The share of evaluations after the first whose score is at least 1."""
-    return float((run.found[1:] >= 1).mean()) if len(run.found) > 1 else math.nan
-
-
-def sustained(run: Scores) -> float:
-    """1 if the target was reached for two evaluations in a row and never lost again, else 0."""
-    if not len(run.found):
-        return math.nan
-    return float(len(run.found) > 1 and bool((run.found[-2:] >= 1).all()))
 
 
 @dataclass(frozen=True)

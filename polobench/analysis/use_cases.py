@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.curves import return_curve
-from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES, Comparable, mean_over_tasks
+from polobench.analysis.collection import looks_of, more_than_declared
+from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES, Comparable, horizons, mean_over_tasks, score_at
 from polobench.analysis.reliability import area_under_curve, scores
 from polobench.analysis.statistics.aggregates import Estimate, aggregate, mean_score, tail_score
-from polobench.analysis.statistics.hypothesis import Contrast, against_best
+from polobench.analysis.statistics.hypothesis import CEILING, EQUIVALENT, OPEN, Contrast, against_best
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS, Array
 from polobench.core.result import RunResult
 
-POINTS = 121
 Numbers = Callable[[Comparable], Mapping[str, Sequence[Array]]]  # by label, of the runs of each task
 
 
@@ -58,15 +57,14 @@ class Standings:
         return self.items[0]
 
     @property
-    def unseparated(self) -> list[Standing]:
-        """Those that the tests do not tell from the best, also for lack of a test."""
-        return [item for item in self.items[1:] if item.contrast is None or not item.contrast.is_separated]
+    def undecided(self) -> list[Standing]:
+        """Those of which the tests know neither that they are worse than the best nor that they are as good."""
+        return [item for item in self.items[1:] if item.contrast is None or item.contrast.word == OPEN]
 
     @property
     def equal(self) -> list[Standing]:
-        """The best and those that neither a test nor a hundredth of a score tells from it; the cheapest first."""
-        shown = round(self.best.value.value, 2)
-        level = [item for item in self.unseparated if round(item.value.value, 2) == shown]
+        """The best and those that the tests call equivalent, or that leave no room above; the cheapest first."""
+        level = [item for item in self.items[1:] if item.contrast and item.contrast.word in (CEILING, EQUIVALENT)]
         return sorted([self.best, *level], key=lambda item: item.cpu_seconds)
 
     @property
@@ -93,30 +91,15 @@ def _over_samples(group: Comparable) -> Mapping[str, Sequence[Array]]:
 
 def _over_seconds(group: Comparable) -> Mapping[str, Sequence[Array]]:
     ends = horizons(group)
-    return _each_run(group, lambda run, place: _early_score(run, ends[place]))
-
-
-def horizons(group: Comparable) -> list[float]:
-    """For each task the CPU seconds that every run that ended ok has used at least."""
-    every = [[run for runs in found for run in runs] for found in zip(*group.runs.values(), strict=True)]
-    return [min((run.ledger.cpu_seconds for run in runs if run.status == "ok"), default=0.0) for runs in every]
-
-
-def _early_score(run: RunResult, end: float) -> float:
-    """The mean score over the first CPU seconds."""
-    if run.target is None or end <= 0:
-        return math.nan
-    curve = return_curve(run, "cpu_seconds", np.linspace(0.0, end, POINTS))
-    return float((curve.mean() - run.floor) / (run.target - run.floor))
+    return _each_run(group, lambda run, place: score_at(run, ends[place]))
 
 
 USE_CASES = (
     UseCase("few samples, control", CONTROL, "mean score over the budget of samples", _over_samples),
-    UseCase(
-        "little CPU time, control", CONTROL, "mean score over equal CPU seconds", _over_seconds, at_equal_cost=True
-    ),
+    UseCase("little CPU time, control", CONTROL, "score after equal CPU seconds", _over_seconds, at_equal_cost=True),
     UseCase("worst-case seeds, control", CONTROL, "final score of the worst quarter", _final_scores, tail_score),
     UseCase("language, checkable answers", LANGUAGE, "final score", _final_scores),
+    UseCase("little CPU time, language", LANGUAGE, "score after equal CPU seconds", _over_seconds, at_equal_cost=True),
     UseCase("preference data", PREFERENCES, "final score", _final_scores),
 )
 
@@ -133,7 +116,13 @@ def standings_of(group: Comparable, case: UseCase) -> Standings:
     values = {label: np.nan_to_num(case.statistic(found), nan=-math.inf) for label, found in numbers.items()}
     ordered = sorted(numbers.items(), key=lambda item: (-values[item[0]], item[0]))
     tested = None if case.statistic is mean_score else case.statistic
-    contrasts = {item.other: item for item in against_best(ordered, tested)}
+    arms = [runs for places in group.runs.values() for runs in places]
+    looks, refused = (
+        looks_of(run for runs in arms for run in runs),
+        next(filter(None, map(more_than_declared, arms)), ""),
+    )
+    found = against_best(ordered, tested, looks=looks, refused=refused)
+    contrasts = {item.other: item for item in found}
     items = tuple(
         Standing(
             label,

@@ -1,13 +1,16 @@
 """A verdict on every claim of the article, from the cells of a store alone.
 
-A pair (less, more) of methods on the places that both were measured at:
+A pair (less, more) of methods on the places that both were measured at, d = mean(more) - mean(less):
 
-    supported      Holm's p at most `level`, d = mean(more) - mean(less) > 0, and d at least the smallest effect
-    contradicted   the interval of d at 1 - level / pairs (Bonferroni) lies wholly below the smallest effect
-    undecided      neither; also where the test was skipped, since data of that size could not have decided
+    ceiling, no room   every run of both reaches the target and ends within the margin of the best
+    supported          the permutation test's p is at most `level`, and d at least the smallest effect
+    contradicted       Welch's one-sided p of d being at least the smallest effect is at most `level`
+    open               neither; also where a test was skipped, since data of that size could not have decided
 
-A word, or a claim of several pairs, is supported when all its pairs are, contradicted when one is, else undecided. A
-claim about a level compares its 95 % interval with the bound. Without matching cells a claim is not measured.
+Both p are adjusted by Holm over the pairs and multiplied by the looks that the study declares. A word, or a claim of
+several pairs, is supported when all its pairs are, mixed when it holds against some, contradicted when it holds against
+none and fails against one. A trend has Page's test in place of the permutation. A claim about a level compares its 95 %
+interval with the bound. Without matching cells a claim is not measured.
 """
 
 from __future__ import annotations
@@ -21,19 +24,24 @@ import numpy as np
 from polobench.analysis.claims import Claim, Claims, Column
 from polobench.analysis.measures import MEASURES, Measure, Observations, Place
 from polobench.analysis.statistics.hypothesis import (
+    CEILING,
+    OPEN,
     Comparison,
+    adjusted,
+    below_p,
     compare,
-    holm,
+    is_at_ceiling,
     permutation_test,
     seeds_needed,
     smallest_p,
     stratified_mean_interval,
+    trend_p,
 )
 from polobench.analysis.statistics.intervals import Array, Interval, wilson_interval
 
-SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+SUPPORTED, CONTRADICTED, MIXED = "supported", "contradicted", "mixed"
 NOT_MEASURED, NOT_TESTABLE = "not measured", "not testable here"
-VERDICTS = (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_MEASURED, NOT_TESTABLE)
+VERDICTS = (SUPPORTED, MIXED, CONTRADICTED, CEILING, OPEN, NOT_MEASURED, NOT_TESTABLE)
 Observed = Mapping[str, Mapping[Place, Array]]  # by label
 
 
@@ -56,7 +64,9 @@ class PairVerdict:
     verdict: str
     compared: Comparison | None = None  # at the shared places, with the Bonferroni interval; logarithms of a ratio
     places: tuple[Place, ...] = ()  # at which both were measured
-    p: float = math.nan  # adjusted by Holm; NaN where there was no test
+    p: float = math.nan  # of d = 0, or of a trend; adjusted; NaN where there was no test
+    below_p: float = math.nan  # of d being at least the smallest effect
+    is_full: bool = False  # at the ceiling
     reason: str = ""  # why it was not measured, or why the test was skipped
 
 
@@ -68,7 +78,6 @@ class WordVerdict:
     word: str
     verdict: str
     level: Level | None  # of the column's measure at the places that all its methods share; None without such places
-    also: Mapping[str, Level]  # of the column's further measures
     pairs: tuple[PairVerdict, ...]
 
 
@@ -95,44 +104,48 @@ class ClaimVerdict:
 
 def column_verdict(observations: Observations, column: Column, rules: Claims) -> ColumnVerdict:
     """Test every word of a column."""
-    observed = _observed(observations, list(column.words), column.measure)
-    shared = _shared(list(observed.values()))
-    noise = _noise(observations, list(column.words), column.measure)
-    pairs = _pair_verdicts(observed, noise, column.pairs, column.measure, column.smallest_effect, rules)
-    also = {name: _observed(observations, list(column.words), name) for name in column.also}
+    labels = list(column.words)
+    observed = _observed(observations, labels, column.measure, rules)
+    pairs = _pair_verdicts(observations, observed, column, rules)
     words = []
     for method, word in column.words.items():
         mine = tuple(pair for pair in pairs if method in (pair.less, pair.more))
-        levels = {name: level for name, found in also.items() if (level := _shared_level(found, method, name))}
         level = _shared_level(observed, method, column.measure)
-        words.append(WordVerdict(method, word, _together([pair.verdict for pair in mine]), level, levels, mine))
-    return ColumnVerdict(column, tuple(words), pairs, tuple(shared))
+        words.append(WordVerdict(method, word, _together([pair.verdict for pair in mine]), level, mine))
+    return ColumnVerdict(column, tuple(words), pairs, tuple(_shared(list(observed.values()))))
 
 
 def claim_verdict(observations: Observations, claim: Claim, rules: Claims) -> ClaimVerdict:
-    """Test one sentence."""
+    """Test one sentence, and say where the studies of the store judge it differently."""
+    found = _judged(observations, claim, rules)
+    alone = {name: _judged(part, claim, rules).verdict for name, part in sorted(observations.studies.items())}
+    told = {name: verdict for name, verdict in alone.items() if verdict in (SUPPORTED, MIXED, CONTRADICTED)}
+    if len(set(told.values())) < 2:
+        return found
+    words = ", ".join(f"{name} {verdict}" for name, verdict in told.items())
+    return replace(found, verdict=MIXED, reason=f"studies differ: {words}")
+
+
+def _judged(observations: Observations, claim: Claim, rules: Claims) -> ClaimVerdict:
     if claim.not_testable:
         return ClaimVerdict(claim, NOT_TESTABLE, reason=claim.not_testable)
-    labels = dict.fromkeys((*claim.less, *claim.more, *claim.of))
+    labels = list(dict.fromkeys((*claim.less, *claim.more, *claim.of, *claim.trend)))
     observed = {
         label: {place: values for place, values in found.items() if not claim.tasks or place[0] in claim.tasks}
-        for label, found in _observed(observations, list(labels), claim.measure).items()
+        for label, found in _observed(observations, labels, claim.measure, rules).items()
     }
     if claim.of:
         return _level_verdict(observed, claim, rules)
-    noise = _noise(observations, list(labels), claim.measure)
-    pairs = _pair_verdicts(observed, noise, claim.pairs, claim.measure, claim.smallest_effect, rules)
+    pairs = _pair_verdicts(observations, observed, claim, rules)
     return ClaimVerdict(claim, _together([pair.verdict for pair in pairs]), pairs)
 
 
-def _observed(observations: Observations, labels: Sequence[str], measure: str) -> Observed:
-    return {label: observations.of(label, measure) for label in labels}
-
-
-def _noise(observations: Observations, labels: Sequence[str], measure: str) -> Observed:
-    """What evaluations alone give of a measure, by label; empty where none is known."""
-    name = MEASURES[measure].noise
-    return _observed(observations, labels, name) if name else {}
+def _observed(observations: Observations, labels: Sequence[str], measure: str, rules: Claims) -> Observed:
+    """Of the methods for language only what was measured there."""
+    found = {label: observations.of(label, measure) for label in labels}
+    for label in set(labels) & set(rules.on_language):
+        found[label] = {place: item for place, item in found[label].items() if place[0] in observations.language}
+    return found
 
 
 def _shared(found: Sequence[Mapping[Place, Array]]) -> list[Place]:
@@ -158,62 +171,77 @@ def _level(values: Sequence[Array], measure: Measure) -> Level:
 
 
 def _pair_verdicts(
-    observed: Observed,
-    noise: Observed,
-    pairs: Sequence[tuple[str, str]],
-    measure: str,
-    smallest_effect: float,
-    rules: Claims,
+    observations: Observations, observed: Observed, rule: Column | Claim, rules: Claims
 ) -> tuple[PairVerdict, ...]:
     """All pairs of one column or claim: they share `level`, also with those that were not tested."""
-    effect = math.log(smallest_effect) if MEASURES[measure].is_ratio else smallest_effect
-    alpha = rules.level / len(pairs)
-    drafts = [_draft(observed, less, more, MEASURES[measure], alpha, rules) for less, more in pairs]
-    drafts = [_open_by_noise(draft, noise, effect) for draft in drafts]
-    adjusted = holm([1.0 if math.isnan(draft.p) else draft.p for draft in drafts])
+    measure = MEASURES[rule.measure]
+    effect = math.log(rule.smallest_effect) if measure.is_ratio else rule.smallest_effect
+    looks = observations.looks(observed, measure.kind)
+    alpha = rules.level / (looks * len(rule.pairs))
+    noise = _observed(observations, list(observed), measure.noise, rules) if measure.noise else {}
+    drafts = []
+    for less, more in rule.pairs:
+        refused = observations.refused(less, more, measure.kind)
+        draft = _draft(observed, less, more, rule, alpha, effect, refused, rules)
+        drafts.append(_open_by_noise(draft, noise, effect))
+    p_values = adjusted([draft.p for draft in drafts], looks)
+    below = adjusted([draft.below_p for draft in drafts], looks)
     return tuple(
-        draft if math.isnan(draft.p) else _decided(draft, p, effect, rules.level)
-        for draft, p in zip(drafts, adjusted, strict=True)
+        draft if math.isnan(draft.p) else _decided(replace(draft, p=p, below_p=q), effect, rules.level)
+        for draft, p, q in zip(drafts, p_values, below, strict=True)
     )
 
 
-def _draft(observed: Observed, less: str, more: str, measure: Measure, alpha: float, rules: Claims) -> PairVerdict:
+def _draft(
+    observed: Observed, less: str, more: str, rule: Column | Claim, alpha: float, effect: float, refused: str,
+    rules: Claims,
+) -> PairVerdict:  # fmt: skip
     """A pair with its own p, or with the reason why there is none."""
-    absent = [label for label in (less, more) if not observed[label]]
-    places = _shared([observed[less], observed[more]])
+    measure, trend = MEASURES[rule.measure], getattr(rule, "trend", ())
+    absent = [label for label in trend or (less, more) if not observed[label]]
+    places = _shared([observed[label] for label in trend or (less, more)])
     if not places:
         who = f"no matching {' and '.join(absent)} runs" if absent else "never measured on the same task and budget"
         return PairVerdict(less, more, NOT_MEASURED, reason=who)
     strata = [(observed[more][place], observed[less][place]) for place in places]
     compared = compare(strata, alpha=alpha, confidence=1 - alpha)
-    untested = PairVerdict(less, more, UNDECIDED, compared, tuple(places))
+    is_full = measure.is_score and compared.n > 1 and is_at_ceiling(strata)
+    untested = PairVerdict(less, more, OPEN, compared, tuple(places), is_full=is_full)
     tasks = len({place[0] for place in places})
     least, where = (rules.least_seeds_on_one_task, "one task") if tasks == 1 else (rules.least_seeds, f"{tasks} tasks")
-    if compared.n < least:
-        return replace(untested, reason=f"{compared.n} {measure.observation} on {where}; the test needs {least}")
+    if refused or compared.n < least:
+        return replace(
+            untested, reason=refused or f"{compared.n} {measure.observation} on {where}; the test needs {least}"
+        )
     if smallest_p(strata) > alpha:
         needed = seeds_needed(alpha, tasks)
         return replace(untested, reason=f"too few seeds to reach p = {alpha:.2g}; the test needs {needed}")
-    return replace(untested, p=permutation_test(strata).p)
+    arms = [[observed[label][place] for label in trend] for place in places]
+    if trend and len({len(values) for values in arms[0]}) > 1:
+        return replace(untested, reason="the arms have different seeds")
+    p = trend_p(arms) if trend else permutation_test(strata).p
+    return replace(untested, p=p, below_p=below_p(strata, effect))
 
 
 def _open_by_noise(draft: PairVerdict, noise: Observed, effect: float) -> PairVerdict:
     """No test where evaluations alone would give more than the effect that is looked for."""
-    found = [noise[label] for label in (draft.less, draft.more) if noise]
+    found = [noise[label] for label in (draft.less, draft.more) if noise and set(noise[label]) & set(draft.places)]
     alone = [float(np.mean([values[place].mean() for place in draft.places if place in values])) for values in found]
     if math.isnan(draft.p) or not any(given > effect for given in alone):
         return draft
     reason = f"the noise of evaluations alone gives {max(alone):.2f}, more than the smallest effect, {effect:g}"
-    return replace(draft, p=math.nan, reason=reason)
+    return replace(draft, p=math.nan, below_p=math.nan, reason=reason)
 
 
-def _decided(draft: PairVerdict, p: float, effect: float, level: float) -> PairVerdict:
-    """The verdict of a pair that was tested, with Holm's p."""
+def _decided(draft: PairVerdict, effect: float, level: float) -> PairVerdict:
+    """The verdict of a pair that was tested."""
     found = draft.compared
     assert found is not None
-    if p <= level and found.difference > 0 and found.difference >= effect:
-        return replace(draft, verdict=SUPPORTED, p=p)
-    return replace(draft, verdict=CONTRADICTED if found.interval.high < effect else UNDECIDED, p=p)
+    if draft.is_full:
+        return replace(draft, verdict=CEILING)
+    if draft.p <= level and found.difference > 0 and found.difference >= effect:
+        return replace(draft, verdict=SUPPORTED)
+    return replace(draft, verdict=CONTRADICTED if draft.below_p <= level else OPEN)
 
 
 def _level_verdict(observed: Observed, claim: Claim, rules: Claims) -> ClaimVerdict:
@@ -223,7 +251,7 @@ def _level_verdict(observed: Observed, claim: Claim, rules: Claims) -> ClaimVerd
     absent = [label for label in claim.of if label not in found]
     few = {label: level.n for label, level in found.items() if level.n < rules.least_seeds}
     verdicts = [NOT_MEASURED] * len(absent)
-    verdicts += [UNDECIDED if label in few else _bounded(level, claim) for label, level in found.items()]
+    verdicts += [OPEN if label in few else _bounded(level, claim) for label, level in found.items()]
     reasons = [f"no matching {' and '.join(absent)} runs"] if absent else []
     reasons += [f"{label} has n = {n}, the test needs {rules.least_seeds}" for label, n in few.items()]
     return ClaimVerdict(claim, _together(verdicts), levels=found, reason="; ".join(reasons))
@@ -235,13 +263,15 @@ def _bounded(level: Level, claim: Claim) -> str:
         holds, fails = low >= claim.at_least, high < claim.at_least
     else:
         holds, fails = high <= claim.at_most, low > claim.at_most
-    return SUPPORTED if holds else CONTRADICTED if fails else UNDECIDED
+    return SUPPORTED if holds else CONTRADICTED if fails else OPEN
 
 
 def _together(verdicts: Sequence[str]) -> str:
-    """Of all pairs: one contradiction is enough; support needs all of them."""
+    """Of all pairs: support needs all of them, and one that fails makes it mixed, or contradicted where none holds."""
     if CONTRADICTED in verdicts:
-        return CONTRADICTED
-    if set(verdicts) == {SUPPORTED}:
-        return SUPPORTED
-    return NOT_MEASURED if set(verdicts) <= {NOT_MEASURED} else UNDECIDED
+        return MIXED if SUPPORTED in verdicts else CONTRADICTED
+    if CEILING in verdicts and set(verdicts) <= {CEILING, SUPPORTED}:
+        return CEILING
+    if len(set(verdicts)) == 1 and verdicts[0] in (SUPPORTED, NOT_MEASURED):
+        return verdicts[0]
+    return OPEN

@@ -56,17 +56,6 @@ class Batches:
         return float(self._snr(self.squared_norms.sum(), self.products.sum(), self.taken.sum(), n))
 
     @property
-    def snr_without_each(self) -> Array:
-        """`[n]` the signal-to-noise without each batch in turn: what a jackknife needs.
-
-        Without g_i every product g_j . (sum of the others) loses g_j . g_i, and g_i's own is gone: the sum of all
-        falls by twice `products[i]`.
-        """
-        norms = self.squared_norms.sum() - self.squared_norms
-        products = self.products.sum() - 2 * self.products
-        return self._snr(norms, products, self.taken.sum() - self.taken, len(self.taken) - 1)
-
-    @property
     def noise_scale(self) -> float:
         """B; infinite where no signal was seen."""
         return noise_scale(self.snr, self.samples)

@@ -206,6 +206,7 @@ class Method(ABC, Generic[HP]):
         else:
             result.final_return, result.final_return_std = evaluation.mean, evaluation.std
             result.final_score = recorder.task.score(evaluation.mean)
+            result.provenance["final_episodes"] = recorder.task.final_episodes
 
 
 class ForeignMethod(Method[HP]):

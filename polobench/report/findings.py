@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import pandas as pd
 
 from polobench.analysis import article, language, overall, reliability, summary, tuning
 from polobench.analysis.claims import Claims, load_claims
-from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.collection import Arm, Collection, looks_of, more_than_declared
 from polobench.analysis.measures import Observations
 from polobench.analysis.statistics.hypothesis import Contrast, against_best
 from polobench.analysis.use_cases import FINAL_SCORE, USE_CASES, standings, standings_of
@@ -45,8 +46,16 @@ class Findings:
     def contrasts(self) -> dict[tuple[str, str], list[Contrast[Arm]]]:
         """Each arm of a task and budget against its best one; nothing is concluded from smoke runs."""
         found = {place: group for place, group in self.comparisons.items() if not summary.is_smoke(group)}
-        returns = self.collection.final_returns
-        return {place: against_best([(i.arm, [returns(i.arm)]) for i in group]) for place, group in found.items()}
+        return {place: self._against_best(group) for place, group in found.items()}
+
+    def _against_best(self, group: list[summary.ArmSummary]) -> list[Contrast[Arm]]:
+        returns, runs = self.collection.final_returns, [self.collection.arms[item.arm] for item in group]
+        return against_best(
+            [(item.arm, [returns(item.arm)]) for item in group],
+            scale=(group[0].floor, math.nan if group[0].target is None else group[0].target),
+            looks=looks_of(run for found in runs for run in found),
+            refused=next(filter(None, map(more_than_declared, runs)), ""),
+        )
 
     # what figures show: all arms of a task and budget, and parts of them with as many as a panel or a figure holds
     @cached_property
@@ -83,6 +92,7 @@ class Findings:
     noises = cached_property(lambda self: summary.gradient_noises(self.collection))
     preferences = cached_property(lambda self: language.preferences(self.collection))
     measures = cached_property(lambda self: language.measures(self.collection))
+    sharpenings = cached_property(lambda self: language.sharpenings(self.collection))
     conversations = cached_property(lambda self: language.conversations(self.collection))
     notes = cached_property(lambda self: language.notes(self.collection))
     trials = cached_property(lambda self: tuning.trials_of(self.collection.trials))

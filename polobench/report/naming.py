@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.statistics.hypothesis import CEILING, EQUIVALENT, OPEN, SEPARATED, Contrast
 from polobench.core.budget import budget_text
 from polobench.core.result import RunResult
-from polobench.report.text import listed
+from polobench.report.text import listed, p_text
 
 _LONGEST = 60
 
@@ -65,3 +67,17 @@ def names(labels: Sequence[str], most: int = 5) -> str:
     """A few names, and how many more there are."""
     more = len(labels) - most
     return listed(labels, "and") if more <= 0 else f"{listed(labels[:most])} and {more} more"
+
+
+_WORDS = {SEPARATED: "ahead of", EQUIVALENT: "equivalent to", CEILING: "no room between it and", OPEN: "open against"}
+
+
+def against_others(contrasts: Sequence[Contrast[Any]], name: Callable[[Any], str] = str) -> str:
+    """What the tests say of the best and the others, by word: `ahead of a, b (p ≤ 0.012); open against c`."""
+    said = []
+    for word, spoken in _WORDS.items():
+        found = [item for item in contrasts if item.word == word]
+        p_values = [item.equal_p if word == EQUIVALENT else item.p for item in found]
+        shown = f" ({p_text(max(p_values), '≤')})" if found and word in (SEPARATED, EQUIVALENT) else ""
+        said += [f"{spoken} {names([name(item.other) for item in found])}{shown}"] if found else []
+    return "; ".join(said)

@@ -21,7 +21,6 @@ from polobench.report.draw.style import save, styled
 from polobench.report.findings import Findings
 from polobench.report.markdown import ENDING, plain_text, render, terminal
 from polobench.report.sections import (
-    article,
     article_runs,
     caveats,
     claims,
@@ -32,7 +31,6 @@ from polobench.report.sections import (
     leaderboard,
     provenance,
     robustness,
-    settings,
     task_cards,
     throughput,
     trend,
@@ -51,7 +49,7 @@ FIRST_PAGE: tuple[MakeSections, ...] = (
     leaderboard.sections,
     curves.sections,
     robustness.sections,
-    article.sections,
+    claims.rating_sections,
     trend.sections,
 )
 LINKED_PAGES: dict[str, tuple[str, tuple[MakeSections, ...]]] = {
@@ -60,7 +58,6 @@ LINKED_PAGES: dict[str, tuple[str, tuple[MakeSections, ...]]] = {
         "Diagnostics",
         (
             diagnostics.arrival_sections,
-            diagnostics.improvement_sections,
             diagnostics.update_sections,
             throughput.sections,
             gradient_noise.sections,
@@ -70,7 +67,7 @@ LINKED_PAGES: dict[str, tuple[str, tuple[MakeSections, ...]]] = {
             language.note_sections,
         ),
     ),
-    "settings": ("Methods and their settings", (settings.sections, tuning.sections)),
+    "settings": ("How settings were chosen", (tuning.sections,)),
     "provenance": (
         "Where the numbers come from",
         (

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,11 +61,6 @@ def mean_score(scores: Scores) -> Any:
     return np.mean([task.mean(axis=-1) for task in scores], axis=0)
 
 
-def optimality_gap(scores: Scores, gamma: float = 1.0) -> Any:
-    """How far runs fall short of a score of `gamma`, averaged over tasks; what lies above it makes up for nothing."""
-    return gamma - mean_score([np.minimum(task, gamma) for task in scores])
-
-
 def tail_mean(values: Array) -> Any:
     """The conditional value at risk: the mean of the worst quarter of the last axis, at least one; `[..., n]`."""
     return np.sort(values, axis=-1)[..., : max(1, math.ceil(TAIL * values.shape[-1]))].mean(axis=-1)
@@ -112,43 +106,6 @@ def performance_profile(
     found = np.mean([_weights(len(task), resamples, rng) @ task for task in above], axis=0)
     low, high = np.quantile(found, TAILS, axis=0)
     return share, low, high
-
-
-def probability_of_improvement(
-    x: Scores, y: Scores, *, confidence: float = CONFIDENCE, resamples: int = BAND_RESAMPLES
-) -> Estimate:
-    """How likely a run of X scores above one of Y; ties count half; averaged over tasks.
-
-    For each task it is Mann and Whitney's U over the number of pairs. Runs of both are resampled, each for itself.
-    Source: Agarwal et al. 2021, section 4.3 and appendix A.3.
-
-    Args:
-        x, y: of the same tasks in the same order; the numbers of runs may differ.
-    """
-    wins = [_wins(mine, theirs) for mine, theirs in zip(x, y, strict=True)]
-    shares = _shares_of_two(tuple(task.shape for task in wins), resamples)
-    found = [((mine @ task) * theirs).sum(axis=1) for task, (mine, theirs) in zip(wins, shares, strict=True)]
-    return Estimate(
-        float(np.mean([task.mean() for task in wins])), _interval(np.mean(found, axis=0), [x, y], confidence)
-    )
-
-
-def is_ahead(x: Scores, y: Scores) -> bool:
-    """Whether a run of X is more likely to score above one of Y than below; if neither, whether X's mean is as high."""
-    value = float(np.mean([_wins(mine, theirs).mean() for mine, theirs in zip(x, y, strict=True)]))
-    return value > 0.5 or (value == 0.5 and bool(mean_score(x) >= mean_score(y)))
-
-
-def _wins(mine: Array, theirs: Array) -> Array:
-    """`[n, m]` 1 where a run of mine is better, 1/2 at a tie, NaN against an unknown score."""
-    return (np.sign(mine[:, None] - theirs) + 1) / 2
-
-
-@lru_cache(maxsize=1)
-def _shares_of_two(sizes: tuple[tuple[int, ...], ...], resamples: int) -> list[tuple[Array, Array]]:
-    """For each task the weights of n runs and of m others, read-only: all pairs of as many runs share them."""
-    rng = np.random.default_rng(0)
-    return [(_weights(n, resamples, rng), _weights(m, resamples, rng)) for n, m in sizes]
 
 
 def _weights(n: int, resamples: int, rng: np.random.Generator) -> Array:

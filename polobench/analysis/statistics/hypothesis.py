@@ -8,7 +8,7 @@ Sources: Fisher 1935, "The Design of Experiments" (permutation); Edgington 1969 
 P-values Should Never Be Zero" (p = (1 + count) / (1 + draws) where permutations are drawn); Hoeffding 1951, "A
 Combinatorial Central Limit Theorem" (many observations); Holm 1979, "A Simple Sequentially Rejective Multiple Test
 Procedure"; Welch 1947 and Satterthwaite 1946 (degrees of freedom); Cohen 1988, "Statistical Power Analysis", section
-2.4 (smallest detectable difference).
+2.4 (smallest detectable difference); Schuirmann 1987 (two one-sided tests of equivalence); Page 1963 (trend).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import norm, page_trend_test
 from scipy.stats import t as student
 
 from polobench.analysis.statistics.intervals import CONFIDENCE, Array, Interval
@@ -33,6 +33,8 @@ DRAWS = 19_999
 MANY = 100  # observations per side and task from which the normal limit of the arrangements is taken
 POWER = 0.8
 LEVEL = 0.05
+MARGIN = 0.05  # of the way from floor to target: a smaller difference of scores is of no use to anybody
+SEPARATED, EQUIVALENT, CEILING, OPEN = "separated", "equivalent", "ceiling, no room", "open"
 Who = TypeVar("Who")
 WELCH = "Welch, stratified by task"
 STUDENT = "Student, stratified by task"
@@ -166,6 +168,41 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
+def adjusted(p_values: Sequence[float], looks: int = 1) -> list[float]:
+    """Holm's, times the looks that the study declares; a test that was skipped is one of them and stays NaN."""
+    scaled = holm([1.0 if math.isnan(p) else p for p in p_values])
+    return [p if math.isnan(p) else min(1.0, looks * q) for p, q in zip(p_values, scaled, strict=True)]
+
+
+def below_p(strata: Strata, bound: float) -> float:
+    """Welch's one-sided p, small where d is surely below a bound; NaN below two runs per side."""
+    size, freedom = _error([side for pair in strata for side in pair], len(strata))
+    beyond = difference(strata) - bound
+    if size == 0 and not math.isnan(bound):
+        return float(beyond >= 0)
+    return float(student.cdf(beyond / size, freedom)) if size > 0 else math.nan
+
+
+def equivalence_p(strata: Strata, margin: float = MARGIN) -> float:
+    """Welch's two one-sided tests: the p of |d| being at least the margin."""
+    return float(np.maximum(below_p(strata, margin), below_p([(y, x) for x, y in strata], margin)))
+
+
+def is_at_ceiling(strata: Strata, target: float = 1.0, margin: float = MARGIN) -> bool:
+    """Whether all runs of both sides reach the target and end within the margin of the best, on every task."""
+    pooled = [np.concatenate(pair) for pair in strata]
+    return all(values.min() >= target and np.ptp(values) <= margin for values in pooled)
+
+
+def trend_p(places: Sequence[Sequence[Array]]) -> float:
+    """Page's one-sided p of values that rise from each arm to the next, runs of one seed and task as blocks.
+
+    Args:
+        places: for each task the runs of three arms or more, `[n]` each, in the order of the claim and of seeds.
+    """
+    return float(page_trend_test(np.concatenate([np.column_stack(arms) for arms in places])).pvalue)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What two sides say of d before any verdict."""
@@ -173,13 +210,15 @@ class Comparison:
     difference: float  # d
     interval: Interval  # of d, by Welch
     detectable: float  # the smallest |d| that a test at the asked level would have found with a power of 80 %
+    margin: float  # within which equal sides of this spread would be called equivalent with a power of 80 %
     n: int  # observations of the side with the fewest, on the task with the fewest
 
 
 def compare(strata: Strata, *, alpha: float, confidence: float) -> Comparison:
     """d with its interval at `confidence`, and what a test at `alpha` could have detected."""
     interval = difference_interval(strata, confidence=confidence)
-    return Comparison(difference(strata), interval, detectable_difference(strata, alpha=alpha), interval.n)
+    detectable, margin = detectable_difference(strata, alpha=alpha), detectable_margin(strata, alpha=alpha)
+    return Comparison(difference(strata), interval, detectable, margin, interval.n)
 
 
 def _error(sides: Sequence[Array], tasks: int) -> tuple[float, float]:
@@ -221,47 +260,68 @@ def detectable_difference(strata: Strata, *, alpha: float, power: float = POWER)
     return float(student.ppf(1 - alpha / 2, freedom) + student.ppf(power, freedom)) * size
 
 
+def detectable_margin(strata: Strata, *, alpha: float, power: float = POWER) -> float:
+    """The smallest margin within which two one-sided tests at `alpha` call equal sides equivalent with this power."""
+    size, freedom = _error([side for pair in strata for side in pair], len(strata))
+    return float(student.ppf(1 - alpha, freedom) + student.ppf((1 + power) / 2, freedom)) * size
+
+
 @dataclass(frozen=True)
 class Contrast(Generic[Who]):
-    """The best arm less another, on the tasks that they share."""
+    """The best arm less another, on the tasks that they share; every p is adjusted by Holm and by the looks."""
 
     best: Who
     other: Who
     compared: Comparison  # means, with a 95 % interval that is not adjusted; detectable at `LEVEL` over the arms
-    p: float  # permutation test, adjusted by Holm over the arms; NaN where the test was skipped
-    reason: str = ""  # why it was skipped
-
-    @property
-    def is_separated(self) -> bool:
-        """Whether the test tells the two apart."""
-        return self.p <= LEVEL
+    p: float  # permutation test; NaN where the test was skipped
+    equal_p: float  # two one-sided tests; NaN where they were skipped
+    word: str  # what these tests say of the two
+    reason: str = ""  # why they were skipped
 
 
 def against_best(
-    arms: Sequence[tuple[Who, Sequence[Array]]], statistic: Callable[[Sequence[Array]], Any] | None = None
+    arms: Sequence[tuple[Who, Sequence[Array]]],
+    statistic: Callable[[Sequence[Array]], Any] | None = None,
+    *,
+    scale: tuple[float, float] = (0.0, 1.0),
+    looks: int = 1,
+    refused: str = "",
 ) -> list[Contrast[Who]]:
     """Every other arm against the first.
 
     Args:
         arms: the best first, each with its numbers on each task; one with a number that is not finite is left out.
-        statistic: over the tasks, whose difference is tested; the mean by default.
+        statistic: over the tasks, whose difference is tested; the mean by default, which alone has equivalence.
+        scale: floor and target of the numbers; NaN where there is no equivalence.
+        looks: how often the study declares to look at its results.
+        refused: why there is no verdict at all.
     """
     known = [(arm, tasks) for arm, tasks in arms if all(np.isfinite(values).all() for values in tasks)]
     if len(known) < 2:
         return []
     (best, top), *others = known
-    alpha = LEVEL / len(others)
+    alpha = LEVEL / (looks * len(others))
+    margin = math.nan if statistic else MARGIN * (scale[1] - scale[0])
     strata = [list(zip(top, tasks, strict=True)) for _, tasks in others]
-    least = [smallest_p(pairs) for pairs in strata]
+    reasons = [refused or _too_few(pairs, alpha) for pairs in strata]
     raw = [
-        1.0 if p > alpha else permutation_p(pairs, statistic) if statistic else permutation_test(pairs).p
-        for pairs, p in zip(strata, least, strict=True)
+        math.nan if why else permutation_p(pairs, statistic) if statistic else permutation_test(pairs).p
+        for pairs, why in zip(strata, reasons, strict=True)
     ]
+    raw_equal = [math.nan if refused else equivalence_p(pairs, margin) for pairs in strata]
     found = []
-    for (other, _), pairs, at_least, p in zip(others, strata, least, holm(raw), strict=True):
+    tested = zip(others, strata, reasons, adjusted(raw, looks), adjusted(raw_equal, looks), strict=True)
+    for (other, _), pairs, why, p, equal_p in tested:
         compared = compare(pairs, alpha=alpha, confidence=CONFIDENCE)
-        needed = seeds_needed(alpha, len(pairs))
-        why = f"{compared.n} seeds cannot reach p = {alpha:.2g}; the test needs {needed}"
-        skipped = why if at_least > alpha else ""
-        found.append(Contrast(best, other, compared, math.nan if skipped else p, skipped))
+        full = not refused and compared.n > 1 and is_at_ceiling(pairs, scale[1], margin)
+        word = CEILING if full else EQUIVALENT if equal_p <= LEVEL else SEPARATED if p <= LEVEL else OPEN
+        found.append(Contrast(best, other, compared, p, equal_p, word, why))
     return found
+
+
+def _too_few(pairs: Strata, alpha: float) -> str:
+    """Why data of these sizes cannot pass a test at `alpha`; empty where they can."""
+    if smallest_p(pairs) <= alpha:
+        return ""
+    n = min(len(side) for pair in pairs for side in pair)
+    return f"{n} seeds cannot reach p = {alpha:.2g}; the test needs {seeds_needed(alpha, len(pairs))}"

@@ -4,7 +4,7 @@ The mean over seeds has Student's t interval: in simulation its worst coverage w
 number of seeds (docs/statistics.md). No method can see a collapse that is in no run; `coverage.py` words the warning.
 
 Sources: Student 1908, "The Probable Error of a Mean"; Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
-chapters 11 (jackknife) and 13 (percentile interval); Davison and Hinkley 1997, "Bootstrap Methods and Their
+chapter 13 (percentile interval); Davison and Hinkley 1997, "Bootstrap Methods and Their
 Application", section 3.8 (whole clusters resampled); Wilson 1927, "Probable Inference, the Law of Succession, and
 Statistical Inference"; Brown, Cai and DasGupta 2001, "Interval Estimation for a Binomial Proportion".
 """
@@ -31,7 +31,6 @@ STUDENT = "Student's t"
 BOOTSTRAP = "percentile bootstrap"
 CLUSTERED = "percentile bootstrap over prompts"
 WILSON = "Wilson"
-JACKKNIFE = "jackknife"
 _BLOCK = 2_000_000  # counts in memory at once
 
 
@@ -141,20 +140,6 @@ def wilson_interval(successes: int, n: int) -> Interval:
         return Interval(math.nan, math.nan, WILSON, 0)
     found = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     return Interval(float(found.low), float(found.high), WILSON, n)
-
-
-def jackknife_interval(estimate: float, without_each: Array) -> Interval:
-    """Student's interval with n - 1 degrees of freedom around an estimate, its error from the jackknife.
-
-    Args:
-        without_each: `[n]` the estimate without each observation in turn; NaN ends where it is not finite, or n < 2.
-    """
-    n = len(without_each)
-    if n < 2 or not np.isfinite([estimate, *without_each]).all():
-        return Interval(math.nan, math.nan, JACKKNIFE, n)
-    error = math.sqrt((n - 1) * float(np.var(without_each)))
-    half = float(student.ppf(TAILS[1], n - 1)) * error
-    return Interval(estimate - half, estimate + half, JACKKNIFE, n)
 
 
 def median_time_to_target(values: Sequence[float | None]) -> float:

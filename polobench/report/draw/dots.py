@@ -1,11 +1,10 @@
-"""Dots with their intervals in named rows: pairs of methods, gradient noise, and pairs of responses."""
+"""Dots with their intervals in named rows: gradient noise, and pairs of responses."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from polobench.analysis.language import Pairs, has_after, pooled_pairs
-from polobench.analysis.overall import Comparable
-from polobench.analysis.statistics.aggregates import Estimate, is_ahead, probability_of_improvement
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import NoiseSummary
 from polobench.report.draw import style
-from polobench.report.draw.panels import Panel, title_of
-from polobench.report.text import counted, with_ends
+from polobench.report.draw.panels import Panel
+from polobench.report.text import counted
 
 FIRST, SECOND = -0.17, 0.17  # where two marks of a row are
 _DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.6}
@@ -29,7 +26,6 @@ _PAIR_SET = "heldout"
 _THICKNESS = 1.5
 _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 _LEAST = 0.1  # nats; no axis is shorter
-_LONGEST_LINE = 46  # letters of a pair's name
 _SHOWN: dict[str, Callable[[Pairs], Array]] = {  # `[N, 2]`, before and after
     "margin: chosen minus rejected [nats]": lambda pairs: pairs.chosen - pairs.rejected,
     "log-probability of chosen [nats]": lambda pairs: pairs.chosen,
@@ -73,46 +69,6 @@ def draw_marks(ax: Axes, names: Sequence[str], marks: Sequence[Mark], thickness:
 def keys(hollow: str, filled: str) -> list[Artist]:
     """What the two kinds of dots mean, for a legend."""
     return [style.key(hollow, markerfacecolor="white", **_DOT), style.key(filled, **_DOT)]
-
-
-def improvements(group: Comparable) -> list[tuple[str, str, Estimate]]:
-    """Every pair of labels, the one whose runs are more likely ahead first, and how likely; the surest pair first."""
-    scores = {label: group.scores(label) for label in group.runs}
-    ordered = [
-        (one, two) if is_ahead(scores[one], scores[two]) else (two, one) for one, two in combinations(group.runs, 2)
-    ]
-    pairs = [(better, other, probability_of_improvement(scores[better], scores[other])) for better, other in ordered]
-    return sorted(pairs, key=lambda pair: -pair[2].value)
-
-
-def draw_improvements(group: Comparable, look: style.Looks) -> Figure:
-    """A dot and its interval per pair, in the first method's colour."""
-    pairs = improvements(group)
-    names = [_name(style.short(better), f"over {style.short(other)}") for better, other, _ in pairs]
-    lines = 1 + max("\n" in name for name in names)
-    figure, (ax,) = style.grid_of_axes(1, 1, (7.6, (0.1 + 0.2 * lines) * len(pairs) + 0.9))
-    figure.suptitle(title_of(group))
-    ax.axvline(0.5, color=style.GREY, linewidth=1, zorder=1)
-    marks = [
-        Mark(row, found.value, look[better].colour, (found.interval.low, found.interval.high))
-        for row, (better, _, found) in enumerate(pairs)
-    ]
-    draw_marks(ax, names, marks, thickness=2.4)
-    for row, (_, _, found) in enumerate(pairs):
-        ax.annotate(
-            with_ends(found.value, found.interval), (1.02, row), xycoords=("axes fraction", "data"), va="center",
-            fontsize=10, annotation_clip=False,
-        )  # fmt: skip
-    lows = [mark.outer[0] for mark in marks if not math.isnan(mark.outer[0])]
-    ax.set_xlim(max(0.0, min([0.4, *lows]) - 0.02), 1.02)
-    style.round_ticks(ax.xaxis, 6)
-    ax.set_xlabel("probability that a run of the first scores higher")
-    return figure
-
-
-def _name(better: str, other: str) -> str:
-    """Both labels, in two lines where they are long: cut shorter, those of variants would look the same."""
-    return (" " if len(better) + len(other) < _LONGEST_LINE else "\n").join((better, other))
 
 
 def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: style.Looks) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from polobench.report.blocks import Bullets, Link, Section, Text
 from polobench.report.findings import Findings
 from polobench.report.sections.provenance import store_caveats
-from polobench.report.text import number, runs_of
+from polobench.report.text import runs_of
 from polobench.report.words import note
 
 MOST = 3
@@ -16,21 +16,8 @@ def sections(findings: Findings) -> list[Section]:
     found: list[Text] = [*store_caveats(findings.collection)]
     if findings.comparisons and not findings.is_first_look:
         counts = [len(trials) for trials in findings.trials.values()]
-        found += [*_compute(findings), note("tuned", trials=runs_of(counts)) if counts else note("untuned")]
+        found.append(note("tuned", trials=runs_of(counts)) if counts else note("untuned"))
     if len(found) > MOST:
         more: Text = [f"{len(found) - MOST + 1} more: ", Link("about this store", "provenance#about-this-store")]
         found = [*found[: MOST - 1], more]
     return [Section("What could flip it", [Bullets(found)])] if found else []
-
-
-def _compute(findings: Findings) -> list[Text]:
-    """Equal samples are not equal work."""
-    ratios = [1.0]
-    for group in findings.groups:
-        steps = [
-            sum(run.ledger.gradient_steps for runs in found for run in runs) / sum(map(len, found))
-            for found in group.runs.values()
-        ]
-        known = [value for value in steps if value > 0] or [1.0]
-        ratios.append(max(known) / min(known))
-    return [] if max(ratios) < 2 else [note("steps", most=number(max(ratios)))]

@@ -1,4 +1,4 @@
-"""The evidence on the article: every rating and claim with what was measured, and the pairs behind each verdict."""
+"""The article's ratings and claims beside our verdicts, with what was measured and the pairs behind each."""
 
 from __future__ import annotations
 
@@ -12,11 +12,65 @@ from polobench.analysis import verdicts
 from polobench.analysis.claims import Claim, Column
 from polobench.analysis.frame import flat_rows, table_of
 from polobench.analysis.measures import MEASURES, Measure, Place
+from polobench.analysis.statistics.hypothesis import CEILING
 from polobench.analysis.statistics.intervals import Interval
-from polobench.report.blocks import Paragraph, Section, Strong, Table, Text, compact
+from polobench.report.blocks import Block, Link, Paragraph, Piece, Section, Strong, Table, Text, compact
 from polobench.report.findings import Findings
 from polobench.report.text import NOTHING, counted, listed, number, p_text, p_value, quoted, significant
 from polobench.report.words import note
+
+ARTICLE = "“LLM Optimization: Optimizing AI with GRPO, PPO, and DPO” (Analytics Vidhya, 20 March 2025)"
+
+
+def rating_sections(findings: Findings) -> list[Section]:
+    """The first page's table; empty without a rating or a claim that this store has a word on."""
+    if not findings.has_verdicts or findings.is_first_look:
+        return []
+    rows: list[dict[str, Text]] = [
+        {
+            "method": word.method,
+            "rating": Link(f"{item.column.name}: {word.word}", f"article#{anchor_of(item)}"),
+            "our verdict": strong(word.verdict),
+            "why": _why(item, word),
+        }
+        for item in findings.columns
+        for word in item.words
+        if word.verdict != verdicts.NOT_MEASURED
+    ]
+    blocks: list[Block] = [Paragraph(summary(findings))]
+    return [Section("The article's ratings", [*blocks, Table.of(rows, "llll")] if rows else blocks)]
+
+
+def summary(findings: Findings) -> Text:
+    """How many ratings and claims ended how."""
+    ratings = [word.verdict for item in findings.columns for word in item.words]
+    claims = [item.verdict for item in findings.claims]
+    text: list[Piece] = [f"The source article is {ARTICLE}. "]
+    if findings.has_ratings:
+        text.append(f"Its ratings of methods, “variance” read in two ways: {_tally(ratings)}. ")
+    text.append(f"Of its {counted(len(claims), 'further claim')}: {_tally(claims)}. ")
+    return [*text, Link("All the evidence", "article")]
+
+
+def _tally(found: Sequence[str]) -> str:
+    return ", ".join(f"{found.count(name)} {name}" for name in verdicts.VERDICTS if name in found)
+
+
+def _why(item: verdicts.ColumnVerdict, word: verdicts.WordVerdict) -> str:
+    """The pairs that decide, or what kept it open."""
+    deciding = [pair for pair in word.pairs if pair.verdict in (verdicts.CONTRADICTED, CEILING, word.verdict)]
+    reasons = dict.fromkeys(pair.reason for pair in deciding if pair.reason)
+    said = [_difference(pair, MEASURES[item.column.measure]) for pair in deciding if pair.compared and not pair.reason]
+    return "; ".join([*said[:2], *list(reasons)[:1]][:2]) or "no runs to compare with all that it is compared with"
+
+
+def _difference(pair: verdicts.PairVerdict, measure: Measure) -> str:
+    """`ppo less trpo 0.12 (p = 0.012)`."""
+    assert pair.compared is not None
+    verb = "over" if measure.is_ratio else "less"
+    tested = pair.below_p if pair.verdict == verdicts.CONTRADICTED else pair.p
+    size = _shown(pair.compared.difference, measure)
+    return f"{quoted(pair.more)} {verb} {quoted(pair.less)} {size} ({p_text(tested)})"
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -54,12 +108,12 @@ def _column(item: verdicts.ColumnVerdict, level: float) -> Section:
 
 def strong(verdict: str) -> Text:
     """A verdict, emphasised where it is one."""
-    return Strong(verdict) if verdict in (verdicts.SUPPORTED, verdicts.CONTRADICTED) else verdict
+    return Strong(verdict) if verdict in (verdicts.SUPPORTED, verdicts.CONTRADICTED, verdicts.MIXED) else verdict
 
 
 def _rating_table(item: verdicts.ColumnVerdict) -> Table:
-    """Every rating beside the measure, and beside the column's other measures, which are not tested."""
-    measure, others = MEASURES[item.column.measure], [MEASURES[name] for name in item.column.also]
+    """Every rating beside the measure."""
+    measure = MEASURES[item.column.measure]
     rows: list[dict[str, Text]] = [
         {
             "method": word.method,
@@ -68,13 +122,9 @@ def _rating_table(item: verdicts.ColumnVerdict) -> Table:
             f"{measure.title} ({measure.unit}) [95 %]": shown_level(word.level, measure),
             "n": _size(word.level, measure),
         }
-        | {
-            f"{other.title} ({other.unit})": shown_level(word.also.get(name), other)
-            for name, other in zip(item.column.also, others, strict=True)
-        }
         for word in item.words
     ]
-    return Table.of(rows, "lllrr" + "r" * len(others))
+    return Table.of(rows, "lllrr")
 
 
 def shown_level(level: verdicts.Level | None, measure: Measure) -> str:
@@ -104,23 +154,24 @@ def _ends(interval: Interval, measure: Measure) -> str:
 
 
 def _places(places: Sequence[Place]) -> str:
-    return listed(" ".join(filter(None, (task, policy))) for task, _, _, policy in places) or "no common task"
+    return listed(task for task, _, _ in places) or "no common task"
 
 
 def _pair_table(item: verdicts.ColumnVerdict) -> Table:
-    return Table.of([_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrl")
+    return Table.of([_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrrl")
 
 
 def _pair_row(pair: verdicts.PairVerdict, measure: Measure) -> dict[str, Text]:
     found = pair.compared
     row: dict[str, Text] = {"less": pair.less, "more": pair.more, "verdict": pair.verdict}
-    numbers = ("d [Bonferroni]", "p (Holm)", "detectable", "n", "settings")
+    numbers = ("d [Bonferroni]", "p of d = 0", "p of d ≥ effect", "detectable", "n", "settings")
     row |= dict.fromkeys(numbers, NOTHING) | {"reason": pair.reason}
     if found is None:
         return row
     return row | {
         "d [Bonferroni]": f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}",
-        "p (Holm)": p_value(pair.p),
+        "p of d = 0": p_value(pair.p),
+        "p of d ≥ effect": p_value(pair.below_p),
         "detectable": _shown(found.detectable, measure),
         "n": str(found.n),
         "settings": str(len(pair.places)),
@@ -150,8 +201,7 @@ def _measured(item: verdicts.ClaimVerdict) -> str:
         for label, level in (item.levels or {}).items()
     ]
     parts += [
-        f"{quoted(pair.more)} {'over' if measure.is_ratio else 'less'} {quoted(pair.less)} "
-        f"{_shown(pair.compared.difference, measure)} {_ends(pair.compared.interval, measure)}, {p_text(pair.p)}, "
+        f"{_difference(pair, measure)} {_ends(pair.compared.interval, measure)}, "
         f"n = {pair.compared.n} {measure.observation} x {counted(len(pair.places), 'setting')}"
         for pair in item.pairs
         if pair.compared
@@ -170,7 +220,7 @@ def tables_of(findings: Findings) -> dict[str, pd.DataFrame]:
         row
         for item in findings.columns
         for row in flat_rows(
-            [replace(word, pairs=(), also={}) for word in item.words],
+            [replace(word, pairs=()) for word in item.words],
             column=item.column.name,
             measure=item.column.measure,
         )

@@ -1,4 +1,4 @@
-"""When the target was reached, who beats whom, and how loss and KL went."""
+"""When the target was reached, and how loss and KL went."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from functools import partial
 from polobench.analysis.frame import flat_table
 from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, compact, figures
 from polobench.report.draw.arrivals import draw_arrivals, has_reached
-from polobench.report.draw.dots import draw_improvements
-from polobench.report.draw.panels import MOST_NAMED, PANELS_A_PAGE, compared
+from polobench.report.draw.panels import PANELS_A_PAGE
 from polobench.report.draw.style import pages
 from polobench.report.draw.update import draw_losses, draw_updates
 from polobench.report.findings import Findings
@@ -39,14 +38,6 @@ def arrival_sections(findings: Findings) -> list[Section]:
         Paragraph(note("arrival_mean")),
     ]
     return [Section("Time to target", blocks, {"time_to_target": flat_table(findings.arrivals)})]
-
-
-def improvement_sections(findings: Findings) -> list[Section]:
-    """Each pair of methods; empty without a group that can be compared."""
-    groups = [group for group in compared(findings.groups) if len(group.runs) <= MOST_NAMED]
-    subject = "Probability of improvement over tasks"
-    found = figures("improvement", subject, draw_improvements, groups, findings.looks, note("improvement"))
-    return [Section("Probability of improvement", found)] if found else []
 
 
 def update_sections(findings: Findings) -> list[Section]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polobench.analysis.frame import flat_table
 from polobench.analysis.statistics.intervals import Interval
-from polobench.report.blocks import Block, Paragraph, Section, Table, compact, figures
+from polobench.report.blocks import Block, Section, Table, compact, figures
 from polobench.report.draw.dots import draw_noise
 from polobench.report.draw.panels import PANELS_A_PAGE, by_task
 from polobench.report.draw.style import pages
@@ -24,13 +24,10 @@ def sections(findings: Findings) -> list[Section]:
             "method": item.arm.label,
             "policy": item.policy,
             "device": item.arm.device,
-            "seed": str(item.seed),
+            "n": str(item.n),
             "batches": str(item.batches),
-            "samples asked": number(item.samples),
-            "samples per batch": number(item.batch_samples),
+            "samples of a batch": number(item.samples),
             "signal-to-noise [95 %]": _with_ends(item.snr, item.interval),
-            "noise scale in samples [95 %]": _with_ends(item.noise_scale, item.scale_interval),
-            "mean cosine": number(item.mean_cosine, 2),
         }
         for item in items
     ]
@@ -38,8 +35,7 @@ def sections(findings: Findings) -> list[Section]:
     subject = "Signal-to-noise ratio of the gradient at fixed policies"
     blocks: list[Block] = [
         *figures("gradient_noise", subject, draw_noise, panels, findings.looks, note("noise")),
-        *compact(Table.of(rows, "llllrrrrrrr"), 3),
-        Paragraph(note("noise_words")),
+        *compact(Table.of(rows, "llllrrrr"), 3),
     ]
     return [Section("Gradient noise", blocks, {"gradient_noise": flat_table(items)})]
 

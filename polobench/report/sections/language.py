@@ -36,13 +36,13 @@ Item = TypeVar("Item", bound=_OfArm)
 
 
 def preference_sections(findings: Findings) -> list[Section]:
-    """Accuracies, log-probabilities and margins of every set of pairs; empty without any."""
+    """Accuracies and margins of every set of pairs; empty without any."""
     items = findings.preferences
     if not items:
         return []
     blocks: list[Block] = []
     for heading, group in _grouped(items):
-        blocks += [heading, *compact(_accuracy_table(group), 2), *compact(_log_prob_table(group), 2)]
+        blocks += [heading, *compact(_accuracy_table(group), 2)]
     blocks.append(Paragraph(note("accuracy")))
     found = _figures(findings, "accuracy", "Preference accuracy over samples", draw_accuracies)
     found += _figures(findings, "pairs", "Held-out pairs before and after", draw_pairs)
@@ -118,6 +118,7 @@ def _accuracy_table(group: Sequence[PreferenceSummary]) -> Table:
     headers = [
         "method", "pairs", "n", "unchanged", "prompts", "pairs each", "accuracy before [95 %]", "after [95 %]",
         "change [95 %]", "per token: before [95 %]", "after [95 %]", "change [95 %]",
+        "margin [95 %]",
     ]  # fmt: skip
     rows = [
         [
@@ -128,26 +129,11 @@ def _accuracy_table(group: Sequence[PreferenceSummary]) -> Table:
             number(item.prompts),
             number(item.pairs),
             *(with_ends(found.value, found.interval, 3) for found in (*item.accuracy, *item.normalised_accuracy)),
+            with_ends(item.margin.value, item.margin.interval),
         ]
         for item in group
     ]
-    return Table(headers, rows, "llrrrrrrrrrr")
-
-
-def _log_prob_table(group: Sequence[PreferenceSummary]) -> Table:
-    rows: list[dict[str, Text]] = [
-        {
-            "method": _name(item, group),
-            "pairs": PAIR_SETS[item.pair_set],
-            "chosen before": number(item.chosen[0], 2),
-            "chosen after": number(item.chosen[1], 2),
-            "rejected before": number(item.rejected[0], 2),
-            "rejected after": number(item.rejected[1], 2),
-            "margin [95 %]": with_ends(item.margin.value, item.margin.interval),
-        }
-        for item in group
-    ]
-    return Table.of(rows, "llrrrrr")
+    return Table(headers, rows, "llrrrrrrrrrrr")
 
 
 def _measure_table(group: Sequence[MeasureSummary]) -> Table:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from polobench.analysis.frame import flat_rows, table_of
-from polobench.analysis.overall import Comparable, Overall
+from polobench.analysis.overall import Comparable, Overall, horizons
+from polobench.analysis.statistics.hypothesis import CEILING, OPEN, SEPARATED
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import is_smoke
 from polobench.analysis.use_cases import Standing, Standings
 from polobench.report.blocks import Block, Bullets, Heading, Link, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.findings import Findings
 from polobench.report.naming import place_names
-from polobench.report.text import listed, number, p_text, share, significant, with_ends
+from polobench.report.text import listed, number, p_text, sentence, share, significant, with_ends
 from polobench.report.words import note, term
 
 MOST_GROUPS = 4
 MOST_ROWS = 12
 MOST_ALONE = 6
+MOST_ERROR = 0.02
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -49,7 +51,9 @@ def _group(findings: Findings, group: Comparable, items: list[Overall], found: S
     few = found.n < CONCLUSIVE_SEEDS
     return [
         Heading(f"{group.world.capitalize()}: {place_names(group.places, findings.budgets)}"),
-        *compact(Table.of(rows, "lrlrrrrrr")),
+        *compact(Table.of(rows, "lrlrrrrrrrrrr")),
+        Paragraph(_flags(group, items)),
+        *_pass_rows(findings, group),
         Paragraph(f"{more} more are in tables/overall.csv." if more > 0 else ""),
         Paragraph(f"Fewer than {CONCLUSIVE_SEEDS} seeds: nothing can be concluded." if few else ""),
     ]
@@ -60,27 +64,60 @@ def _row(found: Standings, standing: Standing, item: Overall) -> dict[str, Text]
         "method": Strong(item.label) if standing in found.equal and found.is_conclusive else item.label,
         "score [95 %]": with_ends(standing.value.value, standing.value.interval),
         "against the best": _against(found, standing),
+        "worst quarter of seeds": number(item.tail.value, 2),
         "solved [95 %]": share(item.solved, item.runs, item.solved_interval),
+        "below start": f"{item.below_start}/{item.runs}",
         "sampled return": number(item.sampled, 3),
         "greedy return": number(item.greedy, 3),
-        "CPU s": significant(item.cpu_seconds, 2),
         "gradient steps": number(item.gradient_steps),
+        "rows backward": number(item.backward_rows),
+        "CPU s": significant(item.cpu_seconds, 2) + "‡" * bool(item.beside_others),
+        "score at equal CPU s": number(item.at_equal_seconds, 2) + "†" * item.is_annealed,
         "n": str(item.n),
     }
 
 
 def _against(found: Standings, standing: Standing) -> str:
-    """Marked instead of ranked where no test tells it from the best."""
+    """The word of the adjusted tests."""
     contrast = standing.contrast
-    if standing is found.best:
-        return "best" if len(found.equal) == 1 else "equal best"
-    if contrast is None or contrast.reason:
-        return "equal best" if standing in found.equal else "not tested"
-    if standing in found.equal:
-        return f"equal best ({p_text(contrast.p)})"
-    if not contrast.is_separated:
-        return f"not separated ({p_text(contrast.p)})"
-    return f"{number(contrast.compared.difference, 2)} behind ({p_text(contrast.p)})"
+    if contrast is None:
+        return "best" if standing is found.best else "not tested"
+    if contrast.word == SEPARATED:
+        return f"{number(contrast.compared.difference, 2)} behind ({p_text(contrast.p)})"
+    if contrast.word == OPEN:
+        return "not tested" if contrast.reason else f"open ({p_text(contrast.p)})"
+    return contrast.word if contrast.word == CEILING else f"equivalent ({p_text(contrast.equal_p)})"
+
+
+def _flags(group: Comparable, items: list[Overall]) -> str:
+    """What the marks of the table mean, and how sure a single final evaluation is."""
+    said = [f"CPU seconds are equal at {', '.join(significant(end, 2) for end in horizons(group))}"]
+    said += ["‡: some runs ran beside others"] if any(item.beside_others for item in items) else []
+    said += ["†: its learning rate falls over the whole budget"] if any(item.is_annealed for item in items) else []
+    errors = {item.label: item.evaluation_error for item in items if item.evaluation_error == item.evaluation_error}
+    if errors:
+        said.append(f"standard error of a final score: at most {number(max(errors.values()), 3)}")
+        loose = [label for label, error in errors.items() if error > MOST_ERROR]
+        said += [f"above {MOST_ERROR:g}, so noisy: {listed(loose)}"] if loose else []
+    return sentence("; ".join(said))
+
+
+def _pass_rows(findings: Findings, group: Comparable) -> list[Block]:
+    """pass@1 beside pass@8, before and after."""
+    rows: list[dict[str, Text]] = [
+        {
+            "task": item.arm.task,
+            "method": item.arm.label,
+            "pass@1: before": number(item.pass_1[0], 2),
+            "after": number(item.pass_1[1], 2),
+            "pass@8: before": number(item.pass_8[0], 2),
+            "after ": number(item.pass_8[1], 2),
+            "so it is": item.word,
+        }
+        for item in findings.sharpenings
+        if (item.arm.task, item.arm.budget) in group.places and item.arm.label in group.runs
+    ]
+    return [Paragraph(note("sharpening")), Table.of(rows, "llrrrrl")] if rows else []
 
 
 def _alone(findings: Findings, found: list[tuple[Comparable, Overall]]) -> Bullets:

@@ -1,4 +1,4 @@
-"""How bad it may get: the profile of scores, the worst seeds, and a gallery of failures."""
+"""How bad it may get: the profile of scores, and a gallery of failures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from polobench.report.draw.panels import PANELS_A_PAGE, compared
 from polobench.report.draw.profiles import draw_profiles
 from polobench.report.draw.style import pages
 from polobench.report.findings import Findings
-from polobench.report.text import number, plain, with_ends
+from polobench.report.text import plain
 from polobench.report.words import note
 
 MOST_FAILURES = 10
-MOST_ROWS = 16
 LEVELS = "▁▂▃▄▅▆▇█"
 
 
@@ -27,28 +26,8 @@ def sections(findings: Findings) -> list[Section]:
     profiles = pages(compared(findings.groups), PANELS_A_PAGE)[:1]
     subject = "Performance profiles over tasks"
     blocks = figures("profiles", subject, draw_profiles, profiles, findings.looks, note("profiles"))
-    blocks += [*_worst(findings), *_gallery(findings)]
+    blocks += _gallery(findings)
     return [Section("Robustness", blocks, {"troubled": flat_table(findings.troubled)})] if blocks else []
-
-
-def _worst(findings: Findings) -> list[Block]:
-    rows = [
-        {
-            "world": group.world,
-            "method": item.label,
-            "worst quarter of seeds [95 %]": with_ends(item.tail.value, item.tail.interval),
-            "lowest score": number(item.worst.final_score, 2),
-            "where": f"{item.worst.task}, seed {item.worst.seed}",
-        }
-        for group, items in findings.overalls
-        if len(items) > 1
-        for item in sorted(items, key=lambda item: -item.tail.value)
-    ]
-    if len({(row["worst quarter of seeds [95 %]"], row["lowest score"]) for row in rows}) < 2:
-        return [Paragraph(f"The worst seed of every method scores {rows[0]['lowest score']}." if rows else "")]
-    more = len(rows) - MOST_ROWS
-    said = Paragraph(f"{more} more are in tables/overall.csv." if more > 0 else "")
-    return [*compact(Table.of(rows[:MOST_ROWS], "llrrl"), keep=2), said]
 
 
 def _gallery(findings: Findings) -> list[Block]:

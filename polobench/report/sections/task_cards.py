@@ -18,7 +18,7 @@ from polobench.analysis.summary import ArmSummary, is_smoke
 from polobench.report.blocks import Block, Figure, Page, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.draw.curves import draw_returns
 from polobench.report.findings import Findings
-from polobench.report.naming import arm_name, names
+from polobench.report.naming import against_others, arm_name, names
 from polobench.report.sections.curves import RETURNS
 from polobench.report.sections.settings import settings_blocks
 from polobench.report.text import NOTHING, counts_text, decimals_for, number, p_value, sentence, share, with_ends
@@ -63,7 +63,11 @@ def _curves(findings: Findings, task: str, file: str) -> list[Block]:
 
 def _comparison(findings: Findings, place: tuple[str, str]) -> list[Block]:
     group = findings.comparisons[place]
-    blocks: list[Block] = [Paragraph(answer(group)), Paragraph(_reference(group[0])), *compact(comparison_table(group))]
+    blocks: list[Block] = [
+        Paragraph(answer(group, findings.contrasts.get(place, []))),
+        Paragraph(_reference(group[0])),
+        *compact(comparison_table(group)),
+    ]
     late = [item.arm.label for item in group if (item.solved or 0) > (item.reached or 0)]
     blocks.append(Paragraph(note("late", names=names(late)) if late else ""))
     if not is_smoke(group):
@@ -74,8 +78,8 @@ def _comparison(findings: Findings, place: tuple[str, str]) -> list[Block]:
     return blocks
 
 
-def answer(group: Group) -> Text:
-    """Which arm of one task and budget ends best; the table of contrasts says how sure that is."""
+def answer(group: Group, contrasts: Sequence[Contrast[Arm]]) -> Text:
+    """Which arm of one task and budget ends best, and what the tests say of the others."""
     best = group[0]
     if is_smoke(group):
         return note("smoke")
@@ -83,15 +87,11 @@ def answer(group: Group) -> Text:
         return "No run has a final return."
     if min(summary.n for summary in group) < CONCLUSIVE_SEEDS:
         return f"Fewer than {CONCLUSIVE_SEEDS} seeds of a method: nothing can be concluded."
-    highest = _shown_return(best)
-    ties = [_name(item, group) for item in group if _shown_return(item) == highest]
     if len(group) == 1:
-        return f"{ties[0]} alone ran at this budget."
-    if len(ties) == len(group):
-        return f"All {len(group)} methods are tied at a mean final return of {highest}."
-    if len(ties) > 1:
-        return [Strong(names(ties)), f" share the highest mean final return, {highest}."]
-    return [Strong(ties[0]), f" has the highest mean final return, {highest}.{_above_floor(best)}"]
+        return f"{_name(best, group)} alone ran at this budget."
+    arms = [item.arm for item in group]
+    said = against_others(contrasts, lambda arm: arm_name(arm, arms))
+    return [Strong(_name(best, group)), f" has the highest mean final return, {_shown_return(best)}: {said}."]
 
 
 def _name(item: ArmSummary, group: Group) -> str:
@@ -104,12 +104,6 @@ def _decimals(item: ArmSummary, *values: float) -> int:
 
 def _shown_return(item: ArmSummary) -> str:
     return number(item.final_return, _decimals(item, item.final_return))
-
-
-def _above_floor(best: ArmSummary) -> str:
-    if not best.final_interval.low <= best.floor:
-        return ""
-    return f" It is not separated from the floor ({number(best.floor, _decimals(best))})."
 
 
 def _reference(item: ArmSummary) -> str:
@@ -167,10 +161,13 @@ def _contrast_table(contrasts: Sequence[Contrast[Arm]], group: Group) -> Table:
         {
             f"{arm_name(item.best, arms)} against": arm_name(item.other, arms),
             "ahead by [95 %]": with_ends(item.compared.difference, item.compared.interval, decimals),
-            "p (Holm)": p_value(item.p),
+            "so they are": item.word,
+            "p of no gap": p_value(item.p),
+            "p of a gap that matters": p_value(item.equal_p),
             "detectable": number(item.compared.detectable, decimals),
+            "equal within, if equal": number(item.compared.margin, decimals),
             "test refused": item.reason or NOTHING,
         }
         for item in contrasts
     ]
-    return Table.of(rows, "lrrrl")
+    return Table.of(rows, "lrlrrrrl")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from polobench.analysis.frame import flat_rows, table_of
 from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES
-from polobench.analysis.statistics.hypothesis import LEVEL
+from polobench.analysis.statistics.aggregates import mean_score
+from polobench.analysis.statistics.hypothesis import LEVEL, MARGIN, OPEN
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.use_cases import Standings, UseCase
 from polobench.report.blocks import Block, Paragraph, Section, Strong, Table, Text
 from polobench.report.findings import Findings
-from polobench.report.naming import names, place_names
-from polobench.report.text import counted, listed, number, p_text, sentence, significant, span, with_ends
+from polobench.report.naming import against_others, place_names
+from polobench.report.text import counted, listed, number, sentence, significant, span, with_ends
 from polobench.report.words import note
 
 NOT_MEASURED = "not measured yet"
@@ -26,7 +27,7 @@ def sections(findings: Findings) -> list[Section]:
     cases = cases_of(findings)
     if not cases:
         return []
-    how_to_read = Paragraph(note("verdict", level=LEVEL))
+    how_to_read = Paragraph(note("verdict", level=LEVEL, margin=MARGIN))
     blocks: list[Block] = [verdict_table(cases), how_to_read, *_where(findings, cases)]
     rows = [
         row for case, found in cases if found for row in flat_rows(found.items, use_case=case.name, measure=case.what)
@@ -63,43 +64,40 @@ def _row(case: UseCase, found: Standings | None) -> dict[str, Text]:
 def _use(found: Standings) -> Text:
     """The best; where others are level with it, all of them, the cheapest first."""
     if len(found.equal) == len(found.items):
-        return f"any: all {len(found.items)} are tied"
+        return f"any: no test tells the {len(found.items)} apart by more than {MARGIN:g}"
     best = listed([item.label for item in found.equal], "or")
     return Strong(best) if found.is_conclusive else f"too few seeds; highest: {best}"
 
 
 def how_sure(found: Standings) -> str:
-    """Which others the tests do not tell from the best."""
-    size = f"n = {found.n}"
+    """What the adjusted tests say of the best and the others."""
     if not found.is_conclusive:
         return f"nothing concluded: {counted(found.n, 'seed')}, {CONCLUSIVE_SEEDS} are needed"
-    refused = next((item.contrast.reason for item in found.items if item.contrast and item.contrast.reason), "")
+    contrasts = [item.contrast for item in found.items if item.contrast]
+    refused = next((item.reason for item in contrasts if item.word == OPEN and item.reason), "")
     if refused:
         return f"not tested: {refused}"
-    level = [item.label for item in found.equal]
-    near = [item.label for item in found.unseparated if item.label not in level]
-    if near:
-        return f"not separated from the best: {names(near)}; {size}"
-    apart = [item.contrast.p for item in found.items if item.contrast and item.label not in level]
-    if not apart:
-        return f"not separated from each other; {size}"
-    return f"separated from the other {len(apart)} ({p_text(max(apart), '≤')}); {size}"
+    return f"{against_others(contrasts)}; n = {found.n}"
 
 
 def _what_would_change(found: Standings) -> str:
     if not found.is_conclusive:
         return "more seeds"
-    seen = [item.contrast.compared.detectable for item in found.unseparated if item.contrast]
+    seen = [item.contrast.compared for item in found.undecided if item.contrast]
     if seen:
-        return f"more seeds: gaps below {number(max(seen), 2)} cannot be seen with {found.n}"
+        gap, margin = (number(max(sizes), 2) for sizes in zip(*((one.detectable, one.margin) for one in seen)))
+        equal = "" if found.case.statistic is not mean_score else f", nor equality within less than {margin}"
+        return f"more seeds: {found.n} cannot show gaps below {gap}{equal}"
     cheap = min(found.items, key=lambda item: item.cpu_seconds)
     is_good = cheap.value.value > _NEARLY * found.best.value.value and not found.case.at_equal_cost
     if is_good and cheap.cpu_seconds < _CHEAPER * found.best.cpu_seconds:
         share = number(100 * cheap.cpu_seconds / found.best.cpu_seconds)
         return f"CPU time: {cheap.label} scores {number(cheap.value.value, 2)} at {share} % of the CPU seconds"
-    second = next(item for item in found.items if item not in found.equal)
-    gap = found.best.value.value - second.value.value
-    return f"other tasks or budgets: {second.label} is {number(gap, 2)} behind on these"
+    second = next((item for item in found.items if item not in found.equal), None)
+    if second is None:
+        return "harder tasks or smaller budgets"
+    gap = number(found.best.value.value - second.value.value, 2)
+    return f"other tasks or budgets: {second.label} is {gap} behind on these"
 
 
 def _where(findings: Findings, cases: list[Case]) -> list[Paragraph]:
