@@ -10,7 +10,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import copy
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor
 import polobench
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
+from polobench.core.optimization import Tally
 from polobench.core.rollout import Rollout
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import complete
@@ -289,8 +289,7 @@ def dpo_off(policy: CausalLM, model: Any) -> tuple[float, float]:
     rollout = pairs()
     reference = -4 * torch.rand(rollout.mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     learner: Any = polobench.make("dpo", task="probe-bandit", loss="sigmoid", beta=BETA)
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
-    ours = sum(learner.losses(policy, [rollout.attach(reference_log_probs=reference)], sums))
+    ours = sum(learner.losses(policy, [rollout.attach(reference_log_probs=reference)], Tally()))
     theirs = trl_loss(model, (reference * rollout.mask).sum(1))
     gradients = []
     for loss, parameters in ((ours, policy.actor_parameters), (theirs, list(model.parameters()))):
