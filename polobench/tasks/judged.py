@@ -43,7 +43,7 @@ SCALED_PAIRS = 500  # by which the scale of the labels is found
 SAMPLING_BATCH = 250
 BEST_OF, BEST_OF_PROMPTS = (4, 16), 200
 LARGEST = 20_000  # number of pairs, and seed of labels
-TARGET = 0.98  # TODO
+TARGET = 0.995  # greedy, after as many steps of supervised training on right answers alone; the checkpoint has 0.304
 
 
 class JudgedTask(DigitsTask):

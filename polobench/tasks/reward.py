@@ -186,6 +186,7 @@ class RewardTask(LanguageTask):
     def evaluate(self, policy: Policy, seed: int, episodes: range) -> Evaluation:
         """Greedy returns of these prompts, and measures of sampled answers to the first ones and of the pairs."""
         language = language_policy(policy)
+        own_temperature = language.temperature
         with self._at_temperature_1(language):
             returns = self._greedy_returns(language, episodes)
             spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
@@ -196,6 +197,9 @@ class RewardTask(LanguageTask):
             sampled = self._sampled(language, SeedAxes(seed), 0, rows)
             measures = {"sampled_return": float(sampled.returns.double().mean())}
             measures |= self._measures_of_samples(language, sampled)
+            if own_temperature != 1:
+                with language.at_temperature(own_temperature):
+                    measures["own_return"] = float(self._sampled(language, SeedAxes(seed), 0, rows).returns.mean())
             measures = {f"heldout_{name}": value for name, value in measures.items()}
             pairs = self._pair_columns(language)
             return replace(evaluation, measures=measures | self._measures_of_pairs(language, pairs), pairs=pairs)
