@@ -56,6 +56,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "sft": {"task": Ranked, "budgets": (1, 331)},  # it reads data
     "article-dpo": {"task": Ranked, "budgets": (1, 331)},  # they read data
     "article-grpo": {"task": Ranked, "budgets": (1, 331)},
+    "digit-preferences-learned": {"budget": 100_000},  # of which its reward model takes most
     "preferences": {"task": f"preferences@{TINY_MODEL}"},  # the model that it names may be absent, and is large
 }
 
