@@ -12,16 +12,19 @@ responses of a group are charged, as they are for every method that reads the da
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from polobench.core.hyperparameters import GroupHyperparameters
 from polobench.core.method import Method
+from polobench.core.optimization import Descent, Tally
+from polobench.core.policy import Policy
 from polobench.core.recorder import Update
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
-from polobench.objectives.returns import masked_mean
 
 
 class SFT(Method[GroupHyperparameters]):
@@ -32,13 +35,19 @@ class SFT(Method[GroupHyperparameters]):
     def learn(self, task: Task, rng: SeedAxes) -> Iterator[Update]:
         hp = self.hp
         policy = task.make_policy(hp, critic=False)
-        optimizer = policy.adam(policy.actor_parameters, lr=hp.learning_rate)
+        descent = Descent(policy, policy.actor_parameters, hp.learning_rate, hp)
         while True:
-            batch = best_of_each_group(task.preferences(hp.n_groups))
-            outputs = policy.outputs(batch)
-            loss = -masked_mean(policy.distribution.log_prob(outputs, batch.actions), batch.mask)
-            step = policy.gradient_step(optimizer, [loss], batch.n_rows, hp.max_gradient_norm)
-            yield Update(loss=loss.item(), policy=policy, metrics={"gradient_norm": float(step.gradient_norm)})
+            descent.schedule(task.progress())
+            parts = best_of_each_group(task.preferences(hp.n_groups)).split(hp.micro_batch)
+            metrics = descent.fit([parts] * hp.epochs, partial(self.losses, policy))
+            yield Update(loss=metrics.pop("loss"), policy=policy, metrics=metrics)
+
+    def losses(self, policy: Policy, parts: list[Rollout], tally: Tally) -> Iterator[Tensor]:
+        """The loss of each part, scalars that add up to the batch's mean over tokens."""
+        n_tokens = sum(part.n_samples for part in parts)
+        for part in parts:
+            log_probs = policy.distribution.log_prob(policy.outputs(part), part.actions)
+            yield -(log_probs * part.mask).sum() / n_tokens
 
 
 def best_of_each_group(batch: Rollout) -> Rollout:

@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
 
 from polobench.core.errors import UsageError
 from polobench.core.policy import Policy, unmetered
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
-from polobench.objectives.preference import with_reference
+from polobench.objectives.reference import log_probs_of
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions
 from polobench.tasks.comparisons import Comparisons, scale_for
@@ -154,10 +153,7 @@ class OfflineTask(JudgedTask):
         """`[2N, T]` of all responses under the starting checkpoint, computed once."""
         if self._fixed is None:
             reference = language_policy(self.reference_policy())
-            parts = self.data.responses.split(reference.generation_batch)
-            width = self.data.responses.mask.shape[1]
-            rows = [with_reference(reference, part).reference_log_probs for part in parts]
-            self._fixed = torch.cat([pad(row, (0, width - row.shape[1])) for row in rows if row is not None])
+            self._fixed = log_probs_of(reference, self.data.responses, reference.generation_batch)
         return self._fixed
 
     def episodes(self, policy: Policy, groups: int, size: int) -> Rollout:
