@@ -30,6 +30,7 @@ from polobench.report.sections import (
     gradient_noise,
     language,
     leaderboard,
+    preferences,
     provenance,
     robustness,
     settings,
@@ -51,6 +52,7 @@ FIRST_PAGE: tuple[MakeSections, ...] = (
     leaderboard.sections,
     curves.sections,
     robustness.sections,
+    preferences.sections,
     article.sections,
     trend.sections,
 )
