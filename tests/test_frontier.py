@@ -138,7 +138,7 @@ def test_the_section_shows_all_of_it_and_says_what_does_not_appear(tmp_path: Pat
     falling = [run(LEARNED, "grpo, beta 1", seed, gold=FALLING, beta=1.0) for seed in range(3)]
     dpo = [run(PAIRS, "dpo, beta 1", seed, beta=1.0) for seed in range(3)]
     report = write_report(store(tmp_path / "some", *falling, *dpo), tmp_path / "report")
-    assert "rose, after its peak, in 1 of 1 arms: grpo, beta 1" in report.read_text()
+    assert "In 1 of 1 arms gold reward fell after its peak" in report.read_text()
     for figure in ("frontier_1", "pursuit_1", "calibration"):
         assert (report.parent / "figures" / f"{figure}.png").stat().st_size > 5000
     assert len(pd.read_csv(report.parent / "tables" / "frontier.csv")) == 2

@@ -8,11 +8,11 @@ from polobench.analysis import frontier
 from polobench.analysis.frame import flat_table
 from polobench.analysis.frontier import Cost, Place, Pursuit, RewardModels
 from polobench.analysis.statistics.aggregates import Estimate
-from polobench.report.blocks import Block, Figure, Heading, Paragraph, Section, Table, Text, compact, figures
+from polobench.report.blocks import Block, Bullets, Figure, Heading, Paragraph, Section, Table, Text, compact, figures
 from polobench.report.draw.frontier import PANELS_A_PAGE, draw_calibration, draw_frontier, draw_pursuits
 from polobench.report.draw.style import pages
 from polobench.report.findings import Findings
-from polobench.report.text import listed, number, with_ends
+from polobench.report.text import number, with_ends
 from polobench.report.words import note
 
 
@@ -67,16 +67,14 @@ def _pursuits(items: list[Pursuit], findings: Findings) -> list[Block]:
     if not items:
         return [Paragraph("No arm follows a learned reward.")]
     surely = [item for item in items if item.is_overoptimised]
-    found = listed(f"{item.arm.label} ({item.arm.task}; {_ends(item.fall)})" for item in surely)
-    said = (
-        f"Gold reward fell while the learned one rose, after its peak, in {len(surely)} of {len(items)} arms: {found}."
-    )
+    said = f"In {len(surely)} of {len(items)} arms gold reward fell after its peak while the learned one rose; by how much:"
     none = f"No over-optimisation appears: in none of {len(items)} arms did gold reward surely fall after its peak."
     drawn = figures(
         "pursuit", "Learned and gold reward over training", draw_pursuits, pages(items, PANELS_A_PAGE), findings.looks,
         note("pursuit"),
     )  # fmt: skip
-    return [Paragraph(said if surely else none), *drawn]
+    falls = [f"{item.arm.label} ({item.arm.task}): {_ends(item.fall)}" for item in surely]
+    return [*([Paragraph(said), Bullets(falls)] if surely else [Paragraph(none)]), *drawn]
 
 
 def _model(item: RewardModels) -> dict[str, Text]:
