@@ -16,6 +16,7 @@ from polobench.analysis import frontier
 from polobench.analysis.collection import Collection, collect
 from polobench.core.result import RunResult
 from polobench.report.page import write_report
+from polobench.store.validation import problem
 from polobench.tasks.judged import digit_preferences_learned
 
 PAIRS, LEARNED, GOLD = "some-preferences", "some-preferences-learned", "some-preferences-gold"
@@ -126,6 +127,15 @@ def test_reward_models_are_pooled_over_seeds_and_costs_are_means(tmp_path: Path)
     assert (best.problem, best.feedback, best.n) == (PAIRS, "reward model", 4)
     assert best.kl == pytest.approx(math.log(4) - 0.75)
     assert best.gold.value == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "predicted", "counts"])
+def test_a_damaged_reward_model_is_no_result(name: str) -> None:
+    result = run(LEARNED, "grpo, beta 1", 0, beta=1.0)
+    assert problem(result) == ""
+    for wrong in ("x", None, [2.0, 0.5, 0.1]):
+        result.snapshots = {"before": {"reward_model": MODEL | {name: wrong}}}
+        assert "reward_model" in problem(result)
 
 
 def test_the_section_shows_all_of_it_and_says_what_does_not_appear(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def _pursuits(items: list[Pursuit], findings: Findings) -> list[Block]:
     if not items:
         return [Paragraph("No arm follows a learned reward.")]
     surely = [item for item in items if item.is_overoptimised]
-    said = f"In {len(surely)} of {len(items)} arms gold reward fell after its peak while the learned one rose; by how much:"
+    said = f"In {len(surely)} of {len(items)} arms gold reward fell after its peak while the learned one rose, by:"
     none = f"No over-optimisation appears: in none of {len(items)} arms did gold reward surely fall after its peak."
     drawn = figures(
         "pursuit", "Learned and gold reward over training", draw_pursuits, pages(items, PANELS_A_PAGE), findings.looks,
