@@ -154,7 +154,7 @@ def _reward_model(model: Any, section: str) -> Iterator[str]:
     if not isinstance(model, dict):
         yield f"{section} is not an object"
     yield from wrong(model, _MODEL_NUMBERS, FINITE, f"{section}.")
-    yield from wrong(model, _MODEL_BINS, FINITE_NUMBERS, f"{section}.")
+    yield from wrong(model, _MODEL_BINS, NUMBERS, f"{section}.")
     if len({len(model[name]) for name in _MODEL_BINS}) > 1 or not all(0 <= p <= 1 for p in model["predicted"]):
         yield f"{section}: its bins are not equally many probabilities"
 
