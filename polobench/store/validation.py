@@ -11,20 +11,7 @@ import numpy as np
 from polobench.core.budget import LIMITS
 from polobench.core.errors import first_line
 from polobench.core.result import RunResult
-from polobench.kinds.checks import (
-    AMOUNT,
-    COUNT,
-    FINITE,
-    FINITE_NUMBERS,
-    INTEGER,
-    NUMBER,
-    NUMBERS,
-    OBJECT,
-    TEXT,
-    TRUTH,
-    Rule,
-    wrong,
-)
+from polobench.kinds.checks import AMOUNT, COUNT, FINITE, INTEGER, NUMBER, NUMBERS, OBJECT, TEXT, TRUTH, Rule, wrong
 from polobench.kinds.kind import DRAWN_METRICS
 from polobench.kinds.table import kind_of, kinds
 

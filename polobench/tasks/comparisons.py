@@ -55,7 +55,7 @@ class Comparisons:
     @property
     def first_preferred(self) -> np.ndarray:
         """`[N]` bool."""
-        return self.responses.returns.reshape(-1, 2)[:, 0].numpy() == 1
+        return np.asarray(self.responses.returns.reshape(-1, 2)[:, 0].cpu() == 1)
 
     def __len__(self) -> int:
         return len(self.gold)
