@@ -91,11 +91,16 @@ def find_task(name: str, environment: Mapping[str, Any] | None = None) -> Task:
         from polobench.tasks.control import described  # the one task that serves the names of others
 
         return described(name, _environment_id(name, entries))
-    make_task, source = _load(entries[base], "task"), _source(entries[base])
-    if at and "model" not in inspect.signature(make_task).parameters:
-        raise UsageError(f"task {name!r}: {base} takes no model")
+    return _registered_task(name, entries[base], {"model": model} if at else {})
+
+
+def _registered_task(name: str, entry: EntryPoint, arguments: Mapping[str, Any]) -> Task:
+    """The task of an entry point, called `name` where arguments make it another one."""
+    make_task, source = _load(entry, "task"), _source(entry)
+    if odd := [argument for argument in arguments if argument not in inspect.signature(make_task).parameters]:
+        raise UsageError(f"task {name!r}: {entry.name} takes no {odd[0]}")
     try:
-        task = _named(make_task(model=model), name) if at else make_task()
+        task = _named(make_task(**arguments), name) if arguments else make_task()
     except PoloError:
         raise
     except Exception as error:
@@ -103,7 +108,7 @@ def find_task(name: str, environment: Mapping[str, Any] | None = None) -> Task:
     if not isinstance(task, Task):
         raise Unavailable(f"task {name!r} of {source} does not give a polobench.Task")
     if source != "polobench":
-        task.made_in = entries[base].module
+        task.made_in = entry.module
     return task
 
 
@@ -130,7 +135,7 @@ def _split_model(name: str) -> tuple[str, str, str]:
     return (name, "", "") if name.endswith(DATA_FILES) else name.partition("@")
 
 
-def _described_task(name: str, environment: Mapping[str, Any], registered: Iterable[str]) -> Task:
+def _described_task(name: str, environment: Mapping[str, Any], registered: Mapping[str, EntryPoint]) -> Task:
     from polobench.tasks.control import described
 
     if name in registered or name in gymnasium.registry:
@@ -138,6 +143,11 @@ def _described_task(name: str, environment: Mapping[str, Any], registered: Itera
     rest = dict(environment)
     described_id = rest.pop("id")
     base, _, model = _split_model(described_id)
+    if base in registered and base not in gymnasium.registry:
+        if odd := rest.keys() - {"kwargs"}:
+            raise UsageError(f"tasks: {', '.join(sorted(odd))} of {described_id!r} does not apply to this task")
+        chosen = {"model": model} if model else {}
+        return _named(_registered_task(name, registered[base], {**rest.get("kwargs", {}), **chosen}), name)
     is_data = _is_data(base)
     odd = rest.keys() - {"max_length"} if is_data else rest.keys() & {"max_length"}
     if odd:

@@ -142,6 +142,7 @@ class Counts:
         samples_generated: transitions or completion tokens taken from the task.
         samples_read: samples read from a fixed data set, charged each time.
         reward_calls: calls of a reward function, or steps of an environment, discarded ones left out.
+        reward_tokens: tokens that a learned reward has read, prompts included, in its training and as a reward.
         discarded_transitions: steps taken after an episode's end inside a rollout (the autoreset step, or a finished
             episode that waits for its batch); their actions have no effect, and they are never charged.
         gradient_steps: changes of parameters along a gradient.
@@ -153,6 +154,7 @@ class Counts:
     samples_read: int = 0
     updates: int = 0
     reward_calls: int = 0
+    reward_tokens: int = 0
     gradient_steps: int = 0
     forward_rows: int = 0
     backward_rows: int = 0

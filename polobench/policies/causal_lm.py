@@ -107,6 +107,11 @@ class CausalLM(Policy):
         assert inputs is not None
         return self._values(inputs)
 
+    def last_states(self, rollout: Rollout) -> Tensor:
+        """`[B, H]` the hidden states after the last token of each row, with gradients."""
+        hidden = self._hidden(rollout, rollout.mask.shape[1] + 1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), rollout.mask.sum(1)]
+
     def outputs_and_values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         hidden = self._hidden(rollout, rollout.mask.shape[1])
         return self.logits(hidden), self._values(hidden.detach())

@@ -29,6 +29,7 @@ from polobench.report.sections import (
     gradient_noise,
     language,
     leaderboard,
+    preferences,
     provenance,
     robustness,
     task_cards,
@@ -49,6 +50,7 @@ FIRST_PAGE: tuple[MakeSections, ...] = (
     leaderboard.sections,
     curves.sections,
     robustness.sections,
+    preferences.sections,
     claims.rating_sections,
     trend.sections,
 )

@@ -25,6 +25,8 @@ _RULES = {
 DRAWN_CURVES = (
     "heldout_accuracy", "heldout_accuracy_normalised", "train_accuracy", "train_accuracy_normalised", "heldout_margin",
     "heldout_kl", "heldout_entropy", "heldout_completion_length", "heldout_sampled_return",
+    "heldout_response_kl", "heldout_learned_return", "heldout_accuracy_implicit", "heldout_best_of_4",
+    "heldout_best_of_16",
 )  # fmt: skip
 _FROM_1 = Rule("a count from 1", lambda value: COUNT.holds(value) and value > 0)
 _OF_STUDY = {
@@ -41,6 +43,8 @@ PAIR_LOG_PROBS = ("chosen_log_prob", "rejected_log_prob")
 PAIR_SETS = ("heldout", "train")
 _PAIR_COUNTS = ("prompt", "chosen_tokens", "rejected_tokens")
 _SNAPSHOTS = ("before", "after")
+_MODEL_NUMBERS = ("cpu_seconds", "gradient_steps", "accuracy", "gold_accuracy", "calibration_error")
+_MODEL_BINS = ("predicted", "observed", "counts")
 _DEEPEST = 20
 _NUMBERS_OR_NULL = NUMBER.or_null().listed("a list of numbers")
 
@@ -128,10 +132,21 @@ def _snapshot(snapshot: Mapping[str, Any], section: str) -> Iterator[str]:
     yield from wrong(parts, parts, OBJECT, section)
     yield from wrong(parts["measures"], parts["measures"], NUMBER, f"{section}measures.")
     yield from wrong(parts["notes"], parts["notes"], AMOUNT, f"{section}notes.")
+    if "reward_model" in snapshot:
+        yield from _reward_model(snapshot["reward_model"], f"{section}reward_model")
     for name in pairs:
         if name not in PAIR_SETS:
             yield f"{section}pairs.{name} is not {' or '.join(PAIR_SETS)}"
         yield from _pairs(pairs[name], f"{section}pairs.{name}")
+
+
+def _reward_model(model: Any, section: str) -> Iterator[str]:
+    if not isinstance(model, dict):
+        yield f"{section} is not an object"
+    yield from wrong(model, _MODEL_NUMBERS, FINITE, f"{section}.")
+    yield from wrong(model, _MODEL_BINS, NUMBERS, f"{section}.")
+    if len({len(model[name]) for name in _MODEL_BINS}) > 1 or not all(0 <= p <= 1 for p in model["predicted"]):
+        yield f"{section}: its bins are not equally many probabilities"
 
 
 def _pairs(columns: Any, section: str) -> Iterator[str]:

@@ -180,16 +180,23 @@ class LanguageTask(Task):
         return [self.codec.text(row[mask].tolist()) for row, mask in zip(completions.tokens, completions.mask)]
 
     def _measures_of_samples(self, policy: CausalLM, sampled: Rollout) -> dict[str, float]:
-        """Length, entropy [nats a token] and KL to the starting checkpoint [nats a token] over sampled completions."""
-        reference = language_policy(self.reference_policy())
-        sums = dict.fromkeys(("entropy", "kl"), 0.0)
+        """Length, entropy and KL to the starting checkpoint over sampled completions.
+
+        Entropy and `kl` are those of the distributions [nats a token]; `response_kl` is the mean of
+        log(pi / pi_0) of whole completions [nats a completion].
+        """
+        reference, distribution = language_policy(self.reference_policy()), policy.distribution
+        sums = dict.fromkeys(("entropy", "kl", "log_ratio"), 0.0)
         with torch.no_grad(), unmetered(reference):
             for part in sampled.split(policy.generation_batch):
-                outputs = policy.outputs(part)
-                sums["entropy"] += float((policy.distribution.entropy(outputs) * part.mask).sum())
-                sums["kl"] += float((policy.distribution.kl(outputs, reference.outputs(part)) * part.mask).sum())
+                outputs, fixed = policy.outputs(part), reference.outputs(part)
+                sums["entropy"] += float((distribution.entropy(outputs) * part.mask).sum())
+                sums["kl"] += float((distribution.kl(outputs, fixed) * part.mask).sum())
+                log_ratios = distribution.log_prob(outputs, part.actions) - distribution.log_prob(fixed, part.actions)
+                sums["log_ratio"] += float((log_ratios * part.mask).double().sum())
+        response_kl = sums.pop("log_ratio") / len(sampled.mask)
         means = {name: value / sampled.n_samples for name, value in sums.items()}
-        return means | {"completion_length": sampled.mean_length}
+        return means | {"response_kl": response_kl, "completion_length": sampled.mean_length}
 
     def _pair_columns(self, policy: CausalLM) -> dict[str, Columns]:
         return {name: pairs.columns(policy, policy.generation_batch) for name, pairs in self.pairs.items()}

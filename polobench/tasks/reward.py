@@ -27,7 +27,6 @@ from polobench.tasks.reward_function import GivenPrompt, Question, Reward, Rewar
 from polobench.tasks.text import as_rollout, shown
 
 PROBE_PROMPTS, PROBE_SAMPLES = 48, 8
-SAMPLED_PROMPTS = 200
 PASS_PROMPTS, PASS_SAMPLES, PASS_AT = 500, 16, (1, 8)
 IDLE_BATCHES = 20  # to which the reward applied nowhere
 
@@ -53,6 +52,8 @@ class RewardTask(LanguageTask):
     Raises:
         UsageError: no prompt, one that is in both lists whatever its blanks, or a reward whose signature does not fit.
     """
+
+    sampled_prompts = 200  # held-out ones to which an evaluation samples answers
 
     def __init__(
         self,
@@ -144,10 +145,13 @@ class RewardTask(LanguageTask):
             uniforms = self._uniforms(self.rng, self._calls, rows)
             self._calls += 1
             completions = self._complete(policy, tokens, uniforms, self.ledger.charge_generated)
-            questions = [self._train[prompt] for prompt, _ in rows]
-            rewards = self._rewards(self._reward, questions, self._texts(completions))
+            rewards = self._training_rewards([prompt for prompt, _ in rows], completions)
             self.ledger.reward_calls += len(rows)
             return self._rewarded(tokens, completions, rewards, [index // size for index in range(len(rows))], size)
+
+    def _training_rewards(self, prompts: Sequence[int], completions: Completions) -> list[float | None]:
+        """Of completions of the training prompts of these numbers."""
+        return self._rewards(self._reward, [self._train[prompt] for prompt in prompts], self._texts(completions))
 
     def _rewarded(
         self,
@@ -182,16 +186,20 @@ class RewardTask(LanguageTask):
     def evaluate(self, policy: Policy, seed: int, episodes: range) -> Evaluation:
         """Greedy returns of these prompts, and measures of sampled answers to the first ones and of the pairs."""
         language = language_policy(policy)
+        own_temperature = language.temperature
         with self._at_temperature_1(language):
             returns = self._greedy_returns(language, episodes)
             spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
             evaluation = Evaluation(float(np.mean(returns)), spread, len(returns), returns=tuple(returns))
             if episodes.start > 0:
                 return evaluation
-            rows = [(prompt, 0) for prompt in episodes[:SAMPLED_PROMPTS] if prompt < len(self._heldout)]
+            rows = [(prompt, 0) for prompt in episodes[: self.sampled_prompts] if prompt < len(self._heldout)]
             sampled = self._sampled(language, SeedAxes(seed), 0, rows)
             measures = {"sampled_return": float(sampled.returns.double().mean())}
             measures |= self._measures_of_samples(language, sampled)
+            if own_temperature != 1:
+                with language.at_temperature(own_temperature):
+                    measures["own_return"] = float(self._sampled(language, SeedAxes(seed), 0, rows).returns.mean())
             measures = {f"heldout_{name}": value for name, value in measures.items()}
             pairs = self._pair_columns(language)
             return replace(evaluation, measures=measures | self._measures_of_pairs(language, pairs), pairs=pairs)

@@ -168,7 +168,10 @@ class TaskConformance:
 
 def _spend(task: Task, verbs: Sequence[str], budget: int) -> dict[str, str]:
     """Call the verbs in turn with the policy whose score is 0; gives the limit that ended each of them."""
-    policy = task.floor_policy()
+    try:
+        policy = task.floor_policy()  # a task may have something to learn first
+    except BudgetExhausted as end:
+        return dict.fromkeys(verbs, end.limit)
     ended_by: dict[str, str] = {}
     for _ in range(budget + 1):
         for name in [name for name in verbs if name not in ended_by]:

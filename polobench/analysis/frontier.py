@@ -1,0 +1,227 @@
+"""A preference problem solved in several ways: what is gained at which distance from the checkpoint, and at which cost.
+
+Sources: Rafailov et al. 2023, "Direct Preference Optimization", figure 2 (left), the frontier of reward and KL; Gao et
+al. 2023, "Scaling Laws for Reward Model Overoptimization", figure 1, learned beside gold reward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.columns import column, mean_of, value_of
+from polobench.analysis.language import snapshot
+from polobench.analysis.statistics.aggregates import Estimate
+from polobench.analysis.statistics.intervals import Array, mean_interval
+from polobench.core.result import RunResult
+
+UNIT = "gold reward of greedy answers"  # of the tasks that are ways to one problem
+FEEDBACKS = {"-learned": "reward model", "-gold": "gold reward"}  # by what is behind a task's name; else pairs
+STRENGTHS = ("kl_coef", "beta")  # the pull to the checkpoint; of a method that has both, the first one
+GOLD, LEARNED, KL = "heldout_sampled_return", "heldout_learned_return", "heldout_response_kl"
+BEST_OF = (4, 16)
+BINS = 10
+Runs = Sequence[RunResult]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an arm ended: means over its runs, which failed ones leave.
+
+    `problem` is the task whose pairs it is about, `line` the arms that differ by their pull to the checkpoint alone.
+    """
+
+    arm: Arm
+    problem: str
+    feedback: str
+    line: str
+    strength: float
+    n: int
+    failed: int
+    kl: Estimate  # nats per completion, sampled at temperature 1
+    gold: Estimate  # of sampled completions
+    greedy: Estimate
+    accuracy: Estimate  # on held-out pairs, by log-probability
+    implicit_accuracy: Estimate  # by log-ratio to the checkpoint
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run of an arm took, in means."""
+
+    arm: Arm
+    feedback: str
+    read: float  # tokens of the pairs, those that the reward model was trained on included
+    generated: float
+    reward_tokens: float
+    reward_model_seconds: float  # CPU seconds of the reward model's training
+    cpu_seconds: float
+    gradient_steps: float
+
+
+@dataclass(frozen=True)
+class Pursuit:
+    """Learned beside gold reward along training, at the evaluations that all runs of an arm have; `[k]` means.
+
+    `fall` is the gold reward at its peak less that at the end. Each run's peak is where the other runs' mean is the
+    highest, so that noise makes no fall.
+    """
+
+    arm: Arm
+    samples: Array
+    kl: Array
+    gold: Array
+    learned: Array
+    fall: Estimate
+    rise: float  # of the learned reward meanwhile
+
+    @property
+    def is_overoptimised(self) -> bool:
+        """Gold reward fell surely while the learned one rose."""
+        return self.fall.interval.low > 0 and self.rise > 0
+
+
+@dataclass(frozen=True)
+class RewardModels:
+    """The reward models of a task's runs on the same held-out pairs, one per seed."""
+
+    task: str
+    n: int
+    accuracy: Estimate
+    gold_accuracy: Estimate
+    calibration_error: Estimate
+    predicted: Array  # by bin: mean predicted probability, share observed, pairs
+    observed: Array
+    counts: Array
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """The checkpoint's best of n answers, as the task's reward chooses; its KL is log n - (n - 1) / n."""
+
+    problem: str
+    feedback: str
+    n: int
+    kl: float
+    gold: Estimate
+
+
+def problem_of(task: str) -> tuple[str, str]:
+    """The problem that a task is a way to, and what it gives to a method."""
+    for mark, feedback in FEEDBACKS.items():
+        if mark in task:
+            return task.replace(mark, "", 1), feedback
+    return task, "pairs"
+
+
+def solved(collection: Collection) -> dict[Arm, list[RunResult]]:
+    """The arms that solve such a problem."""
+    return {arm: runs for arm, runs in sorted(collection.of_kind("learning").items()) if runs[0].unit == UNIT}
+
+
+def places(collection: Collection) -> list[Place]:
+    """By problem, feedback, line and strength."""
+    found = [_place(arm, runs) for arm, runs in solved(collection).items()]
+    return sorted(found, key=lambda item: (item.problem, item.feedback, item.line, item.strength))
+
+
+def _place(arm: Arm, runs: Runs) -> Place:
+    problem, feedback = problem_of(arm.task)
+    ended = [run for run in runs if run.status == "ok"]
+    given = runs[0].hyperparameters
+    strength = next((float(given[name]) for name in STRENGTHS if name in given), math.nan)
+    known = (KL, GOLD, "return_mean", "heldout_accuracy", "heldout_accuracy_implicit")
+    ends = [estimated([value_of(run, name) for run in ended]) for name in known]
+    line = arm.label.partition(",")[0]
+    return Place(arm, problem, feedback, line, strength, len(ended), len(runs) - len(ended), *ends)
+
+
+def estimated(values: Sequence[float]) -> Estimate:
+    """The mean with Student's interval."""
+    return Estimate(mean_of(values), mean_interval(values))
+
+
+def costs(collection: Collection) -> list[Cost]:
+    """An arm each."""
+    return [_cost(arm, runs) for arm, runs in solved(collection).items()]
+
+
+def _cost(arm: Arm, runs: Runs) -> Cost:
+    names = ("samples_read", "samples_generated", "reward_tokens", "cpu_seconds", "gradient_steps")
+    read, generated, tokens, seconds, steps = (mean_of(getattr(run.ledger, name) for run in runs) for name in names)
+    fitted = mean_of(_reward_model(run).get("cpu_seconds", 0.0) for run in runs)
+    return Cost(arm, problem_of(arm.task)[1], read, generated, tokens, fitted, seconds, steps)
+
+
+def _reward_model(run: RunResult) -> Mapping[str, Any]:
+    found = snapshot(run, "before").get("reward_model", {})
+    return found if isinstance(found, dict) else {}
+
+
+def pursuits(collection: Collection) -> list[Pursuit]:
+    """Of the arms that follow a learned reward."""
+    return [item for arm, runs in solved(collection).items() if (item := _pursuit(arm, runs)) is not None]
+
+
+def _pursuit(arm: Arm, runs: Runs) -> Pursuit | None:
+    known = [run for run in runs if run.status == "ok" and LEARNED in run.curve]
+    if not known or not any(run.ledger.gradient_steps > _reward_model(run).get("gradient_steps", 0) for run in known):
+        return None
+    rows = min(len(run.curve) for run in known)
+    picked = [np.append(np.arange(rows - 1), len(run.curve) - 1) for run in known]  # the last row is the end
+    samples, kl, gold, learned = (
+        np.stack([column(run.curve, name)[rows] for run, rows in zip(known, picked)])
+        for name in ("samples", KL, GOLD, LEARNED)
+    )
+    total = gold.sum(axis=0)
+    peaks = [int(np.argmax(total - own if len(gold) > 1 else own)) for own in gold]
+    falls = [float(own[peak] - own[-1]) for own, peak in zip(gold, peaks)]
+    rise = mean_of(float(own[-1] - own[peak]) for own, peak in zip(learned, peaks))
+    means = (values.mean(axis=0) for values in (samples, kl, gold, learned))
+    return Pursuit(arm, *means, estimated(falls), rise)
+
+
+def reward_models(collection: Collection) -> list[RewardModels]:
+    """A task each; arms share the model of a seed, so one of them tells."""
+    by_task: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for arm, runs in solved(collection).items():
+        for run in runs:
+            if found := _reward_model(run):
+                by_task[arm.task].setdefault(run.seed, found)
+    return [_models(task, list(found.values())) for task, found in by_task.items()]
+
+
+def _models(task: str, found: Sequence[Mapping[str, Any]]) -> RewardModels:
+    names = ("accuracy", "gold_accuracy", "calibration_error")
+    predicted, observed, counts = (
+        np.concatenate([np.asarray(item[name], dtype=np.float64) for item in found])
+        for name in ("predicted", "observed", "counts")
+    )
+    bins = np.minimum((predicted * BINS).astype(int), BINS - 1)
+    pairs = np.bincount(bins, counts, BINS)
+    held = pairs > 0
+    sums = [np.bincount(bins, counts * values, BINS)[held] / pairs[held] for values in (predicted, observed)]
+    estimates = [estimated([float(item[name]) for item in found]) for name in names]
+    return RewardModels(task, len(found), *estimates, *sums, pairs[held])
+
+
+def best_of(collection: Collection) -> list[BestOf]:
+    """Of the checkpoint, measured where each run begins; arms share it, so one run of a seed tells."""
+    by_task: dict[str, dict[int, RunResult]] = defaultdict(dict)
+    for arm, runs in solved(collection).items():
+        for run in runs:
+            by_task[arm.task].setdefault(run.seed, run)
+    found = []
+    for task, seeds in by_task.items():
+        for n in BEST_OF:
+            values = [value_of(run, f"heldout_best_of_{n}", 0) for run in seeds.values()]
+            if not np.isnan(values).all():
+                kl = math.log(n) - (n - 1) / n
+                found.append(BestOf(*problem_of(task), n, kl, estimated([v for v in values if not math.isnan(v)])))
+    return found

@@ -1,0 +1,155 @@
+"""A preference problem solved in several ways, in the analysis and the report: made-up runs whose answers are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import make_result, report_text, save_all, with_id
+
+from polobench.analysis import frontier
+from polobench.analysis.collection import Collection, collect
+from polobench.core.result import RunResult
+from polobench.report.page import write_report
+from polobench.store.validation import problem
+from polobench.tasks.judged import digit_preferences_learned
+
+PAIRS, LEARNED, GOLD = "some-preferences", "some-preferences-learned", "some-preferences-gold"
+RISING = (0.4, 0.5, 0.6, 0.7, 0.8)
+FALLING = (0.4, 0.7, 0.9, 0.7, 0.5)
+UP = (0.0, 0.5, 1.0, 1.5, 2.0)
+MODEL = {
+    "cpu_seconds": 3.0, "gradient_steps": 10, "samples_read": 500, "pairs": 100, "accuracy": 0.75, "gold_accuracy": 0.9,
+    "calibration_error": 0.04, "predicted": [0.15, 0.82], "observed": [0.1, 0.9], "counts": [40, 60],
+}  # fmt: skip
+
+
+def run(
+    task: str, label: str, seed: int, *, gold: Sequence[float] = RISING, learned: Sequence[float] = UP, kl: float = 2.0,
+    **hyperparameters: Any,
+) -> RunResult:  # fmt: skip
+    steps = np.linspace(0, 1, len(gold))
+    curve = {
+        "samples": steps * 1000, "wall_seconds": steps, "cpu_seconds": steps, "return_mean": np.array(gold),
+        "score": steps, "heldout_sampled_return": np.array(gold) + 0.01 * seed, "heldout_response_kl": kl * steps,
+        "heldout_accuracy": steps, "heldout_accuracy_implicit": steps,
+    }  # fmt: skip
+    snapshots: dict[str, Any] = {}
+    if task == LEARNED:
+        curve |= {"heldout_learned_return": np.array(learned), "heldout_best_of_4": 0.6 + steps}
+        snapshots = {"before": {"reward_model": MODEL}}
+    result = make_result(label.partition(",")[0], task, seed, 1000)
+    result.label, result.hyperparameters, result.unit = label, dict(hyperparameters), frontier.UNIT
+    result.curve, result.snapshots = pd.DataFrame(curve), snapshots
+    result.ledger.gradient_steps = 50
+    return with_id(result)
+
+
+def store(folder: Path, *results: RunResult) -> Collection:
+    return collect(save_all(folder, *results))
+
+
+def test_the_unit_is_that_of_the_tasks() -> None:
+    assert digit_preferences_learned().unit == frontier.UNIT
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [
+        (PAIRS, (PAIRS, "pairs")),
+        (LEARNED, (PAIRS, "reward model")),
+        (GOLD + ", 500 pairs", (PAIRS + ", 500 pairs", "gold reward")),
+    ],
+)
+def test_tasks_are_ways_to_a_problem(task: str, wanted: tuple[str, str]) -> None:
+    assert frontier.problem_of(task) == wanted
+
+
+def test_a_line_holds_the_arms_that_differ_by_their_pull(tmp_path: Path) -> None:
+    runs = [run(PAIRS, f"dpo, beta {beta:g}", seed, beta=beta, kl=1 / beta) for beta in (0.1, 1.0) for seed in range(3)]
+    failed = run(PAIRS, "dpo, beta 1", 3, beta=1.0)
+    failed.status = "diverged"
+    ranking = run(PAIRS, "ranking, kl_coef 0.3", 0, beta=1.0, kl_coef=0.3)
+    found = frontier.places(store(tmp_path, *runs, with_id(failed), ranking, make_result("ppo")))
+    assert [(item.line, item.strength, item.n, item.failed) for item in found] == [
+        ("dpo", 0.1, 3, 0), ("dpo", 1.0, 3, 1), ("ranking", 0.3, 1, 0),
+    ]  # fmt: skip
+    assert [item.kl.value for item in found] == pytest.approx([10, 1, 2])
+    assert found[0].gold.value == pytest.approx(0.8 + 0.01)
+    assert found[0].gold.interval.low < found[0].gold.value < found[0].gold.interval.high
+    assert math.isnan(found[2].gold.interval.low), "one run has no interval"
+
+
+@pytest.mark.parametrize(
+    ("gold", "learned", "wanted"),
+    [(FALLING, UP, True), (RISING, UP, False), (FALLING, UP[::-1], False)],
+    ids=["gold falls", "gold rises", "the learned reward falls, too"],
+)
+def test_overoptimisation_is_gold_that_falls_while_the_learned_reward_rises(
+    tmp_path: Path, gold: Sequence[float], learned: Sequence[float], wanted: bool
+) -> None:
+    runs = [run(LEARNED, "grpo, beta 1", seed, gold=gold, learned=learned, beta=1.0) for seed in range(5)]
+    (found,) = frontier.pursuits(store(tmp_path, *runs))
+    assert found.is_overoptimised is wanted
+    assert found.fall.value == pytest.approx(max(gold) - gold[-1])
+
+
+def test_noise_is_no_overoptimisation(tmp_path: Path) -> None:
+    """Where gold stays the same but for noise, the fall from each run's own peak would always be positive."""
+    false_alarms = 0
+    for trial in range(40):
+        rng = np.random.default_rng(trial)
+        runs = [
+            run(LEARNED, "grpo, beta 1", seed, gold=0.6 + 0.03 * rng.normal(size=8), learned=np.arange(8.0), beta=1.0)
+            for seed in range(5)
+        ]
+        (found,) = frontier.pursuits(store(tmp_path / str(trial), *runs))
+        false_alarms += found.is_overoptimised
+    assert false_alarms <= 5  # 2.5 % of 40 is 1; six or more have a chance below 0.001
+
+
+def test_reward_models_are_pooled_over_seeds_and_costs_are_means(tmp_path: Path) -> None:
+    runs = [run(LEARNED, label, seed, beta=1.0) for label in ("grpo, beta 1", "ppo, kl_coef 1") for seed in range(2)]
+    found = store(tmp_path, *runs, run(PAIRS, "dpo, beta 1", 0, beta=1.0))
+    (models,) = frontier.reward_models(found)
+    assert (models.n, models.accuracy.value) == (2, 0.75)
+    assert models.predicted == pytest.approx([0.15, 0.82])
+    assert models.counts == pytest.approx([80, 120])
+    assert [(cost.arm.method, cost.reward_model_seconds) for cost in frontier.costs(found)] == [
+        ("dpo", 0), ("grpo", 3), ("ppo", 3),
+    ]  # fmt: skip
+    (best,) = frontier.best_of(found)
+    assert (best.problem, best.feedback, best.n) == (PAIRS, "reward model", 4)
+    assert best.kl == pytest.approx(math.log(4) - 0.75)
+    assert best.gold.value == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "predicted", "counts"])
+def test_a_damaged_reward_model_is_no_result(name: str) -> None:
+    result = run(LEARNED, "grpo, beta 1", 0, beta=1.0)
+    assert problem(result) == ""
+    for wrong in ("x", None, [2.0, 0.5, 0.1]):
+        result.snapshots = {"before": {"reward_model": MODEL | {name: wrong}}}
+        assert "reward_model" in problem(result)
+
+
+def test_the_section_shows_all_of_it_and_says_what_does_not_appear(tmp_path: Path) -> None:
+    arms = [run(LEARNED, "grpo, beta 1", seed, beta=1.0) for seed in range(3)]
+    arms += [run(PAIRS, "dpo, beta 1", seed, beta=1.0) for seed in range(3)]
+    text = report_text(store(tmp_path / "none", *arms))
+    assert "## One preference problem, several ways" in text
+    assert "No over-optimisation appears" in text
+    assert "agreement with gold" in text
+    falling = [run(LEARNED, "grpo, beta 1", seed, gold=FALLING, beta=1.0) for seed in range(3)]
+    dpo = [run(PAIRS, "dpo, beta 1", seed, beta=1.0) for seed in range(3)]
+    report = write_report(store(tmp_path / "some", *falling, *dpo), tmp_path / "report")
+    assert "In 1 of 1 arms gold reward fell after its peak" in report.read_text()
+    for figure in ("frontier_1", "pursuit_1", "calibration"):
+        assert (report.parent / "figures" / f"{figure}.png").stat().st_size > 5000
+    assert len(pd.read_csv(report.parent / "tables" / "frontier.csv")) == 2
+    assert "One preference problem" not in report_text(store(tmp_path / "other", make_result("ppo")))
