@@ -183,8 +183,8 @@ def _pursuit(arm: Arm, runs: Runs) -> Pursuit | None:
     peaks = [int(np.argmax(total - own if len(gold) > 1 else own)) for own in gold]
     falls = [float(own[peak] - own[-1]) for own, peak in zip(gold, peaks)]
     rise = mean_of(float(own[-1] - own[peak]) for own, peak in zip(learned, peaks))
-    means = (values.mean(axis=0) for values in (samples, kl, gold, learned))
-    return Pursuit(arm, *means, estimated(falls), rise)
+    samples, kl, gold, learned = (values.mean(axis=0) for values in (samples, kl, gold, learned))
+    return Pursuit(arm, samples, kl, gold, learned, estimated(falls), rise)
 
 
 def reward_models(collection: Collection) -> list[RewardModels]:
@@ -198,17 +198,20 @@ def reward_models(collection: Collection) -> list[RewardModels]:
 
 
 def _models(task: str, found: Sequence[Mapping[str, Any]]) -> RewardModels:
-    names = ("accuracy", "gold_accuracy", "calibration_error")
+    accuracy, gold_accuracy, calibration_error = (
+        estimated([float(item[name]) for item in found]) for name in ("accuracy", "gold_accuracy", "calibration_error")
+    )
     predicted, observed, counts = (
         np.concatenate([np.asarray(item[name], dtype=np.float64) for item in found])
         for name in ("predicted", "observed", "counts")
     )
     bins = np.minimum((predicted * BINS).astype(int), BINS - 1)
-    pairs = np.bincount(bins, counts, BINS)
+    pairs = np.bincount(bins, counts, BINS).astype(np.float64)
     held = pairs > 0
-    sums = [np.bincount(bins, counts * values, BINS)[held] / pairs[held] for values in (predicted, observed)]
-    estimates = [estimated([float(item[name]) for item in found]) for name in names]
-    return RewardModels(task, len(found), *estimates, *sums, pairs[held])
+    predicted, observed = (
+        np.bincount(bins, counts * values, BINS)[held] / pairs[held] for values in (predicted, observed)
+    )
+    return RewardModels(task, len(found), accuracy, gold_accuracy, calibration_error, predicted, observed, pairs[held])
 
 
 def best_of(collection: Collection) -> list[BestOf]:

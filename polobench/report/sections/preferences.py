@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from polobench.analysis import frontier
 from polobench.analysis.frame import flat_table
@@ -40,7 +42,7 @@ def sections(findings: Findings) -> list[Section]:
     blocks.append(Heading("What it took"))
     blocks += compact(Table.of([_cost(item) for item in costs], "lllrrrrrr"), 3)
     blocks.append(Paragraph(note("frontier_costs")))
-    tables = {"frontier": places, "best_of": best, "frontier_costs": costs}
+    tables: dict[str, Sequence[Any]] = {"frontier": places, "best_of": best, "frontier_costs": costs}
     return [Section("One preference problem, several ways", blocks, {k: flat_table(v) for k, v in tables.items()})]
 
 
