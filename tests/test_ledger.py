@@ -9,12 +9,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 import polobench
 from polobench import Budget, Method, Update, UsageError
 from polobench.core.budget import Stopwatch
 from polobench.policies.perceptrons import FlatPerceptrons
+from polobench.tasks.classic import CartPoleSideBySide
 from polobench.tasks.control import ControlTask
 from polobench.tasks.probes import Truncation
 
@@ -131,14 +131,14 @@ def test_episodes_are_charged_until_each_ends_and_none_is_stepped_while_it_waits
 
 @pytest.mark.parametrize("budget", [1, 7, 10_001, 100_000])
 def test_cartpoles_own_vector_environment_agrees(budget, monkeypatch):
-    seen, step = Counter(), CartPoleVectorEnv.step
+    seen, step = Counter(), CartPoleSideBySide.step
 
     def counted(env, action):
         seen[env.num_envs, "live"] += int(np.sum(~env.prev_done))
         seen[env.num_envs, "autoreset"] += int(np.sum(env.prev_done))
         return step(env, action)
 
-    monkeypatch.setattr(CartPoleVectorEnv, "step", counted)
+    monkeypatch.setattr(CartPoleSideBySide, "step", counted)
     ledger = polobench.make("random", task="CartPole-v1", n_envs=8).run(seed=0, budget=budget).ledger
     assert ledger.samples == seen[8, "live"]
     assert ledger.discarded_transitions == seen[8, "autoreset"]
