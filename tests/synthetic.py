@@ -90,7 +90,8 @@ def failed(result: RunResult, at: float = 0.4, status: str = "diverged", reason:
     result.curve = result.curve[result.curve["samples"] <= end].reset_index(drop=True)
     result.updates = result.updates[result.updates["samples"] <= end].reset_index(drop=True)
     result.time_to_target = time_to_target(result.curve, result.target)
-    result.ledger = _ledger(int(end), result.ledger.samples / result.ledger.wall_seconds)
+    speed = result.ledger.samples / result.ledger.wall_seconds
+    result.ledger = _ledger(int(end), speed, reads=result.ledger.samples_read > 0)
     result.score_as_failed()
     return result
 
@@ -145,6 +146,8 @@ def make_language(
     result = make_result(method, task, seed, budget=20_000)
     result.curve = result.curve.assign(**_language_columns(len(result.curve), method, rng))
     result.snapshots = snapshots
+    if method in ("dpo", "ranking"):
+        result.ledger = _ledger(result.ledger.samples, result.ledger.samples / result.ledger.wall_seconds, reads=True)
     for name, value in changes.items():
         setattr(result, name, value)
     return with_id(result)
@@ -269,10 +272,12 @@ def _language_columns(rows: int, method: str, rng: np.random.Generator) -> dict[
     return columns | ({"train_accuracy": 0.52 + 1.4 * reach * rise} if method in ("dpo", "ranking") else {})
 
 
-def _ledger(samples: int, speed: float) -> LedgerTotals:
+def _ledger(samples: int, speed: float, reads: bool = False) -> LedgerTotals:
+    """Of a run that samples, or that reads its data."""
     seconds = samples / speed
+    source = {"samples_read" if reads else "samples_generated": samples}
     return LedgerTotals(
-        samples=samples, samples_generated=samples, samples_unspent=0, updates=UPDATES, gradient_steps=10 * UPDATES,
+        samples=samples, **source, samples_unspent=0, updates=UPDATES, gradient_steps=10 * UPDATES,
         forward_rows=20 * samples, backward_rows=10 * samples, rollout_seconds=0.35 * seconds, wall_seconds=seconds,
         cpu_seconds=1.02 * seconds,
     )  # fmt: skip

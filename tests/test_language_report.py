@@ -199,7 +199,7 @@ def test_sections_and_tables(report: Path) -> None:
     assert rows[0][:3] == ["method", "pairs", "unchanged"]
     assert (dpo[2], grpo[2]) == ("0", "1")
     assert "In every row: n = 3; prompts = 15; pairs each = 90." in preferences
-    assert all(re.fullmatch(r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]", cell) for cell in dpo[3:])
+    assert all(re.fullmatch(r"-?\d+\.\d{2,3} \[-?\d+\.\d{2,3}, -?\d+\.\d{2,3}\]", cell) for cell in dpo[3:])
     assert ["KL to reference", "dpo", "0"] in [row[:3] for row in _rows(_section(text, "The policy before and after"))]
     noted = _rows(_section(text, "Left out of the data"))
     assert noted[2] == ["summaries", "20,000 samples", "dpo", "chosen equals rejected", "2"]

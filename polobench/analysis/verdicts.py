@@ -225,8 +225,9 @@ def _draft(
 
 def _open_by_noise(draft: PairVerdict, noise: Observed, effect: float) -> PairVerdict:
     """No test where evaluations alone would give more than the effect that is looked for."""
-    found = [noise[label] for label in (draft.less, draft.more) if noise and set(noise[label]) & set(draft.places)]
-    alone = [float(np.mean([values[place].mean() for place in draft.places if place in values])) for values in found]
+    arms = [noise[label] for label in (draft.less, draft.more) if noise]
+    found = [[values[place].mean() for place in draft.places if len(values.get(place, ()))] for values in arms]
+    alone = [float(np.mean(means)) for means in found if means]
     if math.isnan(draft.p) or not any(given > effect for given in alone):
         return draft
     reason = f"the noise of evaluations alone gives {max(alone):.2f}, more than the smallest effect, {effect:g}"
