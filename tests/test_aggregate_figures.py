@@ -120,10 +120,10 @@ def test_an_accelerators_cost_is_no_cpu_time(tmp_path: Path) -> None:
 def test_a_label_has_one_colour_in_all_figures(tmp_path: Path) -> None:
     found = store(tmp_path, {"dpo": [0.5, 0.6], "ppo": [0.9, 1.0], "trpo": [0.1, 0.2]}, samples=9_000.0)
     look, panel, group = looks(found.labels), only_panel(found), only_group(found)
-    assert _colours(draw_profiles([group], look), 3) == [look[label].colour for label in ("dpo", "ppo", "trpo")]
+    assert _colours(draw_profiles([group], look), 3) == [look[label].colour for label in ("online dpo", "ppo", "trpo")]
     arrived = draw_arrivals([panel], look).axes
-    assert [ax.lines[-1].get_color() for ax in arrived] == [look[label].colour for label in ("dpo", "ppo", "trpo")]
-    twice = ("dpo", "dpo", "ppo", "ppo", "trpo", "trpo")
+    assert [ax.lines[-1].get_color() for ax in arrived] == [look[label].colour for label in ("online dpo", "ppo", "trpo")]
+    twice = ("online dpo", "online dpo", "ppo", "ppo", "trpo", "trpo")
     assert _colours(draw_costs([panel], look), 6) == [look[label].colour for label in twice]
 
 

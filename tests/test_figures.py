@@ -111,7 +111,8 @@ def test_every_figure_shows_a_label_in_its_colour(store: Collection, laid: Laid)
     assert {to_rgb(colour) for colour in shown} <= colours
     names = {
         (text.get_text().replace("\n", " "), text.get_color())
-        for _, ax in laid.axes("returns", "policy", "accuracy") for text in ax.texts if text.get_text() in BUILT_IN
+        for _, ax in laid.axes("returns", "policy", "accuracy")
+        for text in ax.texts if text.get_text().replace("\n", " ") in {*BUILT_IN, "online dpo"}
     }  # fmt: skip
     assert len(names) == len({name for name, _ in names}) == 5
 
@@ -215,8 +216,10 @@ def test_one_cell_has_no_interval(cells: int, bars: int, tmp_path: Path) -> None
 
 
 def test_gradient_noise_has_one_scale(tmp_path: Path) -> None:
-    runs = [noise_cell("ppo", 3.0), noise_cell("trpo", 0.01, policy="trained")]
-    runs[1].task = "Pendulum-v1"
+    runs = [noise_cell("ppo", 3.0, seed) for seed in range(3)]
+    runs += [noise_cell("trpo", 0.01, seed, policy="trained") for seed in range(3)]
+    for run in runs[3:]:
+        run.task = "Pendulum-v1"
     found = collect(save_all(tmp_path, *map(with_id, runs)))
     items = gradient_noises(found)
     hidden = next(item for item in items if item.interval.low <= 0)

@@ -96,7 +96,7 @@ def test_failed_runs_count_at_their_lowest_and_what_is_unknown_is_null(tmp_path:
     assert runs[1].final_score == pytest.approx(-0.0387, abs=1e-4)
     assert (scores["ppo"]["score"], scores["ppo"]["n"]) == (pytest.approx((1 + runs[1].final_score) / 2), 2)
     assert (scores["trpo"]["score"], scores["trpo"]["low"], scores["trpo"]["high"]) == (0.5, None, None)
-    assert scores["dpo"]["score"] is None
+    assert scores["online dpo"]["score"] is None
     assert entry["speeds"][0]["samples_per_second"] is None
 
 
