@@ -64,7 +64,7 @@ def test_same_bytes_again_and_from_another_process(store: Path, report: Path, tm
     program = f"from polobench.report.page import write_report; write_report({str(store)!r}, {str(tmp_path / 'c')!r})"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env={"PYTHONHASHSEED": "7"})
     found = {path.relative_to(report.parent): path.read_bytes() for path in report.parent.rglob("*.md")}
-    assert len(found) == 9
+    assert len(found) == 8
     assert found == {path.relative_to(tmp_path / "c"): path.read_bytes() for path in (tmp_path / "c").rglob("*.md")}
 
 

@@ -204,8 +204,9 @@ def test_a_failed_run_is_marked_where_its_last_kl_above_0_was(tmp_path: Path) ->
 def test_the_first_panel_of_each_row_names_the_axis(metric: str, tmp_path: Path) -> None:
     """Five panels stand three and two, though four would fit beside each other."""
     methods = ["dpo", "grpo", "ppo", "reinforce", "trpo"]
-    (panel,) = panels(collect(save_all(tmp_path, *map(make_result, methods))))
-    figure = draw_updates(panel, metric, looks(methods))
+    found = collect(save_all(tmp_path, *map(make_result, methods)))
+    (panel,) = panels(found)
+    figure = draw_updates(panel, metric, looks(found.labels))
     assert figure is not None
     named = [bool(ax.get_ylabel()) for ax in figure.axes]
     assert named == [True, False, False, True, False]
