@@ -47,13 +47,22 @@ class Ranked(PreferenceTask):
         super().__init__("ranked", PreferenceData("ranked", groups, (), "digest"), tiny_model, max_new_tokens=4)
 
 
+class Paired(PreferenceTask):
+    """Eight prompts, each with a response that is preferred although the model finds it the less likely one."""
+
+    def __init__(self) -> None:
+        groups = tuple(RankedGroup(f"{letter}?", ("bb", "aa"), (1.0, 0.0), "here") for letter in CHARACTERS[:-1])
+        super().__init__("paired", PreferenceData("paired", groups, (), "digest"), tiny_model, max_new_tokens=4)
+        self.target = 1.0
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "reinforce": {"hyperparameters": {"n_episodes": 32}},  # of one step each
     # standardised over an episode of one step there is nothing left to follow
     "article-pg": {"task": "CartPole-v1", "budgets": (1, 331)},
     "article-trpo": {"task": "CartPole-v1", "budgets": (1, 331)},
     "article-ppo": {"task": "CartPole-v1", "budgets": (1, 331)},
-    "sft": {"task": Ranked, "budgets": (1, 331)},  # it reads data
+    "sft": {"task": Paired, "budgets": (1, 331, 2003), "hyperparameters": {"learning_rate": 1e-2}},  # it reads data
     "article-dpo": {"task": Ranked, "budgets": (1, 331)},  # they read data
     "article-grpo": {"task": Ranked, "budgets": (1, 331)},
     "digit-preferences-learned": {"budget": 100_000},  # of which its reward model takes most
