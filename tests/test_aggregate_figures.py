@@ -122,7 +122,9 @@ def test_a_label_has_one_colour_in_all_figures(tmp_path: Path) -> None:
     look, panel, group = looks(found.labels), only_panel(found), only_group(found)
     assert _colours(draw_profiles([group], look), 3) == [look[label].colour for label in ("online dpo", "ppo", "trpo")]
     arrived = draw_arrivals([panel], look).axes
-    assert [ax.lines[-1].get_color() for ax in arrived] == [look[label].colour for label in ("online dpo", "ppo", "trpo")]
+    assert [ax.lines[-1].get_color() for ax in arrived] == [
+        look[label].colour for label in ("online dpo", "ppo", "trpo")
+    ]
     twice = ("online dpo", "online dpo", "ppo", "ppo", "trpo", "trpo")
     assert _colours(draw_costs([panel], look), 6) == [look[label].colour for label in twice]
 
