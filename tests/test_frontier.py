@@ -47,6 +47,8 @@ def run(
     result.label, result.hyperparameters, result.unit = label, dict(hyperparameters), frontier.UNIT
     result.curve, result.snapshots = pd.DataFrame(curve), snapshots
     result.ledger.gradient_steps = 50
+    if task == PAIRS:
+        result.ledger.samples_read, result.ledger.samples_generated = result.ledger.samples, 0
     return with_id(result)
 
 
