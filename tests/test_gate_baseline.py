@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.gate_faults import FAULTS
-from polobench.cells.runner import prepare, run_cell
+from polobench.cells.runner import prepare, prepare_all, run_cell
 from polobench.cli import app
 from polobench.gate.compare import compare_stores
 from polobench.gate.reading import read_whole
@@ -37,7 +37,8 @@ def head_with(tmp_path: Path, name: str) -> Path:
 
 
 def test_the_baseline_holds_the_cells_that_the_study_asks_for() -> None:
-    asked = {(c.label, c.task, c.kind, c.seed) for c in load_study("ci").cells if c.part in PARTS}
+    cells = [item.cell for item in prepare_all([c for c in load_study("ci").cells if c.part in PARTS])]
+    asked = {(c.label, c.task, c.kind, c.seed) for c in cells}
     held = {(r.label, r.task, r.kind, r.seed) for r in read_whole(BASELINE)}
     assert held == asked
     assert all(result.status == "ok" for result in read_whole(BASELINE))
