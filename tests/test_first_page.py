@@ -460,6 +460,8 @@ def test_greedy_stands_beside_sampled(tmp_path: Path) -> None:
 def test_worlds_and_smoke_runs_are_kept_apart(tmp_path: Path) -> None:
     speaking = [make_language(method, "summaries", seed) for method in ("dpo", "grpo") for seed in range(2)]
     reading = [make_language(method, "pairs", seed) for method in ("dpo", "grpo") for seed in range(2)]
+    for run in speaking:
+        run.ledger.samples_generated, run.ledger.samples_read = 20_000, 0
     for run in reading:
         run.ledger.samples_read = 100
     acting = [make_result(method, seed=seed) for method in ("dpo", "grpo") for seed in range(2)]

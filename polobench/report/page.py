@@ -108,9 +108,10 @@ def _intro(findings: Findings) -> list[Block]:
     tasks = counted(len({cell.task for cell in ran}), "task")
     command = provenance.report_command(sources)
     by: list[Piece] = [" by ", Code(command)] if command else []
-    said: Text = [
+    drawn = [piece for name in sources for piece in (" and ", Code(plain(name)))][1:]
+    said: list[Piece] = [
         f"{counted(len(ran), 'cell')} ({provenance.kinds_of(ran)}) of {methods} on {tasks}, drawn from ",
-        Code(" and ".join(map(plain, sources))),
+        *drawn,
         *by,
         ". Words are defined in the ",
         Link("glossary", GLOSSARY),
