@@ -19,6 +19,7 @@ import torch
 
 import polobench
 from polobench import ForeignMethod, Method, RunResult, Update
+from polobench.core import provenance
 from polobench.registry import find_task
 
 METHODS = pytest.mark.parametrize("method", ["random", "reinforce", "trpo", "ppo"])
@@ -180,3 +181,13 @@ def changed(tmp_path_factory) -> dict[str, set[str]]:
 @pytest.mark.parametrize("source", EDITS)
 def test_code_hash_changes_with_the_code_that_a_run_reaches_and_with_no_other(source, changed):
     assert changed[source] == EDITS[source]
+
+
+def test_imports_are_the_same_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLOBENCH_CACHE", str(tmp_path))
+    parsed, kept = (provenance._imports("polobench.methods.ppo") for _ in range(2))
+    (file,) = tmp_path.rglob("*.json")
+    assert parsed == kept
+    assert "polobench.core.rollout" in kept
+    file.write_text('["polobench.core.ro')
+    assert provenance._imports("polobench.methods.ppo") == parsed, "a damaged file is measured again"

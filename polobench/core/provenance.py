@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_info
 
+from polobench.core.kept import kept
+
 PACKAGES = ("polobench", "torch", "numpy", "gymnasium", "transformers", "pandas", "scipy")
 _CHECKOUT = Path(__file__).resolve().parents[2]
 FINGERPRINTED = ("torch", "numpy", "gymnasium", "transformers")
@@ -100,9 +102,16 @@ def _is_edited(top: str) -> bool:
 
 
 def _imports(module: str) -> set[str]:
-    path, names = _path(module), set[str]()
+    """What it imports, which is kept by its source: to parse them all takes longer than a small cell."""
+    path, source = _path(module), _source(module)
     package = module if path and path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(_source(module))):
+    decided_by = [package, *(hashlib.sha256(text).hexdigest() for text in (source, _source(__name__)))]
+    return kept("imports", decided_by, lambda: sorted(_imported(source, package)), set)
+
+
+def _imported(source: bytes, package: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or package):
