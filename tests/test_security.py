@@ -23,7 +23,7 @@ from polobench.cells.runner import prepare
 from polobench.cli import main
 from polobench.core.errors import PoloError
 from polobench.report.page import write_report
-from polobench.run.remote import orders
+from polobench.run.remote import orders, words
 from polobench.run.study import load_study, parse_study
 from polobench.store.folder import Damaged, Store
 from polobench.store.pack import without_home, write_pack
@@ -240,6 +240,16 @@ def test_an_order_holds_the_studys_text_and_the_cells_number_and_no_object(tmp_p
     assert (order["text"], order["number"]) == (STUDY, 1)
     assert sorted(order["expected"]) == ["cell_id", "code", "platform"]
     assert sorted(order["limits"]) == ["memory_mib", "timeout_seconds"]
+
+
+@pytest.mark.parametrize(("name", "said"), [("code", "the sources changed"), ("platform", "its platform is another")])
+def test_a_worker_with_other_code_or_another_platform_runs_nothing(name: str, said: str, tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, STUDY))
+    order = json.loads(orders(study)(prepare(study.cells[1])))
+    order["expected"][name] = "another"
+    (word,) = words(json.dumps(order))
+    assert said in word
+    assert "result" not in json.loads(word)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such permissions")
