@@ -54,13 +54,15 @@ def _ppo(shared: dict[str, Any], epochs: int, minibatch: int, rate: float, falli
     theirs |= {"learning_rate": (lambda left: rate * left) if falling else rate}
     theirs |= {"clip_range": (lambda left: 0.2 * left) if falling else 0.2}
     ours = {"epochs": epochs, "minibatch_size": minibatch, "learning_rate": rate, "clip_eps": 0.2}
-    return shared | theirs, shared | ours | {"learning_rate_schedule": schedule, "clip_schedule": schedule}
+    ours |= {"learning_rate_schedule": schedule, "clip_schedule": schedule, "adam_eps": 1e-5}
+    return shared | theirs, shared | ours
 
 
 def _trpo(shared: dict[str, Any], critic_epochs: int, minibatch: int) -> tuple[dict[str, Any], ...]:
     theirs = {"n_critic_updates": critic_epochs, "batch_size": minibatch, "cg_max_steps": 15, "learning_rate": 1e-3}
     ours = {"critic_epochs": critic_epochs, "critic_minibatch_size": minibatch, "cg_steps": 15, "max_kl": 0.01}
-    return shared | theirs, shared | ours | {"critic_learning_rate": 1e-3}
+    ours |= {"critic_learning_rate": 1e-3, "adam_eps": 1e-5, "max_gradient_norm": 1e9}  # the peer does not clip
+    return shared | theirs, shared | ours
 
 
 PPO_CARTPOLE = {"n_envs": 8, "n_steps": 32, "gae_lambda": 0.8, "gamma": 0.98}
