@@ -52,6 +52,7 @@ class Slurm(Executor):
         self._store = folder
         self._waiting = list[PreparedCell]()
         self._running: dict[str, tuple[PreparedCell, Any]] = {}  # with its job, by cell id
+        self._leaving: list[Any] = []  # jobs of cells that have ended
         self._gone: dict[str, float] = {}  # when a job was first seen to have ended that left no word of a cell
 
     def __enter__(self) -> Self:
@@ -99,8 +100,8 @@ class Slurm(Executor):
         time.sleep(POLL_SECONDS)
         found = [(item, self._outcome(item, job)) for item, job in self._running.values()]
         ended = [(item, outcome) for item, outcome in found if outcome is not None]
-        for item, _ in ended:
-            del self._running[item.cell_id]
+        self._leaving += [self._running.pop(item.cell_id)[1] for item, _ in ended]
+        self._leaving = [job for job in self._leaving if not job.done()]  # a local one is our child until asked
         return ended
 
     def _outcome(self, prepared: PreparedCell, job: Any) -> Outcome | None:
