@@ -18,9 +18,12 @@ import pandas as pd
 import pytest
 from synthetic import failed, make_result, report_text, save_all, with_id
 
-from polobench.analysis.collection import Arm, collect
+from polobench.analysis.claims import load_claims
+from polobench.analysis.collection import Arm, Collection, collect
 from polobench.analysis.frame import load
+from polobench.analysis.measures import Observations
 from polobench.analysis.tuning import Search, Trial, expected_best, trial_frame, trials_of, tuned_toml, winner
+from polobench.analysis.verdicts import claim_verdict
 from polobench.cells.runner import prepare, run_cell
 from polobench.cli import main
 from polobench.core.errors import UsageError
@@ -205,6 +208,22 @@ def test_the_best_mean_over_the_seeds_wins_and_a_failed_run_counts() -> None:
     assert [round(trial.score, 6) for trial in trials] == [0.5, 0.6, 0.6, -0.5]
     assert winner(trials).number == 1
     assert list(trial_frame(trials_of(runs))["failed"]) == [0, 0, 0, 2]
+
+
+def test_a_method_needs_more_tuning_where_its_random_settings_are_further_below_its_best() -> None:
+    spread = {"ppo": 0.8, "trpo": 0.1, "reinforce": 0.1}  # from the best to the worst of 16 settings
+    runs = [
+        trial_run(number, seed, 0.9 - width * number / 15, label)
+        for label, width in spread.items()
+        for number in range(16)
+        for seed in (1000, 1001, 1002)
+    ]
+    rules = load_claims()
+    (claim,) = (claim for claim in rules.claims if claim.measure == "short_of_best_setting")
+    assert claim_verdict(Observations(Collection("", trials=runs)), claim, rules).verdict == "supported"
+    for run in runs:
+        run.final_score = 0.9  # nothing to be gained from any setting of any method
+    assert claim_verdict(Observations(Collection("", trials=runs)), claim, rules).verdict == "contradicted"
 
 
 def test_the_winners_are_what_the_file_of_tuned_values_holds(monkeypatch: pytest.MonkeyPatch) -> None:

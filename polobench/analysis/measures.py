@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.collection import Collection, has_smoke_run, looks_of, more_than_declared
+from polobench.analysis.collection import Arm, Collection, has_smoke_run, looks_of, more_than_declared
 from polobench.analysis.columns import column, finite, value_of
 from polobench.analysis.reliability import (
     Scores,
@@ -29,9 +29,11 @@ from polobench.analysis.reliability import (
 )
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import batches_of
+from polobench.analysis.tuning import trials_of, winner
 from polobench.core.result import RunResult
 
 STRETCHES = 10
+TUNING = "tuning trials"  # in place of a kind of cells
 # what decides how noisy a gradient is beside its estimator: the discount, lambda, and how well the critic is fitted
 NOISE_SETTINGS = ("gamma", "gae_lambda", "critic_learning_rate", "critic_epochs", "critic_minibatch_size")
 Place = tuple[str, str, str]  # task, budget, device
@@ -122,12 +124,18 @@ class Observations:
         """The cells of one label and kind, in the order of their places."""
         if (label, kind) not in self._cells:
             found: dict[Place, list[RunResult]] = {}
-            for arm, runs in self._collection.of_kind(kind).items():
+            for arm, runs in self._arms(kind):
                 mine = [run for run in runs if self._study in ("", run.provenance.get("study"))]
                 if arm.label == label and mine and not has_smoke_run(runs):
                     found.setdefault((arm.task, arm.budget, arm.device), []).extend(mine)
             self._cells[label, kind] = {place: Cells(runs) for place, runs in sorted(found.items())}
         return self._cells[label, kind]
+
+    def _arms(self, kind: str) -> Iterable[tuple[Arm, list[RunResult]]]:
+        if kind != TUNING:
+            return self._collection.of_kind(kind).items()
+        tuned = trials_of(self._collection.trials)
+        return [(arm, [run for trial in trials for run in trial.runs]) for arm, trials in tuned.items()]
 
 
 def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -144,6 +152,12 @@ def _spread(cells: Cells) -> Array:
     """The distance of each run's final score from the arm's median."""
     found = finite([run.final_score for run in cells.runs])
     return np.abs(found - np.median(found)) if len(found) else found
+
+
+def _short_of_best(cells: Cells) -> Array:
+    """How far each configuration's score is below that of the best one that the search found, which is left out."""
+    searched = [(winner(trials), trials) for trials in trials_of(cells.runs).values()]
+    return np.array([best.score - trial.score for best, trials in searched for trial in trials if trial is not best])
 
 
 def _samples_to_target(run: RunResult) -> float:
@@ -257,6 +271,9 @@ MEASURES: Mapping[str, Measure] = {
     "area_under_curve": _of_scores("area under the learning curve", "mean score", area_under_curve),
     "samples_to_target": _learning("samples to target", "share of the budget", _samples_to_target),
     "final_score": _learning("final score", "0 = floor, 1 = target", lambda run: run.final_score, is_score=True),
+    "short_of_best_setting": Measure(
+        "random settings below the best found", "score", TUNING, _short_of_best, "configurations"
+    ),
     # cost
     "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),
     "forward_rows": _cost("rows forward", "per 1,000 samples", lambda run: run.ledger.forward_rows),
