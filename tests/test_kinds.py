@@ -29,7 +29,7 @@ from polobench.kinds.fixed_batch import FixedBatch
 from polobench.kinds.gradient_noise import GradientNoise
 from polobench.kinds.kind import Kind
 from polobench.kinds.learning import Learning
-from polobench.kinds.table import BUILT_IN, kinds, parts
+from polobench.kinds.table import BUILT_IN, kinds
 from polobench.kinds.throughput import Throughput
 from polobench.methods.ppo import PPO
 from polobench.run import library
@@ -204,11 +204,17 @@ def test_a_kind_that_does_not_load_is_left_out_with_a_warning(tmp_path: Path) ->
     assert "kind of cells 'width' is left out: ImportError: broken" in seen.stderr
 
 
-def test_a_kind_that_nobody_knows_is_refused_by_name(tmp_path: Path) -> None:
-    assert parts() == ["learning", "throughput", "gradient_noise", "fixed_batch", "probe"]
-    done = command("run", str(write_study(tmp_path)), "--only", "throughputs", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "unknown kind of cells 'throughputs'; did you mean 'throughput'?" in done.stderr
+def test_a_part_of_a_study_is_chosen_by_kind_and_task_and_an_unknown_one_is_refused_by_name(tmp_path: Path) -> None:
+    study = load_study("ci")
+    found = study.narrowed(["throughput", "learning"], ["CartPole-v1"]).cells
+    assert {(cell.part, cell.task) for cell in found} == {("throughput", "CartPole-v1"), ("learning", "CartPole-v1")}
+    assert study.narrowed().cells == study.cells
+    with pytest.raises(UsageError, match="no probe cells on CartPole-v1"):
+        study.narrowed(["probe"], ["CartPole-v1"])
+    for option, name, nearest in (("--only", "learnin", "learning"), ("--task", "probe-bandi", "probe-bandit")):
+        done = command("run", str(write_study(tmp_path)), option, name, cwd=tmp_path)
+        assert done.returncode == 2
+        assert f"{name!r}; did you mean {nearest!r}?" in done.stderr
 
 
 FIXED = {"batch_counts": {}, "rollout_counts": {}, "metrics": {}, "changes": {}}

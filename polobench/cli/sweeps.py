@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polobench.cli.common import AsJson, Interrupted, ignore_further_interrupts, note, show
-from polobench.core.errors import PoloError, Unavailable, UsageError, unknown
+from polobench.core.errors import PoloError, Unavailable
 
 if TYPE_CHECKING:
     from polobench.cells.runner import PreparedCell
     from polobench.store.folder import Reader
+
+OfTask = Annotated[
+    list[str] | None,
+    typer.Option(help="Only cells on this task; repeat for several: a long study can be spread over days."),
+]
 
 
 def run(
@@ -53,6 +58,7 @@ def run(
         list[str] | None,
         typer.Option(help="Only cells of this kind, such as learning, probe or throughput; repeat for several."),
     ] = None,
+    task: OfTask = None,
 ) -> None:
     """Run the cells of a study.
 
@@ -64,7 +70,6 @@ def run(
     """
     from polobench.cells.runner import prepare_all
     from polobench.core.device import present_devices
-    from polobench.kinds.table import parts
     from polobench.run.choice import choose
     from polobench.run.progress import Display
     from polobench.run.status import tidy
@@ -74,14 +79,7 @@ def run(
 
     asked = load_study(study, present_devices()).limited(timeout_seconds=timeout, memory_mib=memory)
     place = store or Path("results") / asked.name
-    for name in only or ():
-        if name not in parts():
-            raise unknown("kind of cells", name, parts())
-    wanted = [cell for cell in asked.cells if not only or cell.part in only]
-    if not wanted:
-        there = ", ".join(sorted({cell.part for cell in asked.cells}))
-        raise UsageError(f"study {asked.name!r} has no cells of {', '.join(only or [])} (it has: {there})")
-    cells = prepare_all(wanted)
+    cells = prepare_all(asked.narrowed(only or (), task or ()).cells)
     if dry_run:
         _print_cells(cells, open_store(place), jobs or 1, retry_failed)
         return
@@ -166,6 +164,7 @@ def tune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and the estimated minutes; run nothing.")
     ] = False,
+    task: OfTask = None,
     as_json: AsJson = False,
 ) -> None:
     """Tune methods on tasks by random search.
@@ -187,7 +186,7 @@ def tune(
     from polobench.store.folder import outcome_only
     from polobench.store.pack import open_store, store_to_fill
 
-    plan = load_plan(file, trials)
+    plan = load_plan(file, trials).narrowed(tasks=task or ())
     place = store or Path("results") / f"tuning-{plan.name}"
     cells = prepare_all(plan.cells)
     check_scored(cells)

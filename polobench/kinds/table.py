@@ -12,7 +12,6 @@ from importlib.metadata import entry_points
 
 from polobench.core.errors import first_line
 from polobench.core.result import RunResult
-from polobench.kinds.cell import PROBE
 from polobench.kinds.fixed_batch import FixedBatch
 from polobench.kinds.gradient_noise import GradientNoise
 from polobench.kinds.kind import Kind
@@ -41,11 +40,6 @@ def kinds() -> Mapping[str, type[Kind]]:
         else:
             found[kind.name] = kind
     return found
-
-
-def parts() -> list[str]:
-    """What `polobench run --only` can choose."""
-    return [*kinds(), PROBE]
 
 
 def kind_of(result: RunResult) -> type[Kind]:

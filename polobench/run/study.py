@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polobench.core.budget import Budget
-from polobench.core.errors import UsageError
+from polobench.core.errors import UsageError, unknown
 from polobench.kinds.cell import Cell
 from polobench.kinds.environment import parse_task
 from polobench.kinds.parsing import check_keys, parse_count, parse_list, parse_positive, parse_text, parse_truth
@@ -44,6 +44,20 @@ class Study:
         """The study with other limits per cell, by their names in `LIMITS`; None keeps the study's own."""
         set_here: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
         return replace(self, cells=[replace(cell, **set_here) for cell in self.cells]) if set_here else self
+
+    def narrowed(self, parts: Sequence[str] = (), tasks: Sequence[str] = ()) -> Study:
+        """The study with the cells of some parts, such as "throughput", and of some tasks alone; none means all.
+
+        Raises `UsageError` for one that the study has not, and where no cell is of both.
+        """
+        for what, name, asked in (("kind of cells", "part", parts), ("task", "task", tasks)):
+            there = sorted({getattr(cell, name) for cell in self.cells})
+            if wrong := sorted(set(asked) - set(there)):
+                raise unknown(f"{what} in {self.name!r}:", wrong[0], there)
+        cells = [cell for cell in self.cells if (not parts or cell.part in parts) and (not tasks or cell.task in tasks)]
+        if not cells:
+            raise UsageError(f"study {self.name!r} has no {' or '.join(parts)} cells on {' or '.join(tasks)}")
+        return replace(self, cells=cells)
 
 
 def parse_seeds(value: object) -> list[int]:
