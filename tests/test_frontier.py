@@ -14,6 +14,7 @@ from synthetic import make_result, report_text, save_all, with_id
 
 from polobench.analysis import frontier
 from polobench.analysis.collection import Collection, collect
+from polobench.analysis.overall import comparables
 from polobench.core.result import RunResult
 from polobench.report.page import write_report
 from polobench.store.validation import problem
@@ -155,3 +156,22 @@ def test_the_section_shows_all_of_it_and_says_what_does_not_appear(tmp_path: Pat
         assert (report.parent / "figures" / f"{figure}.png").stat().st_size > 5000
     assert len(pd.read_csv(report.parent / "tables" / "frontier.csv")) == 2
     assert "One preference problem" not in report_text(store(tmp_path / "other", make_result("ppo")))
+
+
+def test_ways_to_one_problem_are_compared_where_all_seeds_ran_and_none_sees_the_gold_reward(tmp_path: Path) -> None:
+    told = {"before": {"completions": []}}
+    arms = [
+        (PAIRS, "dpo, beta 1", 8),
+        (PAIRS, "dpo, beta 9", 5),
+        (LEARNED, "ppo", 8),
+        (GOLD, "ppo", 8),
+        (LEARNED, "rloo", 7),
+    ]
+    runs = [run(task, label, seed) for task, label, seeds in arms for seed in range(seeds)]
+    for result in runs:
+        result.snapshots |= told
+    (group,) = comparables(store(tmp_path, *runs))
+    assert group.world == "preferences"
+    assert [place for place, _ in group.places] == [PAIRS]
+    assert {label: len(found) for label, (found,) in group.runs.items()} == {"dpo, beta 1": 8, "ppo": 8}
+    assert {result.task for result in group.runs["ppo"][0]} == {LEARNED}

@@ -22,7 +22,8 @@ from polobench.analysis.statistics.intervals import Array, mean_interval
 from polobench.core.result import RunResult
 
 UNIT = "gold reward of greedy answers"  # of the tasks that are ways to one problem
-FEEDBACKS = {"-learned": "reward model", "-gold": "gold reward"}  # by what is behind a task's name; else pairs
+GOLD_REWARD = "gold reward"
+FEEDBACKS = {"-learned": "reward model", "-gold": GOLD_REWARD}  # by what is behind a task's name; else pairs
 STRENGTHS = ("kl_coef", "beta")  # the pull to the checkpoint; of a method that has both, the first one
 GOLD, LEARNED, KL = "heldout_sampled_return", "heldout_learned_return", "heldout_response_kl"
 BEST_OF = (4, 16)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polobench.analysis.collection import Collection, has_smoke_run
+from polobench.analysis.collection import Arm, Collection, has_smoke_run
 from polobench.analysis.columns import finite, value_of
 from polobench.analysis.curves import return_curve
 from polobench.analysis.frame import solved
+from polobench.analysis.frontier import GOLD_REWARD, UNIT, problem_of
 from polobench.analysis.reliability import scores
 from polobench.analysis.statistics.aggregates import (
     Estimate,
@@ -41,7 +42,11 @@ class Comparable:
 
 
 def comparables(collection: Collection) -> list[Comparable]:
-    """Every largest such group of the learning arms, most tasks first; a smoke run has no part."""
+    """Every largest such group of the learning arms, most tasks first; a smoke run has no part.
+
+    Tasks that are ways to one preference problem are one place. There the arms with the most seeds are compared, which
+    the others differ from by their pull to the checkpoint; an arm that sees the gold reward is none of them.
+    """
     arms = collection.of_kind("learning")
     of_task: dict[str, list[RunResult]] = {}
     for arm, runs in arms.items():
@@ -49,10 +54,14 @@ def comparables(collection: Collection) -> list[Comparable]:
     worlds = {task: _world(runs) for task, runs in of_task.items()}
     tasks: dict[tuple[str, str, str, str], dict[str, list[RunResult]]] = {}
     for arm, runs in arms.items():
-        if all(run.final_score is not None for run in runs) and not has_smoke_run(runs):
-            tasks.setdefault((worlds[arm.task], arm.device, arm.task, arm.budget), {})[arm.label] = runs
+        place, compared = _place(arm, runs)
+        if compared and all(run.final_score is not None for run in runs) and not has_smoke_run(runs):
+            tasks.setdefault((worlds[arm.task], arm.device, place, arm.budget), {})[arm.label] = runs
     groups: dict[tuple[str, str, tuple[str, ...]], dict[tuple[str, str], dict[str, list[RunResult]]]] = {}
     for (world, device, task, budget), found in sorted(tasks.items()):
+        if world == PREFERENCES:
+            most = max(map(len, found.values()))
+            found = {label: runs for label, runs in found.items() if len(runs) == most}
         groups.setdefault((world, device, tuple(sorted(found))), {})[task, budget] = found
     return [
         Comparable(
@@ -62,11 +71,19 @@ def comparables(collection: Collection) -> list[Comparable]:
     ]
 
 
+def _place(arm: Arm, runs: Sequence[RunResult]) -> tuple[str, bool]:
+    """The task, or the preference problem that it is a way to; and whether what the arm sees is given to all."""
+    if runs[0].unit != UNIT:
+        return arm.task, True
+    problem, feedback = problem_of(arm.task)
+    return problem, feedback != GOLD_REWARD
+
+
 def _world(runs: Sequence[RunResult]) -> str:
     """Only a language model says something, and only preference data are read."""
     if not any(run.snapshots for run in runs):
         return CONTROL
-    return PREFERENCES if any(run.ledger.samples_read for run in runs) else LANGUAGE
+    return PREFERENCES if any(run.ledger.samples_read or run.unit == UNIT for run in runs) else LANGUAGE
 
 
 @dataclass(frozen=True)
