@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from typing import Any, cast
 
 import numpy as np
@@ -27,23 +28,36 @@ class Array:
         links: the operands, each with its pull; None stands for parameters, whose pull keeps what it is given.
     """
 
-    __slots__ = ("links", "log_odds", "value")
+    __slots__ = ("cotangent", "depth", "links", "log_odds", "value")
     __array_ufunc__ = None  # numpy leaves mixed operations to the methods below
 
     def __init__(self, value: Any, links: Sequence[tuple[Array | None, Pull]] = ()) -> None:
         self.value, self.links = value, links
         self.log_odds: Values | None = None  # what `log_softmax` found
+        self.cotangent: Any = None  # during `backward`, what has come back so far
+        depth = 0
+        for operand, _ in links:
+            if operand is not None and operand.depth >= depth:
+                depth = operand.depth + 1
+        self.depth = depth
 
     def backward(self) -> None:
-        """Carry the derivatives of a scalar back to the parameters."""
-        cotangents: dict[int, Any] = {id(self): 1.0}
-        for node in reversed(_sorted(self, [], set())):
-            cotangent = cotangents.pop(id(node))
+        """Carry the derivatives of a scalar back to the parameters, deeper results first: theirs are whole."""
+        self.cotangent = 1.0
+        waiting, found = [(-self.depth, 0, self)], 0
+        while waiting:
+            node = heappop(waiting)[2]
+            cotangent, node.cotangent = node.cotangent, None
             for operand, pull in node.links:
-                found = pull(cotangent)
-                if operand is not None:
-                    seen = cotangents.get(id(operand))
-                    cotangents[id(operand)] = found if seen is None else seen + found
+                part = pull(cotangent)
+                if operand is None:
+                    continue
+                if operand.cotangent is None:
+                    found += 1
+                    operand.cotangent = part
+                    heappush(waiting, (-operand.depth, found, operand))
+                else:
+                    operand.cotangent = operand.cotangent + part
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,10 +98,6 @@ class Array:
     def __bool__(self) -> bool:
         return bool(self.value)
 
-    def _of_this(self, value: Any, pull: Pull) -> Array:
-        """A result; constants keep nothing."""
-        return Array(value, ((self, pull),) if self.links else ())
-
     def _of_two(self, value: Any, pull: Pull, other: Any, pull_other: Pull) -> Array:
         if not isinstance(other, Array) or not other.links:
             return Array(value, ((self, pull),) if self.links else ())
@@ -99,18 +109,18 @@ class Array:
     __radd__ = __add__
 
     def __neg__(self) -> Array:
-        return self._of_this(-self.value, lambda g: -g)
+        return self.function(-self.value, lambda g: -g)
 
     def __sub__(self, other: Any) -> Array:
         return self._of_two(self.value - _value(other), _same, other, lambda g: -g)
 
     def __rsub__(self, other: Any) -> Array:
-        return self._of_this(other - self.value, lambda g: -g)
+        return self.function(other - self.value, lambda g: -g)
 
     def __mul__(self, other: Any) -> Array:
+        if isinstance(other, float) and other in (0, 1):  # a term with coefficient 0 is worth no way back
+            return self if other else Array(self.value * other)
         left, right = _alike(self.value, _value(other))
-        if isinstance(right, float) and right == 0:  # a term with coefficient 0 is worth no way back
-            return Array(left * right)
         return self._of_two(left * right, lambda g: g * right, other, lambda g: g * left)
 
     __rmul__ = __mul__
@@ -121,7 +131,7 @@ class Array:
 
     def __pow__(self, power: Any) -> Array:
         value = self.value
-        return self._of_this(value**power, lambda g: g * (power * value ** (power - 1)))
+        return self.function(value**power, lambda g: g * (power * value ** (power - 1)))
 
     def __lt__(self, other: Any) -> Array:
         return Array(self.value < _value(other))
@@ -154,29 +164,29 @@ class Array:
 
     def exp(self) -> Array:
         value = np.exp(self.value)
-        return self._of_this(value, lambda g: g * value)
+        return self.function(value, lambda g: g * value)
 
     def expm1(self) -> Array:
         value = np.expm1(self.value)
-        return self._of_this(value, lambda g: g * (value + 1))
+        return self.function(value, lambda g: g * (value + 1))
 
     def sqrt(self) -> Array:
         return self**0.5
 
     def abs(self) -> Array:
-        return self._of_this(np.abs(self.value), lambda g: g * np.sign(self.value))
+        return self.function(np.abs(self.value), lambda g: g * np.sign(self.value))
 
     def clamp(self, min: Any = None, max: Any = None) -> Array:
         value = self.value if min is None else np.maximum(self.value, min)
         value = value if max is None else np.minimum(value, max)
-        return self._of_this(value, lambda g: g * (value == self.value))
+        return self.function(value, lambda g: g * (value == self.value))
 
     def sum(self, dim: int | None = None, keepdim: bool = False) -> Array:
         if dim is None:
-            return self._of_this(_total(self.value), _same)
+            return self.function(_total(self.value), _same)
         value = self.value.sum(dim, keepdims=keepdim)
         shape = np.expand_dims(value, () if keepdim else dim).shape
-        return self._of_this(value, lambda g: spread(g, value).reshape(shape))
+        return self.function(value, lambda g: spread(g, value).reshape(shape))
 
     def mean(self, dim: int | None = None) -> Array:
         count: int = self.value.size if dim is None else self.value.shape[dim]
@@ -191,9 +201,9 @@ class Array:
         """Of the entries where a mask of this shape is True."""
         value, count = self.value, int(np.count_nonzero(mask.value))
         if count == value.size:
-            return self._of_this(np.add.reduce(value, None) / count, lambda g: g / count)
+            return self.function(np.add.reduce(value, None) / count, lambda g: g / count)
         weights = mask.value.astype(value.dtype) / count
-        return self._of_this(np.vdot(value, weights), lambda g: g * weights)
+        return self.function(np.vdot(value, weights), lambda g: g * weights)
 
     def standardized_where(self, mask: Array) -> Array:
         """All entries, by the mean and the deviation of those where a mask of this shape is True; a constant."""
@@ -205,13 +215,17 @@ class Array:
 
     def known(self, value: Values, slope: Callable[[], Values]) -> Array:
         """A function of each entry, and its derivative, which is only computed when it is needed."""
-        return self._of_this(value, lambda g: g * slope())
+        return self.function(value, lambda g: g * slope())
+
+    def function(self, value: Any, pull: Pull) -> Array:
+        """The value of a function of this, and how a cotangent goes back through it; constants keep nothing."""
+        return Array(value, ((self, pull),) if self.links else ())
 
     def argmax(self, dim: int) -> Array:
         return Array(self.value.argmax(dim))
 
     def _shaped(self, value: Values) -> Array:
-        return self._of_this(value, lambda g: spread(g, value).reshape(self.value.shape))
+        return self.function(value, lambda g: spread(g, value).reshape(self.value.shape))
 
     def unsqueeze(self, dim: int) -> Array:
         return self._shaped(np.expand_dims(self.value, dim))
@@ -228,16 +242,21 @@ class Array:
 
         def pull(g: Any) -> Values:
             found: Values = np.zeros_like(self.value)
-            np.add.at(found, index, g)
+            if basic:
+                found[index] = g
+            else:
+                np.add.at(found, index, g)
             return found
 
-        return self._of_this(self.value[index], pull)
+        parts = index if isinstance(index, tuple) else (index,)
+        basic = all(part is Ellipsis or isinstance(part, (slice, int)) for part in parts)
+        return self.function(self.value[index], pull)
 
     def spread_over(self, mask: Array) -> Array:
         """`[B, T, ...]` with the rows `[M, ...]` of this where a mask is True, and 0 elsewhere."""
         found = np.zeros((*mask.shape, *self.shape[1:]), self.value.dtype)
         found[mask.value] = self.value
-        return self._of_this(found, lambda g: spread(g, found)[mask.value])
+        return self.function(found, lambda g: spread(g, found)[mask.value])
 
     def chunk(self, count: int, dim: int) -> list[Array]:
         width = self.value.shape[dim] // count
@@ -251,7 +270,7 @@ class Array:
             g = spread(g, value)
             return cast(Values, g - np.exp(value) * g.sum(-1, keepdims=True))
 
-        return self._of_this(value, pull)
+        return self.function(value, pull)
 
     def softmax(self, dim: int = -1) -> Array:
         return self.log_softmax().exp()
@@ -261,7 +280,7 @@ class Array:
         log_probs = self._log_odds()
         probs = np.exp(log_probs)
         entropy = -np.einsum("...i,...i->...", probs, log_probs)
-        return self._of_this(
+        return self.function(
             entropy, lambda g: -spread(g, entropy)[..., None] * probs * (log_probs + entropy[..., None])
         )
 
@@ -278,7 +297,7 @@ class Array:
             found[at] += g
             return found.reshape(self.value.shape)
 
-        return self._of_this(chosen, pull)
+        return self.function(chosen, pull)
 
     def _log_odds(self) -> Values:
         """Computed on the transpose: numpy reduces a long first axis in a tenth of the time of a short last one."""
@@ -350,13 +369,3 @@ def spread(cotangent: Any, result: Values) -> Values:
     if getattr(cotangent, "shape", None) == result.shape:
         return cast(Values, cotangent)
     return np.broadcast_to(np.asarray(cotangent, result.dtype), result.shape)
-
-
-def _sorted(node: Array, order: list[Array], seen: set[int]) -> list[Array]:
-    """The operations that lead to a node, each after its operands."""
-    seen.add(id(node))
-    for operand, _ in node.links:
-        if operand is not None and id(operand) not in seen:
-            _sorted(operand, order, seen)
-    order.append(node)
-    return order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import numpy as np
@@ -49,8 +50,9 @@ def _clipped_arrays(log_probs: Array, old: Values, advantages: Values, low: floa
 
 def clip_fraction(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor, low: float, high: float) -> Tensor:
     """The share of steps whose ratio is out of the clip range."""
-    ratio = (log_probs.detach() - old_log_probs).exp()
-    return masked_mean((ratio > 1 + high) | (ratio < 1 - low), mask)
+    log_ratio = log_probs.detach() - old_log_probs
+    lowest = math.log1p(-low) if low < 1 else -math.inf
+    return masked_mean((log_ratio > math.log1p(high)) | (log_ratio < lowest), mask)
 
 
 def k3_kl(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from polobench.core.arrays import Array, cat
+from polobench.core.arrays import Array, Values, cat, spread
 
 
 class Categorical:
@@ -57,13 +57,43 @@ class DiagonalGaussian:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+    def log_prob(self, outputs: Any, actions: Any) -> Any:
+        if isinstance(outputs, Array):
+            return self._log_prob_of_arrays(outputs, actions.value)
         mean, log_std = outputs.chunk(2, -1)
         standard = (actions - mean) * (-log_std).exp()
         return -(0.5 * standard**2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    def entropy(self, outputs: Tensor) -> Tensor:
-        return (outputs.chunk(2, -1)[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+    def _log_prob_of_arrays(self, outputs: Array, actions: Values) -> Array:
+        """The same; the slopes are z / sigma in a mean and z^2 - 1 in a log deviation, z = (a - mean) / sigma."""
+        mean, log_std = outputs.value[..., : self.size], outputs.value[..., self.size :]
+        inverse = np.exp(-log_std)
+        standard = (actions - mean) * inverse
+        squares = standard * standard
+        value = np.add.reduce(0.5 * squares + log_std, -1)
+        value += 0.5 * math.log(2 * math.pi) * self.size
+
+        def pull(g: Any) -> Values:
+            found = np.empty_like(outputs.value)
+            np.multiply(standard, inverse, out=found[..., : self.size])
+            np.subtract(squares, 1, out=found[..., self.size :])
+            found *= spread(g, value)[..., None]
+            return found
+
+        return outputs.function(np.negative(value, out=value), pull)
+
+    def entropy(self, outputs: Any) -> Any:
+        constant = 0.5 * math.log(2 * math.pi * math.e)
+        if not isinstance(outputs, Array):
+            return (outputs.chunk(2, -1)[1] + constant).sum(-1)
+        value = np.add.reduce(outputs.value[..., self.size :], -1) + constant * self.size
+
+        def pull(g: Any) -> Values:
+            found = np.zeros_like(outputs.value)
+            found[..., self.size :] = spread(g, value)[..., None]
+            return found
+
+        return outputs.function(value, pull)
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         (old_mean, old_log_std), (new_mean, new_log_std) = old.chunk(2, -1), new.chunk(2, -1)

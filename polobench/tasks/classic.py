@@ -95,9 +95,9 @@ class AcrobotSideBySide(SideBySide):
         k4 = _derivatives(start + 0.2 * k3, torque)
         self.state = state = start + 0.2 / 6.0 * (k1 + 2 * k2 + 2 * k3 + k4)
         angles, speeds = state[:2], state[2:]
-        while (above := angles > np.pi).any():
+        while np.count_nonzero(above := angles > np.pi):
             angles -= 2 * np.pi * above
-        while (below := angles < -np.pi).any():
+        while np.count_nonzero(below := angles < -np.pi):
             angles += 2 * np.pi * below
         np.minimum(np.maximum(speeds, -_FASTEST, out=speeds), _FASTEST, out=speeds)
         over = -np.cos(state[0]) - np.cos(state[1] + state[0]) > 1.0
@@ -170,10 +170,11 @@ class CartPoleSideBySide(CartPoleVectorEnv):
         push = (action * 20.0 - 10.0 + pole * np.square(turn) * sin) / mass
         turning = (self.gravity * sin - cos * push) / (0.5 * (4.0 / 3.0 - self.masspole * np.square(cos) / mass))
         state = state + self.tau * np.array([speed, push - pole * turning * cos / mass, turn, turning])
-        terminated = (np.abs(state[::2]) > self._limits).any(0)
+        far, tilted = np.abs(state[::2]) > self._limits
         self.steps += 1
-        truncated, rewards = self.steps >= self.max_episode_steps, np.ones(self.num_envs, np.float32)
-        if self.prev_done.any():
+        terminated, truncated = far | tilted, self.steps >= self.max_episode_steps
+        rewards = np.ones(self.num_envs, np.float32)
+        if np.count_nonzero(self.prev_done):  # of a few numbers a quarter of what `any` takes
             anew = self.prev_done.nonzero()[0]
             state[:, anew] = self.np_random.uniform(self.low, self.high, (4, anew.size))
             self.steps[anew] = rewards[anew] = 0

@@ -176,7 +176,7 @@ class ControlTask(Task):
             unfinished = runner.live
             recording = _Recording()
             policy.refresh_statistics()
-            while unfinished.any():
+            while np.count_nonzero(unfinished):
                 self._step(runner, policy, unfinished, recording)
                 runner.rest(unfinished & ~runner.live)
                 unfinished = unfinished & runner.live
@@ -205,7 +205,7 @@ class ControlTask(Task):
         generator = rng.numpy("actions", first)
         unfinished, returns = runner.live, np.zeros(count)
         for _ in range(EVALUATED_STEPS):
-            if not unfinished.any():
+            if not np.count_nonzero(unfinished):
                 break
             self.ledger.check_deadline()
             noise = policy.distribution.noise(generator, (count,))
@@ -238,7 +238,7 @@ class ControlTask(Task):
             rewards, terminated, truncated = rewards * mask, terminated & mask, truncated & mask
         recording.add(observations, actions, rewards.astype(np.float32), terminated, truncated, mask)
         recording.n_samples += counted
-        if not runner.live.all():
+        if np.count_nonzero(runner.live) < len(mask):
             self._finished_returns += runner.episode_returns[mask & ~runner.live].tolist()
 
     def _choose(self, policy: Policy, act: Act, runner: VectorRunner, noise: np.ndarray) -> np.ndarray:

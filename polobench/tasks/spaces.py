@@ -58,7 +58,8 @@ def membership(space: Space[Any]) -> Callable[[Any], bool]:
             array = np.asarray(value)
             if array.shape != space.shape or array.dtype.kind not in "biuf":
                 return False
-            return bool((np.isfinite(array) if real else (array >= low) & (array <= high)).all())
+            good = np.isfinite(array) if real else (array >= low) & (array <= high)
+            return int(np.count_nonzero(good)) == array.size
 
         return inside
     if isinstance(space, spaces.Dict):
