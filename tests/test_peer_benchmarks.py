@@ -147,3 +147,21 @@ def test_batches_agree_in_float64_and_a_difference_is_counted(module, monkeypatc
     tokens, log_probs = torch.tensor([[1, 2], [1, 3]]), torch.zeros(2, 2)
     found = batches._difference((tokens, log_probs + 0.5), (torch.tensor([[1, 2], [1, 4]]), log_probs))
     assert (found["differing"], found["share"], found["largest_log_prob_gap"]) == (1, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("returns", "wanted"),
+    [((480, 500, 500), 1.0), ((500, 100, 500, 500), 3.0), ((500, 100, 500, 100), None), ((474, 474, 500), None)],
+)
+def test_a_solve_is_sustained_from_the_first_of_two_good_evaluations(returns, wanted):
+    solve = pytest.importorskip("benchmarks.peers.solve")
+    assert solve.sustained([float(at) for at in range(1, len(returns) + 1)], returns) == wanted
+
+
+def test_the_time_to_a_solve_is_met_by_its_ratio_and_its_interval():
+    solve = pytest.importorskip("benchmarks.peers.solve")
+    steady = solve.Solves("solve", "peer", [1.0] * 10, [12.0] * 10).row()
+    assert (steady["ratio"], steady["ratio_low"], steady["met"]) == (12.0, 12.0, True)
+    unsure = solve.Solves("solve", "peer", [1.0] * 10, [1.0] * 9 + [111.0]).row()
+    assert unsure["ratio"] == 12.0
+    assert not unsure["met"]

@@ -16,7 +16,7 @@ import typer
 from benchmarks.peers.alternation import LIMIT_SHARE, Comparison
 from polobench.core.errors import PoloError, UsageError, unknown
 
-MODULES = ("control", "language")
+MODULES = ("control", "solve", "language")
 PEERS = ("stable-baselines3", "sb3-contrib", "trl", "envpool")
 COLUMNS = ("work", "peer", "unit", "peer /s", "ours /s", "ratio", "95 % interval", "goal", "limit", "met")
 
@@ -66,6 +66,10 @@ def _version(name: str) -> str:
         return ""
 
 
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
 def table(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
     """For a terminal, and for docs/performance.md."""
     from tabulate import tabulate
@@ -73,7 +77,7 @@ def table(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
     cells = [
         [
             *(row[key] for key in ("work", "peer", "unit")),
-            *(f"{row[key]:,.0f}" for key in ("theirs_per_second", "ours_per_second")),
+            *(_shown(row[key]) for key in ("theirs_per_second", "ours_per_second")),
             f"{row['ratio']:.2f}",
             f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]",
             f"{row['goal']:g}",

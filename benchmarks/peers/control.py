@@ -123,7 +123,8 @@ def _run_ours(setting: Setting, seed: int) -> Any:
     return result.ledger
 
 
-def _run_theirs(setting: Setting, seed: int) -> float:
+def peer_model(setting: Setting, seed: int) -> Any:
+    """SB3's or sb3-contrib's, untrained, on its environments."""
     try:
         import sb3_contrib
         import stable_baselines3
@@ -135,11 +136,15 @@ def _run_theirs(setting: Setting, seed: int) -> float:
     env: Any = make_vec_env(setting.task.rpartition(":")[2], n_envs=settings.pop("n_envs"), seed=seed)
     env = VecNormalize(env, gamma=settings["gamma"]) if setting.normalize else env
     kind: Any = {"ppo": stable_baselines3.PPO, "trpo": sb3_contrib.TRPO}[setting.method]
-    model = kind("MlpPolicy", env, seed=seed, device="cpu", **settings)
+    return kind("MlpPolicy", env, seed=seed, device="cpu", **settings)
+
+
+def _run_theirs(setting: Setting, seed: int) -> float:
+    model = peer_model(setting, seed)
     start = time.process_time()
     model.learn(setting.samples)
     spent = time.process_time() - start
-    env.close()
+    model.get_env().close()
     if model.num_timesteps != setting.samples:
         raise PoloError(f"{setting.task}: the peer took {model.num_timesteps} samples (allowed: {setting.samples})")
     return spent
