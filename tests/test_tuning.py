@@ -38,6 +38,7 @@ from polobench.run.study import load_study
 from polobench.run.tuning_plan import Range, check_scored, load_plan, parse_plan
 from polobench.tasks.digits import SORT
 
+LENGTHS = {"ppo": 16, "trpo": 6}  # configurations
 STUDY = """
 looks = 1
 [[grid]]
@@ -335,6 +336,14 @@ def test_trials_are_in_no_comparison_and_the_page_shows_the_best_of_k(tmp_path: 
     assert list(found["k"]) == list(range(1, 9))
     assert list(found["value"]) == sorted(found["value"])
     assert pd.read_csv(tmp_path / "report" / "tables" / "tuning.csv")["chosen"].sum() == 1
+
+
+def test_searches_of_different_length_stand_in_one_table(tmp_path: Path) -> None:
+    tries = [trial_run(number, 1000, number / 16, label) for label, count in LENGTHS.items() for number in range(count)]
+    write_report(collect(save_all(tmp_path / "store", *tries)), tmp_path / "report")
+    lines = (tmp_path / "report" / "settings.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| ")]
+    assert [row[rows[0].index("k")] for row in rows[1:]] == ["8", "3"]
 
 
 @pytest.mark.parametrize("name", ["matrix", "group-size"])

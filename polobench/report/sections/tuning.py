@@ -34,7 +34,7 @@ def sections(findings: Findings) -> list[Section]:
     blocks = [
         Paragraph(said),
         *figures("best_of", "Expected best of k configurations", *drawn),
-        *compact(Table.of([_row(search) for search in searches], "llrrrrrrr"), 2),
+        *compact(Table.of([_row(search) for search in searches], "llrrrrrrrr"), 2),
     ]
     best = [row for search in searches for row in _best_rows(search)]
     return [Section("Tuning", blocks, {"tuning": trial_frame(findings.trials), "best_of": table_of(best)})]
@@ -71,7 +71,8 @@ def _row(search: Search) -> dict[str, Text]:
         "failed runs": f"{sum(run.status != 'ok' for run in runs)}/{len(runs)}",
         "CPU s": number(sum(run.ledger.cpu_seconds for run in runs)),
         "best of 1 [95 %]": with_ends(search.best[0].value, search.best[0].interval),
-        f"best of {len(search.best)} [95 %]": with_ends(last.value, last.interval),
+        "k": str(len(search.best)),
+        "best of k [95 %]": with_ends(last.value, last.interval),
         "gain [95 %]": with_ends(search.gain.value, search.gain.interval),
         "best": number(best.score, 2),
     }
