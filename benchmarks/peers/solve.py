@@ -89,16 +89,23 @@ WORKS: dict[str, Callable[[int | None], Solves]] = {
 
 
 def _ours(method: str, seed: int) -> float:
-    found = make(method, TASK)
-    found.task.evaluations, found.task.evaluation_episodes = SAMPLES // EVERY, EPISODES
-    found.task.final_episodes = EPISODES
-    result = found.run(seed, SAMPLES)
+    result = our_curve(make(method, TASK), seed)
     trained = result.curve[result.curve["updates"] > 0]
     solved = sustained(trained["cpu_seconds"].to_numpy(), trained["return_mean"].to_numpy())
-    return result.ledger.cpu_seconds if solved is None else solved
+    return float(result.ledger.cpu_seconds) if solved is None else solved
 
 
 def _theirs(method: str, seed: int) -> float:
+    seconds, returns, spent = peer_curve(method, seed, lambda seconds, returns: sustained(seconds, returns) is not None)
+    solved = sustained(seconds, returns)
+    return spent if solved is None else solved
+
+
+Enough = Callable[[list[float], list[float]], bool]  # of the seconds and returns so far
+
+
+def peer_curve(method: str, seed: int, enough: Enough) -> tuple[list[float], list[float], float]:
+    """The peer's seconds and mean greedy returns at each evaluation until it is enough, and all seconds of training."""
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
@@ -108,8 +115,6 @@ def _theirs(method: str, seed: int) -> float:
     seconds, returns, paused = list[float](), list[float](), 0.0
 
     class Watch(BaseCallback):
-        """Evaluates, and ends the training where the task is solved."""
-
         def _on_step(self) -> bool:
             nonlocal paused
             if self.num_timesteps < EVERY * (len(seconds) + 1):
@@ -119,12 +124,18 @@ def _theirs(method: str, seed: int) -> float:
             mean, _ = evaluate_policy(self.model, evaluated, EPISODES, deterministic=True)
             returns.append(float(mean))
             paused += time.process_time() - begun
-            return sustained(seconds, returns) is None
+            return not enough(seconds, returns)
 
     start = time.process_time()
     model.learn(SAMPLES, callback=Watch())
     spent = time.process_time() - start - paused
-    solved = sustained(seconds, returns)
     model.get_env().close()
     evaluated.close()
-    return spent if solved is None else solved
+    return seconds, returns, spent
+
+
+def our_curve(method: Any, seed: int) -> Any:
+    """The result of a run that is evaluated as the peer is."""
+    method.task.evaluations, method.task.evaluation_episodes = SAMPLES // EVERY, EPISODES
+    method.task.final_episodes = EPISODES
+    return method.run(seed, SAMPLES)
