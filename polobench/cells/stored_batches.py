@@ -3,7 +3,8 @@
     python -m polobench.cells.stored_batches polobench/studies/batches CartPole-v1 sort-digits
 
 samples TASK.safetensors from the policy before any update, on a tuning seed. In control a time limit of
-`STEPS_TO_TRUNCATION` steps cuts some of the episodes, so that a batch holds both ends, terminated and truncated.
+`STEPS_TO_TRUNCATION` steps cuts some of the episodes, so that a batch holds both ends, terminated and truncated; and
+TASK-policy.safetensors holds the policy that is updated. In language that is the task's own checkpoint.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import gymnasium
 from torch import Tensor
 
+from polobench.cells.fixed_policy import FixedPolicy, critic_names, network_of, tensors_of
 from polobench.cells.job import bound
 from polobench.cells.stored import make_files, path_of, reading, write
 from polobench.core.budget import Budget, Ledger
@@ -24,6 +26,7 @@ from polobench.core.rollout import Rollout
 from polobench.core.task import Task
 from polobench.registry import find_task, make
 from polobench.tasks.control import ControlTask
+from polobench.tasks.language import LanguageTask
 
 COMMAND = "python -m polobench.cells.stored_batches"
 SEED = 1000
@@ -46,6 +49,15 @@ def find_batch(folder: Path | str, task: str) -> StoredBatch:
     path, command = path_of(folder, task), f"{COMMAND} {folder} {task}"
     with reading(path, "stored batch", command, task=task) as (tensors, about, sha256):
         return StoredBatch({verb: _rollout(verb, tensors, bool(about["rows_independent"])) for verb in VERBS}, sha256)
+
+
+def find_policy(folder: Path | str, task: Task) -> FixedPolicy:
+    """The policy to update on the task's batch; raises `UsageError` unless `make_policy` has written its file."""
+    if isinstance(task, LanguageTask):
+        return FixedPolicy({"temperature": 1.0})
+    path, command = path_of(folder, task.name, "policy"), f"{COMMAND} {folder} {task.name}"
+    with reading(path, "stored policy", command, task=task.name) as (tensors, about, sha256):
+        return FixedPolicy(dict(about["network"]), tensors, frozenset(about["critic"]), sha256)
 
 
 def _rollout(verb: str, tensors: Mapping[str, Tensor], rows_independent: bool) -> Rollout:
@@ -76,6 +88,21 @@ def make_batch(task_name: str, folder: Path) -> Path:
     return write(path_of(folder, task_name), tensors, about | {"commit": method.provenance()["commit"]})
 
 
+def make_policy(task_name: str, folder: Path) -> Path:
+    """Write the policy that ppo begins with on a task; raises as `write`."""
+    method = make("ppo", find_task(task_name))
+    with bound(method, SEED, Ledger(Budget(updates=1))) as task:
+        policy = task.make_policy(method.hp, critic=True)
+    about = {"task": task_name, "seed": SEED, "network": network_of(method), "critic": sorted(critic_names(policy))}
+    tensors = {name: tensor.clone() for name, tensor in tensors_of(policy).items()}
+    return write(path_of(folder, task_name, "policy"), tensors, about | {"commit": method.provenance()["commit"]})
+
+
+def _make(task_name: str, folder: Path) -> list[Path]:
+    speaks = isinstance(find_task(task_name), LanguageTask)
+    return [make_batch(task_name, folder), *([] if speaks else [make_policy(task_name, folder)])]
+
+
 def _with_early_cuts(task: Task) -> Task:
     """The same environment under a time limit that some episodes reach; a language task as it is."""
     if not isinstance(task, ControlTask):
@@ -89,4 +116,4 @@ def _with_early_cuts(task: Task) -> Task:
 
 
 if __name__ == "__main__":
-    make_files(COMMAND, lambda task, folder: [make_batch(task, folder)])
+    make_files(COMMAND, _make)
