@@ -181,7 +181,7 @@ class NoiseSummary:
 
     arm: Arm
     stage: float  # the share of the trainers' budget after which the policies were taken
-    n: int  # runs of trainers
+    n: int  # runs of trainers, but for those at whose policies no gradient was or none was noisy
     batches: int  # of each run
     samples: int  # of a batch
     snr: float  # signal-to-noise, the mean over the runs
@@ -207,6 +207,6 @@ def batches_of(cell: RunResult) -> Batches:
 
 
 def _summarize_noise(arm: Arm, stage: float, runs: Sequence[RunResult]) -> NoiseSummary:
-    ratios, noise = [batches_of(run).snr for run in runs], runs[0].gradient_noise
-    mean, interval = float(np.mean(ratios)), mean_interval(ratios)
-    return NoiseSummary(arm, stage, len(runs), noise["batches"], noise["samples"], mean, interval)
+    ratios, noise = finite(batches_of(run).snr for run in runs), runs[0].gradient_noise
+    mean, interval = mean_of(ratios), mean_interval(ratios)
+    return NoiseSummary(arm, stage, len(ratios), noise["batches"], noise["samples"], mean, interval)
