@@ -110,8 +110,9 @@ class GradientNoise(Kind):
         if not noise:
             return
         yield from wrong(noise, ("policy",), TEXT, section)
-        yield from wrong(noise, ("trainer",), TEXT.or_null(), section)
-        yield from wrong(noise, ("stage",), AMOUNT.or_null(), section)
+        if "stage" in noise:  # a cell at a policy of no run has none
+            yield from wrong(noise, ("trainer",), TEXT, section)
+            yield from wrong(noise, ("stage",), AMOUNT, section)
         yield from wrong(noise, ("samples",), _POSITIVE_COUNT, section)
         if "batches" not in noise:
             return
