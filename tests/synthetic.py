@@ -131,7 +131,7 @@ def noise_cell(
         "policy": f"{trainer} seed {seed}, stage {stage:g}", "trainer": trainer, "stage": stage,
         "training": "100,000 samples", "policy_sha256": "", "samples": 100, "batches": 32, "warmup_samples": 0,
         "batch_samples": [100] * 32, "squared_norms": norms.tolist(), "products": (gradients @ total - norms).tolist(),
-        "signal": signal**2, "trace": 20.0, "snr": signal**2 / 20, "noise_scale": 1.0, "mean_cosine": 0.1,
+        "signal": signal**2, "trace": 20.0, "snr": signal**2 / 20, "noise_scale": 1.0,
     }  # fmt: skip
     result.label = method
     return result

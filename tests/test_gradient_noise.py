@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -545,7 +546,7 @@ def make_noise(method: str = "ppo", stage: float = 1.0, seed: int = 0, **changes
         "policy_sha256": "ab", "samples": 512, "batches": 8, "warmup_samples": 2048,
         "batch_samples": [int(taken) for taken in found.taken], "squared_norms": found.squared_norms.tolist(),
         "products": found.products.tolist(), "signal": signal, "trace": trace, "snr": found.snr,
-        "noise_scale": found.noise_scale, "mean_cosine": 0.25,
+        "noise_scale": found.noise_scale,
     }  # fmt: skip
     empty = {"curve": pd.DataFrame(), "updates": pd.DataFrame(), "time_to_target": {}, "loss_convergence": {}}
     base = {"kind": "gradient_noise", "gradient_noise": noise, "final_return": float("nan"), "final_score": None}
@@ -566,7 +567,7 @@ def test_all_stages_of_an_arm_are_kept_and_of_two_equal_cells_the_newer(tmp_path
 
 def test_the_unit_is_the_run_and_one_without_a_gradient_is_none(tmp_path: Path) -> None:
     cells = [make_noise(seed=seed) for seed in range(4)]
-    cells[3].gradient_noise |= {"squared_norms": [0.0] * 8, "products": [0.0] * 8}
+    cells[3].gradient_noise |= {"squared_norms": [0.0] * 8, "products": [0.0] * 8, "snr": math.nan}
     for cell in cells:
         cell.cell_id += str(cell.seed)
     (item,) = gradient_noises(collect(save_all(tmp_path, *cells)))

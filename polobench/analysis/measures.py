@@ -28,7 +28,6 @@ from polobench.analysis.reliability import (
     scores,
 )
 from polobench.analysis.statistics.intervals import Array
-from polobench.analysis.summary import batches_of
 from polobench.analysis.tuning import trials_of, winner
 from polobench.core.result import RunResult
 
@@ -197,7 +196,7 @@ def _samples_to_target(run: RunResult) -> float:
 def _log_noise_shares(cells: Cells) -> dict[Policy, float]:
     """log tr(S) / (|G|^2 + tr(S)) at each policy."""
     found = {
-        (noise["trainer"], run.seed, noise["stage"]): -float(np.log1p(np.maximum(0.0, batches_of(run).snr)))
+        (noise["trainer"], run.seed, noise["stage"]): -float(np.log1p(np.maximum(0.0, noise["snr"])))
         for run in cells.runs
         for noise in [run.gradient_noise]
         if "batches" in noise and "stage" in noise

@@ -19,7 +19,6 @@ from polobench.analysis.statistics.intervals import (
     median_time_to_target,
     wilson_interval,
 )
-from polobench.core.gradient_noise import Batches
 from polobench.core.result import STATUSES, RunResult
 from polobench.kinds.throughput import ROUND_SECONDS
 from polobench.store.identity import age
@@ -199,14 +198,7 @@ def gradient_noises(collection: Collection) -> list[NoiseSummary]:
     return sorted(found, key=lambda item: (item.arm.task, item.stage, item.arm))
 
 
-def batches_of(cell: RunResult) -> Batches:
-    """What was measured of the batches of a gradient-noise cell."""
-    names = ("squared_norms", "products", "batch_samples")
-    norms, products, taken = (np.asarray(cell.gradient_noise[name], np.float64) for name in names)
-    return Batches(norms, products, taken, cell.gradient_noise["samples"])
-
-
 def _summarize_noise(arm: Arm, stage: float, runs: Sequence[RunResult]) -> NoiseSummary:
-    ratios, noise = finite(batches_of(run).snr for run in runs), runs[0].gradient_noise
+    ratios, noise = finite(run.gradient_noise["snr"] for run in runs), runs[0].gradient_noise
     mean, interval = mean_of(ratios), mean_interval(ratios)
     return NoiseSummary(arm, stage, len(ratios), noise["batches"], noise["samples"], mean, interval)

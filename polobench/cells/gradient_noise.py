@@ -144,9 +144,6 @@ def _summary(found: list[tuple[Tensor, int]], plan: GradientNoise) -> dict[str, 
     squared_norms, taken = gram.diagonal(), [count for _, count in found]
     batches = Batches(squared_norms, gram.sum(1) - squared_norms, np.array(taken, np.float64), plan.samples)
     signal, trace = batches.signal_and_trace
-    lengths = np.sqrt(squared_norms)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = (gram / np.outer(lengths, lengths))[np.triu_indices(len(found), 1)]
     return {
         "batches": len(found),
         "batch_samples": taken,
@@ -156,7 +153,6 @@ def _summary(found: list[tuple[Tensor, int]], plan: GradientNoise) -> dict[str, 
         "trace": trace,
         "snr": batches.snr,
         "noise_scale": batches.noise_scale,
-        "mean_cosine": float(cosines.mean()),
     }
 
 

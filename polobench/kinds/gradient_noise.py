@@ -22,7 +22,7 @@ _ALLOWED = "{methods = [...], stages = [0, 0.5, 1], batches = 32, samples = 4096
 _COLUMNS = ("batch_samples", "squared_norms", "products")
 _POSITIVE_COUNT = Rule("a positive count", lambda value: COUNT.holds(value) and value > 0)
 _SHARE = Rule("a share of the budget, from 0 to 1", lambda value: FINITE.holds(value) and 0 <= value <= 1)
-_MEASURES = ("signal", "trace", "snr", "noise_scale", "mean_cosine")
+_MEASURES = ("signal", "trace", "snr", "noise_scale")
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class GradientNoise(Kind):
 
     @classmethod
     def extra_info(cls, result: RunResult) -> dict[str, Any]:
-        measures = {name: result.gradient_noise[name] for name in ("batches", "snr", "noise_scale", "mean_cosine")}
+        measures = {name: result.gradient_noise[name] for name in ("batches", "snr", "noise_scale")}
         return measures | {"samples": result.ledger.samples}
 
 

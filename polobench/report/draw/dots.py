@@ -86,7 +86,7 @@ def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: style.L
         for place, label in enumerate(labels):
             mine = [item for item in found if item.arm.label == label and math.isfinite(item.snr)]
             aside = _ASIDE * (place - (len(labels) - 1) / 2)
-            _draw_stages(ax, [item.stage + aside for item in mine], mine, look[label], low)
+            _draw_stages(ax, np.array([item.stage for item in mine]) + aside, mine, look[label], low)
         ax.axhline(1, color=style.GREY, linewidth=1, zorder=1)
         ax.set_yscale("log")
         ax.set_ylim(low, high)
@@ -104,15 +104,13 @@ def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: style.L
     return figure
 
 
-def _draw_stages(ax: Axes, at: Sequence[float], items: Sequence[NoiseSummary], look: style.Look, least: float) -> None:
+def _draw_stages(ax: Axes, at: Array, items: Sequence[NoiseSummary], look: style.Look, least: float) -> None:
     """Means, with the intervals that are known."""
-    shown = [(x, item) for x, item in zip(at, items, strict=True) if not math.isnan(item.interval.low)]
-    lows = [max(least, item.interval.low) for _, item in shown]
-    highs = [max(least, item.interval.high) for _, item in shown]
-    ax.vlines([x for x, _ in shown], lows, highs, color=look.colour, linewidth=1.8)
-    ax.plot(at, [max(least, item.snr) for item in items], color=look.colour, linestyle=look.dashes, **_STAGE)
-    hidden = [x for x, item in zip(at, items, strict=True) if item.interval.low <= least or item.snr <= least]
-    ax.scatter(hidden, [least] * len(hidden), marker="v", s=24, clip_on=False, zorder=5, color=look.colour)
+    found = np.array([(item.snr, item.interval.low, item.interval.high) for item in items]).reshape(-1, 3)
+    mean, low, high = np.maximum(least, found).T
+    ax.errorbar(at, mean, (mean - low, high - mean), color=look.colour, linestyle=look.dashes, **_STAGE)
+    hidden = at[(mean <= least) | (low <= least)]
+    ax.scatter(hidden, np.full(len(hidden), least), marker="v", s=24, clip_on=False, zorder=5, color=look.colour)
 
 
 def _noise_scale(items: Sequence[NoiseSummary]) -> tuple[float, float]:
