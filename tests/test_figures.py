@@ -220,6 +220,7 @@ def test_gradient_noise_has_one_scale_and_a_dot_for_each_stage(tmp_path: Path) -
     runs += [noise_cell("trpo", 0.01, seed) for seed in range(3)]
     for run in runs[9:]:
         run.task = "Pendulum-v1"
+        run.gradient_noise["snr"] = 0.1 * (run.seed - 1)
     found = collect(save_all(tmp_path, *map(with_id, runs)))
     items = gradient_noises(found)
     assert [(item.n, item.stage) for item in items] == [(3, 0.0), (3, 0.5), (3, 1.0), (3, 0.0)]

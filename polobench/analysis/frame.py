@@ -55,8 +55,8 @@ def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFra
             are NaN where the cell ran beside others.
         rollout_samples_per_second, update_samples_per_second: the same samples over the seconds inside the task's
             verbs (in language: of generation, or of reading data), and over the rest of the training.
-        fixed_policy, gradient_stage, gradient_snr, gradient_noise_scale: of a gradient-noise cell, and the policy it was
-            measured at.
+        fixed_policy, gradient_stage, gradient_snr, gradient_noise_scale: of a gradient-noise cell, and the policy
+            that it was measured at.
         hp_NAME: every hyper-parameter; lists as tuples, missing where a method does not have it.
 
     Args:
