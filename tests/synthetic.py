@@ -78,7 +78,7 @@ def make_result(
 def with_id(result: RunResult) -> RunResult:
     """Give the result an id that follows from what defines it."""
     parts = (result.kind, result.label, result.task, result.seed, result.device, result.budget)
-    rest = (result.hyperparameters, result.provenance.get("code_hash"))
+    rest = (result.hyperparameters, result.provenance.get("code_hash"), result.gradient_noise.get("policy"))
     result.cell_id = f"{zlib.crc32(repr((parts, rest)).encode()):08x}{zlib.adler32(repr(parts).encode()):08x}"
     return result
 
@@ -114,17 +114,24 @@ def make_throughput(method: str = "ppo", task: str = "CartPole-v1", seed: int = 
     return make_result(method, task, seed, **(base | rest | changes))
 
 
-def noise_cell(method: str, signal: float, seed: int = 0, policy: str = "initial") -> RunResult:
-    """32 batches of gradients of length-20 vectors, with that signal beside noise of unit variance."""
-    rng = np.random.default_rng(len(method) + seed)
+def noise_cell(
+    method: str, signal: float, seed: int = 0, stage: float = 0.0, trainer: str = "ppo", noise: int | None = None
+) -> RunResult:
+    """32 batches of gradients of length-20 vectors, with that signal beside noise of unit variance.
+
+    Args:
+        noise: what it is drawn from, where another cell is to have the same.
+    """
+    rng = np.random.default_rng(len(method) + seed if noise is None else noise)
     gradients = rng.normal(0, 1, (32, 20)) + signal / math.sqrt(20)
     total = gradients.sum(axis=0)
     norms = (gradients**2).sum(axis=1)
     result = make_result(method, seed=seed, kind="gradient_noise")
     result.gradient_noise = {
-        "policy": policy, "policy_sha256": "", "samples": 100, "batches": 32, "warmup_samples": 0,
+        "policy": f"{trainer} seed {seed}, stage {stage:g}", "trainer": trainer, "stage": stage,
+        "training": "100,000 samples", "policy_sha256": "", "samples": 100, "batches": 32, "warmup_samples": 0,
         "batch_samples": [100] * 32, "squared_norms": norms.tolist(), "products": (gradients @ total - norms).tolist(),
-        "signal": signal**2, "trace": 20.0, "snr": signal**2 / 20, "noise_scale": 1.0, "mean_cosine": 0.1,
+        "signal": signal**2, "trace": 20.0, "snr": signal**2 / 20, "noise_scale": 1.0,
     }  # fmt: skip
     result.label = method
     return result

@@ -215,21 +215,26 @@ def test_one_cell_has_no_interval(cells: int, bars: int, tmp_path: Path) -> None
     assert ("interval" in speed.get_xlabel()) is bool(bars)
 
 
-def test_gradient_noise_has_one_scale(tmp_path: Path) -> None:
-    runs = [noise_cell("ppo", 3.0, seed) for seed in range(3)]
-    runs += [noise_cell("trpo", 0.01, seed, policy="trained") for seed in range(3)]
-    for run in runs[3:]:
+def test_gradient_noise_has_one_scale_and_a_dot_for_each_stage(tmp_path: Path) -> None:
+    runs = [noise_cell("ppo", 3.0, seed, stage) for seed in range(3) for stage in (0.0, 0.5, 1.0)]
+    runs += [noise_cell("trpo", 0.01, seed) for seed in range(3)]
+    for run in runs[9:]:
         run.task = "Pendulum-v1"
+        run.gradient_noise["snr"] = 0.1 * (run.seed - 1)
     found = collect(save_all(tmp_path, *map(with_id, runs)))
     items = gradient_noises(found)
-    hidden = next(item for item in items if item.interval.low <= 0)
+    assert [(item.n, item.stage) for item in items] == [(3, 0.0), (3, 0.5), (3, 1.0), (3, 0.0)]
     with styled():
         figure = draw_noise(by_task(items), looks(found.labels))
-    first, second = figure.axes
-    assert first.get_xlim() == second.get_xlim()
-    assert first.get_xlim()[0] > 0
-    ax = first if hidden.arm.task in first.get_title() else second
-    assert len(ax.collections[-1].get_offsets()) == 1, "an arrow where the interval goes on to 0 or below"
+    clear, hidden = figure.axes
+    assert clear.get_ylim() == hidden.get_ylim()
+    assert clear.get_ylim()[0] > 0
+    assert [label.get_text() for label in clear.get_xticklabels()] == ["0", "0.5", "1"]
+    (line,) = [line for line in clear.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert np.diff(line.get_xdata()) == pytest.approx([0.5, 0.5])
+    assert line.get_ydata() == pytest.approx([item.snr for item in items[:3]])
+    arrows = [len(ax.collections[-1].get_offsets()) for ax in (clear, hidden)]
+    assert arrows == [0, 1], "where the interval goes on to 0 or below"
 
 
 def test_equal_accuracies_are_one_panel_on_their_own_scale(tmp_path: Path) -> None:

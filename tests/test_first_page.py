@@ -101,7 +101,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Collection:
             variants = [make_language(method, "digits", seed, pairs=12, label=label) for seed in range(5)]
             runs += [with_id(run) for run in variants]
     runs += [make_throughput(method, task) for method in FIVE for task in WORLDS]
-    runs += [noise_cell(method, 2.0, policy=policy) for method in FIVE for policy in ("initial", "trained")]
+    runs += [noise_cell(method, 2.0, stage=stage) for method in FIVE for stage in (0.0, 1.0)]
     for run in runs[:30:2]:
         failed(run)
     return collect(save_all(tmp_path_factory.mktemp("full") / "matrix", *runs))

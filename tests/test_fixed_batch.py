@@ -166,7 +166,7 @@ def test_a_batch_that_is_missing_damaged_or_of_another_task(tmp_path: Path) -> N
 
 
 def test_the_stored_batch_is_what_its_command_makes(tmp_path: Path) -> None:
-    made = find_batch(make_batch("CartPole-v1", tmp_path).parent, "CartPole-v1").rollouts
+    made = find_batch(make_batch("CartPole-v1", tmp_path)[0].parent, "CartPole-v1").rollouts
     kept = find_batch(ROOT / "polobench" / "studies" / "batches", "CartPole-v1").rollouts
     for verb, rollout in kept.items():
         assert torch.equal(made[verb].actions, rollout.actions)

@@ -1,10 +1,13 @@
-"""Gradient noise at a stored policy: closed forms, a policy that stays, equal batches, stored policies, the report."""
+"""Gradient noise at policies of runs: closed forms, a policy that stays, equal batches, kept policies, the report."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save, save_file
+from scipy.stats import ttest_1samp
 from synthetic import make_result, report_text, save_all
 from test_damaged import NASTY, _changed
 from test_pytest_door import bench
@@ -26,11 +28,13 @@ pytest.importorskip("transformers")
 
 import polobench
 from polobench.analysis.collection import collect
+from polobench.analysis.measures import _unequal
 from polobench.analysis.summary import gradient_noises
 from polobench.cells import gradient_noise
+from polobench.cells.fixed_policy import FixedPolicy, critic_names, tensors_of
+from polobench.cells.job import bound
 from polobench.cells.runner import PreparedCell, prepare, run_cell
-from polobench.cells.stored import path_of
-from polobench.cells.stored_policies import StoredPolicy, find_policy, make_policies, tensors_of
+from polobench.cells.trained_policies import Trainer
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import UsageError
 from polobench.core.gradient_noise import Batches
@@ -44,8 +48,7 @@ from polobench.kinds.gradient_noise import GradientNoise
 from polobench.registry import find_task
 from polobench.report.page import write_report
 from polobench.run.estimate import estimate
-from polobench.run.library import BUILT_IN
-from polobench.run.study import parse_study
+from polobench.run.study import load_study, parse_study
 from polobench.store.folder import Damaged, Store
 from polobench.tasks.probes import BANDIT_REWARDS
 from polobench.tasks.token_bandit import REWARDS
@@ -61,26 +64,37 @@ METHODS: dict[str, dict[str, Any]] = {
 TASKS = ("probe-bandit", "token-bandit")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stored policies of probe-bandit."""
-    made = tmp_path_factory.mktemp("policies")
-    make_policies("probe-bandit", made, budget=4000)
-    return made
+TRAINING = Budget(samples=2048)  # two updates of ppo as it is
+STAGES = (0.0, 0.5, 1.0)
 
 
-def cell_of(
-    method: str, task: str, folder: Path, plan: GradientNoise | None = None, policy: str = "initial", **hyper: Any
-) -> PreparedCell:
-    plan = replace(plan or GradientNoise(policy, batches=5, samples=40), folder=str(folder))
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of these tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("POLOBENCH_CACHE", str(folder))
+        yield folder
+
+
+def plan_of(stage: float = 0.0, batches: int = 5, samples: int = 40, **changes: Any) -> GradientNoise:
+    return replace(GradientNoise("ppo", stage, batches, samples, TRAINING, STAGES), **changes)
+
+
+def cell_of(method: str, task: str, plan: GradientNoise | None = None, seed: int = 7, **hyper: Any) -> PreparedCell:
+    plan = plan or plan_of()
     budget = plan.budget(Budget(samples=1))
-    return prepare(Cell(method, method, task, 7, "cpu", budget, METHODS[method] | hyper, plan=plan))
+    return prepare(Cell(method, method, task, seed, "cpu", budget, METHODS[method] | hyper, plan=plan))
 
 
 def measured(*arguments: Any, **options: Any) -> dict[str, Any]:
     result = run_cell(cell_of(*arguments, **options))
     assert (result.status, result.traceback) == ("ok", ""), result.reason
     return result.gradient_noise
+
+
+def policy_at(stage: float, task: str = "probe-bandit", seed: int = 7, **changes: Any) -> FixedPolicy:
+    return Trainer(find_task(task), plan_of(stage, **changes)).policy(seed, stage)
 
 
 # closed forms
@@ -131,7 +145,7 @@ def test_no_signal_no_noise_and_no_gradient() -> None:
     assert np.isnan(as_batches(np.zeros((3, 2))).noise_scale)
 
 
-def enumerated(task_name: str, fixed: StoredPolicy, rewards: list[float]) -> tuple[float, float]:
+def enumerated(task_name: str, fixed: FixedPolicy, rewards: list[float]) -> tuple[float, float]:
     """|G|^2 and the covariance's trace of one episode's gradient of -r log pi, over all actions."""
     method = polobench.make("reinforce", task=task_name, baseline="none")
     task = method.task.bind(SeedAxes(7), Ledger(Budget(samples=10_000)), method.device, lambda policy: None)
@@ -151,19 +165,17 @@ def enumerated(task_name: str, fixed: StoredPolicy, rewards: list[float]) -> tup
 
 
 @pytest.mark.parametrize(
-    ("task", "policy", "rewards", "batches"),
+    ("task", "stage", "rewards", "batches"),
     [
-        ("probe-bandit", "initial", list(BANDIT_REWARDS), 150),
-        ("probe-bandit", "trained", list(BANDIT_REWARDS), 150),
-        ("token-bandit", "initial", [0.0, *REWARDS.values(), 0.0], 50),
+        ("probe-bandit", 0.0, list(BANDIT_REWARDS), 150),
+        ("probe-bandit", 1.0, list(BANDIT_REWARDS), 150),
+        ("token-bandit", 0.0, [0.0, *REWARDS.values(), 0.0], 50),
     ],
 )
-def test_a_bandit_agrees_with_its_enumeration(
-    folder: Path, task: str, policy: str, rewards: list[float], batches: int
-) -> None:
-    plan = GradientNoise(policy, batches=batches, samples=32)
-    found = measured("reinforce", task, folder, plan, baseline="none", n_episodes=16)
-    signal, trace = enumerated(task, find_policy(folder, find_task(task), policy), rewards)
+def test_a_bandit_agrees_with_its_enumeration(task: str, stage: float, rewards: list[float], batches: int) -> None:
+    plan = plan_of(stage, batches, 32)
+    found = measured("reinforce", task, plan, baseline="none", n_episodes=16)
+    signal, trace = enumerated(task, policy_at(stage, task), rewards)
     assert set(found["batch_samples"]) == {32}
     assert found["trace"] == pytest.approx(trace / 32, rel=4 * np.sqrt(2 / batches))
     error = np.sqrt(4 * signal * trace / 32 / batches + 2 * (trace / 32 / batches) ** 2)
@@ -176,9 +188,7 @@ def test_a_bandit_agrees_with_its_enumeration(
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_is_measured_and_moves_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, task: str
-) -> None:
+def test_every_method_is_measured_and_moves_nothing(monkeypatch: pytest.MonkeyPatch, method: str, task: str) -> None:
     held: list[tuple[Policy, dict[str, torch.Tensor], list[bytes]]] = []
     hold = gradient_noise.hold
 
@@ -188,8 +198,7 @@ def test_every_method_is_measured_and_moves_nothing(
         hold(policy, hear)
 
     monkeypatch.setattr(gradient_noise, "hold", watched)
-    prepared = cell_of(method, task, folder)
-    result = run_cell(prepared)
+    result = run_cell(cell_of(method, task))
     assert (result.status, result.traceback) == ("ok", ""), result.reason
     noise = result.gradient_noise
     assert noise["batches"] == len(noise["batch_samples"]) == 5
@@ -207,22 +216,25 @@ def test_every_method_is_measured_and_moves_nothing(
     assert RunResult.from_dict(json.loads(json.dumps(result.to_dict()))).gradient_noise == noise
 
 
-def test_the_same_cell_gives_the_same_numbers(folder: Path) -> None:
-    assert measured("ppo", "probe-bandit", folder) == measured("ppo", "probe-bandit", folder)
+def test_the_same_cell_gives_the_same_numbers_and_equal_policies_other_samples() -> None:
+    once, again = measured("ppo", "probe-bandit"), measured("ppo", "probe-bandit")
+    assert once == again
+    of_grpo = measured("ppo", "probe-bandit", plan_of(trainer="grpo"))
+    assert of_grpo["policy_sha256"] == once["policy_sha256"], "before training both are what the seed gives"
+    assert of_grpo["products"] != once["products"], "or two runs were one"
 
 
 @pytest.mark.parametrize(("method", "more"), [("grpo", {"epochs": 3}), ("dpo", {"epochs": 3})])
-def test_going_over_a_batch_again_changes_nothing(folder: Path, method: str, more: dict[str, int]) -> None:
-    once, again = measured(method, "probe-bandit", folder), measured(method, "probe-bandit", folder, **more)
+def test_going_over_a_batch_again_changes_nothing(method: str, more: dict[str, int]) -> None:
+    once, again = measured(method, "probe-bandit"), measured(method, "probe-bandit", **more)
     assert again["batch_samples"] == once["batch_samples"]
     assert again["squared_norms"] == pytest.approx(once["squared_norms"], rel=1e-4)
     assert again["products"] == pytest.approx(once["products"], rel=1e-4)
 
 
-def test_statistics_of_observations_stay(folder: Path) -> None:
-    plan = GradientNoise("initial", 5, 40)
-    found = run_cell(cell_of("ppo", "probe-bandit", folder, plan, normalize_observations=True))
-    assert found.hyperparameters["normalize_observations"] is False  # as the stored policy's
+def test_statistics_of_observations_stay() -> None:
+    found = run_cell(cell_of("ppo", "probe-bandit", normalize_observations=True))
+    assert found.hyperparameters["normalize_observations"] is False  # as the trainer's
     method = polobench.make("ppo", task="probe-bandit", normalize_observations=True)
     policy = method.task.bind(
         SeedAxes(0), Ledger(Budget(samples=1)), method.device, lambda policy: None
@@ -252,17 +264,17 @@ class Mover(Method):
             yield Update(0.0, policy)
 
 
-def test_a_policy_that_moves_all_the_same_is_caught(folder: Path) -> None:
-    prepared = cell_of("reinforce", "probe-bandit", folder)
+def test_a_policy_that_moves_all_the_same_is_caught() -> None:
+    prepared = cell_of("reinforce", "probe-bandit")
     result = run_cell(replace(prepared, method=Mover(find_task("probe-bandit"))))
     assert result.status == "failed"
     assert "moved the policy" in result.reason
 
 
-def test_a_method_without_gradients_is_skipped_with_the_reason(folder: Path) -> None:
-    prepared = prepare(replace(cell_of("grpo", "probe-bandit", folder).cell, method="random", overrides={}))
+def test_a_method_without_gradients_is_skipped_with_the_reason() -> None:
+    prepared = prepare(replace(cell_of("grpo", "probe-bandit").cell, method="random", overrides={}))
     result = run_cell(prepared)
-    assert (result.status, result.gradient_noise["policy"]) == ("skipped", "initial")
+    assert (result.status, result.gradient_noise["policy"]) == ("skipped", "ppo seed 7, stage 0")
     assert "no gradient" in result.reason
 
 
@@ -275,101 +287,157 @@ def test_batches_reach_their_samples_and_end_there() -> None:
     assert found == [([0.5, 0.5], 6), ([2.5, 2.5], 6), ([4.5, 4.5], 14)]
 
 
-def test_updates_that_are_too_large_leave_fewer_batches_and_say_so(folder: Path, tmp_path: Path) -> None:
-    result = run_cell(cell_of("grpo", "probe-bandit", folder, GradientNoise("initial", 12, 5), n_groups=32))
+def test_updates_that_are_too_large_leave_fewer_batches_and_say_so(tmp_path: Path) -> None:
+    result = run_cell(cell_of("grpo", "probe-bandit", plan_of(batches=12, samples=5), n_groups=32))
     assert (result.status, result.gradient_noise["batches"]) == ("ok", 11)
     assert result.reason == "the budget held 11 of 12 batches"
     assert result.ledger.samples <= result.budget["samples"]
-    none = run_cell(cell_of("grpo", "probe-bandit", folder, GradientNoise("initial", 5, 5), n_groups=50))
+    none = run_cell(cell_of("grpo", "probe-bandit", plan_of(samples=5), n_groups=50))
     assert none.status == "failed"
     assert "of 5 batches" in none.reason
     assert gradient_noises(collect(save_all(tmp_path, result, none)))[0].batches == 11
 
 
-# stored policies
+# the policies of runs
 
 
-def test_a_stored_policy_gives_the_same_outputs(folder: Path) -> None:
-    task = find_task("probe-bandit")
-    initial, trained = (find_policy(folder, task, name) for name in ("initial", "trained"))
-    method = polobench.make("ppo", task=task, **trained.network)
-    bound = method.task.bind(SeedAxes(1000), Ledger(Budget(samples=8)), method.device, lambda policy: None)
-    policy = bound.make_policy(method.hp, critic=True)
-    assert all(torch.equal(tensor, initial.tensors[name]) for name, tensor in tensors_of(policy).items())
-    rollout = bound.episodes(policy, 4, 1)
-    first = policy.outputs(rollout)
-    trained.load_into(policy)
-    assert all(torch.equal(tensor, trained.tensors[name]) for name, tensor in tensors_of(policy).items())
-    best = int(np.argmax(BANDIT_REWARDS))
-    assert (policy.outputs(rollout)[..., best] > first[..., best]).all()
-    without = bound.make_policy(method.hp, critic=False)
-    trained.load_into(without)
-    assert torch.equal(without.outputs(rollout), policy.outputs(rollout))
-    bound.close()
+def actor_of(policy: Policy) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in tensors_of(policy).items() if name not in critic_names(policy)}
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "sort-digits", "order-digits"])
-def test_the_policies_of_this_repository_fit_their_tasks(name: str) -> None:
-    task, stored = find_task(name), BUILT_IN / "policies"
-    initial, trained = (find_policy(stored, task, policy) for policy in ("initial", "trained"))
-    assert bool(initial.tensors) == bool(initial.sha256) == (name.endswith("-v1"))
-    method = polobench.make("grpo", task=task, **trained.network)
-    bound = method.task.bind(SeedAxes(0), Ledger(Budget(samples=1)), method.device, lambda policy: None)
-    policy = bound.make_policy(method.hp, critic=False)
-    for fixed in (initial, trained):
-        fixed.load_into(policy)
-    assert all(torch.equal(tensor, trained.tensors[key]) for key, tensor in tensors_of(policy).items())
-    bound.close()
+def same(one: dict[str, torch.Tensor], other: Any) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_another_network_is_refused(folder: Path) -> None:
-    prepared = cell_of("ppo", "probe-bandit", folder)
-    assert prepared.method is not None
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stage_is_where_the_run_of_the_trainer_is_after_that_share(task: str) -> None:
+    trainer = polobench.make("ppo", task)
+    with bound(trainer, 7, Ledger(TRAINING)) as started:
+        untrained = actor_of(started.make_policy(trainer.hp, critic=True))
+    assert same(untrained, policy_at(0.0, task).tensors)
+    for stage in (0.5, 1.0):
+        whole = trainer.run(7, Budget(samples=int(stage * 2048))).policy
+        assert whole is not None
+        assert same(actor_of(whole), policy_at(stage, task).tensors)
+        assert not same(untrained, actor_of(whole))
+
+
+def test_an_annealed_run_has_its_whole_budget_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polobench.registry.tuned_values", lambda *of: {"learning_rate_schedule": "linear"})
+    found = {stage: policy_at(stage, trainer="grpo") for stage in STAGES}
+    trainer = polobench.make("grpo", "probe-bandit")
+    half, whole = (trainer.run(7, Budget(samples=samples)).policy for samples in (1024, 2048))
+    assert half is not None
+    assert whole is not None
+    assert same(actor_of(whole), found[1.0].tensors)
+    assert not same(actor_of(half), found[0.5].tensors)
+
+
+def test_all_methods_are_measured_at_one_policy_with_a_critic_as_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    policies: list[Policy] = []
+    hold = gradient_noise.hold
+
+    def watched(policy: Policy, hear: Any) -> None:
+        policies.append(policy.frozen_copy())
+        hold(policy, hear)
+
+    monkeypatch.setattr(gradient_noise, "hold", watched)
+    hashes = {measured(method, "probe-bandit", plan_of(0.5))["policy_sha256"] for method in METHODS}
+    assert hashes == {policy_at(0.5).sha256}
+    assert len(policies) == len(METHODS)
+    assert all(same(actor_of(policy), policy_at(0.5).tensors) for policy in policies)
+    critics = [[item.clone() for item in policy.critic_parameters] for policy in policies if policy.critic_parameters]
+    assert len(critics) == 3
+    method, seed = polobench.make("ppo", "probe-bandit"), SeedAxes(7).integer("ppo seed 7, stage 0.5")
+    with bound(method, seed, Ledger(TRAINING)) as task:
+        new = list(task.make_policy(method.hp, critic=True).critic_parameters)
+    assert all(map(torch.equal, critic, new) for critic in critics)
+    trained = method.run(7, Budget(samples=1024)).policy
+    assert trained is not None
+    assert not any(map(torch.equal, trained.critic_parameters, new))
+
+
+def test_a_run_is_made_once_and_no_further_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*of: Any) -> Any:
+        raise AssertionError("it trains")
+
+    plan = plan_of(0.0, trainer="reinforce")
+    with monkeypatch.context() as patch:
+        patch.setattr("polobench.methods.reinforce.Reinforce.improve", refuse)
+        Trainer(find_task("probe-bandit"), replace(plan, stages=(0.0,))).policy(11, 0.0)
+    first = [policy_at(stage, seed=12) for stage in STAGES]
+    monkeypatch.setattr(Trainer, "_run", refuse)
+    again = [policy_at(stage, seed=12) for stage in STAGES]
+    assert [policy.sha256 for policy in first] == [policy.sha256 for policy in again]
+    assert len({policy.sha256 for policy in first}) == 3
+    with pytest.raises(AssertionError, match="it trains"):
+        policy_at(0.0, seed=13)
+
+
+@pytest.mark.parametrize("fault", ["cut", "one bit", "empty", "a folder", "another"])
+def test_a_damaged_kept_policy_is_made_again(cache: Path, fault: str) -> None:
+    trainer = Trainer(find_task("probe-bandit"), plan_of(0.5))
+    sound, path = trainer.policy(14, 0.5), trainer._path(14, 0.5)
+    assert path.is_relative_to(cache)
+    whole = path.read_bytes()
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    if fault == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        other = trainer._path(14, 1.0).read_bytes()[:64]
+        path.write_bytes({"cut": whole[:500], "one bit": flipped, "empty": b"", "another": other}[fault])
+    assert same(dict(trainer.policy(14, 0.5).tensors), sound.tensors)
+    if fault == "a folder":
+        path.rmdir()
+    else:
+        assert path.read_bytes() == whole
+
+
+def test_two_workers_that_train_at_the_same_time_end_with_one_policy(tmp_path: Path) -> None:
+    script = (
+        "import sys; from polobench.cells.trained_policies import *; from polobench.registry import find_task\n"
+        "from polobench.core.budget import Budget\n"
+        "plan = GradientNoise('ppo', 0.5, training=Budget(samples=2048), stages=(0.0, 0.5, 1.0))\n"
+        "trainer = Trainer(find_task('probe-bandit'), plan)\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "print(trainer.policy(7, 0.5).sha256)\n"
+    )
+    whole = [sys.executable, "-c", script]
+    environment = os.environ | {"POLOBENCH_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    workers = [subprocess.Popen(whole, **pipes) for _ in range(2)]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    assert {worker.communicate()[0] for worker in workers} == {f"{policy_at(0.5).sha256}\n"}
+    kept = sorted(path.name.rpartition("-")[2] for path in (tmp_path / "policies").iterdir())
+    assert kept == ["0", "0.5", "1"], "and no temporary file"
+
+
+def test_another_network_is_refused() -> None:
     other = polobench.make("ppo", task="probe-bandit", hidden_sizes=[8])
-    result = run_cell(replace(prepared, method=other))
+    result = run_cell(replace(cell_of("ppo", "probe-bandit"), method=other))
     assert result.status == "failed"
     assert "does not fit" in result.reason
 
 
-@pytest.mark.parametrize("fault", ["missing", "damaged", "foreign", "other task"])
-def test_a_bad_file_is_one_line(folder: Path, tmp_path: Path, fault: str) -> None:
-    task, path = find_task("probe-bandit"), path_of(tmp_path, "probe-bandit", "trained")
-    good = path_of(folder, "probe-bandit", "trained").read_bytes()
-    content = {"damaged": good[:100], "foreign": save({"weight": torch.ones(1)}), "other task": good}
-    said = {
-        "missing": r"no stored policy at .*stored_policies .* probe-bandit` makes it",
-        "damaged": "is no stored policy",
-        "foreign": "is no stored policy",
-        "other task": "not of 'probe-delayed-reward', 'trained'",
-    }
-    if fault == "other task":
-        task = find_task("probe-delayed-reward")
-        path = path_of(tmp_path, task.name, "trained")
-    if fault in content:
-        path.write_bytes(content[fault])
-    with pytest.raises(UsageError, match=said[fault]) as caught:
-        find_policy(tmp_path, task, "trained")
-    assert "\n" not in str(caught.value)
+def test_what_decides_the_policy_is_part_of_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    def id_of(seed: int = 7, **changes: Any) -> str:
+        return cell_of("ppo", "probe-bandit", replace(plan_of(), **changes), seed).cell_id
 
-
-def test_the_files_hash_and_what_is_asked_are_part_of_the_id(folder: Path, tmp_path: Path) -> None:
-    plan = GradientNoise("initial", 5, 40)
-    ids = [cell_of("ppo", "probe-bandit", folder, plan).cell_id]
-    ids += [cell_of("ppo", "probe-bandit", folder, replace(plan, **change)).cell_id
-            for change in ({"policy": "trained"}, {"batches": 6}, {"samples": 41})]  # fmt: skip
-    make_policies("probe-bandit", tmp_path, budget=5000)
-    assert cell_of("ppo", "probe-bandit", tmp_path, plan).cell_id == ids[0]  # the same bytes from another folder
-    path_of(tmp_path, "probe-bandit", "trained").rename(tmp_path / "kept")
-    ids.append(cell_of("ppo", "probe-bandit", _with_other_bytes(tmp_path), plan).cell_id)
+    ids = [id_of(), id_of(seed=8), id_of(trainer="grpo"), id_of(stage=1.0), id_of(batches=6), id_of(samples=41)]
+    ids.append(id_of(training=Budget(samples=2049)))
+    assert id_of(stages=(0.0,)) == ids[0]
+    tuned = {"learning_rate": 0.02}
+    monkeypatch.setattr("polobench.registry.tuned_values", lambda *of: tuned if of[0] == "grpo" else {})
+    assert id_of() == ids[0]
+    ids.append(id_of(trainer="grpo"))
     assert len(set(ids)) == len(ids)
-
-
-def _with_other_bytes(folder: Path) -> Path:
-    path = path_of(folder, "probe-bandit", "initial")
-    with safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) + 1 for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, metadata)
-    return folder
 
 
 # studies, plan, doors
@@ -379,16 +447,40 @@ def noise_grid(**changes: Any) -> dict[str, Any]:
     return {"methods": ["ppo"], "tasks": ["probe-bandit"], "seeds": [7], "budget": 400} | changes
 
 
-def test_a_study_asks_for_a_cell_a_method_task_and_policy() -> None:
-    grid = noise_grid(methods=["ppo", "grpo"], throughput_rounds=2, seeds=2)
-    grid["gradient_noise"] = {"batches": 8, "samples": 64}
-    cells = parse_study("s", {"grid": [grid]}, folder="here").cells
-    assert [cell.kind for cell in cells] == ["learning"] * 4 + ["gradient_noise"] * 4 + ["throughput"] * 2
-    plans = [cell.plan for cell in cells if isinstance(cell.plan, GradientNoise)]
-    assert plans[:2] == [GradientNoise(policy, 8, 64) for policy in ("initial", "trained")]
-    assert {plan.folder for plan in plans} == {"here/policies"}
-    assert cells[4].budget == Budget(samples=20 * (4 + 8) * 64)
-    assert str(cells[5]) == "ppo · probe-bandit · gradient noise, trained policy · cpu"
+def test_a_study_asks_for_a_cell_per_method_task_and_policy() -> None:
+    grid = noise_grid(methods=["ppo", {"method": "grpo", "label": "g"}], throughput_rounds=2, seeds=2)
+    grid["gradient_noise"] = {"batches": 8, "samples": 64, "stages": [0, 1]}
+    cells = parse_study("s", {"grid": [grid]}).cells
+    assert [cell.kind for cell in cells] == ["learning"] * 4 + ["gradient_noise"] * 16 + ["throughput"] * 2
+    noises = [cell for cell in cells if isinstance(cell.plan, GradientNoise)]
+    first = GradientNoise("ppo", 0.0, 8, 64, Budget(samples=400), (0.0, 1.0))
+    plans = [replace(first, trainer=trainer, stage=stage) for stage in (0.0, 1.0) for trainer in ("ppo", "grpo")]
+    assert [(cell.label, cell.plan, cell.seed) for cell in noises] == [
+        (label, plan, seed) for label in ("ppo", "g") for plan in plans for seed in range(2)
+    ]
+    assert noises[0].budget == Budget(samples=20 * (4 + 8) * 64)
+    assert str(noises[6]) == "ppo · probe-bandit · gradient noise, grpo seed 0, stage 1 · cpu"
+    grid["gradient_noise"] |= {"methods": ["grpo"]}
+    assert len(parse_study("s", {"grid": [grid]}).cells) == 4 + 8 + 2
+
+
+def test_the_study_measures_all_estimators_at_ten_runs_with_equal_critics() -> None:
+    cells = [cell for cell in load_study("gradient-noise").cells if isinstance(cell.plan, GradientNoise)]
+    for task in ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "sort-digits", "order-digits"):
+        by_label: dict[str, set[tuple[str, int, float]]] = {}
+        settings = []
+        for cell in cells:
+            assert isinstance(cell.plan, GradientNoise)
+            if cell.task == task:
+                by_label.setdefault(cell.label, set()).add((cell.plan.trainer, cell.seed, cell.plan.stage))
+                settings.append(cell.overrides)
+        runs = set(itertools.product(("reinforce", "trpo", "ppo", "dpo", "grpo"), (100, 101), STAGES))
+        assert set(by_label) == {"reinforce", "trpo", "ppo", "online dpo", "grpo"}
+        assert all(found == runs for found in by_label.values())
+        fitted = [found for found in settings if "gamma" in found]
+        assert len(fitted) == 90
+        assert not any(_unequal(one, fitted[0]) for one in fitted)
+        assert all({"critic_epochs", "epochs"} & one.keys() for one in fitted)
 
 
 @pytest.mark.parametrize(
@@ -396,9 +488,12 @@ def test_a_study_asks_for_a_cell_a_method_task_and_policy() -> None:
     [
         (3, "gradient_noise: 3"),
         ({"batch": 3}, "unknown key of gradient_noise 'batch'"),
-        ({"policies": ["halfway"]}, "unknown stored policy 'halfway'"),
-        ({"policies": []}, "a list that is not empty"),
-        ({"policies": ["initial", "initial"]}, "is named twice"),
+        ({"methods": ["grpo"]}, r"unknown method of gradient_noise 'grpo'.*\(allowed: ppo\)"),
+        ({"methods": []}, "a list that is not empty"),
+        ({"stages": [0.5, 1.5]}, r"stages: 1.5 \(allowed: a share of the budget, from 0 to 1\)"),
+        ({"stages": ["end"]}, "a share of the budget"),
+        ({"stages": []}, "a list that is not empty"),
+        ({"stages": [1, 1.0]}, "is named twice"),
         ({"batches": 4}, "an integer from 5"),
         ({"batches": 2.5}, "an integer from 5"),
         ({"samples": 0}, "an integer from 1"),
@@ -410,58 +505,80 @@ def test_a_wrong_key_is_one_line(value: object, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_estimate_counts_the_samples_that_are_planned(folder: Path, tmp_path: Path) -> None:
-    cell = cell_of("ppo", "probe-bandit", folder, GradientNoise("initial", 26, 8000))
+def test_the_trainers_need_a_budget_that_gives_a_policy_twice() -> None:
+    grid = noise_grid(gradient_noise={}, learning=False)
+    with pytest.raises(UsageError, match=r"gradient_noise: budget 60 seconds \(allowed: samples, updates"):
+        parse_study("s", {"grid": [grid | {"budget": {"seconds": 60}}]})
+    del grid["budget"]
+    with pytest.raises(UsageError, match=r"gradient_noise: its \[\[grid\]\] has no 'budget'"):
+        parse_study("s", {"grid": [grid]})
+
+
+def test_an_estimate_counts_the_samples_that_are_planned() -> None:
+    cell = cell_of("ppo", "probe-bandit", plan_of(batches=26, samples=8000))
     assert estimate([cell], [], 1).startswith("about 1.1 minutes")  # 240,000 at 4,000 a second
 
 
-def test_the_pytest_door_runs_such_cells(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "policies").symlink_to(folder)
+def test_the_pytest_door_runs_such_cells(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(
         'devices = ["cpu"]\n[[grid]]\nmethods = ["random", "grpo"]\ntasks = ["probe-bandit"]\nseeds = [7]\n'
         "budget = 64\n"
-        'gradient_noise = { batches = 5, samples = 64, policies = ["trained"] }\n'
+        'gradient_noise = { methods = ["grpo"], batches = 5, samples = 64, stages = [1] }\n'
     )
     done = bench("--study", "s.toml", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "3 passed, 1 skipped" in done.stdout
     table = polobench.load(tmp_path / "results" / "s")
-    status = table[table.kind == "gradient_noise"].set_index("method").status
-    assert status.to_dict() == {"grpo": "ok", "random": "skipped"}
+    noises = table[table.kind == "gradient_noise"].set_index("method")
+    assert noises.status.to_dict() == {"grpo": "ok", "random": "skipped"}
+    assert set(noises.fixed_policy) == {"grpo seed 7, stage 1"}
 
 
 # the store and the report
 
 
-def make_noise(method: str = "ppo", policy: str = "trained", seed: int = 0, **changes: Any) -> RunResult:
+def make_noise(method: str = "ppo", stage: float = 1.0, seed: int = 0, **changes: Any) -> RunResult:
     gradients = np.random.default_rng(seed).normal(0.3, 1, (8, 5))
     found = as_batches(gradients, 512)
     signal, trace = found.signal_and_trace
     noise = {
-        "policy": policy, "policy_sha256": "ab", "samples": 512, "batches": 8, "warmup_samples": 2048,
+        "policy": f"grpo seed {seed}, stage {stage:g}", "trainer": "grpo", "stage": stage, "training": "64 samples",
+        "policy_sha256": "ab", "samples": 512, "batches": 8, "warmup_samples": 2048,
         "batch_samples": [int(taken) for taken in found.taken], "squared_norms": found.squared_norms.tolist(),
         "products": found.products.tolist(), "signal": signal, "trace": trace, "snr": found.snr,
-        "noise_scale": found.noise_scale, "mean_cosine": 0.25,
+        "noise_scale": found.noise_scale,
     }  # fmt: skip
     empty = {"curve": pd.DataFrame(), "updates": pd.DataFrame(), "time_to_target": {}, "loss_convergence": {}}
     base = {"kind": "gradient_noise", "gradient_noise": noise, "final_return": float("nan"), "final_score": None}
     result = make_result(method, seed=seed, **(empty | base | changes))
-    result.cell_id += policy
+    result.cell_id += f"{stage:g}"
     return result
 
 
-def test_both_policies_of_an_arm_are_kept_and_of_two_runs_the_newer(tmp_path: Path) -> None:
+def test_all_stages_of_an_arm_are_kept_and_of_two_equal_cells_the_newer(tmp_path: Path) -> None:
     newer = make_noise(started_at="2025-02-02T00:00:00+00:00", provenance={"code_hash": "new"})
-    items = gradient_noises(collect(save_all(tmp_path, make_noise(), make_noise(policy="initial"), newer)))
-    assert [item.policy for item in items] == ["initial", "trained"]
+    items = gradient_noises(collect(save_all(tmp_path, make_noise(), make_noise(stage=0.0), newer)))
+    assert [item.stage for item in items] == [0.0, 1.0]
     (found,) = {item.snr for item in items}
     assert found == pytest.approx(newer.gradient_noise["snr"])
     assert (items[0].n, items[0].batches) == (1, 8)
     assert np.isnan(items[0].interval.low), "batches of one run are no sample of runs"
 
 
+def test_the_unit_is_the_run_and_one_without_a_gradient_is_none(tmp_path: Path) -> None:
+    cells = [make_noise(seed=seed) for seed in range(4)]
+    cells[3].gradient_noise |= {"squared_norms": [0.0] * 8, "products": [0.0] * 8, "snr": math.nan}
+    for cell in cells:
+        cell.cell_id += str(cell.seed)
+    (item,) = gradient_noises(collect(save_all(tmp_path, *cells)))
+    ratios = [cell.gradient_noise["snr"] for cell in cells[:3]]
+    assert (item.n, item.snr) == (3, pytest.approx(np.mean(ratios)))
+    ends = ttest_1samp(ratios, 0).confidence_interval(0.95)
+    assert (item.interval.low, item.interval.high) == pytest.approx(tuple(ends))
+
+
 def test_the_report_has_table_figure_and_csv(tmp_path: Path) -> None:
-    store = save_all(tmp_path / "s", make_noise(), make_noise("<b>", "initial"), make_result())
+    store = save_all(tmp_path / "s", make_noise(), make_noise("<b>", 0.0), make_result())
     path = write_report(store, tmp_path / "r")
     section = (tmp_path / "r" / "diagnostics.md").read_text().partition("## Gradient noise\n")[2].partition("\n## ")[0]
     assert "| &lt;b&gt;" in section

@@ -43,7 +43,7 @@ STUDIES = library.BUILT_IN
 PLANS = [
     Learning(),
     Throughput(2),
-    GradientNoise("initial", 5, 64, str(STUDIES / "policies")),
+    GradientNoise("ppo", 0.0, 5, 64),
     FixedBatch(str(STUDIES)),
 ]
 ENDS = {
@@ -232,7 +232,7 @@ def test_cells_that_read_different_files_do_not_differ_by_code_alone(tmp_path: P
     assert len({definition(cell) for cell in cells}) == 3
     assert collect(save_all(tmp_path, *cells)).older_code == 0
     noises = [noise_cell("ppo", 1.0) for _ in range(3)]
-    noises[1].gradient_noise |= {"policy_sha256": "other"}
+    noises[1].gradient_noise |= {"training": "other"}
     noises[2].gradient_noise |= {"samples": 7}
     assert len({definition(cell) for cell in noises}) == 3
     assert len({definition(make_throughput(provenance={"code_hash": str(code)})) for code in range(3)}) == 1

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 from synthetic import failed, make_result, make_throughput, noise_cell, save_all, with_id
 
 from polobench.analysis.claims import Claim, Claims, Column, load_claims
 from polobench.analysis.collection import Collection, collect
 from polobench.analysis.measures import MEASURES, Observations
+from polobench.analysis.statistics.hypothesis import permutation_test
 from polobench.analysis.statistics.survival import restricted_mean
 from polobench.analysis.verdicts import (
     CEILING,
@@ -28,6 +30,7 @@ from polobench.analysis.verdicts import (
     column_verdict,
 )
 from polobench.core.errors import UsageError
+from polobench.core.result import RunResult
 
 RULES = Claims(level=0.05, least_seeds_on_one_task=8, least_seeds=5, columns=(), claims=())
 TASKS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
@@ -174,20 +177,29 @@ def test_a_share_has_wilsons_interval(tmp_path: Path) -> None:
     assert found.verdict == SUPPORTED, "6 of 6 has a lower end of 0.61"
 
 
+NOISIER = Claim("text", "noisier", "gradient_variance", less=("trpo",), more=("ppo",), smallest_effect=1.1)
+
+
+def noise_cells(method: str, signal: float, policies: int = 10, common: float = 0.0) -> list[RunResult]:
+    """At two stages of some runs, of two trainers; `common` is what the signal of a policy is off, for all methods."""
+    found = []
+    for number, stage in itertools.product(range(policies), (0.0, 1.0)):
+        drawn = np.random.default_rng([number, int(stage), len(method)]).normal(1, 0.05)
+        of_policy = math.exp(common * np.random.default_rng(number).normal())
+        trainer, seed = ("grpo", "reinforce")[number % 2], number // 2
+        found.append(with_id(noise_cell(method, signal * drawn * of_policy, seed, stage, trainer, noise=number)))
+    return found
+
+
 @pytest.mark.parametrize("other", [math.sqrt(20.0), math.sqrt(80.0)])
 def test_equal_estimators_have_a_ratio_of_one_and_unequal_ones_theirs(other: float, tmp_path: Path) -> None:
-    """The run is the unit, over its stages; a noise share of 1/2 beside one of 1/2 or 1/5."""
-    cells = []
-    for method, signal in (("ppo", math.sqrt(20.0)), ("trpo", other)):
-        for seed, stage in itertools.product(range(10), ("initial", "trained")):
-            drawn = np.random.default_rng([seed, len(stage), len(method)]).normal(1, 0.05)
-            cells.append(with_id(noise_cell(method, signal * drawn, policy=stage, seed=seed)))
+    """The trainer's run is the unit, over its stages; a noise share of 1/2 beside one of 1/2 or 1/5."""
+    cells = noise_cells("ppo", math.sqrt(20.0)) + noise_cells("trpo", other)
     observations = Observations(collect(save_all(tmp_path, *cells)))
     (values,) = observations.of("ppo", "gradient_variance").values()
     assert len(values) == 10
     assert np.exp(values).mean() == pytest.approx(0.5, abs=0.03)
-    claim = Claim("text", "noisier", "gradient_variance", less=("trpo",), more=("ppo",), smallest_effect=1.1)
-    (pair,) = claim_verdict(observations, claim, RULES).pairs
+    (pair,) = claim_verdict(observations, NOISIER, RULES).pairs
     assert pair.compared is not None
     low, high = math.exp(pair.compared.interval.low), math.exp(pair.compared.interval.high)
     ratio = 0.5 * (1 + other**2 / 20)
@@ -195,16 +207,38 @@ def test_equal_estimators_have_a_ratio_of_one_and_unequal_ones_theirs(other: flo
     assert pair.verdict == (CONTRADICTED if ratio == pytest.approx(1.0) else SUPPORTED)
 
 
+def test_gradients_are_paired_by_policies(tmp_path: Path) -> None:
+    """Policies differ by far more than estimators: unpaired runs cannot tell these apart, pairs do."""
+    ppo, trpo = (noise_cells(name, signal, common=1.0) for name, signal in (("ppo", 4.0), ("trpo", 4.8)))
+    observations = Observations(collect(save_all(tmp_path / "all", *ppo, *trpo)))
+    ((x, y),) = observations.pairs("trpo", "ppo", "gradient_variance").values()
+    (pair,) = claim_verdict(observations, NOISIER, RULES).pairs
+    assert permutation_test([(x, y)]).p > 0.2
+    assert pair.verdict == SUPPORTED
+    assert pair.p == pytest.approx(2 / 2**10), "of every exchange within the 10 pairs none else is as far out"
+    assert pair.compared is not None
+    assert pair.compared.difference == pytest.approx(np.mean(x - y))
+    ends = ttest_1samp(x - y, 0).confidence_interval(0.95)
+    assert (pair.compared.interval.low, pair.compared.interval.high) == pytest.approx(tuple(ends))
+    fewer = Observations(collect(save_all(tmp_path / "fewer", *ppo[:-1], *trpo[1:])))  # each lacks one, of another run
+    ((x, y),) = fewer.pairs("trpo", "ppo", "gradient_variance").values()
+    assert len(x) == len(y) == 10
+    assert claim_verdict(fewer, NOISIER, RULES).verdict == SUPPORTED
+    apart = Observations(collect(save_all(tmp_path / "apart", *ppo[::2], *trpo[1::2])))  # never at the same policy
+    assert claim_verdict(apart, NOISIER, RULES).verdict == NOT_MEASURED
+
+
 def test_one_run_is_no_sample_and_unequal_critics_are_not_compared(tmp_path: Path) -> None:
-    claim = Claim("text", "noisier", "gradient_variance", less=("trpo",), more=("ppo",), smallest_effect=1.1)
     alone = collect(save_all(tmp_path / "one", noise_cell("ppo", 3.0), noise_cell("trpo", 6.0)))
-    (pair,) = claim_verdict(Observations(alone), claim, RULES).pairs
+    (pair,) = claim_verdict(Observations(alone), NOISIER, RULES).pairs
     assert (pair.verdict, pair.reason) == (OPEN, "1 runs on one task; the test needs 8")
-    cells = [noise_cell(method, 3.0, seed=seed) for method in ("ppo", "trpo") for seed in range(10)]
+    cells = noise_cells("ppo", 3.0) + noise_cells("trpo", 3.0)
+    ppo = {"gamma": 0.99, "learning_rate": 1e-3, "epochs": 10, "value_coef": 0.5}  # an optimizer for both
     for cell in cells:
-        cell.hyperparameters = {"gamma": 0.99, "critic_epochs": 80 if cell.method == "trpo" else 10}
-    fitted = Observations(collect(save_all(tmp_path / "critics", *map(with_id, cells))))
-    (pair,) = claim_verdict(fitted, claim, RULES).pairs
+        trpo = {"gamma": 0.99, "critic_learning_rate": 1e-3, "critic_epochs": 80}
+        cell.hyperparameters = trpo if cell.method == "trpo" else ppo
+    fitted = Observations(collect(save_all(tmp_path / "critics", *cells)))
+    (pair,) = claim_verdict(fitted, NOISIER, RULES).pairs
     assert (pair.verdict, pair.reason) == (OPEN, "measured with unequal critic_epochs")
 
 

@@ -18,7 +18,7 @@ from polobench.core.result import RunResult
 from polobench.store.validation import TIMES
 
 _LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
-_NOISE = ("snr", "noise_scale", "mean_cosine")
+_NOISE = ("stage", "snr", "noise_scale")
 _FLAGS = ("solved", "reached")
 SPEEDS = ("samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second")
 _NUMBERS = (
@@ -55,7 +55,7 @@ def load(store: Path | str, on_progress: OnProgress | None = None) -> pd.DataFra
             are NaN where the cell ran beside others.
         rollout_samples_per_second, update_samples_per_second: the same samples over the seconds inside the task's
             verbs (in language: of generation, or of reading data), and over the rest of the training.
-        fixed_policy, gradient_snr, gradient_noise_scale, gradient_mean_cosine: of a gradient-noise cell, and the policy
+        fixed_policy, gradient_stage, gradient_snr, gradient_noise_scale: of a gradient-noise cell, and the policy
             that it was measured at.
         hp_NAME: every hyper-parameter; lists as tuples, missing where a method does not have it.
 

@@ -28,15 +28,16 @@ from polobench.analysis.reliability import (
     scores,
 )
 from polobench.analysis.statistics.intervals import Array
-from polobench.analysis.summary import batches_of
 from polobench.analysis.tuning import trials_of, winner
 from polobench.core.result import RunResult
 
 STRETCHES = 10
 TUNING = "tuning trials"  # in place of a kind of cells
 # what decides how noisy a gradient is beside its estimator: the discount, lambda, and how well the critic is fitted
-NOISE_SETTINGS = ("gamma", "gae_lambda", "critic_learning_rate", "critic_epochs", "critic_minibatch_size")
+NOISE_SETTINGS = ("gamma", "gae_lambda", "normalize_rewards")
+CRITIC_SETTINGS = ("critic_learning_rate", "critic_epochs", "critic_minibatch_size")
 Place = tuple[str, str, str]  # task, budget, device
+Policy = tuple[str, int, float]  # at which gradients are taken: trainer, its seed, and the stage
 
 
 class Cells:
@@ -67,6 +68,7 @@ class Measure:
     is_share: bool = False  # numbers are 0 or 1
     is_score: bool = False  # the final score, which has a ceiling
     noise: str = ""  # the measure of what the noise of evaluations alone gives
+    by_policy: Callable[[Cells], Mapping[Policy, float]] | None = None  # where two methods are paired by policies
 
     def values(self, runs: Sequence[RunResult]) -> Array:
         """The numbers of cells of one place."""
@@ -104,6 +106,19 @@ class Observations:
             self._known[label, name] = {place: numbers for place, numbers in values.items() if len(numbers)}
         return self._known[label, name]
 
+    def pairs(self, less: str, more: str, name: str) -> dict[Place, tuple[Array, Array]]:
+        """The numbers of `more` and `less`, run by run, at the policies that both were measured at."""
+        by_policy, kind = MEASURES[name].by_policy, MEASURES[name].kind
+        if by_policy is None:
+            return {}
+        sides = [self._by_place(label, kind) for label in (more, less)]
+        found = {}
+        for place in sides[0].keys() & sides[1].keys():
+            one, other = (by_policy(side[place]) for side in sides)
+            if common := one.keys() & other.keys():
+                found[place] = (_over_stages(one, common), _over_stages(other, common))
+        return found
+
     def looks(self, labels: Iterable[str], kind: str) -> int:
         """The most looks that a study of these labels declares."""
         return looks_of(run for label in labels for cells in self._by_place(label, kind).values() for run in cells.runs)
@@ -140,7 +155,16 @@ class Observations:
 
 def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The settings of the noise that both have and that differ."""
-    return [name for name in NOISE_SETTINGS if name in one and name in other and one[name] != other[name]]
+    mine, theirs = _noise_settings(one), _noise_settings(other)
+    return [name for name in mine if name in theirs and mine[name] != theirs[name]]
+
+
+def _noise_settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that a method has; a critic that shares the actor's optimizer (PPO's) is fitted by that one's settings."""
+    own = CRITIC_SETTINGS if found.get("baseline", "value") == "value" else ()
+    keys = {name: name.removeprefix("critic_") if "value_coef" in found else name for name in own}
+    keys |= {name: name for name in NOISE_SETTINGS}
+    return {name: found[key] for name, key in keys.items() if key in found}
 
 
 def _each(function: Callable[[RunResult], float | None]) -> Numbers:
@@ -169,13 +193,28 @@ def _samples_to_target(run: RunResult) -> float:
     return 1.0 if reached is None else float(reached) / budget
 
 
+def _log_noise_shares(cells: Cells) -> dict[Policy, float]:
+    """log tr(S) / (|G|^2 + tr(S)) at each policy."""
+    found = {
+        (noise["trainer"], run.seed, noise["stage"]): -float(np.log1p(np.maximum(0.0, noise["snr"])))
+        for run in cells.runs
+        for noise in [run.gradient_noise]
+        if "batches" in noise and "stage" in noise
+    }
+    return {policy: share for policy, share in found.items() if math.isfinite(share)}
+
+
+def _over_stages(shares: Mapping[Policy, float], policies: Iterable[Policy]) -> Array:
+    """One per run of a trainer, the mean over its stages: a run's policies are not independent."""
+    by_run: dict[tuple[str, int], list[float]] = {}
+    for policy in sorted(policies):
+        by_run.setdefault(policy[:2], []).append(shares[policy])
+    return np.array([np.mean(found) for found in by_run.values()], np.float64)
+
+
 def _log_noise_share(cells: Cells) -> Array:
-    """One per run, the mean over its stages of log tr(S) / (|G|^2 + tr(S)): a run's gradients are not independent."""
-    by_seed: dict[int, list[float]] = {}
-    for run in cells.runs:
-        if "batches" in run.gradient_noise:
-            by_seed.setdefault(run.seed, []).append(-math.log1p(max(0.0, batches_of(run).snr)))
-    return finite(float(np.mean(shares)) for shares in by_seed.values())
+    shares = _log_noise_shares(cells)
+    return _over_stages(shares, shares)
 
 
 def _log_update_seconds(cells: Cells) -> Array:
@@ -258,7 +297,7 @@ MEASURES: Mapping[str, Measure] = {
     # variance (McCandlish et al. 2018, section 2.2, of a gradient's noise)
     "gradient_variance": Measure(
         "variance of the gradient", "share of its squared length", "gradient_noise", _log_noise_share, "runs",
-        is_ratio=True,
+        is_ratio=True, by_policy=_log_noise_shares,
     ),
     "variance_between_runs": Measure(
         "variance between runs", "mean distance of a final score from the median", "learning", _spread

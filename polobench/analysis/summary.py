@@ -19,7 +19,6 @@ from polobench.analysis.statistics.intervals import (
     median_time_to_target,
     wilson_interval,
 )
-from polobench.core.gradient_noise import Batches
 from polobench.core.result import STATUSES, RunResult
 from polobench.kinds.throughput import ROUND_SECONDS
 from polobench.store.identity import age
@@ -176,12 +175,12 @@ def throughputs(collection: Collection) -> list[ThroughputSummary]:
 class NoiseSummary:
     """The gradient-noise cells of one arm at one stage; core/gradient_noise.py has the formulas.
 
-    The run is the unit: the batches of one run share its policy and its critic.
+    The trainer's run is the unit: the batches of a cell share its policy and its critic.
     """
 
     arm: Arm
-    policy: str  # at which the gradients were taken, such as "initial" or "trained"
-    n: int  # runs
+    stage: float  # the share of the trainers' budget after which the policies were taken
+    n: int  # runs of trainers, but for those at whose policies no gradient was or none was noisy
     batches: int  # of each run
     samples: int  # of a batch
     snr: float  # signal-to-noise, the mean over the runs
@@ -189,24 +188,17 @@ class NoiseSummary:
 
 
 def gradient_noises(collection: Collection) -> list[NoiseSummary]:
-    """Every arm and stage that was measured, by task, policy and label."""
-    stages: dict[tuple[Arm, str], list[RunResult]] = {}
+    """Every arm and stage that was measured, by task, stage and label."""
+    stages: dict[tuple[Arm, float], list[RunResult]] = {}
     for arm, runs in collection.of_kind("gradient_noise").items():
         for run in runs:
-            if "batches" in run.gradient_noise:
-                stages.setdefault((arm, run.gradient_noise["policy"]), []).append(run)
-    found = [_summarize_noise(arm, policy, runs) for (arm, policy), runs in stages.items()]
-    return sorted(found, key=lambda item: (item.arm.task, item.policy, item.arm))
+            if "batches" in run.gradient_noise and "stage" in run.gradient_noise:
+                stages.setdefault((arm, run.gradient_noise["stage"]), []).append(run)
+    found = [_summarize_noise(arm, stage, runs) for (arm, stage), runs in stages.items()]
+    return sorted(found, key=lambda item: (item.arm.task, item.stage, item.arm))
 
 
-def batches_of(cell: RunResult) -> Batches:
-    """What was measured of the batches of a gradient-noise cell."""
-    names = ("squared_norms", "products", "batch_samples")
-    norms, products, taken = (np.asarray(cell.gradient_noise[name], np.float64) for name in names)
-    return Batches(norms, products, taken, cell.gradient_noise["samples"])
-
-
-def _summarize_noise(arm: Arm, policy: str, runs: Sequence[RunResult]) -> NoiseSummary:
-    ratios, noise = [batches_of(run).snr for run in runs], runs[0].gradient_noise
-    mean, interval = float(np.mean(ratios)), mean_interval(ratios)
-    return NoiseSummary(arm, policy, len(runs), noise["batches"], noise["samples"], mean, interval)
+def _summarize_noise(arm: Arm, stage: float, runs: Sequence[RunResult]) -> NoiseSummary:
+    ratios, noise = finite(run.gradient_noise["snr"] for run in runs), runs[0].gradient_noise
+    mean, interval = mean_of(ratios), mean_interval(ratios)
+    return NoiseSummary(arm, stage, len(ratios), noise["batches"], noise["samples"], mean, interval)

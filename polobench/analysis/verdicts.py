@@ -7,10 +7,12 @@ A pair (less, more) of methods on the places that both were measured at, d = mea
     contradicted       Welch's one-sided p of d being at least the smallest effect is at most `level`
     open               neither; also where a test was skipped, since data of that size could not have decided
 
-Both p are adjusted by Holm over the pairs and multiplied by the looks that the study declares. A word, or a claim of
-several pairs, is supported when all its pairs are, mixed when it holds against some, contradicted when it holds against
-none and fails against one. A trend has Page's test in place of the permutation. A claim about a level compares its 95 %
-interval with the bound. Without matching cells a claim is not measured.
+Gradients are paired by the policies that both methods were measured at: the permutation exchanges within pairs, and
+Student's t is that of the differences. Both p are adjusted by Holm over the pairs of methods and multiplied by the
+looks that the study declares. A word, or a claim of several pairs, is supported when all its pairs are, mixed when it
+holds against some, contradicted when it holds against none and fails against one. A trend has Page's test in place of
+the permutation. A claim about a level compares its 95 % interval with the bound. Without matching cells a claim is not
+measured.
 """
 
 from __future__ import annotations
@@ -28,9 +30,12 @@ from polobench.analysis.statistics.hypothesis import (
     OPEN,
     Comparison,
     adjusted,
+    as_differences,
+    as_pairs,
     below_p,
     compare,
     is_at_ceiling,
+    pairs_needed,
     permutation_test,
     seeds_needed,
     smallest_p,
@@ -181,8 +186,7 @@ def _pair_verdicts(
     noise = _observed(observations, list(observed), measure.noise, rules) if measure.noise else {}
     drafts = []
     for less, more in rule.pairs:
-        refused = observations.refused(less, more, measure.kind)
-        draft = _draft(observed, less, more, rule, alpha, effect, refused, rules)
+        draft = _draft(observations, observed, less, more, rule, alpha, effect, rules)
         drafts.append(_open_by_noise(draft, noise, effect))
     p_values = adjusted([draft.p for draft in drafts], looks)
     below = adjusted([draft.below_p for draft in drafts], looks)
@@ -193,33 +197,39 @@ def _pair_verdicts(
 
 
 def _draft(
-    observed: Observed, less: str, more: str, rule: Column | Claim, alpha: float, effect: float, refused: str,
-    rules: Claims,
+    observations: Observations, observed: Observed, less: str, more: str, rule: Column | Claim, alpha: float,
+    effect: float, rules: Claims,
 ) -> PairVerdict:  # fmt: skip
     """A pair with its own p, or with the reason why there is none."""
     measure, trend = MEASURES[rule.measure], getattr(rule, "trend", ())
     absent = [label for label in trend or (less, more) if not observed[label]]
     places = _shared([observed[label] for label in trend or (less, more)])
+    paired = observations.pairs(less, more, rule.measure)
+    if measure.by_policy:
+        places = [place for place in places if place in paired]
     if not places:
         who = f"no matching {' and '.join(absent)} runs" if absent else "never measured on the same task and budget"
         return PairVerdict(less, more, NOT_MEASURED, reason=who)
-    strata = [(observed[more][place], observed[less][place]) for place in places]
+    strata = [paired.get(place) or (observed[more][place], observed[less][place]) for place in places]
+    exchanged = as_pairs(strata) if paired else strata
+    strata = as_differences(strata) if paired else strata
     compared = compare(strata, alpha=alpha, confidence=1 - alpha)
     is_full = measure.is_score and compared.n > 1 and is_at_ceiling(strata)
     untested = PairVerdict(less, more, OPEN, compared, tuple(places), is_full=is_full)
     tasks = len({place[0] for place in places})
     least, where = (rules.least_seeds_on_one_task, "one task") if tasks == 1 else (rules.least_seeds, f"{tasks} tasks")
+    refused = observations.refused(less, more, measure.kind)
     if refused or compared.n < least:
         return replace(
             untested, reason=refused or f"{compared.n} {measure.observation} on {where}; the test needs {least}"
         )
-    if smallest_p(strata) > alpha:
-        needed = seeds_needed(alpha, tasks)
+    if smallest_p(exchanged) > alpha:
+        needed = pairs_needed(alpha, tasks) if paired else seeds_needed(alpha, tasks)
         return replace(untested, reason=f"too few seeds to reach p = {alpha:.2g}; the test needs {needed}")
     arms = [[observed[label][place] for label in trend] for place in places]
     if trend and len({len(values) for values in arms[0]}) > 1:
         return replace(untested, reason="the arms have different seeds")
-    p = trend_p(arms) if trend else permutation_test(strata).p
+    p = trend_p(arms) if trend else permutation_test(exchanged).p
     return replace(untested, p=p, below_p=below_p(strata, effect))
 
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from polobench.cells.fixed_policy import FixedPolicy, on_policies, tensors_of
 from polobench.cells.job import Job, Watch, bound
-from polobench.cells.stored_batches import VERBS, StoredBatch, find_batch
-from polobench.cells.stored_policies import StoredPolicy, find_policy, on_policies, tensors_of
+from polobench.cells.stored_batches import VERBS, StoredBatch, find_batch, find_policy
 from polobench.core.budget import Budget, Counts, Ledger
 from polobench.core.errors import PoloError, Unavailable
 from polobench.core.method import ForeignMethod, Method
@@ -43,7 +43,7 @@ COUNTED = tuple(item.name for item in fields(Counts) if item.name not in ("updat
 Verb = Callable[..., Rollout]
 
 
-def _on_batch(method: Method, stored: StoredPolicy, batch: StoredBatch, seed: int) -> dict[str, Any]:
+def _on_batch(method: Method, stored: FixedPolicy, batch: StoredBatch, seed: int) -> dict[str, Any]:
     before: dict[str, Tensor] = {}
 
     def load(policy: Policy) -> None:
@@ -75,7 +75,7 @@ class _Enough(Exception):
     """The rollout was made and counted."""
 
 
-def _on_task(method: Method, stored: StoredPolicy, seed: int) -> dict[str, Any]:
+def _on_task(method: Method, stored: FixedPolicy, seed: int) -> dict[str, Any]:
     """What the first rollout of the method takes, on the task itself; its update is not made."""
     taken: dict[str, int] = {}
 
@@ -145,9 +145,8 @@ class FixedBatchJob(Job[FixedBatch]):
 
     def __init__(self, plan: FixedBatch, task: Task) -> None:
         super().__init__(plan, task)
-        folder = Path(plan.folder)
-        self._policy = find_policy(folder / "policies", task, "initial")
-        self._batch = find_batch(folder / "batches", task.name)
+        folder = Path(plan.folder) / "batches"
+        self._policy, self._batch = find_policy(folder, task), find_batch(folder, task.name)
         self.hyperparameters = self._policy.network
         self.hashes = {"policy": self._policy.sha256, "batch": self._batch.sha256}
         self.code = code_hash(__name__)

@@ -1,16 +1,18 @@
 """How noisy a method's gradient is at a policy that stays as it is, over equal batches.
 
-The method's own `learn` runs, on a task that gives it the stored policy in place of a fresh one. That policy notes the
-actor's gradient where an optimizer would follow it (`Policy.gradient_step`, or `Policy.actor_gradient` of a method that
-goes its own way), and does not move; its critic is fitted as always. The gradient is the raw one, before it is clipped
-or an optimizer or a Fisher matrix has turned it.
+The method's own `learn` runs, on a task that gives it a trainer's policy (`trained_policies.py`) in place of a fresh
+one. That policy notes the actor's gradient where an optimizer would follow it (`Policy.gradient_step`, or
+`Policy.actor_gradient` of a method that goes its own way), and does not move; its critic begins fresh and is fitted as
+always. The gradient is the raw one, before it is clipped or an optimizer or a Fisher matrix has turned it.
 
 - An update's gradient is the mean over its gradient steps, weighted by their rows. Since the policy does not move,
   every epoch repeats the first (up to what is standardised over minibatches), and every ratio is 1.
 - A batch is as many updates as reach the asked-for samples, its gradient the mean over them, as it would be of one
   larger update. An update that took no samples repeats the one before and is left out.
 - The first batches, `WARMUP_BATCHES` times the samples of one, only fit the critic (and the scale of the rewards).
-- The run began with the stored policy, so that is the reference of methods that have one.
+- The run began with the trainer's policy, so that is the reference of methods that have one.
+- Every policy has random streams of its own, the same for all methods: policies that are equal, such as a checkpoint
+  before training, are measured on other samples.
 
 core/gradient_noise.py has the formulas and their source.
 """
@@ -27,8 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polobench.cells.fixed_policy import FixedPolicy, on_policies
 from polobench.cells.job import Job, Watch, bound
-from polobench.cells.stored_policies import find_policy, on_policies
+from polobench.cells.trained_policies import Trainer
 from polobench.core.budget import BudgetExhausted, Ledger
 from polobench.core.device import PeakMemory
 from polobench.core.errors import PoloError, Unavailable
@@ -38,6 +41,7 @@ from polobench.core.policy import Policy
 from polobench.core.provenance import code_hash
 from polobench.core.recorder import Diverged, Progress
 from polobench.core.result import RunResult
+from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
 from polobench.kinds.cell import Cell
 from polobench.kinds.gradient_noise import LEAST_BATCHES, WARMUP_BATCHES, GradientNoise
@@ -140,9 +144,6 @@ def _summary(found: list[tuple[Tensor, int]], plan: GradientNoise) -> dict[str, 
     squared_norms, taken = gram.diagonal(), [count for _, count in found]
     batches = Batches(squared_norms, gram.sum(1) - squared_norms, np.array(taken, np.float64), plan.samples)
     signal, trace = batches.signal_and_trace
-    lengths = np.sqrt(squared_norms)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = (gram / np.outer(lengths, lengths))[np.triu_indices(len(found), 1)]
     return {
         "batches": len(found),
         "batch_samples": taken,
@@ -152,23 +153,25 @@ def _summary(found: list[tuple[Tensor, int]], plan: GradientNoise) -> dict[str, 
         "trace": trace,
         "snr": batches.snr,
         "noise_scale": batches.noise_scale,
-        "mean_cosine": float(cosines.mean()),
     }
 
 
 class GradientNoiseJob(Job[GradientNoise]):
-    """The running half of a gradient-noise cell: it measures at a stored policy, with the network of that policy."""
+    """The running half of a gradient-noise cell: it measures at a trainer's policy, with the network of that policy."""
 
     def __init__(self, plan: GradientNoise, task: Task) -> None:
         super().__init__(plan, task)
-        self._stored = find_policy(plan.folder, task, plan.policy)
-        self.hyperparameters, self.hashes = self._stored.network, {"policy": self._stored.sha256}
+        self._trainer = Trainer(task, plan)
+        self.hyperparameters, self.hashes = self._trainer.network, {"policy": self._trainer.key}
         self.code = code_hash(__name__)
 
     def measure(self, method: Method, cell: Cell, result: RunResult, watch: Watch) -> RunResult:
         if isinstance(method, ForeignMethod):
             raise Unavailable(f"method {method.name!r} owns its loop, so its gradients cannot be seen")
         deadline = None if cell.timeout_seconds is None else time.perf_counter() + cell.timeout_seconds
+        waits = Progress(0.0, 0, None)
+        policy = self._trainer.policy(cell.seed, self.plan.stage, deadline, lambda: watch.on_progress(waits))
+        result.gradient_noise["policy_sha256"] = policy.sha256
         ledger, memory = Ledger(cell.budget, deadline=deadline), PeakMemory(method.device)
 
         def follow(ledger: Ledger) -> None:
@@ -177,7 +180,7 @@ class GradientNoiseJob(Job[GradientNoise]):
             watch.on_progress(Progress(done, ledger.samples, None))
 
         try:
-            found = self._measured(method, cell.seed, ledger, follow)
+            found = self._measured(method, cell.seed, policy, ledger, follow)
         finally:
             result.ledger, result.peak_memory_mib = ledger.totals(), memory.mib
         result.gradient_noise |= found
@@ -186,7 +189,9 @@ class GradientNoiseJob(Job[GradientNoise]):
             result.reason = f"the budget held {found['batches']} of {self.plan.batches} batches"
         return result
 
-    def _measured(self, method: Method, seed: int, ledger: Ledger, follow: Callable[[Ledger], None]) -> dict[str, Any]:
+    def _measured(
+        self, method: Method, seed: int, fixed: FixedPolicy, ledger: Ledger, follow: Callable[[Ledger], None]
+    ) -> dict[str, Any]:
         """The batches and what follows from them; fewer than planned where the budget ends first."""
         plan, ear = self.plan, _Ear()
         before: list[tuple[Policy, list[Tensor]]] = []
@@ -195,8 +200,8 @@ class GradientNoiseJob(Job[GradientNoise]):
             hold(policy, ear.hear)
             before.append((policy, [tensor.clone() for tensor in _fixed_tensors(policy)]))
 
-        with bound(method, seed, ledger, on_policy) as task:
-            on_policies(task, self._stored.load_into)
+        with bound(method, SeedAxes(seed).integer(plan.policy(seed)), ledger, on_policy) as task:
+            on_policies(task, fixed.load_into)
             ledger.clock.start()
             batches = _batches(_updates(method, task, ear, follow), plan.samples)
             warmup = _warmed_up(batches, WARMUP_BATCHES * plan.samples)

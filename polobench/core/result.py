@@ -36,7 +36,7 @@ class RunResult:
     """One cell's outcome, whether it went well or not.
 
     Attributes:
-        kind: "learning" (a whole run), "throughput" (timed iterations), "gradient_noise" (batches at a stored policy),
+        kind: "learning" (a whole run), "throughput" (timed iterations), "gradient_noise" (batches at a run's policy),
             "fixed_batch" (one update on a stored batch), or a plug-in's.
         method, label: the method, and the name of its variant (the method's own name if it has none).
         status: one of `STATUSES`; `reason` says why it is not "ok", or what ended the run.

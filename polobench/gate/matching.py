@@ -17,7 +17,7 @@ from polobench.kinds.table import kind_of
 from polobench.store.identity import newest, within_arm
 
 MOST_SHOWN = 3  # differences that a message lists
-Key = tuple[int, str]  # seed and, of gradient noise, the stored policy
+Key = tuple[int, str]  # seed and, of gradient noise, the policy
 Cells = Mapping[Key, RunResult]
 
 # what a study fixes besides the names of its arms; stores that differ in one of them cannot be compared

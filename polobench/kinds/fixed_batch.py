@@ -18,7 +18,7 @@ COUNTS = ("batch_counts", "rollout_counts")
 
 @dataclass(frozen=True)
 class FixedBatch(Kind):
-    """One cell per method, task and device; `folder` is where the study's `batches` and `policies` lie."""
+    """One cell per method, task and device; `folder` is where the study's `batches` lie."""
 
     folder: str = field(default=".", compare=False)
 

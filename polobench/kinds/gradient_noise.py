@@ -1,4 +1,4 @@
-"""How noisy a method's gradient is at a stored policy, over equal batches."""
+"""How noisy a method's gradient is at policies of trained runs, over equal batches."""
 
 from __future__ import annotations
 
@@ -10,56 +10,72 @@ from typing import Any, ClassVar, Self
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
 from polobench.core.result import RunResult
-from polobench.kinds.checks import COUNT, FINITE_NUMBERS, NUMBER, TEXT, Rule, wrong
+from polobench.kinds.checks import AMOUNT, COUNT, FINITE, FINITE_NUMBERS, NUMBER, TEXT, Rule, wrong
 from polobench.kinds.kind import Kind
-from polobench.kinds.parsing import check_keys, parse_count, parse_list, parse_text
+from polobench.kinds.parsing import check_keys, parse, parse_count, parse_list
 
-STORED_POLICIES = ("initial", "trained")
+STAGES = (0.0, 0.5, 1.0)
 WARMUP_BATCHES = 4
 LEAST_BATCHES = 5
 LONGEST_UPDATE = 20
+_ALLOWED = "{methods = [...], stages = [0, 0.5, 1], batches = 32, samples = 4096}"
 _COLUMNS = ("batch_samples", "squared_norms", "products")
 _POSITIVE_COUNT = Rule("a positive count", lambda value: COUNT.holds(value) and value > 0)
-_MEASURES = ("signal", "trace", "snr", "noise_scale", "mean_cosine")
+_SHARE = Rule("a share of the budget, from 0 to 1", lambda value: FINITE.holds(value) and 0 <= value <= 1)
+_MEASURES = ("signal", "trace", "snr", "noise_scale")
 
 
 @dataclass(frozen=True)
 class GradientNoise(Kind):
-    """One cell per method, task, device and stored policy: batches of gradients at a policy that stays as it is.
+    """One cell per method, task, device and policy: batches of gradients at a policy that stays as it is.
+
+    The policies are those of the runs of each trainer with each of the grid's seeds, at each stage; the cell's seed is
+    its trainer's.
 
     Attributes:
-        policy: one of `STORED_POLICIES`.
+        trainer: the method that makes the policy.
+        stage: the share of its budget after which the policy is taken.
         batches: of how many the gradients are compared.
         samples: of each, about; `WARMUP_BATCHES` times as many come before, for the critic.
-        folder: where the policies lie.
+        training, stages: the trainer's budget, and all stages at which a policy of its run is wanted. The budget is
+            part of the hash of the policy.
     """
 
-    policy: str
+    trainer: str
+    stage: float
     batches: int = 32
     samples: int = 4096
-    folder: str = field(default="policies", compare=False)
+    training: Budget = field(default=Budget(samples=1), compare=False)
+    stages: tuple[float, ...] = field(default=(), compare=False)
 
     name = "gradient_noise"
     grid_key = "gradient_noise"
     running = "polobench.cells.gradient_noise:GradientNoiseJob"
-    defining: ClassVar[Mapping[str, str]] = {"stored policy": "policy_sha256", "samples per gradient batch": "samples"}
+    every_seed = True
+    defining: ClassVar[Mapping[str, str]] = {
+        "policy": "policy", "budget of the trainer": "training", "samples per gradient batch": "samples"
+    }  # fmt: skip
 
     @classmethod
     def asked(cls, grid: Mapping[str, Any], folder: Path) -> list[Self]:
+        """Every stage of all trainers in turn, so that workers that begin together begin with other trainers."""
         if cls.grid_key not in grid:
             return []
         value = grid[cls.grid_key]
         if not isinstance(value, dict):
-            raise UsageError(f"gradient_noise: {value!r} (allowed: {{policies = [...], batches = 32, samples = 4096}})")
-        check_keys("key of gradient_noise", value, ("policies", "batches", "samples"))
-        named = parse_list("policies", value.get("policies", list(STORED_POLICIES)))
-        policies = [parse_text("policies", item) for item in named]
-        for policy in policies:
-            if policy not in STORED_POLICIES:
-                raise unknown("stored policy", policy, STORED_POLICIES)
+            raise UsageError(f"gradient_noise: {value!r} (allowed: {_ALLOWED})")
+        check_keys("key of gradient_noise", value, ("methods", "stages", "batches", "samples"))
+        stages = [float(parse("stages", item, _SHARE)) for item in parse_list("stages", value.get("stages", [*STAGES]))]
         batches = parse_count("batches", value.get("batches", cls.batches), LEAST_BATCHES)
         samples = parse_count("samples", value.get("samples", cls.samples))
-        return [cls(policy, batches, samples, str(folder / "policies")) for policy in policies]
+        training, trainers = _training(grid), _trainers(grid, value)
+        return [
+            cls(trainer, stage, batches, samples, training, tuple(stages)) for stage in stages for trainer in trainers
+        ]
+
+    def policy(self, seed: int) -> str:
+        """At which the gradients are taken, in words."""
+        return f"{self.trainer} seed {seed}, stage {self.stage:g}"
 
     @property
     def planned_samples(self) -> int:
@@ -70,17 +86,22 @@ class GradientNoise(Kind):
         return Budget(samples=LONGEST_UPDATE * self.planned_samples)
 
     def title(self, seed: int) -> str:
-        return f"gradient noise, {self.policy} policy"
+        return f"gradient noise, {self.policy(seed)}"
 
     def test_id(self, seed: int, budget: Budget) -> list[str]:
-        return [self.policy]
+        return [self.trainer, f"seed{seed}", f"stage{self.stage:g}"]
 
     def expected_samples(self, budget: Budget) -> int:
         return self.planned_samples
 
     def describe(self, result: RunResult, hashes: Mapping[str, str]) -> None:
-        sha256 = hashes.get("policy", "")
-        result.gradient_noise = {"policy": self.policy, "policy_sha256": sha256, "samples": self.samples}
+        result.gradient_noise = {
+            "policy": self.policy(result.seed),
+            "trainer": self.trainer,
+            "stage": self.stage,
+            "training": str(self.training),
+            "samples": self.samples,
+        }
 
     @classmethod
     def problems(cls, result: RunResult) -> Iterator[str]:
@@ -88,7 +109,10 @@ class GradientNoise(Kind):
         noise, section = result.gradient_noise, "gradient_noise."
         if not noise:
             return
-        yield from wrong(noise, ("policy", "policy_sha256"), TEXT, section)
+        yield from wrong(noise, ("policy",), TEXT, section)
+        if "stage" in noise:  # a cell at a policy of no run has none
+            yield from wrong(noise, ("trainer",), TEXT, section)
+            yield from wrong(noise, ("stage",), AMOUNT, section)
         yield from wrong(noise, ("samples",), _POSITIVE_COUNT, section)
         if "batches" not in noise:
             return
@@ -111,5 +135,27 @@ class GradientNoise(Kind):
 
     @classmethod
     def extra_info(cls, result: RunResult) -> dict[str, Any]:
-        measures = {name: result.gradient_noise[name] for name in ("batches", "snr", "noise_scale", "mean_cosine")}
+        measures = {name: result.gradient_noise[name] for name in ("batches", "snr", "noise_scale")}
         return measures | {"samples": result.ledger.samples}
+
+
+def _training(grid: Mapping[str, Any]) -> Budget:
+    """The budget of the trainers' runs, which is the grid's."""
+    if "budget" not in grid:
+        raise UsageError("gradient_noise: its [[grid]] has no 'budget' (needed: that of the trainers' runs)")
+    budget = Budget.of(grid["budget"])
+    if budget.seconds is not None:
+        raise UsageError(f"gradient_noise: budget {budget} (allowed: samples, updates; seconds give no policy twice)")
+    return budget
+
+
+def _trainers(grid: Mapping[str, Any], value: Mapping[str, Any]) -> list[str]:
+    """Names of the methods that make the policies: some of the grid's, by default all."""
+    entries = grid.get("methods", ())
+    names = [item.get("method") if isinstance(item, Mapping) else item for item in entries]
+    of_grid = list(dict.fromkeys(name for name in names if isinstance(name, str)))
+    chosen = parse_list("methods", value["methods"]) if "methods" in value else of_grid
+    for name in chosen:
+        if name not in of_grid:
+            raise unknown("method of gradient_noise", name, of_grid)
+    return chosen

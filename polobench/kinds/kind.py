@@ -34,8 +34,8 @@ class Kind(ABC):
         runs_alone: nothing else may run on the machine meanwhile.
         defining: what defines the cell beside its arm, seed and settings: keys of the kind's own part of a result, by
             their names in words.
-        learns: the cell is a whole run, which has a return and a budget that the study sets, over all seeds; other
-            cells run on the first seed.
+        learns: the cell is a whole run, which has a return and a budget that the study sets.
+        every_seed: such cells run on each of the grid's seeds; others on the first.
     """
 
     name: ClassVar[str]
@@ -43,6 +43,7 @@ class Kind(ABC):
     running: ClassVar[str]
     runs_alone: ClassVar[bool] = False
     learns: ClassVar[bool] = False
+    every_seed: ClassVar[bool] = False
     defining: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
@@ -50,7 +51,7 @@ class Kind(ABC):
     def asked(cls, grid: Mapping[str, Any], folder: Path) -> list[Self]:
         """What each method of a [[grid]] is to do on each task, from the value under `grid_key`.
 
-        Stored policies and batches lie in the study's `folder`. Raises `UsageError`, in one line, for a wrong value.
+        Stored batches lie in the study's `folder`. Raises `UsageError`, in one line, for a wrong value.
         """
 
     @abstractmethod
@@ -100,7 +101,7 @@ class Kind(ABC):
 
     @classmethod
     def variant(cls, result: RunResult) -> str:
-        """What tells results of one arm and seed apart, such as a stored policy."""
+        """What tells results of one arm and seed apart, such as the policy that it is measured at."""
         return ""
 
     @classmethod

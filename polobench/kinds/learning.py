@@ -26,7 +26,7 @@ class Learning(Kind):
     name = "learning"
     grid_key = "learning"
     running = "polobench.cells.learning:LearningJob"
-    learns = True
+    learns = every_seed = True
 
     @classmethod
     def asked(cls, grid: Mapping[str, Any], folder: Path) -> list[Self]:

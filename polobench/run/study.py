@@ -123,7 +123,7 @@ def parse_study(
     present_devices: Sequence[str] = (),
     folder: Path | str = BUILT_IN,
 ) -> Study:
-    """A study from parsed TOML, in whose `folder` lie `policies/` and `batches/`; raises as `load_study`."""
+    """A study from parsed TOML, in whose `folder` lie `batches/`; raises as `load_study`."""
     check_keys("key", text, STUDY_KEYS)
     grids = text.get("grid")
     if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
@@ -168,7 +168,7 @@ def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, A
         for variant, (task, environment), device in product(variants, tasks, where)
         for plan in plans
         if isinstance(plan, kind)
-        for seed in (seeds if plan.learns else seeds[:1])
+        for seed in (seeds if plan.every_seed else seeds[:1])
     ]  # fmt: skip
 
 

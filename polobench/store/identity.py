@@ -19,7 +19,7 @@ def definition(result: RunResult) -> Hashable:
 
 
 def within_arm(result: RunResult) -> tuple[int, str]:
-    """What tells the cells of one arm apart: the seed, and what the kind adds, such as a stored policy."""
+    """What tells the cells of one arm apart: the seed, and what the kind adds, such as a policy."""
     return result.seed, kind_of(result).variant(result)
 
 

@@ -129,6 +129,21 @@ def seeds_needed(alpha: float, tasks: int) -> int:
     return n
 
 
+def pairs_needed(alpha: float, tasks: int) -> int:
+    """The fewest pairs per task with which a test of paired runs on so many tasks can give p <= alpha."""
+    return math.ceil(math.log2(2 / alpha) / tasks)
+
+
+def as_pairs(strata: Strata) -> list[tuple[Array, Array]]:
+    """Each pair of runs, x[i] and y[i], as a stratum of its own: a permutation exchanges the two of a pair."""
+    return [(x[i : i + 1], y[i : i + 1]) for x, y in strata for i in range(len(x))]
+
+
+def as_differences(strata: Strata) -> list[tuple[Array, Array]]:
+    """Paired runs as their differences beside 0, with the same d: Welch's interval is then Student's of the pairs."""
+    return [(x - y, np.zeros(len(x))) for x, y in strata]
+
+
 def _enumerated(strata: Strata) -> Array:
     """d of every arrangement: those of the tasks are independent, so their sums are combined one task at a time."""
     total = np.zeros(1)

@@ -1,4 +1,4 @@
-"""Dots with their intervals in named rows: gradient noise, and pairs of responses."""
+"""Dots with their intervals: gradient noise, and in named rows pairs of responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from polobench.report.text import counted
 
 FIRST, SECOND = -0.17, 0.17  # where two marks of a row are
 _DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.6}
-_TRAINED = "trained"
+_STAGE: dict[str, Any] = {"marker": "o", "markersize": 5, "linewidth": 1}
+_ASIDE = 0.025  # of the budget: between two methods at one stage
 _PAIR_SET = "heldout"
 _THICKNESS = 1.5
 _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -51,9 +52,10 @@ class Mark:
     filled: bool = True
 
 
-def draw_marks(ax: Axes, names: Sequence[str], marks: Sequence[Mark], thickness: float = 1.8) -> None:
+def draw_marks(ax: Axes, names: Sequence[str], marks: Sequence[Mark]) -> None:
     """The marks, row by row; none of the lines of an end that is not known."""
-    lines = [(mark, mark.outer, thickness) for mark in marks] + [(mark, mark.inner, 2.5 * thickness) for mark in marks]
+    lines = [(mark, mark.outer, _THICKNESS) for mark in marks]
+    lines += [(mark, mark.inner, 2.5 * _THICKNESS) for mark in marks]
     shown = [(mark.row, *ends, mark.colour, width) for mark, ends, width in lines if not math.isnan(ends[0])]
     if shown:
         rows, lows, highs, colours, widths = zip(*shown, strict=True)
@@ -72,37 +74,43 @@ def keys(hollow: str, filled: str) -> list[Artist]:
 
 
 def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: style.Looks) -> Figure:
-    """A panel per title and its cells, on one scale: hollow at the initial policy, filled at the trained one."""
-    tallest = max(len({item.arm.label for item in found}) for _, found in page)
-    figure, axes = style.grid_of_axes(len(page), 2, (5.2, 0.36 * tallest + 1.2))
+    """A panel per title and its cells, on one scale: each method over the stages of the runs.
+
+    What is 0 or less, where noise hides the signal, lies on the lower edge.
+    """
+    labels = sorted({item.arm.label for _, found in page for item in found}, key=style.natural)
+    figure, axes = style.grid_of_axes(len(page), 2, (5.2, 3.0))
     low, high = _noise_scale([item for _, found in page for item in found])
     for ax, (title, found) in zip(axes, page, strict=True):
-        labels = sorted({item.arm.label for item in found}, key=style.natural)
-        marks = [_noise(item, labels, look, low) for item in found if math.isfinite(item.snr)]
-        draw_marks(ax, [style.short(label) for label in labels], marks)
-        hidden = [mark for mark in marks if mark.outer[0] == low or mark.value == low]
-        ax.scatter(
-            [low] * len(hidden), [mark.row for mark in hidden], marker="<", s=24, clip_on=False, zorder=5,
-            color=[mark.colour for mark in hidden],
-        )  # fmt: skip
-        ax.axvline(1, color=style.GREY, linewidth=1, zorder=1)
-        ax.set_xscale("log")
-        ax.set_xlim(low, high)
-        style.log_ticks(ax.xaxis, low, high)
+        stages = sorted({item.stage for item in found})
+        for place, label in enumerate(labels):
+            mine = [item for item in found if item.arm.label == label and math.isfinite(item.snr)]
+            aside = _ASIDE * (place - (len(labels) - 1) / 2)
+            _draw_stages(ax, np.array([item.stage for item in mine]) + aside, mine, look[label], low)
+        ax.axhline(1, color=style.GREY, linewidth=1, zorder=1)
+        ax.set_yscale("log")
+        ax.set_ylim(low, high)
+        style.log_ticks(ax.yaxis, low, high)
+        ax.set_xticks(stages, [f"{stage:g}" for stage in stages])
         samples = sorted({item.samples for item in found})
-        ax.set_xlabel(f"signal-to-noise ratio of {' or '.join(f'{count:,}' for count in samples)} samples")
+        ax.set_xlabel(f"share of the run's budget (batches of {' or '.join(f'{count:,}' for count in samples)})")
+        style.label_first_column(ax, "signal-to-noise ratio")
         style.name_panel(ax, title)
-    arrow = style.key("goes on beyond the axis", marker="<", linestyle="none")
-    style.explain(figure, [*keys("initial policy", "trained policy"), style.key("signal = noise", linewidth=1), arrow])
+    arrow = style.key("goes on beyond the axis", marker="v", linestyle="none")
+    named = [
+        style.key(style.short(label), look[label].colour, linestyle=look[label].dashes, **_STAGE) for label in labels
+    ]
+    style.explain(figure, [*named, style.key("signal = noise", linewidth=1), arrow])
     return figure
 
 
-def _noise(item: NoiseSummary, labels: Sequence[str], look: style.Looks, least: float) -> Mark:
-    """What is 0 or less, where noise hides the signal, lies on the left edge."""
-    row = labels.index(item.arm.label) + (SECOND if item.policy == _TRAINED else FIRST)
-    ends = (max(least, item.interval.low), max(least, item.interval.high))
-    outer = (math.nan, math.nan) if math.isnan(item.interval.low) else ends
-    return Mark(row, max(least, item.snr), look[item.arm.label].colour, outer, filled=item.policy == _TRAINED)
+def _draw_stages(ax: Axes, at: Array, items: Sequence[NoiseSummary], look: style.Look, least: float) -> None:
+    """Means, with the intervals that are known."""
+    found = np.array([(item.snr, item.interval.low, item.interval.high) for item in items]).reshape(-1, 3)
+    mean, low, high = np.maximum(least, found).T
+    ax.errorbar(at, mean, (mean - low, high - mean), color=look.colour, linestyle=look.dashes, **_STAGE)
+    hidden = at[(mean <= least) | (low <= least)]
+    ax.scatter(hidden, np.full(len(hidden), least), marker="v", s=24, clip_on=False, zorder=5, color=look.colour)
 
 
 def _noise_scale(items: Sequence[NoiseSummary]) -> tuple[float, float]:
@@ -125,7 +133,7 @@ def draw_pairs(panel: Panel, look: style.Looks) -> Figure | None:
         marks = [
             mark for row, (arm, _, pairs) in enumerate(found) for mark in _moments(row, values(pairs), look[arm.label])
         ]
-        draw_marks(ax, names, marks, _THICKNESS)
+        draw_marks(ax, names, marks)
         ax.tick_params(labelleft=style.label_first_column(ax, ""))
         ax.axvline(0, color=style.GREY, linewidth=1, zorder=1)
         low, high = style.typical_range(np.array([mark.outer for mark in marks] + [(0.0, 0.0)]).ravel(), _LEAST)

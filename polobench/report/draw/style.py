@@ -143,7 +143,7 @@ def _within(width: float, title: str) -> str:
     return "\n".join(line for part in parts for line in wrap(part, letters) or [part])
 
 
-def key(label: str, colour: str = GREY, **style: Any) -> Line2D:
+def key(label: str, colour: str | tuple[float, float, float] = GREY, **style: Any) -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], color=colour, label=label, **style)
 

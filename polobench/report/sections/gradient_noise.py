@@ -22,7 +22,7 @@ def sections(findings: Findings) -> list[Section]:
         {
             "task": item.arm.task,
             "method": item.arm.label,
-            "policy": item.policy,
+            "stage": f"{item.stage:g}",
             "device": item.arm.device,
             "n": str(item.n),
             "batches": str(item.batches),
@@ -32,10 +32,10 @@ def sections(findings: Findings) -> list[Section]:
         for item in items
     ]
     panels = pages(by_task(items), PANELS_A_PAGE)
-    subject = "Signal-to-noise ratio of the gradient at fixed policies"
+    subject = "Signal-to-noise ratio of the gradient at the policies of runs"
     blocks: list[Block] = [
         *figures("gradient_noise", subject, draw_noise, panels, findings.looks, note("noise")),
-        *compact(Table.of(rows, "llllrrrr"), 3),
+        *compact(Table.of(rows, "llrlrrrr"), 3),
     ]
     return [Section("Gradient noise", blocks, {"gradient_noise": flat_table(items)})]
 
