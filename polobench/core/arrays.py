@@ -35,11 +35,10 @@ class Array:
         self.value, self.links = value, links
         self.log_odds: Values | None = None  # what `log_softmax` found
         self.cotangent: Any = None  # during `backward`, what has come back so far
-        depth = 0
+        self.depth: int = 0  # the most operations between this and a number without a past
         for operand, _ in links:
-            if operand is not None and operand.depth >= depth:
-                depth = operand.depth + 1
-        self.depth = depth
+            if operand is not None and operand.depth >= self.depth:
+                self.depth = operand.depth + 1
 
     def backward(self) -> None:
         """Carry the derivatives of a scalar back to the parameters, deeper results first: theirs are whole."""

@@ -74,7 +74,7 @@ class DiagonalGaussian:
         value += 0.5 * math.log(2 * math.pi) * self.size
 
         def pull(g: Any) -> Values:
-            found = np.empty_like(outputs.value)
+            found: Values = np.empty_like(outputs.value)
             np.multiply(standard, inverse, out=found[..., : self.size])
             np.subtract(squares, 1, out=found[..., self.size :])
             found *= spread(g, value)[..., None]
@@ -89,7 +89,7 @@ class DiagonalGaussian:
         value = np.add.reduce(outputs.value[..., self.size :], -1) + constant * self.size
 
         def pull(g: Any) -> Values:
-            found = np.zeros_like(outputs.value)
+            found: Values = np.zeros_like(outputs.value)
             found[..., self.size :] = spread(g, value)[..., None]
             return found
 
