@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,13 @@ def _entries_on(path: tuple[str, ...], group: str) -> dict[str, EntryPoint]:
 
 
 def _source(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else "unknown"
+    return _name_of(entry.dist) if entry.dist else "unknown"
+
+
+@lru_cache(maxsize=64)
+def _name_of(distribution: Distribution) -> str:
+    """Read once per distribution, of which each entry point has one: a mail parser reads it."""
+    return distribution.name
 
 
 def method_class(name: str) -> type[Method]:

@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -83,11 +84,13 @@ def _surprises_in_one_line() -> Iterator[None]:
 def main() -> None:
     """Run the command; what went wrong becomes one line and an exit code: 2 for a mistake, 130 for Ctrl-C."""
     debug = sys.argv[1:2] == ["--debug"]
+    gc.set_threshold(50_000)  # libraries make a million objects that stay
     with _leaving_threads_behind(), nullcontext() if debug else _surprises_in_one_line():
         try:
             app()
         except (SystemExit, KeyboardInterrupt) as ended:
             ignore_further_interrupts()
+            gc.freeze()  # the interpreter would look for garbage among all of them as it ends
             code = Interrupted.exit_code if isinstance(ended, KeyboardInterrupt) else ended.code
             if code == Interrupted.exit_code:  # typer swallows Ctrl-C and says nothing
                 print("polobench: interrupted", file=sys.stderr)

@@ -23,6 +23,7 @@ from polobench.core.policy import Distribution, Policy
 from polobench.core.rollout import Rollout
 from polobench.policies import native
 from polobench.policies.distributions import Categorical
+from polobench.policies.layers import blank_linear
 from polobench.policies.pretrained import stated_end_tokens
 from polobench.policies.reading import Decoder, Head, HiddenStates, Reading, base_of, self_test
 
@@ -243,8 +244,7 @@ def _with_one_kernel_gelu(model: Any) -> Any:
 
 def _value_head(width: int, generator: torch.Generator | None) -> nn.Sequential:
     """Two layers; the last one starts at 0, so that the first advantages are the rewards."""
-    first = nn.Linear(width, width, device="meta").to_empty(device="cpu")
-    last = nn.Linear(width, 1, device="meta").to_empty(device="cpu")
+    first, last = blank_linear(width, width), blank_linear(width, 1)
     nn.init.orthogonal_(first.weight, generator=generator)
     for zero in (first.bias, last.weight, last.bias):
         nn.init.zeros_(zero)

@@ -16,6 +16,7 @@ from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import Distribution, Optimizer, Policy
 from polobench.core.rollout import Rollout
 from polobench.policies.distributions import Categorical, DiagonalGaussian
+from polobench.policies.layers import blank_linear
 from polobench.policies.perceptrons import FlatAdam, FlatPerceptrons
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -27,7 +28,7 @@ def perceptron(sizes: list[int], activation: str, output_gain: float, generator:
     layers: list[nn.Module] = []
     for depth, (width_in, width_out) in enumerate(pairwise(sizes)):
         last = depth == len(sizes) - 2
-        linear = nn.Linear(width_in, width_out, device="meta").to_empty(device="cpu")  # draws nothing globally
+        linear = blank_linear(width_in, width_out)
         nn.init.orthogonal_(linear.weight, output_gain if last else math.sqrt(2), generator=generator)
         nn.init.zeros_(linear.bias)
         layers += [linear] if last else [linear, ACTIVATIONS[activation]()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -140,7 +141,7 @@ def preloaded(cells: Sequence[PreparedCell]) -> list[str]:
     which each child of it loads.
     """
     libraries = {name for item in cells if item.method is not None for name in item.method.libraries}
-    return ["polobench.run.processes", *sorted(libraries | {"ray"} & set(sys.modules))]
+    return ["polobench.run.server", "polobench.run.processes", *sorted(libraries | {"ray"} & set(sys.modules))]
 
 
 def _how_it_died(exitcode: int | None) -> str:
@@ -192,6 +193,8 @@ def _end_with_parent() -> None:
 
 def _work(cell: Cell, cell_id: str, code: str, messages: Connection) -> None:
     """A worker's whole life."""
+    gc.freeze()  # what the server has loaded stays
+    gc.enable()
     warnings.simplefilter("ignore")  # those of hundreds of cells: `Method.run` in Python shows one's
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and decides
     if hasattr(os, "setsid"):

@@ -22,6 +22,7 @@ from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.objectives.preference import logistic_losses
 from polobench.policies.causal_lm import CausalLM
+from polobench.policies.layers import blank_linear
 from polobench.tasks.comparisons import Comparisons
 
 BINS = 10
@@ -45,9 +46,7 @@ class RewardModel:
 
     def __init__(self, checkpoint: CausalLM) -> None:
         self.body = checkpoint.frozen_copy().requires_grad_(True)
-        self.head = nn.Linear(self.body.reading.width, 1, device="meta").to_empty(
-            device=next(self.body.model.parameters()).device
-        )
+        self.head = blank_linear(self.body.reading.width, 1, next(self.body.model.parameters()).device)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         self._mean, self._deviation = 0.0, 1.0
