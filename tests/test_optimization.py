@@ -11,6 +11,7 @@ from torch.nn.utils import parameters_to_vector
 
 import polobench
 from polobench.cells.runner import prepare_all
+from polobench.core.adam import FusedAdam, clip
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import GradientHyperparameters
 from polobench.core.optimization import Descent, Tally
@@ -230,3 +231,31 @@ def test_sampled_pairs_are_called_online_dpo() -> None:
     assert [item.cell.label for item in cells] == ["online dpo"] * 2 + ["ppo"] * 2
     again = prepare_all([item.cell for item in cells])
     assert [item.cell_id for item in again] == [item.cell_id for item in cells]
+
+
+@pytest.mark.parametrize(("other", "max_norm"), [(torch.float32, 0.3), (torch.float64, 1e6)])
+def test_adam_and_clipping_are_torchs_bit_for_bit(other: torch.dtype, max_norm: float) -> None:
+    """Of parameters of one type or two, one of which never has a gradient and one only later."""
+    shapes = {(5, 3): torch.float32, (7,): other, (4,): torch.float32, (2,): torch.float32}
+    draws = torch.Generator().manual_seed(0)
+
+    def drawn() -> list[torch.Tensor]:
+        return [torch.randn(shape, dtype=dtype, generator=draws) for shape, dtype in shapes.items()]
+
+    start = drawn()
+    ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    mine, torchs = FusedAdam(ours, 0.1, 1e-5), torch.optim.Adam(theirs, lr=0.1, eps=1e-5, fused=True)
+    for step in range(4):
+        mine.zero_grad()
+        torchs.zero_grad()
+        for index, gradient in enumerate(drawn()[: 3 if step else 2]):
+            ours[index].grad, theirs[index].grad = gradient.clone(), gradient.clone()
+        norm, torchs_norm = clip(ours, max_norm), torch.nn.utils.clip_grad_norm_(theirs, max_norm)
+        assert norm == torchs_norm if other == torch.float32 else torch.isclose(norm, torchs_norm)
+        mine.step()
+        torchs.step()
+        for stepped in (mine, torchs):
+            stepped.param_groups[0]["lr"] = 0.05 / (step + 1)
+    for one, other, value in zip(ours, theirs, start, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, value) == (value.shape == (2,))

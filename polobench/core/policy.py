@@ -16,11 +16,11 @@ from typing import Any, Protocol, Self, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, parameters_to_vector
+from torch.nn.utils import parameters_to_vector
 
+from polobench.core.adam import FusedAdam, clip
 from polobench.core.arrays import stack
 from polobench.core.budget import Budget, Ledger
-from polobench.core.device import warm_up
 from polobench.core.rollout import Rollout
 
 
@@ -133,9 +133,7 @@ class Policy(nn.Module, ABC):
 
     def adam(self, parameters: Sequence[nn.Parameter], lr: float, eps: float = 1e-8) -> Optimizer:
         """Adam (Kingma and Ba 2015, algorithm 1) for parameters of this policy."""
-        with self.ledger.clock.paused():
-            warm_up(parameters[0].device)
-        return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
+        return FusedAdam(parameters, lr, eps)
 
     def gradient_step(
         self,
@@ -163,7 +161,7 @@ class Policy(nn.Module, ABC):
 
     def _clip(self, optimizer: Optimizer, max_norm: float) -> Tensor | float:
         """Scale the gradient of all that the optimizer steps to this norm at most; gives the norm before."""
-        return clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+        return clip((item for group in optimizer.param_groups for item in group["params"]), max_norm)
 
     def actor_gradient(self, objectives: Iterable[Tensor], rows: int) -> Tensor:
         """The gradient `[n]` of the sum of scalars in the actor's parameters; they came from `rows` rows.
