@@ -411,7 +411,9 @@ def test_workers_have_loaded_what_their_cells_need_and_no_more() -> None:
     control, both = found("probe-bandit"), found("probe-bandit", "sort-digits")
     assert both - control == {"transformers.models.gpt2.modeling_gpt2", "torch._dynamo"}
     loaded = "; ".join(f"import {name}" for name in sorted(control))
-    seen = f"{loaded}; import sys; print(bool({{'transformers', 'torch._dynamo'}} & set(sys.modules)))"
+    run = "import polobench; polobench.make('ppo', task='probe-bandit').run(0, 64)"
+    slow = {"transformers", "torch._dynamo", "sympy", "scipy", "matplotlib", "seaborn"}
+    seen = f"{loaded}; {run}; import sys; print(bool({slow} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True).stdout == "False\n"
 
 
