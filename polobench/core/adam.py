@@ -35,12 +35,12 @@ class FusedAdam:
     def step(self) -> None:
         group = self.param_groups[0]
         for parameters in self._of_one_type:
-            moving = [parameter for parameter in parameters if parameter.grad is not None]
+            moving = [(item, item.grad, *self._moments_of(item)) for item in parameters if item.grad is not None]
             if moving:
-                means, squares, steps = map(list, zip(*map(self._moments_of, moving)))
+                values, gradients, means, squares, steps = (list(column) for column in zip(*moving))
                 torch._foreach_add_(steps, 1)
                 torch._fused_adam_(
-                    moving, [parameter.grad for parameter in moving], means, squares, [], steps,
+                    values, gradients, means, squares, [], steps,
                     lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
                     weight_decay=0.0, amsgrad=False, maximize=False,
                 )  # fmt: skip
