@@ -24,10 +24,10 @@ from polobench.core.result import RunResult
 from polobench.gate import journal
 from polobench.gate.history import entry_of, history_table, read_history, record
 from polobench.gate.journal import append_entry
-from polobench.report.draw import trend as trend_figures
-from polobench.report.draw.trend import draw_trend, trend_pages
 from polobench.report.findings import Findings
 from polobench.report.page import write_report
+from polobench.report.sections import trend as trend_figures
+from polobench.report.sections.trend import draw_trend, trend_pages
 
 METHODS = ("reinforce", "trpo", "ppo", "dpo", "grpo", "random")
 ARM = {"label": "ppo", "method": "ppo", "task": "CartPole-v1", "budget": "50,000 samples", "device": "cpu"}
@@ -278,7 +278,7 @@ def test_an_arm_without_a_target_is_left_out_and_counted(tmp_path: Path) -> None
 def test_no_panel_has_more_than_seven_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     monkeypatch.setattr(
-        "polobench.report.draw.trend._draw_panel", lambda ax, panel, look: drawn.append(panel["label"].nunique())
+        "polobench.report.sections.trend._draw_panel", lambda ax, panel, look: drawn.append(panel["label"].nunique())
     )
     names = tuple(f"variant {number:02d}" for number in range(19))
     draw_all(history_table(synthetic_history(tmp_path / "h.jsonl", 2, names)), [])
