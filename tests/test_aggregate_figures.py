@@ -17,13 +17,13 @@ from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
 from polobench.report.blocks import Table
 from polobench.report.draw.arrivals import arrivals, draw_arrivals, has_reached
-from polobench.report.draw.cost import costs, draw_costs, has_costs
 from polobench.report.draw.lines import Spot, place_labels
 from polobench.report.draw.panels import MOST_COMPARED, Panel, compared, panels
-from polobench.report.draw.profiles import draw_profiles
 from polobench.report.draw.style import looks
 from polobench.report.findings import Findings
+from polobench.report.sections.curves import costs, draw_costs, has_costs
 from polobench.report.sections.diagnostics import arrival_sections
+from polobench.report.sections.robustness import draw_profiles
 
 
 def run(method: str, score: float, seed: int, samples: float | None = None, **changes: object) -> RunResult:

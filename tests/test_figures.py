@@ -24,8 +24,8 @@ from polobench.report.draw.dots import _moments, draw_noise
 from polobench.report.draw.lines import _apart
 from polobench.report.draw.panels import MOST_LINES, SEVERAL, by_task, merged, panels, parts_of, with_curves
 from polobench.report.draw.style import Look, looks, natural, styled
-from polobench.report.draw.update import draw_losses, draw_updates
 from polobench.report.page import write_report
+from polobench.report.sections.diagnostics import draw_losses, draw_updates
 from polobench.report.sections.throughput import draw_throughput
 
 BUILT_IN = ("dpo", "grpo", "ppo", "reinforce", "trpo", "ranking", "random")

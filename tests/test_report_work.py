@@ -25,11 +25,11 @@ from polobench.analysis.columns import column
 from polobench.analysis.statistics import survival
 from polobench.analysis.statistics.hypothesis import DRAWS, difference, permutation_test
 from polobench.analysis.statistics.intervals import resample_counts
-from polobench.report.draw import update as update_figures
 from polobench.report.draw.panels import panels
 from polobench.report.draw.style import DPI, grid_of_axes, looks, save, styled
-from polobench.report.draw.update import draw_updates
 from polobench.report.page import write_report
+from polobench.report.sections import diagnostics as update_figures
+from polobench.report.sections.diagnostics import draw_updates
 from polobench.store.folder import Store
 
 LONG = "a label that is much longer than its panel would like"

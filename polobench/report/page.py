@@ -22,7 +22,6 @@ from polobench.report.findings import Findings
 from polobench.report.markdown import ENDING, plain_text, render, terminal
 from polobench.report.sections import (
     article_runs,
-    caveats,
     claims,
     curves,
     diagnostics,
@@ -46,7 +45,7 @@ MakeSections = Callable[[Findings], Sequence[Section]]
 FIRST_PAGE: tuple[MakeSections, ...] = (
     welcome.sections,
     verdict.sections,
-    caveats.sections,
+    provenance.caveat_sections,
     leaderboard.sections,
     curves.sections,
     robustness.sections,

@@ -14,7 +14,7 @@ import pandas as pd
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import ARM, table_of
 from polobench.core.result import RunResult
-from polobench.report.blocks import Block, Bullets, Commands, Paragraph, Section, Table, Text, compact
+from polobench.report.blocks import Block, Bullets, Commands, Link, Paragraph, Section, Table, Text, compact
 from polobench.report.findings import Findings
 from polobench.report.naming import names
 from polobench.report.text import NOTHING, counted, listed, number, plain, runs_of, span
@@ -23,6 +23,7 @@ from polobench.report.words import note
 _SHOWN = ("os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
 _OF_THE_STUDY = ("code_hash", "study", "smoke", "looks", "seeds")
 _SAFE_WORD = re.compile(r"[\w.:/+][\w.:/+-]*", re.ASCII)
+MOST_CAVEATS = 3
 
 
 def about_sections(findings: Findings) -> list[Section]:
@@ -232,3 +233,15 @@ def report_command(sources: Sequence[str]) -> str:
 def _is_word(text: str) -> bool:
     """Whether a shell reads it as one plain argument that is no option."""
     return bool(_SAFE_WORD.fullmatch(text))
+
+
+def caveat_sections(findings: Findings) -> list[Section]:
+    """The gravest first: what is wrong with the store, then what no comparison of this kind can tell."""
+    found: list[Text] = [*store_caveats(findings.collection)]
+    if findings.comparisons and not findings.is_first_look:
+        counts = [len(trials) for trials in findings.trials.values()]
+        found.append(note("tuned", trials=runs_of(counts)) if counts else note("untuned"))
+    if len(found) > MOST_CAVEATS:
+        rest = f"{len(found) - MOST_CAVEATS + 1} more: "
+        found[MOST_CAVEATS - 1 :] = [[rest, Link("about this store", "provenance#about-this-store")]]
+    return [Section("What could flip it", [Bullets(found)])] if found else []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +17,11 @@ from polobench.analysis.statistics.coverage import coverage_note
 from polobench.analysis.statistics.hypothesis import Contrast
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import ArmSummary, is_smoke
-from polobench.report.blocks import Block, Figure, Page, Paragraph, Section, Strong, Table, Text, compact
+from polobench.report.blocks import Block, Bullets, Figure, Page, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.draw.curves import draw_returns
 from polobench.report.findings import Findings
 from polobench.report.naming import against_others, arm_name, names
 from polobench.report.sections.curves import RETURNS
-from polobench.report.sections.settings import settings_blocks
 from polobench.report.text import NOTHING, counts_text, decimals_for, number, p_value, sentence, share, with_ends
 from polobench.report.words import note
 
@@ -171,3 +172,18 @@ def _contrast_table(contrasts: Sequence[Contrast[Arm]], group: Group) -> Table:
         for item in contrasts
     ]
     return Table.of(rows, "lrlrrrrl")
+
+
+def settings_blocks(findings: Findings, task: str) -> list[Block]:
+    """The values of every method on one task, a row each."""
+    rows = {
+        (arm.label, ", ".join(f"{name} = {value}" for name, value in _values(run.hyperparameters).items()))
+        for arm, runs in findings.collection.of_kind("learning").items()
+        if arm.task == task
+        for run in runs
+    }
+    return [Bullets([[Strong(label), f": {values}"] for label, values in sorted(rows)])]
+
+
+def _values(hyperparameters: dict[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(value, default=str) for name, value in sorted(hyperparameters.items())}
