@@ -23,10 +23,10 @@ from benchmarks.interval_coverage import RETURNS, Returns
 from polobench.analysis.measures import MEASURES
 from polobench.analysis.statistics.hypothesis import (
     Strata,
-    difference_interval,
+    compare,
     equivalence_p,
     holm,
-    permutation_test,
+    permutation_p,
 )
 from polobench.analysis.statistics.intervals import Array
 from tests.synthetic import noise_cell
@@ -64,8 +64,8 @@ def rate(make: Callable[[np.random.Generator], Strata], simulations: int) -> lis
     """Shares of p <= 0.05, Welch intervals without 0, and wrong equivalence, with Clopper and Pearson's ends."""
     rng = np.random.default_rng(2026)
     studies = [make(rng) for _ in range(simulations)]
-    tests = sum(permutation_test(strata, draws=DRAWS).p <= LEVEL for strata in studies)
-    ends = [difference_interval(strata) for strata in studies]
+    tests = sum(permutation_p(strata, draws=DRAWS) <= LEVEL for strata in studies)
+    ends = [compare(strata, alpha=LEVEL).interval for strata in studies]
     missed = sum(not found.low <= 0 <= found.high for found in ends)
     equal = sum(equivalence_p([(x + 1.0, y) for x, y in strata], 1.0) <= LEVEL for strata in studies)
     return [shown(count, simulations) for count in (tests, missed, equal)]
@@ -82,7 +82,7 @@ def whole_column(returns: Returns, n: int, tasks: int, simulations: int) -> list
     for _ in range(simulations):
         runs = [[runs_of(returns, n, rng) for _ in range(tasks)] for _ in range(5)]
         pairs = [(0, other) for other in (1, 2, 3, 4)] + [(1, other) for other in (2, 3, 4)]
-        p = [permutation_test(list(zip(runs[a], runs[b], strict=True)), draws=DRAWS).p for a, b in pairs]
+        p = [permutation_p(list(zip(runs[a], runs[b], strict=True)), draws=DRAWS) for a, b in pairs]
         found += min(holm(p)) <= LEVEL
     return [shown(found, simulations), "", ""]
 

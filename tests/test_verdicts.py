@@ -16,7 +16,7 @@ from synthetic import failed, make_result, make_throughput, noise_cell, save_all
 from polobench.analysis.claims import Claim, Claims, Column, load_claims
 from polobench.analysis.collection import Collection, collect
 from polobench.analysis.measures import MEASURES, Observations
-from polobench.analysis.statistics.hypothesis import permutation_test
+from polobench.analysis.statistics.hypothesis import permutation_p
 from polobench.analysis.statistics.survival import restricted_mean
 from polobench.analysis.verdicts import (
     CEILING,
@@ -213,7 +213,7 @@ def test_gradients_are_paired_by_policies(tmp_path: Path) -> None:
     observations = Observations(collect(save_all(tmp_path / "all", *ppo, *trpo)))
     ((x, y),) = observations.pairs("trpo", "ppo", "gradient_variance").values()
     (pair,) = claim_verdict(observations, NOISIER, RULES).pairs
-    assert permutation_test([(x, y)]).p > 0.2
+    assert permutation_p([(x, y)]) > 0.2
     assert pair.verdict == SUPPORTED
     assert pair.p == pytest.approx(2 / 2**10), "of every exchange within the 10 pairs none else is as far out"
     assert pair.compared is not None

@@ -36,7 +36,7 @@ from polobench.analysis.statistics.hypothesis import (
     compare,
     is_at_ceiling,
     pairs_needed,
-    permutation_test,
+    permutation_p,
     seeds_needed,
     smallest_p,
     stratified_mean_interval,
@@ -229,7 +229,7 @@ def _draft(
     arms = [[observed[label][place] for label in trend] for place in places]
     if trend and len({len(values) for values in arms[0]}) > 1:
         return replace(untested, reason="the arms have different seeds")
-    p = trend_p(arms) if trend else permutation_test(exchanged).p
+    p = trend_p(arms) if trend else permutation_p(exchanged)
     return replace(untested, p=p, below_p=below_p(strata, effect))
 
 

@@ -82,7 +82,10 @@ def aggregate(
     """
     rng = np.random.default_rng(0)
     drawn = [task[rng.integers(0, len(task), (resamples, len(task)))] for task in scores]
-    return Estimate(float(statistic(scores)), _interval(statistic(drawn), [scores], confidence))
+    tails = (1 - confidence) / 2, (1 + confidence) / 2
+    low, high = np.quantile(statistic(drawn), tails) if _has_interval(scores) else (math.nan, math.nan)
+    interval = Interval(float(low), float(high), STRATIFIED, min(map(len, scores)))
+    return Estimate(float(statistic(scores)), interval)
 
 
 def performance_profile(
@@ -101,7 +104,7 @@ def performance_profile(
     rng = np.random.default_rng(0)
     above = [(task[:, None] > thresholds).astype(np.float64) for task in scores]
     share = np.mean([task.mean(axis=0) for task in above], axis=0)
-    if not _has_interval([scores]):
+    if not _has_interval(scores):
         return share, np.full_like(share, math.nan), np.full_like(share, math.nan)
     found = np.mean([_weights(len(task), resamples, rng) @ task for task in above], axis=0)
     low, high = np.quantile(found, TAILS, axis=0)
@@ -114,15 +117,5 @@ def _weights(n: int, resamples: int, rng: np.random.Generator) -> Array:
     return np.bincount(places.ravel(), minlength=resamples * n).reshape(resamples, n) / n
 
 
-def _interval(found: Array, methods: Sequence[Scores], confidence: float) -> Interval:
-    tails = (1 - confidence) / 2, (1 + confidence) / 2
-    low, high = np.quantile(found, tails) if _has_interval(methods) else (math.nan, math.nan)
-    return Interval(float(low), float(high), STRATIFIED, _fewest_runs(methods))
-
-
-def _has_interval(methods: Sequence[Scores]) -> bool:
-    return _fewest_runs(methods) > 1 and all(bool(np.isfinite(task).all()) for scores in methods for task in scores)
-
-
-def _fewest_runs(methods: Sequence[Scores]) -> int:
-    return min(len(task) for scores in methods for task in scores)
+def _has_interval(scores: Scores) -> bool:
+    return all(len(task) > 1 and bool(np.isfinite(task).all()) for task in scores)

@@ -41,23 +41,16 @@ STUDENT = "Student, stratified by task"
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True)
-class Permutation:
-    """A two-sided permutation test of d = 0 within tasks."""
-
-    p: float  # the share of arrangements whose |d| is at least the one seen
-    exact: bool  # every arrangement was counted; else some were drawn, or with many observations the normal limit taken
-
-
 def difference(strata: Strata) -> float:
     """d: the difference of means, averaged over tasks."""
     return float(np.mean([x.mean() - y.mean() for x, y in strata]))
 
 
-def permutation_test(strata: Strata, *, draws: int = DRAWS) -> Permutation:
-    """Exchange runs between x and y within each task: every way once if these are few enough, else `draws` ways.
+def permutation_p(strata: Strata, *, draws: int = DRAWS) -> float:
+    """The two-sided p of d = 0: the share of arrangements whose |d| is at least the one seen.
 
-    With `MANY` observations on every side |d| over all ways is normal to within what `draws` could tell.
+    Runs are exchanged between x and y within each task: every way once if these are few enough, else `draws` ways. With
+    `MANY` observations on every side |d| over all ways is normal to within what `draws` could tell.
 
     Args:
         strata: at least one task, at least one finite value on each side. The same data give the same p.
@@ -65,34 +58,26 @@ def permutation_test(strata: Strata, *, draws: int = DRAWS) -> Permutation:
     observed = difference(strata)
     if _has_many(strata):
         spread = _arranged_deviation(strata)
-        return Permutation(float(2 * norm.sf(abs(observed) / spread)) if spread > 0 else 1.0, exact=False)
+        return float(2 * norm.sf(abs(observed) / spread)) if spread > 0 else 1.0
     tolerance = _ROUNDING * max(1e-300, *(float(np.abs(np.concatenate(pair)).max()) for pair in strata))
     exact = _arrangements(strata) <= LARGEST_ENUMERATION
     found = _enumerated(strata) if exact else _drawn(strata, draws)
     extreme = int((np.abs(found) >= abs(observed) - tolerance).sum())
-    return Permutation(extreme / len(found) if exact else (1 + extreme) / (1 + draws), exact)
+    return extreme / len(found) if exact else (1 + extreme) / (1 + draws)
 
 
-def permutation_p(strata: Strata, statistic: Callable[[Sequence[Array]], Any]) -> float:
-    """The p of `permutation_test` for the difference of another statistic over tasks, by drawn arrangements.
+def permutation_p_of(strata: Strata, statistic: Callable[[Sequence[Array]], Any]) -> float:
+    """The p of `permutation_p` for the difference of another statistic over tasks, by drawn arrangements.
 
     Args:
         statistic: of tasks `[..., n]`, arrangements first, to `[...]`.
     """
-    ways = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), DRAWS)
-    pooled = [np.concatenate(pair) for pair in strata]
-    mine = [values[chosen] for values, chosen in zip(pooled, ways, strict=True)]
-    theirs = [_others(values, chosen) for values, chosen in zip(pooled, ways, strict=True)]
+    orders = _drawn_orders(tuple((len(x), len(y)) for x, y in strata), DRAWS)
+    drawn = [np.concatenate(pair)[order] for pair, order in zip(strata, orders, strict=True)]
+    mine, theirs = zip(*(np.split(values, [len(x)], axis=1) for values, (x, _) in zip(drawn, strata, strict=True)))
     observed = abs(float(statistic([x for x, _ in strata]) - statistic([y for _, y in strata])))
     found = np.abs(statistic(mine) - statistic(theirs))
     return float(1 + (found >= observed - _ROUNDING * max(1.0, observed)).sum()) / (1 + DRAWS)
-
-
-def _others(values: Array, chosen: NDArray[np.int32]) -> Array:
-    """`[draws, m]` the values that were not chosen."""
-    left = np.ones((len(chosen), len(values)), dtype=bool)
-    np.put_along_axis(left, chosen, False, axis=1)
-    return np.asarray(np.broadcast_to(values, left.shape)[left].reshape(len(chosen), -1))
 
 
 def _arrangements(strata: Strata) -> int:
@@ -155,8 +140,8 @@ def _enumerated(strata: Strata) -> Array:
 
 def _drawn(strata: Strata, draws: int) -> Array:
     """d of drawn arrangements, `[draws]`."""
-    drawn = _drawn_ways(tuple((len(x), len(y)) for x, y in strata), draws)
-    found = [_differences(x, y, ways) for (x, y), ways in zip(strata, drawn, strict=True)]
+    drawn = _drawn_orders(tuple((len(x), len(y)) for x, y in strata), draws)
+    found = [_differences(x, y, order[:, : len(x)]) for (x, y), order in zip(strata, drawn, strict=True)]
     return np.asarray(sum(found, np.zeros(draws)) / len(strata))
 
 
@@ -168,10 +153,10 @@ def _differences(x: Array, y: Array, ways: NDArray[Any]) -> Array:
 
 
 @lru_cache(maxsize=2)
-def _drawn_ways(sizes: tuple[tuple[int, int], ...], draws: int) -> list[NDArray[np.int32]]:
-    """`[draws, n]` for each task, which observations become x: the same for all tests of these sizes."""
+def _drawn_orders(sizes: tuple[tuple[int, int], ...], draws: int) -> list[NDArray[np.int32]]:
+    """`[draws, n + m]` for each task, whose first n observations become x: the same for all tests of these sizes."""
     rng = np.random.default_rng(0)
-    return [rng.random((draws, n + m)).argsort(axis=1)[:, :n].astype(np.int32) for n, m in sizes]
+    return [rng.random((draws, n + m)).argsort(axis=1).astype(np.int32) for n, m in sizes]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -229,11 +214,18 @@ class Comparison:
     n: int  # observations of the side with the fewest, on the task with the fewest
 
 
-def compare(strata: Strata, *, alpha: float, confidence: float) -> Comparison:
-    """d with its interval at `confidence`, and what a test at `alpha` could have detected."""
-    interval = difference_interval(strata, confidence=confidence)
-    detectable, margin = detectable_difference(strata, alpha=alpha), detectable_margin(strata, alpha=alpha)
-    return Comparison(difference(strata), interval, detectable, margin, interval.n)
+def compare(strata: Strata, *, alpha: float, confidence: float = CONFIDENCE, power: float = POWER) -> Comparison:
+    """d with its interval at `confidence`, and what a test at `alpha` could have detected, given this data's spread.
+
+    A difference is detected from (t_(1 - alpha / 2) + t_power) standard errors on; below two runs per side all but d is
+    NaN.
+    """
+    sides = [side for pair in strata for side in pair]
+    size, freedom = error = _error(sides, len(strata))
+    interval = _around(difference(strata), error, confidence, WELCH, min(map(len, sides)))
+    detected = student.ppf(1 - alpha / 2, freedom) + student.ppf(power, freedom)
+    equal = student.ppf(1 - alpha, freedom) + student.ppf((1 + power) / 2, freedom)
+    return Comparison(difference(strata), interval, float(detected) * size, float(equal) * size, interval.n)
 
 
 def _error(sides: Sequence[Array], tasks: int) -> tuple[float, float]:
@@ -248,12 +240,6 @@ def _error(sides: Sequence[Array], tasks: int) -> tuple[float, float]:
     return math.sqrt(total), float(freedom)
 
 
-def difference_interval(strata: Strata, *, confidence: float = CONFIDENCE) -> Interval:
-    """The interval of d by Welch; NaN ends below two runs a side. `n` is the smallest number of runs of a side."""
-    sides = [side for pair in strata for side in pair]
-    return _around(difference(strata), _error(sides, len(strata)), confidence, WELCH, min(map(len, sides)))
-
-
 def stratified_mean_interval(tasks: Sequence[Array], *, confidence: float = CONFIDENCE) -> Interval:
     """The interval of the mean over tasks of each task's mean, by Student's t with Satterthwaite's freedom."""
     centre = float(np.mean([values.mean() for values in tasks]))
@@ -264,21 +250,6 @@ def _around(centre: float, error: tuple[float, float], confidence: float, method
     size, freedom = error
     half = float(student.ppf((1 + confidence) / 2, freedom)) * size
     return Interval(centre - half, centre + half, method, n)
-
-
-def detectable_difference(strata: Strata, *, alpha: float, power: float = POWER) -> float:
-    """The smallest |d| that a two-sided test at `alpha` would have found with this power, given this data's spread.
-
-    (t_(1 - alpha / 2) + t_power) standard errors, with the freedom of the interval; NaN below two runs per side.
-    """
-    size, freedom = _error([side for pair in strata for side in pair], len(strata))
-    return float(student.ppf(1 - alpha / 2, freedom) + student.ppf(power, freedom)) * size
-
-
-def detectable_margin(strata: Strata, *, alpha: float, power: float = POWER) -> float:
-    """The smallest margin within which two one-sided tests at `alpha` call equal sides equivalent with this power."""
-    size, freedom = _error([side for pair in strata for side in pair], len(strata))
-    return float(student.ppf(1 - alpha, freedom) + student.ppf((1 + power) / 2, freedom)) * size
 
 
 @dataclass(frozen=True)
@@ -320,14 +291,14 @@ def against_best(
     strata = [list(zip(top, tasks, strict=True)) for _, tasks in others]
     reasons = [refused or _too_few(pairs, alpha) for pairs in strata]
     raw = [
-        math.nan if why else permutation_p(pairs, statistic) if statistic else permutation_test(pairs).p
+        math.nan if why else permutation_p_of(pairs, statistic) if statistic else permutation_p(pairs)
         for pairs, why in zip(strata, reasons, strict=True)
     ]
     raw_equal = [math.nan if refused else equivalence_p(pairs, margin) for pairs in strata]
     found = []
     tested = zip(others, strata, reasons, adjusted(raw, looks), adjusted(raw_equal, looks), strict=True)
     for (other, _), pairs, why, p, equal_p in tested:
-        compared = compare(pairs, alpha=alpha, confidence=CONFIDENCE)
+        compared = compare(pairs, alpha=alpha)
         full = not refused and compared.n > 1 and is_at_ceiling(pairs, scale[1], margin)
         word = CEILING if full else EQUIVALENT if equal_p <= LEVEL else SEPARATED if p <= LEVEL else OPEN
         found.append(Contrast(best, other, compared, p, equal_p, word, why))
