@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,25 +28,11 @@ _IN_CURVES = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The greedy answers to one held-out prompt; None where the run has none, NaN where a reward is not known."""
-
-    prompt: str
-    before: str
-    after: str | None
-    reward_before: float
-    reward_after: float
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """The answers of one run of an arm: the lowest seed that ended ok, else the lowest that knows answers."""
+class Conversation(NamedTuple):
+    """An arm and its run whose answers are shown: the lowest seed that ended ok, else the lowest that knows answers."""
 
     arm: Arm
-    seed: int
-    status: str
-    answers: tuple[Answer, ...]
+    run: RunResult
 
 
 @dataclass(frozen=True)
@@ -78,26 +64,10 @@ def snapshot(run: RunResult, moment: str) -> dict[str, Any]:
 
 
 def conversations(collection: Collection) -> list[Conversation]:
-    """What a run of each learning arm answers, by task, budget and label; arms without answers are left out."""
-    found = []
-    for arm, runs in sorted(collection.of_kind("learning").items()):
-        speaking = [run for run in runs if snapshot(run, "before").get("completions")]
-        if speaking:
-            run = min(speaking, key=lambda run: (run.status != "ok", run.seed))
-            found.append(Conversation(arm, run.seed, run.status, tuple(_answers(run))))
-    return found
-
-
-def _answers(run: RunResult) -> list[Answer]:
-    """By the text of the prompt, should the two moments not list them alike."""
-    before, after = (snapshot(run, moment).get("completions", []) for moment in ("before", "after"))
-    by_prompt = {item["prompt"]: item for item in after}
-    found = []
-    for item in before:
-        later = by_prompt.get(item["prompt"], {})
-        rewards = _known(item.get("reward")), _known(later.get("reward"))
-        found.append(Answer(item["prompt"], item["completion"], later.get("completion"), *rewards))
-    return found
+    """What each learning arm answers, by task, budget and label; arms without answers are left out."""
+    arms = sorted(collection.of_kind("learning").items())
+    found = [(arm, [run for run in runs if snapshot(run, "before").get("completions")]) for arm, runs in arms]
+    return [Conversation(arm, min(runs, key=lambda run: (run.status != "ok", run.seed))) for arm, runs in found if runs]
 
 
 def measures(collection: Collection) -> list[MeasureSummary]:
@@ -111,24 +81,19 @@ def measures(collection: Collection) -> list[MeasureSummary]:
 
 def _summarize_measure(arm: Arm, runs: Sequence[RunResult], name: str) -> MeasureSummary:
     moments = [(run, *_moments(run, name)) for run in runs]
+    before = finite(first for _, first, _ in moments)
     after = finite(first if math.isnan(last) and not snapshot(run, "after") else last for run, first, last in moments)
-    return MeasureSummary(
-        arm=arm,
-        name=name,
-        n=len(runs),
-        known=len(after),
-        before=mean_of(finite(first for _, first, _ in moments)),
-        after=mean_of(after),
-        everywhere=all(_IN_CURVES.get(name) in run.curve for run in runs),
-    )
+    everywhere = all(_IN_CURVES.get(name) in run.curve for run in runs)
+    return MeasureSummary(arm, name, len(runs), len(after), mean_of(before), mean_of(after), everywhere)
 
 
 def _moments(run: RunResult, name: str) -> tuple[float, float]:
     """Before and after: of the curve where it has the measure, since a snapshot reads only a few prompts."""
-    if _IN_CURVES.get(name) in run.curve:
-        after = value_of(run, _IN_CURVES[name]) if snapshot(run, "after") else math.nan
-        return _known(value_of(run, _IN_CURVES[name], 0)), _known(after)
-    return _known(_measures(run, "before").get(name)), _known(_measures(run, "after").get(name))
+    if (column := _IN_CURVES.get(name)) in run.curve:
+        after = value_of(run, column) if snapshot(run, "after") else math.nan
+        return known_number(value_of(run, column, 0)), known_number(after)
+    before, after = (known_number(_measures(run, moment).get(name)) for moment in ("before", "after"))
+    return before, after
 
 
 def _measures(run: RunResult, moment: str) -> dict[str, float]:
@@ -180,7 +145,7 @@ def _sharpening(arm: Arm, runs: Sequence[RunResult]) -> Sharpening:
     return Sharpening(arm, len(runs), tuple(one.mean(axis=0).tolist()), tuple(eight.mean(axis=0).tolist()), word)
 
 
-def _known(value: object) -> float:
+def known_number(value: object) -> float:
     """NaN for what is not known or no finite number."""
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from polobench.analysis.collection import Arm
 from polobench.analysis.frame import flat_table
-from polobench.analysis.language import Conversation, MeasureSummary, PreferenceSummary
+from polobench.analysis.language import MeasureSummary, PreferenceSummary, known_number, snapshot
+from polobench.core.result import RunResult
 from polobench.report.blocks import Block, Figure, Heading, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.draw.curves import draw_accuracies, draw_policy
 from polobench.report.draw.dots import draw_pairs
@@ -73,9 +74,9 @@ def answer_sections(findings: Findings) -> list[Section]:
     for heading, group in _grouped(items):
         blocks.append(heading)
         for item in group:
-            ended = "" if item.status == "ok" else f", which ended {item.status}: no seed ended ok"
-            blocks.append(Paragraph([Strong(_name(item, group)), f", seed {item.seed}{ended}"]))
-            blocks.append(_answer_table(item))
+            ended = "" if item.run.status == "ok" else f", which ended {item.run.status}: no seed ended ok"
+            blocks.append(Paragraph([Strong(_name(item, group)), f", seed {item.run.seed}{ended}"]))
+            blocks.append(_answer_table(item.run))
     return [Section("Answers before and after", blocks)]
 
 
@@ -153,16 +154,20 @@ def _measure_table(group: Sequence[MeasureSummary]) -> Table:
     return Table.of(rows, "llrrrr")
 
 
-def _answer_table(item: Conversation) -> Table:
+def _answer_table(run: RunResult) -> Table:
+    """By the text of the prompt, should the two moments not list them alike; rewards where one is known."""
+    before, after = (snapshot(run, moment).get("completions", []) for moment in ("before", "after"))
+    by_prompt = {answer["prompt"]: answer for answer in after}
     rows: list[dict[str, Text]] = []
-    shown = item.answers[:PROMPTS_SHOWN]
-    rewarded = any(math.isfinite(value) for answer in shown for value in (answer.reward_before, answer.reward_after))
-    for answer in shown:
-        texts = {"prompt": answer.prompt, "before": answer.before, "after": answer.after}
+    rewards: list[tuple[float, float]] = []
+    for first in before[:PROMPTS_SHOWN]:
+        last = by_prompt.get(first["prompt"], {})
+        texts = {"prompt": first["prompt"], "before": first["completion"], "after": last.get("completion")}
         rows.append({name: _quoted(text) for name, text in texts.items()})
-        if rewarded:
-            rewards = {"before": answer.reward_before, "after": answer.reward_after}
-            rows[-1] |= {f"reward {moment}": significant(value) for moment, value in rewards.items()}
+        rewards.append((known_number(first.get("reward")), known_number(last.get("reward"))))
+    if np.isfinite(rewards).any():
+        for row, pair in zip(rows, rewards, strict=True):
+            row |= dict(zip(("reward before", "reward after"), map(significant, pair), strict=True))
     return Table.of(rows, "lllrr")
 
 
