@@ -270,11 +270,6 @@ def _log_kl(run: RunResult) -> float:
     return math.log(value) if value > 0 else math.nan
 
 
-def _without_reward_model(run: RunResult) -> float:
-    """1 where no learned reward read a token; calls of a verifier are none of a reward model."""
-    return float(getattr(run.ledger, "reward_tokens", 0) == 0)
-
-
 def _learning(title: str, unit: str, function: Callable[[RunResult], float | None], **more: Any) -> Measure:
     return Measure(title, unit, "learning", _each(function), **more)
 
@@ -315,14 +310,9 @@ MEASURES: Mapping[str, Measure] = {
     ),
     # cost
     "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),
-    "forward_rows": _cost("rows forward", "per 1,000 samples", lambda run: run.ledger.forward_rows),
     "backward_rows": _cost("rows backward", "per 1,000 samples", lambda run: run.ledger.backward_rows),
     "update_seconds": Measure(
         "seconds of an update", "s per 1,000 samples", "throughput", _log_update_seconds, "rounds", is_ratio=True
-    ),
-    "peak_memory": Measure(
-        "peak memory", "MiB", "learning",
-        _each(lambda run: math.log(run.peak_memory_mib) if run.peak_memory_mib > 0 else math.nan), is_ratio=True,
     ),
     # generalisation, and what preference optimization does
     "generalisation_gap": _learning("training less held-out", "score", _generalisation_gap),
@@ -333,9 +323,10 @@ MEASURES: Mapping[str, Measure] = {
         "runs whose margin on held-out pairs rose", "share of runs", _rose("heldout_margin"), is_share=True
     ),
     "early_fall": _learning("loss's fall in the first third", "share of the whole fall", _early_fall),
-    "kl_to_reference": _learning("KL to the reference", "nats per token", lambda run: value_of(run, "heldout_kl")),
+
     "kl_ratio": _learning("KL to the reference", "nats per token", _log_kl, is_ratio=True),
     "works_without_reward_model": _learning(
-        "runs without a learned reward", "share of runs", _without_reward_model, is_share=True
+        "runs without a learned reward", "share of runs",  # calls of a verifier are none of a reward model
+        lambda run: float(getattr(run.ledger, "reward_tokens", 0) == 0), is_share=True,
     ),
 }  # fmt: skip

@@ -25,6 +25,7 @@ from polobench.analysis.statistics.intervals import Array, Interval, wilson_inte
 from polobench.core.result import RunResult
 
 CONTROL, LANGUAGE, PREFERENCES = "control", "language", "preferences"
+SAMPLED = "heldout_sampled_return"
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,12 @@ def mean_over_tasks(group: Comparable, label: str, of: Callable[[RunResult], flo
     return float(np.mean([np.mean([of(run) for run in runs]) for runs in group.runs[label]]))
 
 
-def _sampled(run: RunResult) -> float:
-    return value_of(run, "heldout_sampled_return")
-
-
-def _greedy(run: RunResult) -> float:
-    return run.final_return if math.isfinite(_sampled(run)) else math.nan
-
-
 def _overall(group: Comparable, label: str) -> Overall:
-    scores = group.scores(label)
-    runs = [run for place in group.runs[label] for run in place]
+    scores, places = group.scores(label), group.runs[label]
+    runs = [run for place in places for run in place]
+    at_end = [
+        np.mean([score_at(run, end) for run in found]) for found, end in zip(places, horizons(group), strict=True)
+    ]
     n_solved = sum(bool(solved(run)) for run in runs)
     return Overall(
         label=label,
@@ -177,18 +173,13 @@ def _overall(group: Comparable, label: str) -> Overall:
         cpu_seconds=mean_over_tasks(group, label, lambda run: run.ledger.cpu_seconds),
         gradient_steps=mean_over_tasks(group, label, lambda run: run.ledger.gradient_steps),
         backward_rows=mean_over_tasks(group, label, lambda run: run.ledger.backward_rows),
-        at_equal_seconds=float(
-            np.mean(
-                [
-                    np.mean([score_at(run, end) for run in found])
-                    for found, end in zip(group.runs[label], horizons(group), strict=True)
-                ]
-            )
-        ),
+        at_equal_seconds=float(np.mean(at_end)),
         is_annealed=any(run.hyperparameters.get("learning_rate_schedule", "constant") != "constant" for run in runs),
         beside_others=sum(run.ran_beside_others for run in runs),
         below_start=sum(map(fell_below_start, runs)),
         evaluation_error=float(max(finite(map(evaluation_error, runs)), default=math.nan)),
-        sampled=mean_over_tasks(group, label, _sampled),
-        greedy=mean_over_tasks(group, label, _greedy),
+        sampled=mean_over_tasks(group, label, lambda run: value_of(run, SAMPLED)),
+        greedy=mean_over_tasks(
+            group, label, lambda run: run.final_return if math.isfinite(value_of(run, SAMPLED)) else math.nan
+        ),
     )

@@ -94,20 +94,19 @@ def _statuses(runs: Sequence[RunResult]) -> dict[str, int]:
 
 def comparisons(collection: Collection) -> dict[tuple[str, str], list[ArmSummary]]:
     """The learning arms that may be compared, by task and budget, the best mean final return first."""
+
+    def best_first(item: ArmSummary) -> tuple[float, Arm]:
+        return math.inf if math.isnan(item.final_return) else -item.final_return, item.arm
+
     groups: dict[tuple[str, str], list[ArmSummary]] = {}
     for arm, runs in collection.of_kind("learning").items():
         groups.setdefault((arm.task, arm.budget), []).append(summarize(arm, runs))
-    return {key: sorted(groups[key], key=_best_first) for key in sorted(groups)}
+    return {key: sorted(groups[key], key=best_first) for key in sorted(groups)}
 
 
 def is_smoke(group: Sequence[ArmSummary]) -> bool:
     """Whether an arm has a smoke run: nothing is concluded from it, nor from what it is compared with."""
     return any(summary.smoke for summary in group)
-
-
-def _best_first(summary: ArmSummary) -> tuple[bool, float, Arm]:
-    unknown = math.isnan(summary.final_return)
-    return unknown, 0.0 if unknown else -summary.final_return, summary.arm
 
 
 def moves(losses: Array) -> bool:

@@ -117,12 +117,9 @@ def standings_of(group: Comparable, case: UseCase) -> Standings:
     ordered = sorted(numbers.items(), key=lambda item: (-values[item[0]], item[0]))
     tested = None if case.statistic is mean_score else case.statistic
     arms = [runs for places in group.runs.values() for runs in places]
-    looks, refused = (
-        looks_of(run for runs in arms for run in runs),
-        next(filter(None, map(more_than_declared, arms)), ""),
-    )
-    found = against_best(ordered, tested, looks=looks, refused=refused)
-    contrasts = {item.other: item for item in found}
+    looks = looks_of(run for runs in arms for run in runs)
+    refused = next(filter(None, map(more_than_declared, arms)), "")
+    contrasts = {item.other: item for item in against_best(ordered, tested, looks=looks, refused=refused)}
     items = tuple(
         Standing(
             label,

@@ -36,12 +36,13 @@ def note(name: str, **values: object) -> list[Piece]:
 
 def glossary() -> Page:
     """The same for every report."""
-    return Page(GLOSSARY, "Glossary", [_section(title, terms) for title, terms in _read("glossary").items()])
-
-
-def _section(title: str, terms: dict[str, str]) -> Section:
-    blocks = [block for name, meaning in terms.items() for block in (Heading(name), Paragraph(meaning))]
-    return Section(title.capitalize(), blocks)
+    sections = [
+        Section(
+            title.capitalize(), [block for item in terms.items() for block in (Heading(item[0]), Paragraph(item[1]))]
+        )
+        for title, terms in _read("glossary").items()
+    ]
+    return Page(GLOSSARY, "Glossary", sections)
 
 
 @cache

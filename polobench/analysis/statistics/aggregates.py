@@ -101,20 +101,17 @@ def performance_profile(
     Returns:
         The share with its low and high ends, `[T]` each; ends are NaN as those of `aggregate`.
     """
-    rng = np.random.default_rng(0)
     above = [(task[:, None] > thresholds).astype(np.float64) for task in scores]
     share = np.mean([task.mean(axis=0) for task in above], axis=0)
     if not _has_interval(scores):
         return share, np.full_like(share, math.nan), np.full_like(share, math.nan)
-    found = np.mean([_weights(len(task), resamples, rng) @ task for task in above], axis=0)
+    rng, found = np.random.default_rng(0), np.zeros((resamples, len(thresholds)))
+    for task in above:
+        drawn = rng.integers(0, len(task), (resamples, len(task)))
+        counts = (drawn[:, :, None] == np.arange(len(task))).sum(axis=1)
+        found += counts @ task / (len(task) * len(above))
     low, high = np.quantile(found, TAILS, axis=0)
     return share, low, high
-
-
-def _weights(n: int, resamples: int, rng: np.random.Generator) -> Array:
-    """`[R, n]` the share of each resample that each of n runs has."""
-    places = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
-    return np.bincount(places.ravel(), minlength=resamples * n).reshape(resamples, n) / n
 
 
 def _has_interval(scores: Scores) -> bool:

@@ -57,7 +57,9 @@ def permutation_p(strata: Strata, *, draws: int = DRAWS) -> float:
     """
     observed = difference(strata)
     if _has_many(strata):
-        spread = _arranged_deviation(strata)
+        # the standard deviation of d over all ways: on each task that of a sum drawn without replacement
+        parts = [np.concatenate((x, y)).var(ddof=1) * (len(x) + len(y)) / (len(x) * len(y)) for x, y in strata]
+        spread = math.sqrt(sum(parts)) / len(strata)
         return float(2 * norm.sf(abs(observed) / spread)) if spread > 0 else 1.0
     tolerance = _ROUNDING * max(1e-300, *(float(np.abs(np.concatenate(pair)).max()) for pair in strata))
     exact = _arrangements(strata) <= LARGEST_ENUMERATION
@@ -98,12 +100,6 @@ def smallest_p(strata: Strata, *, draws: int = DRAWS) -> float:
 
 def _has_many(strata: Strata) -> bool:
     return min(len(side) for pair in strata for side in pair) >= MANY
-
-
-def _arranged_deviation(strata: Strata) -> float:
-    """The standard deviation of d over all arrangements: on each task that of a sum drawn without replacement."""
-    parts = [np.concatenate((x, y)).var(ddof=1) * (len(x) + len(y)) / (len(x) * len(y)) for x, y in strata]
-    return math.sqrt(sum(parts)) / len(strata)
 
 
 def seeds_needed(alpha: float, tasks: int) -> int:

@@ -111,12 +111,12 @@ def by_task(items: Iterable[Measured]) -> list[tuple[str, list[Measured]]]:
 
 def compared(groups: Sequence[Comparable]) -> list[Comparable]:
     """The groups in which there is something to compare: some methods, several runs of each, every score known."""
-    return [group for group in groups if 1 < len(group.runs) <= MOST_COMPARED and _is_known(group)]
 
+    def is_known(group: Comparable) -> bool:
+        scores = [task for label in group.runs for task in group.scores(label)]
+        return all(len(task) >= _LEAST_RUNS and bool(np.isfinite(task).all()) for task in scores)
 
-def _is_known(group: Comparable) -> bool:
-    scores = [task for label in group.runs for task in group.scores(label)]
-    return all(len(task) >= _LEAST_RUNS and bool(np.isfinite(task).all()) for task in scores)
+    return [group for group in groups if 1 < len(group.runs) <= MOST_COMPARED and is_known(group)]
 
 
 def title_of(group: Comparable) -> str:

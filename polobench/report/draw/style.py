@@ -86,12 +86,9 @@ def looks(labels: Sequence[str], methods: Mapping[str, str] | None = None) -> di
         first = 0 if label == family else 1 if label in _ARTICLE else 2
         rank = next(rank for rank in count(first) if (colours[family], rank) not in taken)
         taken.add((colours[family], rank))
-        found[label] = Look(to_rgb(colours[family]), _dashes(rank), family)
+        dashes = _DASHES[rank] if rank < len(_DASHES) else (0, (6, 1.5, *(1.2, 1.5) * (rank - 3)))
+        found[label] = Look(to_rgb(colours[family]), dashes, family)
     return found
-
-
-def _dashes(rank: int) -> Any:
-    return _DASHES[rank] if rank < len(_DASHES) else (0, (6, 1.5, *(1.2, 1.5) * (rank - 3)))
 
 
 def natural(text: str) -> str:

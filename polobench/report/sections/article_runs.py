@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
@@ -62,12 +61,13 @@ def sections(findings: Findings) -> list[Section]:
             *compact(Table.of([_loss_row(item) for item in items], "llrrrrrrrrr"), 2),
         ]
     blocks.append(Paragraph(note("article_losses") if findings.article_losses else ""))
-    return [Section(TITLE, blocks, {"article": _frame(findings.article_arms)})]
-
-
-def _frame(arms: Sequence[EpisodeArm]) -> pd.DataFrame:
-    """Every number of the tables by episode, a row per arm and episode."""
-    return table_of(_numbers(place) for item in arms for place in item.placements)
+    return [
+        Section(
+            TITLE,
+            blocks,
+            {"article": table_of(_numbers(place) for item in findings.article_arms for place in item.placements)},
+        )
+    ]
 
 
 def _numbers(item: Placement) -> dict[str, object]:

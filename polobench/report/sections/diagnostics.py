@@ -129,7 +129,9 @@ def _lines(runs: Sequence[RunResult], metric: str) -> Lines:
 
 def _draw_arm(ax: Axes, lines: Lines, look: style.Look, logarithmic: bool) -> None:
     """The median, the band and a cross where a run failed; a logarithm shows no 0."""
-    samples, levels = _quantiles(*_going(lines))
+    grid = np.linspace(0, max(samples.max() for _, samples, _ in lines), GRID_POINTS)
+    curves = [np.interp(grid, samples, values, np.nan, np.nan) for _, samples, values in lines]
+    samples, levels = _quantiles(grid, np.stack(curves))
     low, middle, high = np.where(levels > 0, levels, np.nan) if logarithmic else levels
     ax.fill_between(samples, low, high, color=look.colour, alpha=0.3, linewidth=0)
     ax.plot(samples, middle, color=look.colour, linewidth=2)
@@ -139,17 +141,11 @@ def _draw_arm(ax: Axes, lines: Lines, look: style.Look, logarithmic: bool) -> No
         ax.plot(*zip(*ends, strict=True), color="black", zorder=5, **_CROSS)
 
 
-def _going(lines: Lines) -> tuple[Array, Array]:
-    """A grid of samples `[G]` and the runs on it `[n, G]`, each NaN where it has not begun or has ended."""
-    grid = np.linspace(0, max(samples.max() for _, samples, _ in lines), GRID_POINTS)
-    return grid, np.stack([np.interp(grid, samples, values, np.nan, np.nan) for _, samples, values in lines])
-
-
 def _quantiles(grid: Array, curves: Array) -> tuple[Array, Array]:
-    """Quantiles over the runs that have a value, where at least half of them do: of one or two they would jump.
+    """Quantiles of runs, `[n, G]`, each NaN where it has not begun or has ended: where at least half have a value.
 
     Returns:
-        The places that are left, `[K]`, and each level there, `[levels, K]`.
+        The places that are left, `[K]`, and each level there, `[levels, K]`: of one or two runs they would jump.
     """
     known = np.isfinite(curves).mean(axis=0) >= 0.5
     return grid[known], np.nanquantile(curves[:, known], _LEVELS, axis=0)

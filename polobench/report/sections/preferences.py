@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from polobench.analysis import frontier
@@ -170,12 +169,5 @@ def draw_calibration(items: Sequence[RewardModels]) -> Drawing:
         style.name_panel(ax, style.short(item.task))
         ax.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.9)
         ax.scatter(item.predicted, item.observed, s=8 + 120 * item.counts / item.counts.max(), color="#333333")
-        _name_shares(ax)
+        ax.set(xlabel="predicted probability", ylabel="share observed", xlim=(0, 1), ylim=(0, 1))
     return figure
-
-
-def _name_shares(ax: Axes) -> None:
-    ax.set_xlabel("predicted probability")
-    ax.set_ylabel("share observed")
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1)

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -177,13 +176,14 @@ def _contrast_table(contrasts: Sequence[Contrast[Arm]], group: Group) -> Table:
 def settings_blocks(findings: Findings, task: str) -> list[Block]:
     """The values of every method on one task, a row each."""
     rows = {
-        (arm.label, ", ".join(f"{name} = {value}" for name, value in _values(run.hyperparameters).items()))
+        (
+            arm.label,
+            ", ".join(
+                f"{name} = {json.dumps(value, default=str)}" for name, value in sorted(run.hyperparameters.items())
+            ),
+        )
         for arm, runs in findings.collection.of_kind("learning").items()
         if arm.task == task
         for run in runs
     }
     return [Bullets([[Strong(label), f": {values}"] for label, values in sorted(rows)])]
-
-
-def _values(hyperparameters: dict[str, Any]) -> dict[str, str]:
-    return {name: json.dumps(value, default=str) for name, value in sorted(hyperparameters.items())}

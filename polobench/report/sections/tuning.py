@@ -13,7 +13,7 @@ from polobench.analysis.tuning import Search, trial_frame, winner
 from polobench.report.blocks import Paragraph, Section, Table, Text, compact, figures
 from polobench.report.draw.lines import Chart, Line, draw_charts
 from polobench.report.draw.panels import PANELS_A_PAGE
-from polobench.report.draw.style import Look, Looks, pages, short
+from polobench.report.draw.style import Looks, pages, short
 from polobench.report.findings import Findings
 from polobench.report.text import number, runs_of, with_ends
 from polobench.report.words import note
@@ -36,29 +36,27 @@ def sections(findings: Findings) -> list[Section]:
         *figures("best_of", "Expected best of k configurations", *drawn),
         *compact(Table.of([_row(search) for search in searches], "llrrrrrrrr"), 2),
     ]
-    best = [row for search in searches for row in _best_rows(search)]
+    best = [
+        flat_rows([item], task=search.arm.task, label=search.arm.label, budget=search.arm.budget)[0] | {"k": k}
+        for search in searches
+        for k, item in enumerate(search.best, 1)
+    ]
     return [Section("Tuning", blocks, {"tuning": trial_frame(findings.trials), "best_of": table_of(best)})]
 
 
 def draw(page: Sequence[Sequence[Search]], look: Looks) -> Figure:
     """A panel per task and budget."""
-    charts = [
-        Chart(
-            f"{short(task[0].arm.task)} ({short(task[0].arm.budget)})",
-            [_line(search, look[search.arm.label]) for search in task],
-            task[0].arm.task,
-            "expected best score",
-            "configurations tried",
-        )
-        for task in page
-    ]
+    charts = []
+    for task in page:
+        lines = []
+        for search in task:
+            y, low, high = np.array([(item.value, item.interval.low, item.interval.high) for item in search.best]).T
+            label = search.arm.label
+            lines.append(Line(short(label), look[label], np.arange(1.0, len(y) + 1), y, low, high))
+        arm = task[0].arm
+        title = f"{short(arm.task)} ({short(arm.budget)})"
+        charts.append(Chart(title, lines, arm.task, "expected best score", "configurations tried"))
     return draw_charts(charts, 2, (6.0, 3.3))
-
-
-def _line(search: Search, look: Look) -> Line:
-    columns = [(item.value, item.interval.low, item.interval.high) for item in search.best]
-    y, low, high = np.array(columns).T
-    return Line(short(search.arm.label), look, np.arange(1.0, len(y) + 1), y, low, high)
 
 
 def _row(search: Search) -> dict[str, Text]:
@@ -76,11 +74,3 @@ def _row(search: Search) -> dict[str, Text]:
         "gain [95 %]": with_ends(search.gain.value, search.gain.interval),
         "best": number(best.score, 2),
     }
-
-
-def _best_rows(search: Search) -> list[dict[str, object]]:
-    return [
-        row | {"k": k}
-        for k, item in enumerate(search.best, 1)
-        for row in flat_rows([item], task=search.arm.task, label=search.arm.label, budget=search.arm.budget)
-    ]
