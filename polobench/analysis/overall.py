@@ -156,9 +156,8 @@ def mean_over_tasks(group: Comparable, label: str, of: Callable[[RunResult], flo
 def _overall(group: Comparable, label: str) -> Overall:
     scores, places = group.scores(label), group.runs[label]
     runs = [run for place in places for run in place]
-    at_end = [
-        np.mean([score_at(run, end) for run in found]) for found, end in zip(places, horizons(group), strict=True)
-    ]
+    ends = zip(places, horizons(group), strict=True)
+    at_end = [np.mean([score_at(run, end) for run in found]) for found, end in ends]
     n_solved = sum(bool(solved(run)) for run in runs)
     return Overall(
         label=label,
