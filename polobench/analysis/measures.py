@@ -323,7 +323,6 @@ MEASURES: Mapping[str, Measure] = {
         "runs whose margin on held-out pairs rose", "share of runs", _rose("heldout_margin"), is_share=True
     ),
     "early_fall": _learning("loss's fall in the first third", "share of the whole fall", _early_fall),
-
     "kl_to_reference": _learning("KL to the reference", "nats per token", lambda run: value_of(run, "heldout_kl")),
     "kl_ratio": _learning("KL to the reference", "nats per token", _log_kl, is_ratio=True),
     "works_without_reward_model": _learning(

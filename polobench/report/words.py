@@ -36,12 +36,10 @@ def note(name: str, **values: object) -> list[Piece]:
 
 def glossary() -> Page:
     """The same for every report."""
-    sections = [
-        Section(
-            title.capitalize(), [block for item in terms.items() for block in (Heading(item[0]), Paragraph(item[1]))]
-        )
-        for title, terms in _read("glossary").items()
-    ]
+    sections = []
+    for title, terms in _read("glossary").items():
+        blocks = [block for name, meaning in terms.items() for block in (Heading(name), Paragraph(meaning))]
+        sections.append(Section(title.capitalize(), blocks))
     return Page(GLOSSARY, "Glossary", sections)
 
 

@@ -61,13 +61,8 @@ def sections(findings: Findings) -> list[Section]:
             *compact(Table.of([_loss_row(item) for item in items], "llrrrrrrrrr"), 2),
         ]
     blocks.append(Paragraph(note("article_losses") if findings.article_losses else ""))
-    return [
-        Section(
-            TITLE,
-            blocks,
-            {"article": table_of(_numbers(place) for item in findings.article_arms for place in item.placements)},
-        )
-    ]
+    placements = [_numbers(place) for item in findings.article_arms for place in item.placements]
+    return [Section(TITLE, blocks, {"article": table_of(placements)})]
 
 
 def _numbers(item: Placement) -> dict[str, object]:

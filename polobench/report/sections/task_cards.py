@@ -176,14 +176,9 @@ def _contrast_table(contrasts: Sequence[Contrast[Arm]], group: Group) -> Table:
 def settings_blocks(findings: Findings, task: str) -> list[Block]:
     """The values of every method on one task, a row each."""
     rows = {
-        (
-            arm.label,
-            ", ".join(
-                f"{name} = {json.dumps(value, default=str)}" for name, value in sorted(run.hyperparameters.items())
-            ),
-        )
+        (arm.label, ", ".join(f"{name} = {json.dumps(value, default=str)}" for name, value in settings))
         for arm, runs in findings.collection.of_kind("learning").items()
         if arm.task == task
-        for run in runs
+        for settings in (sorted(run.hyperparameters.items()) for run in runs)
     }
     return [Bullets([[Strong(label), f": {values}"] for label, values in sorted(rows)])]
