@@ -189,12 +189,12 @@ def test_losses_of_rounding_errors_have_no_panel(tmp_path: Path) -> None:
     (panel,) = panels(found)
     look = looks(found.labels)
     assert draw_losses(panel, look) is None
-    assert draw_updates(panel, "loss", look) is None
-    assert draw_updates(panel, "kl", look) is not None
+    assert draw_updates(panel, look, "loss") is None
+    assert draw_updates(panel, look, "kl") is not None
     runs[0].updates.loc[0, "loss"] = 1e-3
     (panel,) = panels(collect(save_all(tmp_path / "moves", *runs)))
     assert draw_losses(panel, look) is not None
-    assert draw_updates(panel, "loss", look) is not None
+    assert draw_updates(panel, look, "loss") is not None
 
 
 @pytest.mark.parametrize(

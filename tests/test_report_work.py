@@ -179,7 +179,7 @@ def test_runs_are_a_median_and_a_band_however_many_they_are(
 ) -> None:
     runs = [make_result(seed=seed) for seed in range(seeds)]
     (panel,) = panels(collect(save_all(tmp_path, *runs)))
-    figure = draw_updates(panel, metric, looks(["ppo"]))
+    figure = draw_updates(panel, looks(["ppo"]), metric)
     assert figure is not None
     assert [text.get_text() for text in figure.legends[0].get_texts()] == said
     assert (len(figure.axes[0].lines), len(figure.axes[0].collections)) == (1, 1)
@@ -193,7 +193,7 @@ def test_a_failed_run_is_marked_where_its_last_kl_above_0_was(tmp_path: Path) ->
     runs[0].status = "failed"
     runs[0].updates.loc[runs[0].updates.index[-1], "kl"] = 0.0
     (panel,) = panels(collect(save_all(tmp_path, *runs)))
-    figure = draw_updates(panel, "kl", looks(["ppo"]))
+    figure = draw_updates(panel, looks(["ppo"]), "kl")
     assert figure is not None
     (cross,) = (line for line in figure.axes[0].lines if line.get_marker() == "X")
     assert cross.get_ydata() == [runs[0].updates["kl"].iloc[-2]]
@@ -205,7 +205,7 @@ def test_the_first_panel_of_each_row_names_the_axis(metric: str, tmp_path: Path)
     methods = ["dpo", "grpo", "ppo", "reinforce", "trpo"]
     found = collect(save_all(tmp_path, *map(make_result, methods)))
     (panel,) = panels(found)
-    figure = draw_updates(panel, metric, looks(found.labels))
+    figure = draw_updates(panel, looks(found.labels), metric)
     assert figure is not None
     named = [bool(ax.get_ylabel()) for ax in figure.axes]
     assert named == [True, False, False, True, False]

@@ -66,6 +66,7 @@ class Findings:
     panels = cached_property(lambda self: panels.panels(self.collection))
     curves = cached_property(lambda self: panels.with_curves(self.panels, self.looks))
     parts = cached_property(lambda self: panels.numbered(self.panels))
+    spoken = cached_property(lambda self: [(number, part) for number, part in self.parts if part.speaks])
     arrivals = cached_property(lambda self: arrivals_of(self.panels))
 
     # over the tasks of a world: the groups, their numbers, their standings by final score and by use case

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.statistics.hypothesis import CEILING, EQUIVALENT, OPEN, SEPARATED, Contrast
@@ -13,6 +13,13 @@ from polobench.core.result import RunResult
 from polobench.report.text import listed, p_text
 
 _LONGEST = 60
+
+
+class OfArm(Protocol):
+    """Something that was measured of an arm."""
+
+    @property
+    def arm(self) -> Arm: ...
 
 
 def arm_name(arm: Arm, among: Iterable[Arm]) -> str:

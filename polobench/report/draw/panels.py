@@ -12,9 +12,9 @@ import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.overall import Comparable
-from polobench.analysis.summary import NoiseSummary, ThroughputSummary
 from polobench.core.result import RunResult
 from polobench.report.draw.style import Looks, compact, natural, pages, short
+from polobench.report.naming import OfArm
 
 MOST_COMPARED = 12  # methods of a task or group: of more, no comparison is drawn
 MOST_NAMED = 8  # methods whose names, or pairs, stand beside their marks
@@ -25,7 +25,7 @@ SEVERAL = "several budgets"
 _LEAST_RUNS = 2
 _LONGEST = 64  # letters of a name that may be in several lines
 T = TypeVar("T")
-Measured = TypeVar("Measured", NoiseSummary, ThroughputSummary)
+Measured = TypeVar("Measured", bound=OfArm)
 
 
 @dataclass(frozen=True)

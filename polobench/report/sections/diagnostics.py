@@ -6,7 +6,7 @@ middle 90 % of the runs that are still going.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from polobench.analysis.frame import flat_table
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import moves
 from polobench.core.result import RunResult
-from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, compact, figures
+from polobench.report.blocks import Block, Figure, Paragraph, Section, Table, Text, compact, figures
 from polobench.report.draw import style
 from polobench.report.draw.arrivals import draw_arrivals, has_reached
 from polobench.report.draw.panels import PANELS_A_PAGE, Panel
@@ -66,30 +66,33 @@ def arrival_sections(findings: Findings) -> list[Section]:
 def update_sections(findings: Findings) -> list[Section]:
     """Loss and KL of each task, then how the losses are spread."""
     look = findings.looks
-    blocks: list[Block] = [
-        Figure(
-            f"{metric}_{number}_{part.file_part}",
-            f"{name} over samples on {part.task}",
-            partial(draw_updates, part, metric, look),
-        )
+    blocks = [
+        figure
         for metric, name in {"loss": "Loss", "kl": "KL"}.items()
-        for number, part in findings.parts
+        for figure in part_figures(
+            findings.parts, metric, f"{name} over samples", partial(draw_updates, look=look, metric=metric)
+        )
     ]
     blocks += [Paragraph(note("updates"))] if blocks else []
-    blocks += [
-        Figure(
-            f"losses_{number}_{part.file_part}",
-            f"Distribution of the losses of the updates on {part.task}",
-            partial(draw_losses, part, look),
-            note("losses"),
-        )
-        for number, part in findings.parts
-        if part.speaks
-    ]
+    spread = partial(draw_losses, look=look)
+    blocks += part_figures(
+        findings.spoken, "losses", "Distribution of the losses of the updates", spread, note("losses")
+    )
     return [Section("Loss and KL", blocks)] if blocks else []
 
 
-def draw_updates(panel: Panel, metric: str, look: style.Looks) -> Drawing | None:
+def part_figures(
+    parts: Sequence[tuple[str, Panel]], name: str, subject: str, draw: Callable[[Panel], Drawing | None],
+    caption: Text = "",
+) -> list[Block]:  # fmt: skip
+    """A figure for each task, and for each part of one with many arms."""
+    return [
+        Figure(f"{name}_{number}_{part.file_part}", f"{subject} on {part.task}", partial(draw, part), caption)
+        for number, part in parts
+    ]
+
+
+def draw_updates(panel: Panel, look: style.Looks, metric: str) -> Drawing | None:
     """One metric of one task, a small panel per arm whose metric moves by more than noise; None if none has."""
     found = [(arm, lines) for arm, runs in panel.arms if (lines := _lines(runs, metric))]
     if not found:

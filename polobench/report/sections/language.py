@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from matplotlib.figure import Figure as Drawing
 
-from polobench.analysis.collection import Arm
 from polobench.analysis.frame import flat_table
 from polobench.analysis.language import MeasureSummary, PreferenceSummary, known_number, snapshot
 from polobench.core.result import RunResult
-from polobench.report.blocks import Block, Figure, Heading, Paragraph, Section, Strong, Table, Text, compact
+from polobench.report.blocks import Block, Heading, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.draw.curves import draw_accuracies, draw_policy
 from polobench.report.draw.dots import draw_pairs
-from polobench.report.draw.panels import Panel
-from polobench.report.draw.style import Looks
 from polobench.report.findings import Findings
-from polobench.report.naming import arm_name
+from polobench.report.naming import OfArm, arm_name
+from polobench.report.sections.diagnostics import part_figures
 from polobench.report.text import NOTHING, known_of, number, plain, significant, span, with_ends
 from polobench.report.words import note
 
@@ -28,12 +25,7 @@ LONGEST_ANSWER = 200
 PAIR_SETS = {"heldout": "held-out", "train": "training"}
 
 
-class _OfArm(Protocol):
-    @property
-    def arm(self) -> Arm: ...
-
-
-Item = TypeVar("Item", bound=_OfArm)
+Item = TypeVar("Item", bound=OfArm)
 
 
 def preference_sections(findings: Findings) -> list[Section]:
@@ -41,12 +33,12 @@ def preference_sections(findings: Findings) -> list[Section]:
     items = findings.preferences
     if not items:
         return []
-    blocks: list[Block] = []
-    for heading, group in _grouped(items):
-        blocks += [heading, *compact(_accuracy_table(group), 2)]
-    blocks.append(Paragraph(note("accuracy")))
-    found = _figures(findings, "accuracy", "Preference accuracy over samples", draw_accuracies)
-    found += _figures(findings, "pairs", "Held-out pairs before and after", draw_pairs)
+    blocks = [*_tables(items, _accuracy_table), Paragraph(note("accuracy"))]
+    parts, look = findings.spoken, findings.looks
+    found = [
+        *part_figures(parts, "accuracy", "Preference accuracy over samples", partial(draw_accuracies, look=look)),
+        *part_figures(parts, "pairs", "Held-out pairs before and after", partial(draw_pairs, look=look)),
+    ]
     blocks += [*found, Paragraph(note("preferences") if found else "")]
     return [Section("Preferences", blocks, {"preferences": flat_table(items)})]
 
@@ -56,12 +48,11 @@ def policy_sections(findings: Findings) -> list[Section]:
     items = findings.measures
     if not items:
         return []
-    blocks: list[Block] = []
-    for heading, group in _grouped(items):
-        blocks += [heading, *compact(_measure_table(group), 2)]
+    draw = partial(draw_policy, look=findings.looks)
     few = "" if all(item.everywhere for item in items) else note("few_prompts")
-    found = _figures(findings, "policy", "The policy over samples", draw_policy)
-    blocks += [Paragraph(note("measures")), Paragraph(few), *found, Paragraph(note("policy") if found else "")]
+    found = part_figures(findings.spoken, "policy", "The policy over samples", draw)
+    said = [Paragraph(note("measures")), Paragraph(few), *found, Paragraph(note("policy") if found else "")]
+    blocks = [*_tables(items, _measure_table), *said]
     return [Section("The policy before and after", blocks, {"measures": flat_table(items)})]
 
 
@@ -95,15 +86,6 @@ def note_sections(findings: Findings) -> list[Section]:
     return [Section("Left out of the data", [Table.of(rows, "llllr")])] if rows else []
 
 
-def _figures(findings: Findings, name: str, what: str, draw: Callable[[Panel, Looks], Drawing | None]) -> list[Block]:
-    """A figure per task in which something is said."""
-    return [
-        Figure(f"{name}_{number}_{part.file_part}", f"{what} on {part.task}", partial(draw, part, findings.looks))
-        for number, part in findings.parts
-        if part.speaks
-    ]
-
-
 def _grouped(items: Sequence[Item]) -> Iterator[tuple[Heading, list[Item]]]:
     """By task and budget, with a heading each."""
     for task, budget in dict.fromkeys((item.arm.task, item.arm.budget) for item in items):
@@ -111,7 +93,11 @@ def _grouped(items: Sequence[Item]) -> Iterator[tuple[Heading, list[Item]]]:
         yield Heading(f"{task}, {budget}"), group
 
 
-def _name(item: _OfArm, group: Sequence[_OfArm]) -> str:
+def _tables(items: Sequence[Item], table: Callable[[Sequence[Item]], Table]) -> list[Block]:
+    return [block for heading, group in _grouped(items) for block in (heading, *compact(table(group), 2))]
+
+
+def _name(item: OfArm, group: Sequence[OfArm]) -> str:
     return arm_name(item.arm, [other.arm for other in group])
 
 

@@ -7,9 +7,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import pandas as pd
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import ARM, table_of
@@ -30,8 +27,7 @@ def about_sections(findings: Findings) -> list[Section]:
     """What was run, and everything that a reader of the store has to know."""
     notes: list[Text] = [*store_caveats(findings.collection)]
     runs = [result for found in findings.collection.arms.values() for result in found]
-    beside = sum(result.ran_beside_others for result in runs)
-    if beside:
+    if beside := sum(result.ran_beside_others for result in runs):
         notes.append(note("beside_others", beside=beside, runs=len(runs)))
     said: list[Block] = [Paragraph("To know before you compare:"), Bullets(notes)] if notes else []
     return [Section("About this store", [Bullets(_what_was_run(findings)), *said])]
@@ -77,66 +73,51 @@ def _mixed_arms(collection: Collection) -> list[str]:
 
 def _mixed_references(collection: Collection) -> list[str]:
     references: dict[str, set[tuple[float, float | None]]] = {}
-    for result in collection.cells:
-        if not math.isnan(result.floor):
-            references.setdefault(result.task, set()).add((result.floor, result.target))
+    for result in (result for result in collection.cells if not math.isnan(result.floor)):
+        references.setdefault(result.task, set()).add((result.floor, result.target))
     mixed = [task for task, values in references.items() if len(values) > 1]
     return [f"The cells of {task} differ in floor or target; each run is scored by its own." for task in mixed]
 
 
 def failure_sections(findings: Findings) -> list[Section]:
     """Every run that failed, every cell that was skipped, every file that is damaged."""
-    collection, found = findings.collection, []
-    failures = _failures_frame(collection)
-    if not failures.empty:
-        found.append(
-            Section("Failed runs", [Paragraph(note("failures")), *_failures(failures)], {"failures": failures})
-        )
-    if collection.skipped:
-        found.append(Section("Skipped cells", compact(_skipped_table(collection.skipped), 2)))
+    collection = findings.collection
+    found = _failed(collection) + _skipped(collection)
     if collection.damaged:
         lines = [f"{item.path.name}: {item.reason}" for item in collection.damaged]
         found.append(Section("Damaged files", [Bullets(lines)]))
     return found
 
 
-def _failures_frame(collection: Collection) -> pd.DataFrame:
-    """A row for each run that failed: which, how, after how many samples and why."""
-    return table_of(
+def _failed(collection: Collection) -> list[Section]:
+    """A row for each run: which, how, after how many samples and why."""
+    found = [(arm, run) for arm, runs in collection.arms.items() for run in runs if run.status != "ok"]
+    if not found:
+        return []
+    failures = table_of(
         {name: getattr(arm, name) for name in (*ARM, "kind")}
         | {"seed": run.seed, "status": run.status, "samples": run.ledger.samples}
         | {"reason": run.reason, "cell_id": run.cell_id}
-        for arm, runs in collection.arms.items()
-        for run in runs
-        if run.status != "ok"
+        for arm, run in found
     )
-
-
-def _failures(failures: pd.DataFrame) -> list[Block]:
     columns = ["task", "label", "device", "budget", "kind", "seed", "status", "samples", "reason"]
     shown = failures[columns].assign(samples=failures["samples"].map(number))
     rows = [[plain(value) for value in row] for row in shown.itertuples(index=False)]
-    return compact(Table(["task", "method", *columns[2:]], rows, "lllllrlrl"), 2)
+    table = compact(Table(["task", "method", *columns[2:]], rows, "lllllrlrl"), 2)
+    return [Section("Failed runs", [Paragraph(note("failures")), *table], {"failures": failures})]
 
 
-def _skipped_table(skipped: Sequence[RunResult]) -> Table:
-    """Skipped cells, those that differ only by seed in one row."""
+def _skipped(collection: Collection) -> list[Section]:
+    """Those that differ only by seed in one row."""
     groups: dict[tuple[Arm, str], list[int]] = {}
-    for result in skipped:
+    for result in collection.skipped:
         groups.setdefault((Arm.of(result), result.reason), []).append(result.seed)
-    rows: list[dict[str, Text]] = [
-        {
-            "task": arm.task,
-            "method": arm.label,
-            "device": arm.device,
-            "budget": arm.budget,
-            "kind": arm.kind.replace("_", " "),
-            "seeds": runs_of(seeds),
-            "reason": plain(reason),
-        }
+    headers = ["task", "method", "device", "budget", "kind", "seeds", "reason"]
+    rows = [
+        [arm.task, arm.label, arm.device, arm.budget, arm.kind.replace("_", " "), runs_of(seeds), plain(reason)]
         for (arm, reason), seeds in groups.items()
     ]
-    return Table.of(rows, "lllllll")
+    return [Section("Skipped cells", compact(Table(headers, rows, "lllllll"), 2))] if rows else []
 
 
 def provenance_sections(findings: Findings) -> list[Section]:
@@ -160,21 +141,15 @@ def provenance_table(collection: Collection) -> Table:
 
 def _facts(cells: list[RunResult]) -> dict[str, str]:
     first = cells[0].provenance
-    facts = {"cells": f"{len(cells):,}", "started (UTC)": _moments(cells), "commit": _commit(first)}
+    changed = " with uncommitted changes" if first.get("dirty") else ""
+    commit = f"{str(first['commit'])[:12]}{changed}" if first.get("commit") else "not a checkout"
+    facts = {"cells": f"{len(cells):,}", "started (UTC)": _moments(cells), "commit": commit}
     facts |= {name: NOTHING if first.get(name) is None else str(first[name]) for name in _SHOWN}
     facts["devices"] = ", ".join(sorted({str(result.provenance.get("device_name", NOTHING)) for result in cells}))
     facts["platform fingerprint"] = str(first.get("platform_fingerprint") or NOTHING)
     versions = first.get("versions")
     known = sorted(versions.items()) if isinstance(versions, dict) else []
     return facts | {name: str(value) for name, value in known}
-
-
-def _commit(provenance: dict[str, Any]) -> str:
-    """The commit, and whether the checkout had changes that are in no commit."""
-    commit = provenance.get("commit")
-    if not commit:
-        return "not a checkout"
-    return f"{str(commit)[:12]}{' with uncommitted changes' if provenance.get('dirty') else ''}"
 
 
 def _moments(cells: Iterable[RunResult]) -> str:
