@@ -82,9 +82,8 @@ def summarize(arm: Arm, runs: Sequence[RunResult]) -> ArmSummary:
 
 
 def _median_time(runs: Sequence[RunResult], name: str) -> float:
-    if any(result.target is None for result in runs):
-        return math.nan
-    return median_time_to_target([result.time_to_target.get(name) if reached(result) else None for result in runs])
+    times = [result.time_to_target.get(name) if reached(result) else None for result in runs]
+    return math.nan if any(result.target is None for result in runs) else median_time_to_target(times)
 
 
 def _statuses(runs: Sequence[RunResult]) -> dict[str, int]:

@@ -107,21 +107,21 @@ class Search:
 
 def trial_frame(found: Mapping[Arm, Sequence[Trial]]) -> pd.DataFrame:
     """A row per trial: what it tried (`values`, JSON), its mean score, what its training cost, and whether it won."""
-    return pd.DataFrame([_row(arm, trial, winner(trials)) for arm, trials in found.items() for trial in trials])
-
-
-def _row(arm: Arm, trial: Trial, best: Trial) -> dict[str, Any]:
-    return {
-        **{name: getattr(arm, name) for name in ("method", "label", "task", "budget")},
-        "trial": trial.number,
-        "seeds": " ".join(str(run.seed) for run in trial.runs),
-        "failed": sum(run.status != "ok" for run in trial.runs),
-        "score": round(trial.score, 4),
-        "samples": sum(run.ledger.samples for run in trial.runs),
-        "cpu_seconds": round(sum(run.ledger.cpu_seconds for run in trial.runs), 1),
-        "chosen": trial is best,
-        "values": json.dumps(trial.values),
-    }
+    return pd.DataFrame([
+        {
+            **{name: getattr(arm, name) for name in ("method", "label", "task", "budget")},
+            "trial": trial.number,
+            "seeds": " ".join(str(run.seed) for run in trial.runs),
+            "failed": sum(run.status != "ok" for run in trial.runs),
+            "score": round(trial.score, 4),
+            "samples": sum(run.ledger.samples for run in trial.runs),
+            "cpu_seconds": round(sum(run.ledger.cpu_seconds for run in trial.runs), 1),
+            "chosen": trial is winner(trials),
+            "values": json.dumps(trial.values),
+        }
+        for arm, trials in found.items()
+        for trial in trials
+    ])  # fmt: skip
 
 
 def tuned_toml(found: Mapping[Arm, Sequence[Trial]], command: str) -> str:

@@ -50,16 +50,11 @@ def finding_line(finding: GateFinding) -> str:
 def _findings(findings: Sequence[GateFinding]) -> list[Block]:
     if not findings:
         return [Paragraph("Nothing that the gate looks at.")]
-    rows: list[dict[str, Text]] = [
-        {
-            "": Strong("regression") if item.is_regression else "note",
-            "layer": LAYERS[item.layer],
-            "arm": item.arm,
-            "what": item.what,
-        }
+    rows: list[list[Text]] = [
+        [Strong("regression") if item.is_regression else "note", LAYERS[item.layer], item.arm, item.what]
         for item in sorted(findings, key=lambda finding: not finding.is_regression)
     ]
-    return [Table.of(rows, "llll")]
+    return [Table(["", "layer", "arm", "what"], rows, "llll")]
 
 
 def _batches(found: StoreComparison) -> str:
@@ -75,16 +70,10 @@ def _batches(found: StoreComparison) -> str:
 def _bits(bits: Sequence[tuple[MatchedArm, Bits]]) -> list[Block]:
     if not bits:
         return [Paragraph("No cell of both sides has a digest.")]
-    rows: list[dict[str, Text]] = [
-        {
-            "arm": arm_text(pair.arm),
-            "the same bits": f"{found.identical} of {found.compared}",
-            "first update that differs, by seed": _first(found),
-        }
-        for pair, found in bits
-    ]
+    headers = ["arm", "the same bits", "first update that differs, by seed"]
+    rows = [[arm_text(pair.arm), f"{found.identical} of {found.compared}", _first(found)] for pair, found in bits]
     needless = "Arms whose runs are all the same bits need no test: there is nothing that could differ."
-    return [Table.of(rows, "lrl"), Paragraph(needless)]
+    return [Table(headers, rows, "lrl"), Paragraph(needless)]
 
 
 def _first(found: Bits) -> str:

@@ -47,9 +47,10 @@ def sections(findings: Findings) -> list[Section]:
         *compact(spent, 2),
         Figure("article", "Training returns, the article's run over ours", draw, note("article_figure")),
     ]
+    headers = ["episode", "article", "ours: median [quartiles]", "least to most", "n", "the article's run among ours"]
     for item in findings.article_arms:
         where = f"{item.arm.label}; {item.arm.task}; {findings.budgets[item.arm.task, item.arm.budget]}"
-        table = Table.of([_episode_row(placement) for placement in item.placements], "rrrrrl")
+        table = Table(headers, [_episode_row(placement) for placement in item.placements], "rrrrrl")
         blocks += [Heading(where), Paragraph(_cut(item)), table]
     blocks.append(Paragraph(note("episodes") if findings.article_arms else ""))
     for method, items in findings.article_losses.items():
@@ -97,25 +98,17 @@ def _cut(item: EpisodeArm) -> str:
     """Which runs ended in an episode that did not."""
     if not item.cut:
         return ""
-    steps = list(item.cut.values())
+    steps = span(number(min(item.cut.values())), number(max(item.cut.values())))
     return (
-        f"{len(item.cut)} of {len(item.returns)} runs ended in an episode that was still going, after "
-        f"{span(number(min(steps)), number(max(steps)))} steps of it, when the budget of samples was spent; later "
-        "episodes do not exist."
+        f"{len(item.cut)} of {len(item.returns)} runs ended in an episode that was still going, after {steps} steps of "
+        "it, when the budget of samples was spent; later episodes do not exist."
     )
 
 
-def _episode_row(item: Placement) -> dict[str, Text]:
-    found = {name: number(value) for name, value in _quartiles(item).items()}
-    ours = f"{found['median']} [{found['quartile_1']}, {found['quartile_3']}]"
-    return {
-        "episode": number(item.episode),
-        "article": _shown(item.article),
-        "ours: median [quartiles]": ours if len(item.values) else NOTHING,
-        "least to most": f"{found['least']} to {found['most']}" if len(item.values) else NOTHING,
-        "n": str(len(item.values)),
-        "the article's run among ours": _place(item),
-    }
+def _episode_row(item: Placement) -> list[Text]:
+    least, first, median, third, most = map(number, _quartiles(item).values())
+    ours = [f"{median} [{first}, {third}]", f"{least} to {most}"] if len(item.values) else [NOTHING] * 2
+    return [number(item.episode), _shown(item.article), *ours, str(len(item.values)), _place(item)]
 
 
 def _shown(article: PublishedReturn | None) -> str:
@@ -185,12 +178,12 @@ def draw_article(every: Sequence[EpisodeArm], look: style.Looks) -> Drawing | No
         style.key("a run", _BLACK, linewidth=0.6, alpha=0.5),
         style.key("median of our runs", _BLACK, linewidth=1.6),
     ]
-    dots = [
+    theirs = [
         style.key("the article's run", _BLACK, marker="o", **_DOT),
         style.key("its lower bound", _BLACK, marker="^", **_DOT),
+        style.key("its range", _BLACK, marker="|", markersize=12, markeredgewidth=3.5, linestyle="none"),
     ]
-    bar = style.key("its range", _BLACK, marker="|", markersize=12, markeredgewidth=3.5, linestyle="none")
-    style.explain(figure, [*ours, *dots, bar])
+    style.explain(figure, [*ours, *theirs])
     return figure
 
 

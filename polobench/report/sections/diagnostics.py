@@ -44,20 +44,14 @@ def arrival_sections(findings: Findings) -> list[Section]:
         return []
     arrived = style.pages([panel for panel in findings.panels if has_reached(panel)], PANELS_A_PAGE)
     subject = "Share of runs that reached the target over samples"
-    rows = [
-        {
-            "task": item.arm.task,
-            "budget": item.arm.budget,
-            "method": item.arm.label,
-            "device": item.arm.device,
-            "reached": f"{item.reached}/{item.n}",
-            "samples to target, capped at the budget [95 %]": with_ends(item.mean, item.interval, 0),
-        }
-        for item in findings.arrivals
-    ]
+    headers = ["task", "budget", "method", "device", "reached", "samples to target, capped at the budget [95 %]"]
+    rows = []
+    for item in findings.arrivals:
+        arm, mean = item.arm, with_ends(item.mean, item.interval, 0)
+        rows.append([arm.task, arm.budget, arm.label, arm.device, f"{item.reached}/{item.n}", mean])
     blocks: list[Block] = [
         *figures("time_to_target", subject, draw_arrivals, arrived, findings.looks, note("arrivals")),
-        *compact(Table.of(rows, "llllrr"), 3),
+        *compact(Table(headers, rows, "llllrr"), 3),
         Paragraph(note("arrival_mean")),
     ]
     return [Section("Time to target", blocks, {"time_to_target": flat_table(findings.arrivals)})]
@@ -65,19 +59,14 @@ def arrival_sections(findings: Findings) -> list[Section]:
 
 def update_sections(findings: Findings) -> list[Section]:
     """Loss and KL of each task, then how the losses are spread."""
-    look = findings.looks
+    parts, look = findings.parts, findings.looks
     blocks = [
-        figure
-        for metric, name in {"loss": "Loss", "kl": "KL"}.items()
-        for figure in part_figures(
-            findings.parts, metric, f"{name} over samples", partial(draw_updates, look=look, metric=metric)
-        )
+        *part_figures(parts, "loss", "Loss over samples", partial(draw_updates, look=look, metric="loss")),
+        *part_figures(parts, "kl", "KL over samples", partial(draw_updates, look=look, metric="kl")),
     ]
     blocks += [Paragraph(note("updates"))] if blocks else []
-    spread = partial(draw_losses, look=look)
-    blocks += part_figures(
-        findings.spoken, "losses", "Distribution of the losses of the updates", spread, note("losses")
-    )
+    subject, draw = "Distribution of the losses of the updates", partial(draw_losses, look=look)
+    blocks += part_figures(findings.spoken, "losses", subject, draw, note("losses"))
     return [Section("Loss and KL", blocks)] if blocks else []
 
 

@@ -73,17 +73,12 @@ def answer_sections(findings: Findings) -> list[Section]:
 
 def note_sections(findings: Findings) -> list[Section]:
     """Which rows of the data were left out, and how many."""
-    rows: list[dict[str, Text]] = [
-        {
-            "task": item.arm.task,
-            "budget": item.arm.budget,
-            "method": item.arm.label,
-            "left out": item.text,
-            "rows": span(number(item.least), number(item.most)),
-        }
+    rows = [
+        [item.arm.task, item.arm.budget, item.arm.label, item.text, span(number(item.least), number(item.most))]
         for item in findings.notes
     ]
-    return [Section("Left out of the data", [Table.of(rows, "llllr")])] if rows else []
+    table = Table(["task", "budget", "method", "left out", "rows"], rows, "llllr")
+    return [Section("Left out of the data", [table])] if rows else []
 
 
 def _grouped(items: Sequence[Item]) -> Iterator[tuple[Heading, list[Item]]]:
@@ -126,18 +121,12 @@ def _accuracy_table(group: Sequence[PreferenceSummary]) -> Table:
 def _measure_table(group: Sequence[MeasureSummary]) -> Table:
     """A row per arm and measure, the arms of a measure below each other."""
     order = list(dict.fromkeys(item.name for item in group))
-    rows: list[dict[str, Text]] = [
-        {
-            "measure": " ".join("KL" if word == "kl" else word for word in item.name.split("_")),
-            "method": _name(item, group),
-            "n": known_of(item.known, item.n),
-            "before": significant(item.before),
-            "after": significant(item.after),
-            "change": significant(item.after - item.before),
-        }
-        for item in sorted(group, key=lambda item: order.index(item.name))
-    ]
-    return Table.of(rows, "llrrrr")
+    rows = []
+    for item in sorted(group, key=lambda item: order.index(item.name)):
+        measure = " ".join("KL" if word == "kl" else word for word in item.name.split("_"))
+        numbers = map(significant, (item.before, item.after, item.after - item.before))
+        rows.append([measure, _name(item, group), known_of(item.known, item.n), *numbers])
+    return Table(["measure", "method", "n", "before", "after", "change"], rows, "llrrrr")
 
 
 def _answer_table(run: RunResult) -> Table:

@@ -104,20 +104,13 @@ def _flags(group: Comparable, items: list[Overall]) -> str:
 
 def _pass_rows(findings: Findings, group: Comparable) -> list[Block]:
     """pass@1 beside pass@8, before and after."""
-    rows: list[dict[str, Text]] = [
-        {
-            "task": item.arm.task,
-            "method": item.arm.label,
-            "pass@1: before": number(item.pass_1[0], 2),
-            "after": number(item.pass_1[1], 2),
-            "pass@8: before": number(item.pass_8[0], 2),
-            "after ": number(item.pass_8[1], 2),
-            "so it is": item.word,
-        }
+    headers = ["task", "method", "pass@1: before", "after", "pass@8: before", "after ", "so it is"]
+    rows = [
+        [item.arm.task, item.arm.label, *(number(share, 2) for share in (*item.pass_1, *item.pass_8)), item.word]
         for item in findings.sharpenings
         if (item.arm.task, item.arm.budget) in group.places and item.arm.label in group.runs
     ]
-    return [Paragraph(note("sharpening")), Table.of(rows, "llrrrrl")] if rows else []
+    return [Paragraph(note("sharpening")), Table(headers, rows, "llrrrrl")] if rows else []
 
 
 def _alone(findings: Findings, found: list[tuple[Comparable, Overall]]) -> Bullets:

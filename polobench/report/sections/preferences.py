@@ -47,7 +47,12 @@ def sections(findings: Findings) -> list[Section]:
     if models:
         blocks.append(Heading("Reward models"))
         blocks.append(Figure("calibration", "Calibration", partial(draw_calibration, models), note("calibration")))
-        blocks += compact(Table.of([_model(item) for item in models], "lrrrr"), 1)
+        headers = ["task", "n", "accuracy on held-out labels", "agreement with gold", "calibration error"]
+        rows = [
+            [item.task, str(item.n), *map(_ends, (item.accuracy, item.gold_accuracy, item.calibration_error))]
+            for item in models
+        ]
+        blocks += compact(Table(headers, rows, "lrrrr"))
     blocks.append(Heading("What it took"))
     blocks += compact(Table.of([_cost(item) for item in costs], "lllrrrrrr"), 3)
     blocks.append(Paragraph(note("frontier_costs")))
@@ -86,16 +91,6 @@ def _pursuits(items: list[Pursuit], findings: Findings) -> list[Block]:
     )  # fmt: skip
     falls = [f"{item.arm.label} ({item.arm.task}): {_ends(item.fall)}" for item in surely]
     return [*([Paragraph(said), Bullets(falls)] if surely else [Paragraph(none)]), *drawn]
-
-
-def _model(item: RewardModels) -> dict[str, Text]:
-    return {
-        "task": item.task,
-        "n": str(item.n),
-        "accuracy on held-out labels": _ends(item.accuracy),
-        "agreement with gold": _ends(item.gold_accuracy),
-        "calibration error": _ends(item.calibration_error),
-    }
 
 
 def _cost(item: Cost) -> dict[str, Text]:

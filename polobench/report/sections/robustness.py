@@ -49,21 +49,15 @@ def _gallery(findings: Findings) -> list[Block]:
     found = findings.troubled
     if not found:
         return [Paragraph("No run failed, stayed at the floor, collapsed or fell below its start.")]
+    headers = ["task", "method", "seed", "what happened", "score over training", "reason"]
     rows = [
-        {
-            "task": item.arm.task,
-            "method": item.arm.label,
-            "seed": str(item.run.seed),
-            "what happened": item.what,
-            "score over training": _spark(item.run),
-            "reason": plain(item.reason),
-        }
+        [item.arm.task, item.arm.label, str(item.run.seed), item.what, _spark(item.run), plain(item.reason)]
         for item in found[:MOST_FAILURES]
     ]
     runs = sum(map(len, findings.collection.of_kind("learning").values()))
     worst = f"; the {MOST_FAILURES} worst" if len(found) > MOST_FAILURES else ""
     said = note("gallery", wrong=len(found), runs=runs, worst=worst)
-    return [Paragraph(said), *compact(Table.of(rows, "llrlll"), keep=4)]
+    return [Paragraph(said), *compact(Table(headers, rows, "llrlll"), keep=4)]
 
 
 def _spark(run: RunResult) -> str:

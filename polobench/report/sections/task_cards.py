@@ -157,20 +157,18 @@ def _without_failed(findings: Findings, group: Group) -> str:
 def _contrast_table(contrasts: Sequence[Contrast[Arm]], group: Group) -> Table:
     arms = [item.arm for item in group]
     decimals = _decimals(group[0], *(item.compared.difference for item in contrasts))
-    rows: list[dict[str, Text]] = [
-        {
-            f"{arm_name(item.best, arms)} against": arm_name(item.other, arms),
-            "ahead by [95 %]": with_ends(item.compared.difference, item.compared.interval, decimals),
-            "so they are": item.word,
-            "p of no gap": p_value(item.p),
-            "p of a gap that matters": p_value(item.equal_p),
-            "detectable": number(item.compared.detectable, decimals),
-            "equal within, if equal": number(item.compared.margin, decimals),
-            "test refused": item.reason or NOTHING,
-        }
-        for item in contrasts
-    ]
-    return Table.of(rows, "lrlrrrrl")
+    headers = [
+        f"{arm_name(contrasts[0].best, arms)} against", "ahead by [95 %]", "so they are", "p of no gap",
+        "p of a gap that matters", "detectable", "equal within, if equal", "test refused",
+    ]  # fmt: skip
+    rows = []
+    for item in contrasts:
+        found = item.compared
+        ahead = with_ends(found.difference, found.interval, decimals)
+        sizes = [number(size, decimals) for size in (found.detectable, found.margin)]
+        tests = [item.word, p_value(item.p), p_value(item.equal_p)]
+        rows.append([arm_name(item.other, arms), ahead, *tests, *sizes, item.reason or NOTHING])
+    return Table(headers, rows, "lrlrrrrl")
 
 
 def settings_blocks(findings: Findings, task: str) -> list[Block]:
