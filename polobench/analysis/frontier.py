@@ -199,9 +199,8 @@ def reward_models(collection: Collection) -> list[RewardModels]:
 
 
 def _models(task: str, found: Sequence[Mapping[str, Any]]) -> RewardModels:
-    measured = [
-        estimated([float(item[name]) for item in found]) for name in ("accuracy", "gold_accuracy", "calibration_error")
-    ]
+    names = ("accuracy", "gold_accuracy", "calibration_error")
+    measured = [estimated([float(item[name]) for item in found]) for name in names]
     predicted, observed, counts = (
         np.concatenate([np.asarray(item[name], dtype=np.float64) for item in found])
         for name in ("predicted", "observed", "counts")

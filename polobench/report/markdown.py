@@ -8,21 +8,8 @@ from collections.abc import Collection, Sequence
 
 from tabulate import tabulate
 
-from polobench.report.blocks import (
-    Block,
-    Bullets,
-    Code,
-    Commands,
-    Figure,
-    Heading,
-    Link,
-    Page,
-    Paragraph,
-    Piece,
-    Strong,
-    Table,
-    Text,
-)
+from polobench.report import blocks
+from polobench.report.blocks import Block, Page, Piece, Table, Text
 from polobench.report.text import plain
 
 ENDING = ".md"
@@ -39,30 +26,30 @@ def escape(text: object) -> str:
     return _EMPHASIS.sub("&#95;", "".join(part if at % 2 else part.translate(_ENTITIES) for at, part in parts))
 
 
-def render(page: Page, drawn: Collection[Figure] = ()) -> str:
+def render(page: Page, drawn: Collection[blocks.Figure] = ()) -> str:
     """The text of a page; figures that were not drawn are left out."""
     parts = [f"# {escape(page.title)}", *(_block(block, page, drawn) for block in page.intro)]
     if page.has_contents:
-        parts.append(" · ".join(_piece(Link(item.title, f"#{item.anchor}"), page) for item in page.sections))
+        parts.append(" · ".join(_piece(blocks.Link(item.title, f"#{item.anchor}"), page) for item in page.sections))
     for section in page.sections:
         parts += [f"## {escape(section.title)}", *(_block(block, page, drawn) for block in section.blocks)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _block(block: Block, page: Page, drawn: Collection[Figure]) -> str:
+def _block(block: Block, page: Page, drawn: Collection[blocks.Figure]) -> str:
     match block:
-        case Paragraph(text):
+        case blocks.Paragraph(text):
             return _text(text, page)
-        case Bullets(items):
+        case blocks.Bullets(items):
             return "\n".join(f"- {_text(item, page)}" for item in items)
-        case Heading(text):
+        case blocks.Heading(text):
             return f"### {_text(text, page)}"
-        case Commands(lines):
+        case blocks.Commands(lines):
             return "\n".join(["```sh", *map(plain, lines), "```"])
         case Table(headers, rows, align):
             cells = [[_text(cell, page) for cell in row] for row in rows]
             return _table([escape(name) for name in headers], cells, align, "pipe")
-        case Figure(name, subject, _, caption):
+        case blocks.Figure(name, subject, _, caption):
             image = f"![{escape(subject)}]({_relative(f'figures/{name}.png', page)})"
             return "\n\n".join(filter(None, (image, _text(caption, page)))) if block in drawn else ""
 
@@ -72,16 +59,16 @@ def _text(text: Text, page: Page) -> str:
 
 
 def _pieces(text: Text) -> Sequence[Piece]:
-    return [text] if isinstance(text, str | Strong | Code | Link) else text
+    return [text] if isinstance(text, str | blocks.Strong | blocks.Code | blocks.Link) else text
 
 
 def _piece(piece: Piece, page: Page) -> str:
     match piece:
-        case Strong(text):
+        case blocks.Strong(text):
             return f"**{escape(text)}**" if text else ""
-        case Code(text):
+        case blocks.Code(text):
             return f"`{plain(text)}`" if text and not _NOT_CODE.search(text) else escape(text)
-        case Link(text, to):
+        case blocks.Link(text, to):
             return f"[{escape(text)}]({_target(to, page)})"
         case str():
             return _spaced(piece)

@@ -22,14 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import CensoredData, ecdf, norm
 
-from polobench.analysis.statistics.intervals import (
-    BAND_RESAMPLES,
-    BOOTSTRAP,
-    TAILS,
-    Array,
-    Interval,
-    resample_counts,
-)
+from polobench.analysis.statistics import intervals
+from polobench.analysis.statistics.intervals import Array, Interval
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ def time_to_target(times: Sequence[float], reached: Sequence[bool]) -> TimeToTar
 
 def _wilson_ends(share: Array, n: Array) -> tuple[Array, Array]:
     """Wilson's score interval for numbers of runs that need not be whole."""
-    z = float(norm.ppf(TAILS[1]))
+    z = float(norm.ppf(intervals.TAILS[1]))
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(np.maximum(share * (1 - share), 0) / n + z**2 / (4 * n**2))
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
@@ -96,10 +90,10 @@ def restricted_mean_interval(times: Sequence[float], reached: Sequence[bool], ho
     """The percentile bootstrap interval of the restricted mean over resampled runs; NaN ends below two runs."""
     n = len(times)
     if n < 2:
-        return Interval(math.nan, math.nan, BOOTSTRAP, n)
-    found = _restricted_means(times, reached, horizon, resample_counts(n, BAND_RESAMPLES, 0))
-    low, high = np.quantile(found, TAILS)
-    return Interval(float(low), float(high), BOOTSTRAP, n)
+        return Interval(math.nan, math.nan, intervals.BOOTSTRAP, n)
+    found = _restricted_means(times, reached, horizon, intervals.resample_counts(n, intervals.BAND_RESAMPLES, 0))
+    low, high = np.quantile(found, intervals.TAILS)
+    return Interval(float(low), float(high), intervals.BOOTSTRAP, n)
 
 
 def _restricted_means(times: Sequence[float], reached: Sequence[bool], horizon: float, counts: Array) -> Array:
