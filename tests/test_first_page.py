@@ -27,7 +27,7 @@ from synthetic import (
 from typer.testing import CliRunner
 
 from polobench.analysis.collection import Collection, collect
-from polobench.analysis.overall import comparables, horizons, overall
+from polobench.analysis.overall import USE_CASES, comparables, horizons, overall, standings
 from polobench.analysis.statistics.aggregates import mean_score, tail_score
 from polobench.analysis.statistics.hypothesis import (
     CEILING,
@@ -38,7 +38,6 @@ from polobench.analysis.statistics.hypothesis import (
     permutation_p,
     permutation_p_of,
 )
-from polobench.analysis.use_cases import USE_CASES, standings
 from polobench.cli import app
 from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
@@ -46,12 +45,11 @@ from polobench.report import page as page_module
 from polobench.report.blocks import Figure, Paragraph, Section, Table
 from polobench.report.findings import Findings
 from polobench.report.markdown import render
-from polobench.report.naming import budget_words
 from polobench.report.page import pages, verdict_text
 from polobench.report.sections import leaderboard, task_cards, verdict
 from polobench.report.sections.claims import summary, tables_of
 from polobench.report.text import p_text
-from polobench.report.words import glossary
+from polobench.report.words import budget_words, glossary
 
 METHODS = ("reinforce", "trpo", "ppo")
 FIVE = ("dpo", "grpo", "ppo", "reinforce", "trpo")

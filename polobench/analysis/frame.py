@@ -20,10 +20,11 @@ from polobench.store.validation import TIMES
 _LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
 _NOISE = ("stage", "snr", "noise_scale")
 _FLAGS = ("solved", "reached")
+_LOSS = {"start": "start", "end": "end", "converged_samples": "samples"}
 SPEEDS = ("samples_per_second", "rollout_samples_per_second", "update_samples_per_second", "updates_per_second")
 _NUMBERS = (
     "budget_samples", "budget_updates", "budget_seconds", "floor", "target", "final_return", "final_return_std",
-    "final_score", *(f"{name}_to_target" for name in TIMES), "loss_start", "loss_end", "loss_converged_samples",
+    "final_score", *(f"{name}_to_target" for name in TIMES), *(f"loss_{name}" for name in _LOSS),
     *_LEDGER, *SPEEDS, "peak_memory_mib", *(f"gradient_{name}" for name in _NOISE),
 )  # fmt: skip
 _PROVENANCE = ("code_hash", "commit", "dirty", "threads", "device_name", "cpu_model", "platform_fingerprint")
@@ -143,15 +144,14 @@ def _encodable(value: Any) -> Any:
 
 
 def _row(result: RunResult) -> dict[str, Any]:
+    noise, loss = result.gradient_noise, result.loss_convergence
     row = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
-    row |= {"split": result.provenance.get("split", "heldout")}
-    row |= {"budget": budget_text(result.budget), "fixed_policy": result.gradient_noise.get("policy")}
-    row |= {f"gradient_{name}": result.gradient_noise.get(name) for name in _NOISE}
+    row |= {"split": result.provenance.get("split", "heldout"), "budget": budget_text(result.budget)}
+    row |= {"fixed_policy": noise.get("policy"), "solved": solved(result), "reached": reached(result)}
+    row |= {f"gradient_{name}": noise.get(name) for name in _NOISE}
     row |= {f"budget_{name}": result.budget.get(name) for name in ("samples", "updates", "seconds")}
-    row |= {"solved": solved(result), "reached": reached(result)}
     row |= {f"{name}_to_target": result.time_to_target.get(name) for name in TIMES}
-    row |= {f"loss_{name}": result.loss_convergence.get(name) for name in ("start", "end")}
-    row["loss_converged_samples"] = result.loss_convergence.get("samples")
+    row |= {f"loss_{shown}": loss.get(name) for shown, name in _LOSS.items()}
     row |= vars(result.ledger) | _speeds(result)
     row |= {name: result.provenance.get(name) for name in _PROVENANCE}
     return row | {f"hp_{name}": _hashable(value) for name, value in result.hyperparameters.items()}

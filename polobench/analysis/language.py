@@ -48,16 +48,6 @@ class MeasureSummary:
     everywhere: bool  # it is of all held-out prompts, as the curves are; else only of those whose answers are stored
 
 
-@dataclass(frozen=True)
-class NoteSummary:
-    """A remark on the data that an arm's runs read, and for how many rows it holds: the least and the most of a run."""
-
-    arm: Arm
-    text: str
-    least: float
-    most: float
-
-
 def snapshot(run: RunResult, moment: str) -> dict[str, Any]:
     """What was stored "before" or "after"; a run that failed has no after, however late it failed."""
     return {} if moment == "after" and run.status != "ok" else dict(run.snapshots.get(moment, {}))
@@ -100,15 +90,15 @@ def _measures(run: RunResult, moment: str) -> dict[str, float]:
     return dict(snapshot(run, moment).get("measures", {}))
 
 
-def notes(collection: Collection) -> list[NoteSummary]:
-    """Every remark on the data of every learning arm, by task, budget, label and text."""
+def notes(collection: Collection) -> list[tuple[Arm, str, list[float]]]:
+    """Every remark on the data that a learning arm's runs read, and for how many rows of each run it holds."""
     found = []
     for arm, runs in sorted(collection.of_kind("learning").items()):
         counts: dict[str, list[float]] = {}
         for moment in (moment for run in runs for moment in run.snapshots.values()):
             for text, count in moment.get("notes", {}).items():
                 counts.setdefault(text, []).append(float(count))
-        found += [NoteSummary(arm, text, min(counts[text]), max(counts[text])) for text in sorted(counts)]
+        found += [(arm, text, counts[text]) for text in sorted(counts)]
     return found
 
 

@@ -161,9 +161,8 @@ def _shared(found: Sequence[Mapping[Place, Array]]) -> list[Place]:
 
 def _shared_level(observed: Observed, label: str, measure: str) -> Level | None:
     """At the places that all methods with any share, so that they may be compared; None where it has none there."""
-    shared = _shared([found for found in observed.values() if found])
-    values = [observed[label][place] for place in shared if place in observed[label]]
-    return _level(values, MEASURES[measure]) if values else None
+    shared = _shared([found for found in observed.values() if found]) if observed[label] else []
+    return _level([observed[label][place] for place in shared], MEASURES[measure]) if shared else None
 
 
 def _level(values: Sequence[Array], measure: Measure) -> Level:

@@ -11,10 +11,10 @@ from polobench.analysis import article, language, overall, reliability, summary,
 from polobench.analysis.claims import Claims, load_claims
 from polobench.analysis.collection import Arm, Collection, looks_of, more_than_declared
 from polobench.analysis.measures import Observations
+from polobench.analysis.overall import FINAL_SCORE, USE_CASES, standings, standings_of
 from polobench.analysis.statistics.hypothesis import Contrast, against_best
-from polobench.analysis.use_cases import FINAL_SCORE, USE_CASES, standings, standings_of
 from polobench.analysis.verdicts import claim_verdict, column_verdict
-from polobench.report import naming
+from polobench.report import words
 from polobench.report.draw import panels
 from polobench.report.draw.arrivals import arrivals_of
 from polobench.report.draw.style import Looks, looks
@@ -39,8 +39,8 @@ class Findings:
 
     # by task and budget
     comparisons = cached_property(lambda self: summary.comparisons(self.collection))
-    budgets = cached_property(lambda self: naming.budgets(self.collection))
-    task_files = cached_property(lambda self: naming.task_files(task for task, _ in self.comparisons))
+    budgets = cached_property(lambda self: words.budgets(self.collection))
+    task_files = cached_property(lambda self: words.task_files(task for task, _ in self.comparisons))
 
     @cached_property
     def contrasts(self) -> dict[tuple[str, str], list[Contrast[Arm]]]:

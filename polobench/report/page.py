@@ -105,26 +105,18 @@ def _intro(findings: Findings) -> list[Block]:
         return [Paragraph(tuning_alone if findings.trials else "The store holds no cell that ran.")]
     methods = counted(len({cell.method for cell in ran}), "method")
     tasks = counted(len({cell.task for cell in ran}), "task")
+    cells = f"{counted(len(ran), 'cell')} ({provenance.kinds_of(ran)})"
+    said: list[Piece] = [f"{cells} of {methods} on {tasks}, drawn from "]
+    said += [piece for name in sources for piece in (" and ", Code(plain(name)))][1:]
     command = provenance.report_command(sources)
-    by: list[Piece] = [" by ", Code(command)] if command else []
-    drawn = [piece for name in sources for piece in (" and ", Code(plain(name)))][1:]
-    said: list[Piece] = [
-        f"{counted(len(ran), 'cell')} ({provenance.kinds_of(ran)}) of {methods} on {tasks}, drawn from ",
-        *drawn,
-        *by,
-        ". Words are defined in the ",
-        Link("glossary", GLOSSARY),
-        ".",
-    ]
-    return [Paragraph(said)]
+    said += [" by ", Code(command)] if command else []
+    return [Paragraph([*said, ". Words are defined in the ", Link("glossary", GLOSSARY), "."])]
 
 
 def _links(cards: Sequence[Page], linked: Sequence[Page]) -> Bullets:
     """One line per linked file."""
-    items: list[Text] = []
-    if cards:
-        tasks = [piece for card in cards for piece in (", ", Link(card.title, card.file))]
-        items.append(["A card per task with curves, tables and settings: ", *tasks[1:]])
+    tasks = [piece for card in cards for piece in (", ", Link(card.title, card.file))][1:]
+    items: list[Text] = [["A card per task with curves, tables and settings: ", *tasks]] if cards else []
     items += [[Link(page.title, page.file), f": {listed(part.title for part in page.sections)}"] for page in linked]
     items.append([Link("Every cell as a table", "tables/cells.csv"), " (CSV), beside the tables of each section"])
     return Bullets(items)

@@ -37,17 +37,15 @@ def arrivals(panel: Panel) -> dict[str, survival.TimeToTarget]:
 def _times(runs: Sequence[RunResult], end: float) -> tuple[list[float], list[bool]]:
     """When each run was there, or where it is censored, at the end; and whether it was there."""
     there = [bool(reached(run)) for run in runs]
-    samples = [float(run.time_to_target.get("samples") or 0.0) for run in runs]
-    return [value if known else end for value, known in zip(samples, there, strict=True)], there
+    samples = [run.time_to_target["samples"] or 0.0 if known else end for run, known in zip(runs, there, strict=True)]
+    return samples, there
 
 
 def last_sample(panel: Panel) -> float:
     """Where the panel's axis ends, and where runs that never got there are censored."""
-    return max(
-        float(run.budget.get("samples") or max(run.ledger.samples, run.time_to_target.get("samples") or 0.0))
-        for _, runs in panel.arms
-        for run in runs
-    )
+    every = [run for _, runs in panel.arms for run in runs]
+    spent = [max(run.ledger.samples, run.time_to_target.get("samples") or 0.0) for run in every]
+    return max(float(run.budget.get("samples") or samples) for run, samples in zip(every, spent, strict=True))
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,8 @@ def draw_arrivals(page: Sequence[Panel], look: style.Looks) -> Figure:
             ax.set_ylim(-0.03, 1.03)
             ax.set_yticks([0, 0.5, 1])
             style.ticks(ax.yaxis, style.percent)
-            ax.tick_params(
-                labelleft=style.label_first_column(
-                    ax, f"{style.short(panel.task, 20)}\n{style.short(panel.budget, 20)}"
-                )
-            )
+            name = f"{style.short(panel.task, 20)}\n{style.short(panel.budget, 20)}"
+            ax.tick_params(labelleft=style.label_first_column(ax, name))
     return figure
 
 

@@ -46,16 +46,12 @@ def _levels(panel: Panel) -> dict[str, float]:
     """Target and floor of the newest run, by what is written beside them."""
     newest = max((run for _, runs in panel.arms for run in runs), key=age)
     decimals = decimals_for(newest.floor, newest.target, [newest.floor])
-    known = {"target": newest.target, "floor": newest.floor}
-    return {
-        f"{name} {_trimmed(number(value, decimals))}": value
-        for name, value in known.items()
-        if value is not None and abs(value) < LARGEST_DRAWN
-    }
-
-
-def _trimmed(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    found = {}
+    for name, value in {"target": newest.target, "floor": newest.floor}.items():
+        if value is not None and abs(value) < LARGEST_DRAWN:
+            shown = number(value, decimals)
+            found[f"{name} {shown.rstrip('0').rstrip('.') if '.' in shown else shown}"] = value
+    return found
 
 
 def _y_name(unit: str) -> str:
@@ -83,15 +79,12 @@ def draw_policy(panel: Panel, look: Looks) -> Figure | None:
 
 def _metric_lines(panel: Panel, names: Mapping[str, str], look: Looks) -> Numbers:
     """By what they show; a metric that no run has is left out."""
-    found = {
-        name: [
-            Line.of(panel.name(arm), look[arm.label], curve)
-            for arm, runs in panel.arms
-            if (curve := metric_curve(runs, column)) is not None
-        ]
-        for column, name in names.items()
-    }
-    return {name: lines for name, lines in found.items() if lines}
+    found: Numbers = {}
+    for column, name in names.items():
+        for arm, runs in panel.arms:
+            if (curve := metric_curve(runs, column)) is not None:
+                found.setdefault(name, []).append(Line.of(panel.name(arm), look[arm.label], curve))
+    return found
 
 
 def _same(one: list[Line], two: list[Line]) -> bool:

@@ -45,9 +45,7 @@ class Line:
     @classmethod
     def of(cls, name: str, look: style.Look, curve: MeanCurve) -> Line:
         """A mean over runs."""
-        return cls(
-            name, look, curve.x, style.drawable(curve.mean), style.drawable(curve.low), style.drawable(curve.high)
-        )
+        return cls(name, look, curve.x, *map(style.drawable, (curve.mean, curve.low, curve.high)))
 
     def spot(self, x: float, y: float) -> Spot:
         """Its name beside one of its points."""

@@ -14,7 +14,7 @@ from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.overall import Comparable
 from polobench.core.result import RunResult
 from polobench.report.draw.style import Looks, compact, natural, pages, short
-from polobench.report.naming import OfArm
+from polobench.report.words import OfArm
 
 MOST_COMPARED = 12  # methods of a task or group: of more, no comparison is drawn
 MOST_NAMED = 8  # methods whose names, or pairs, stand beside their marks
@@ -140,7 +140,7 @@ def merged(every: Sequence[Panel], most: int) -> list[Panel]:
             continue
         arms = tuple(item for panel in joined for item in panel.arms)
         found += [panel for panel in group if panel not in joined]
-        found += [Panel(task, SEVERAL, device, arms[at : at + most]) for at in range(0, len(arms), most)]
+        found += [Panel(task, SEVERAL, device, part) for part in pages(arms, most)]
     return found
 
 
@@ -153,7 +153,7 @@ def parts_of(items: Iterable[T], key: Callable[[T], tuple[str, str]]) -> list[tu
     members: dict[str, list[T]] = {}
     for item in sorted(items, key=lambda item: natural(key(item)[0])):
         members.setdefault(key(item)[1], []).append(item)
-    chunks = [found[at : at + MOST_LINES] for found in members.values() for at in range(0, len(found), MOST_LINES)]
+    chunks = [chunk for found in members.values() for chunk in pages(found, MOST_LINES)]
     total = sum(map(len, chunks))
     wanted = total / max(1, -(-total // MOST_LINES))
     parts: list[list[T]] = []
@@ -161,7 +161,7 @@ def parts_of(items: Iterable[T], key: Callable[[T], tuple[str, str]]) -> list[tu
         if parts and len(parts[-1]) < wanted and len(parts[-1]) + len(chunk) <= MOST_LINES:
             parts[-1] += chunk
         else:
-            parts.append(chunk)
+            parts.append([*chunk])
     return [("" if len(parts) == 1 else _name([key(item) for item in part]), part) for part in parts]
 
 

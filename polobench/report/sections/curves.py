@@ -73,12 +73,11 @@ def draw_costs(page: Sequence[Panel], look: style.Looks) -> Figure:
     """Panels, each with dots for the runs and for the mean of each method, labelled directly."""
     figure, axes = style.grid_of_axes(len(page), 3, _SIZE)
     for ax, panel in zip(axes, page, strict=True):
-        found = [(arm, *costs(panel, runs)) for arm, runs in panel.arms]
-        spots = [
-            _draw_arm(ax, cost, score, panel.name(arm), look[arm.label])
-            for arm, cost, score in found
-            if _is_drawable(cost, score)
-        ]
+        spots = []
+        for arm, runs in panel.arms:
+            cost, score = costs(panel, runs)
+            if _is_drawable(cost, score):
+                spots.append(_draw_arm(ax, cost, score, panel.name(arm), look[arm.label]))
         ax.set_xscale("log")
         low, high = ax.get_xlim()
         beyond = max(1.5, math.sqrt(_LEAST_RATIO * low / high))

@@ -15,10 +15,9 @@ from polobench.report.blocks import Block, Heading, Paragraph, Section, Strong, 
 from polobench.report.draw.curves import draw_accuracies, draw_policy
 from polobench.report.draw.dots import draw_pairs
 from polobench.report.findings import Findings
-from polobench.report.naming import OfArm, arm_name
 from polobench.report.sections.diagnostics import part_figures
 from polobench.report.text import NOTHING, known_of, number, plain, significant, span, with_ends
-from polobench.report.words import note
+from polobench.report.words import OfArm, arm_name, note
 
 PROMPTS_SHOWN = 8
 LONGEST_ANSWER = 200
@@ -74,8 +73,8 @@ def answer_sections(findings: Findings) -> list[Section]:
 def note_sections(findings: Findings) -> list[Section]:
     """Which rows of the data were left out, and how many."""
     rows = [
-        [item.arm.task, item.arm.budget, item.arm.label, item.text, span(number(item.least), number(item.most))]
-        for item in findings.notes
+        [arm.task, arm.budget, arm.label, text, span(number(min(counts)), number(max(counts)))]
+        for arm, text, counts in findings.notes
     ]
     table = Table(["task", "budget", "method", "left out", "rows"], rows, "llllr")
     return [Section("Left out of the data", [table])] if rows else []

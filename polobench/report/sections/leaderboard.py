@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from polobench.analysis.frame import flat_rows, table_of
-from polobench.analysis.overall import Comparable, Overall, horizons
+from polobench.analysis.overall import Comparable, Overall, Standing, Standings, horizons
 from polobench.analysis.statistics.hypothesis import CEILING, OPEN, SEPARATED
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import is_smoke
-from polobench.analysis.use_cases import Standing, Standings
 from polobench.report.blocks import Block, Bullets, Heading, Link, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.findings import Findings
-from polobench.report.naming import place_names
 from polobench.report.text import listed, number, p_text, sentence, share, significant, with_ends
-from polobench.report.words import note, term
+from polobench.report.words import note, place_names, term
 
 MOST_GROUPS = 4
 MOST_ROWS = 12

@@ -13,9 +13,8 @@ from polobench.analysis.frame import ARM, table_of
 from polobench.core.result import RunResult
 from polobench.report.blocks import Block, Bullets, Commands, Link, Paragraph, Section, Table, Text, compact
 from polobench.report.findings import Findings
-from polobench.report.naming import names
 from polobench.report.text import NOTHING, counted, listed, number, plain, runs_of, span
-from polobench.report.words import note
+from polobench.report.words import names, note
 
 _SHOWN = ("os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
 _OF_THE_STUDY = ("code_hash", "study", "smoke", "looks", "seeds")

@@ -90,12 +90,10 @@ def draw_profiles(page: Sequence[Comparable], look: style.Looks) -> Figure:
 
 def _profile_lines(group: Comparable, labels: Sequence[str], look: style.Looks) -> list[Line]:
     """From the floor to the best run of the group; a score far above the target does not squeeze the rest."""
-    best = max(float(task.max()) for label in group.runs for task in group.scores(label))
-    thresholds = np.linspace(0, 1.03 * min(max(best, 1.0), _HIGHEST_SCORE), _THRESHOLDS)
-    return [
-        Line(style.short(label), look[label], thresholds, *performance_profile(group.scores(label), thresholds))
-        for label in labels
-    ]
+    scores = {label: group.scores(label) for label in group.runs}
+    best = max(float(task.max()) for found in scores.values() for task in found)
+    x = np.linspace(0, 1.03 * min(max(best, 1.0), _HIGHEST_SCORE), _THRESHOLDS)
+    return [Line(style.short(label), look[label], x, *performance_profile(scores[label], x)) for label in labels]
 
 
 def _spots(lines: Sequence[Line]) -> list[Spot]:
@@ -103,8 +101,7 @@ def _spots(lines: Sequence[Line]) -> list[Spot]:
     drawn = [np.column_stack([line.x / line.x[-1], line.y])[::_NAMED_EVERY] for line in lines]
     spots: list[Spot] = []
     chosen: list[Array] = []
-    for index, line in enumerate(lines):
-        points = drawn[index]
+    for index, (line, points) in enumerate(zip(lines, drawn, strict=True)):
         alone = cdist(points, np.concatenate([_EDGES, *drawn[:index], *drawn[index + 1 :]])).min(axis=1)
         alone += _TIE * points[:, 1] * (1 - points[:, 1])
         for other in chosen:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from polobench.analysis.frame import flat_rows, table_of
-from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES
+from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES, Standings, UseCase
 from polobench.analysis.statistics.aggregates import mean_score
 from polobench.analysis.statistics.hypothesis import LEVEL, MARGIN, OPEN
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
-from polobench.analysis.use_cases import Standings, UseCase
 from polobench.report.blocks import Block, Paragraph, Section, Strong, Table, Text
 from polobench.report.findings import Findings
-from polobench.report.naming import against_others, place_names
 from polobench.report.text import counted, listed, number, sentence, significant, span, with_ends
-from polobench.report.words import note
+from polobench.report.words import against_others, note, place_names
 
 NOT_MEASURED = "not measured yet"
 _CHEAPER, _NEARLY = 0.67, 0.75  # of the CPU seconds of the best, and of its score
