@@ -28,7 +28,7 @@ from polobench.analysis.reliability import (
     scores,
 )
 from polobench.analysis.statistics.intervals import Array
-from polobench.analysis.tuning import trials_of, winner
+from polobench.analysis.tuning import Trial, trials_of, winner
 from polobench.core.result import RunResult
 
 STRETCHES = 10
@@ -94,6 +94,11 @@ class Observations:
         return {} if self._study or len(found) < 2 else {name: Observations(self._collection, name) for name in found}
 
     @cached_property
+    def trials(self) -> dict[Arm, list[Trial]]:
+        """Those of each arm."""
+        return trials_of(self._collection.trials)
+
+    @cached_property
     def language(self) -> set[str]:
         """The tasks on which a policy says something."""
         return {arm.task for arm, runs in self._collection.arms.items() if any(run.snapshots for run in runs)}
@@ -149,8 +154,7 @@ class Observations:
     def _arms(self, kind: str) -> Iterable[tuple[Arm, list[RunResult]]]:
         if kind != TUNING:
             return self._collection.of_kind(kind).items()
-        tuned = trials_of(self._collection.trials)
-        return [(arm, [run for trial in trials for run in trial.runs]) for arm, trials in tuned.items()]
+        return [(arm, [run for trial in trials for run in trial.runs]) for arm, trials in self.trials.items()]
 
 
 def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -96,7 +96,7 @@ class Findings:
     sharpenings = cached_property(lambda self: language.sharpenings(self.collection))
     conversations = cached_property(lambda self: language.conversations(self.collection))
     notes = cached_property(lambda self: language.notes(self.collection))
-    trials = cached_property(lambda self: tuning.trials_of(self.collection.trials))
+    trials = cached_property(lambda self: self.observations.trials)
     searches = cached_property(lambda self: [tuning.Search.of(*item) for item in self.trials.items()])
 
     @property
