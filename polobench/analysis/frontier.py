@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ GOLD, LEARNED, KL = "heldout_sampled_return", "heldout_learned_return", "heldout
 BEST_OF = (4, 16)
 BINS = 10
 Runs = Sequence[RunResult]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -188,14 +189,19 @@ def _pursuit(arm: Arm, runs: Runs) -> Pursuit | None:
     return Pursuit(arm, samples, kl, gold, learned, estimated(falls), rise)
 
 
-def reward_models(collection: Collection) -> list[RewardModels]:
-    """A task each; arms share the model of a seed, so one of them tells."""
-    by_task: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+def _one_per_seed(collection: Collection, of: Callable[[RunResult], T]) -> dict[str, list[T]]:
+    """By task, what is the same for all arms of a seed: of the first run of each that has it."""
+    by_task: dict[str, dict[int, T]] = defaultdict(dict)
     for arm, runs in solved(collection).items():
         for run in runs:
-            if found := _reward_model(run):
+            if found := of(run):
                 by_task[arm.task].setdefault(run.seed, found)
-    return [_models(task, list(found.values())) for task, found in by_task.items()]
+    return {task: list(seeds.values()) for task, seeds in by_task.items()}
+
+
+def reward_models(collection: Collection) -> list[RewardModels]:
+    """One per task."""
+    return [_models(task, found) for task, found in _one_per_seed(collection, _reward_model).items()]
 
 
 def _models(task: str, found: Sequence[Mapping[str, Any]]) -> RewardModels:
@@ -213,16 +219,11 @@ def _models(task: str, found: Sequence[Mapping[str, Any]]) -> RewardModels:
 
 
 def best_of(collection: Collection) -> list[BestOf]:
-    """Of the checkpoint, measured where each run begins; arms share it, so one run of a seed tells."""
-    by_task: dict[str, dict[int, RunResult]] = defaultdict(dict)
-    for arm, runs in solved(collection).items():
-        for run in runs:
-            by_task[arm.task].setdefault(run.seed, run)
+    """Of the checkpoint, measured where each run begins."""
     found = []
-    for task, seeds in by_task.items():
+    for task, runs in _one_per_seed(collection, lambda run: run).items():
         for n in BEST_OF:
-            values = [value_of(run, f"heldout_best_of_{n}", 0) for run in seeds.values()]
-            if not np.isnan(values).all():
-                kl = math.log(n) - (n - 1) / n
-                found.append(BestOf(*problem_of(task), n, kl, estimated([v for v in values if not math.isnan(v)])))
+            values = [value_of(run, f"heldout_best_of_{n}", 0) for run in runs]
+            if known := [value for value in values if not math.isnan(value)]:
+                found.append(BestOf(*problem_of(task), n, math.log(n) - (n - 1) / n, estimated(known)))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from polobench.core.result import RunResult
 
 CONTROL, LANGUAGE, PREFERENCES = "control", "language", "preferences"
 SAMPLED = "heldout_sampled_return"
+COSTS = ("cpu_seconds", "gradient_steps", "backward_rows")
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,8 @@ def mean_over_tasks(group: Comparable, label: str, of: Callable[[RunResult], flo
 def _overall(group: Comparable, label: str) -> Overall:
     scores, places = group.scores(label), group.runs[label]
     runs = [run for place in places for run in place]
-    ends = zip(places, horizons(group), strict=True)
-    at_end = [np.mean([score_at(run, end) for run in found]) for found, end in ends]
     n_solved = sum(bool(solved(run)) for run in runs)
+    costs = {name: mean_over_tasks(group, label, attrgetter(f"ledger.{name}")) for name in COSTS}
     return Overall(
         label=label,
         n=min(map(len, scores)),
@@ -171,10 +172,8 @@ def _overall(group: Comparable, label: str) -> Overall:
         solved=n_solved,
         solved_interval=wilson_interval(n_solved, len(runs)),
         worst=min(runs, key=lambda run: (run.final_score or 0.0, run.task, run.seed)),
-        cpu_seconds=mean_over_tasks(group, label, lambda run: run.ledger.cpu_seconds),
-        gradient_steps=mean_over_tasks(group, label, lambda run: run.ledger.gradient_steps),
-        backward_rows=mean_over_tasks(group, label, lambda run: run.ledger.backward_rows),
-        at_equal_seconds=float(np.mean(at_end)),
+        **costs,
+        at_equal_seconds=mean_score(_over_seconds(group)[label]),
         is_annealed=any(run.hyperparameters.get("learning_rate_schedule", "constant") != "constant" for run in runs),
         beside_others=sum(run.ran_beside_others for run in runs),
         below_start=sum(map(fell_below_start, runs)),

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.columns import columns
+from polobench.analysis.columns import columns, finite
 from polobench.analysis.statistics.intervals import Array
 from polobench.core.result import RunResult
 
@@ -68,13 +68,10 @@ def drawdown_of_noise(result: RunResult) -> float:
     All evaluations are of the same held-out episodes, so the noise is that of a change between two of them.
     NaN without a target, or where the noise is not known.
     """
-    if result.target is None or "change_error" not in result.curve:
+    errors = finite(result.curve["change_error"]) if "change_error" in result.curve else np.empty(0)
+    if result.target is None or not len(errors):
         return math.nan
-    (errors,) = columns(result.curve, "change_error")
-    known = errors[np.isfinite(errors)]
-    if not len(known):
-        return math.nan
-    spread = math.sqrt(float(np.mean(known**2)) / 2) / (result.target - result.floor)
+    spread = math.sqrt(float(np.mean(errors**2)) / 2) / (result.target - result.floor)
     return spread * _expected_drawdown(len(result.curve))
 
 

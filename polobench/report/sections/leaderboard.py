@@ -32,13 +32,10 @@ def sections(findings: Findings) -> list[Section]:
     if alone:
         blocks += [Paragraph("Alone at their budget, so compared with nothing:"), _alone(findings, alone)]
     blocks += _without_target(findings)
-    rows = [
-        row
-        for group, items in findings.overalls
-        for row in flat_rows(
-            items, world=group.world, device=group.device, places=place_names(group.places, findings.budgets)
-        )
-    ]
+    rows = []
+    for group, items in findings.overalls:
+        places = place_names(group.places, findings.budgets)
+        rows += flat_rows(items, world=group.world, device=group.device, places=places)
     return [Section("Leaderboard", blocks, {"overall": table_of(rows)})] if blocks else []
 
 
@@ -112,13 +109,13 @@ def _pass_rows(findings: Findings, group: Comparable) -> list[Block]:
 
 
 def _alone(findings: Findings, found: list[tuple[Comparable, Overall]]) -> Bullets:
-    lines = [
-        f"{listed([item.label])} on {place_names(group.places, findings.budgets)}: "
-        f"score {with_ends(item.mean.value, item.mean.interval)}, n = {item.n}"
-        for group, item in found
-    ]
-    more = len(lines) - MOST_ALONE
-    return Bullets(lines[:MOST_ALONE] + ([f"{more} more in tables/overall.csv"] if more > 0 else []))
+    lines = []
+    for group, item in found[:MOST_ALONE]:
+        score = with_ends(item.mean.value, item.mean.interval)
+        places = place_names(group.places, findings.budgets)
+        lines.append(f"{listed([item.label])} on {places}: score {score}, n = {item.n}")
+    more = [f"{len(found) - MOST_ALONE} more in tables/overall.csv"] if len(found) > MOST_ALONE else []
+    return Bullets([*lines, *more])
 
 
 def _without_target(findings: Findings) -> list[Block]:

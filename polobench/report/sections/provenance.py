@@ -58,15 +58,10 @@ def _mixed_arms(collection: Collection) -> list[str]:
         "hyper-parameters": lambda result: repr(sorted(result.hyperparameters.items())),
         "platforms": lambda result: str(result.provenance.get("platform_fingerprint")),
     }
-    found = []
+    arms, found = collection.of_kind("learning").items(), []
     for what, value in checks.items():
-        mixed = dict.fromkeys(
-            f"{arm.label} on {arm.task}"
-            for arm, runs in collection.of_kind("learning").items()
-            if len(set(map(value, runs))) > 1
-        )
-        if mixed:
-            found.append(f"The seeds of these arms differ in {what}: {names(list(mixed))}.")
+        mixed = {f"{arm.label} on {arm.task}": 1 for arm, runs in arms if len(set(map(value, runs))) > 1}
+        found += [f"The seeds of these arms differ in {what}: {names(list(mixed))}."] if mixed else []
     return found
 
 
@@ -159,8 +154,8 @@ def _moments(cells: Iterable[RunResult]) -> str:
 
 def _studies(collection: Collection) -> list[str]:
     """The studies that the cells name, if any do."""
-    named = (result.provenance.get("study") for result in collection.cells)
-    return sorted({name for name in named if isinstance(name, str) and name})
+    named = {result.provenance.get("study") for result in collection.cells}
+    return sorted(name for name in named if isinstance(name, str) and name)
 
 
 def _what_was_run(findings: Findings) -> list[str]:

@@ -27,9 +27,9 @@ def sections(findings: Findings) -> list[Section]:
         return []
     how_to_read = Paragraph(note("verdict", level=LEVEL, margin=MARGIN))
     blocks: list[Block] = [verdict_table(cases), how_to_read, *_where(findings, cases)]
-    rows = [
-        row for case, found in cases if found for row in flat_rows(found.items, use_case=case.name, measure=case.what)
-    ]
+    rows = []
+    for case, found in cases:
+        rows += flat_rows(found.items, use_case=case.name, measure=case.what) if found else []
     return [Section("Verdict", blocks, {"use_cases": table_of(rows)})]
 
 
