@@ -206,7 +206,7 @@ def reward_models(collection: Collection) -> list[RewardModels]:
 
 def _models(task: str, found: Sequence[Mapping[str, Any]]) -> RewardModels:
     names = ("accuracy", "gold_accuracy", "calibration_error")
-    measured = [estimated([float(item[name]) for item in found]) for name in names]
+    accuracy, gold_accuracy, error = (estimated([float(item[name]) for item in found]) for name in names)
     predicted, observed, counts = (
         np.concatenate([np.asarray(item[name], dtype=np.float64) for item in found])
         for name in ("predicted", "observed", "counts")
@@ -214,8 +214,10 @@ def _models(task: str, found: Sequence[Mapping[str, Any]]) -> RewardModels:
     bins = np.minimum((predicted * BINS).astype(int), BINS - 1)
     pairs = np.bincount(bins, counts, BINS).astype(np.float64)
     held = pairs > 0
-    pooled = [np.bincount(bins, counts * values, BINS)[held] / pairs[held] for values in (predicted, observed)]
-    return RewardModels(task, len(found), *measured, *pooled, pairs[held])
+    predicted, observed = (
+        np.bincount(bins, counts * values, BINS)[held] / pairs[held] for values in (predicted, observed)
+    )
+    return RewardModels(task, len(found), accuracy, gold_accuracy, error, predicted, observed, pairs[held])
 
 
 def best_of(collection: Collection) -> list[BestOf]:

@@ -79,7 +79,7 @@ def _summarize_measure(arm: Arm, runs: Sequence[RunResult], name: str) -> Measur
 
 def _moments(run: RunResult, name: str) -> tuple[float, float]:
     """Before and after: of the curve where it has the measure, since a snapshot reads only a few prompts."""
-    if (column := _IN_CURVES.get(name)) in run.curve:
+    if (column := _IN_CURVES.get(name, "")) in run.curve:
         after = value_of(run, column) if snapshot(run, "after") else math.nan
         return known_number(value_of(run, column, 0)), known_number(after)
     before, after = (known_number(_measures(run, moment).get(name)) for moment in ("before", "after"))

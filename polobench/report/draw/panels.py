@@ -140,7 +140,7 @@ def merged(every: Sequence[Panel], most: int) -> list[Panel]:
             continue
         arms = tuple(item for panel in joined for item in panel.arms)
         found += [panel for panel in group if panel not in joined]
-        found += [Panel(task, SEVERAL, device, part) for part in pages(arms, most)]
+        found += [Panel(task, SEVERAL, device, tuple(part)) for part in pages(arms, most)]
     return found
 
 
