@@ -112,8 +112,8 @@ class Overall:
     beside_others: int  # runs that had no machine to themselves, whose seconds are too many
     below_start: int  # runs whose last evaluation is below their first
     evaluation_error: float  # the standard error of a run's final score, the largest of the runs
-    sampled: float  # final held-out returns of drawn actions over tasks, and of the likeliest ones;
-    greedy: float  # NaN where runs do not know both
+    sampled: float  # the final score of drawn actions
+    untrained: float  # the score of greedy ones before the first update
 
 
 def horizons(group: Comparable) -> list[float]:
@@ -127,7 +127,11 @@ def score_at(run: RunResult, end: float) -> float:
     if run.target is None or end <= 0:
         return math.nan
     (found,) = return_curve(run, "cpu_seconds", np.array([end]))
-    return float((found - run.floor) / (run.target - run.floor))
+    return _scored(run, float(found))
+
+
+def _scored(run: RunResult, value: float) -> float:
+    return math.nan if run.target is None else (value - run.floor) / (run.target - run.floor)
 
 
 def fell_below_start(run: RunResult) -> bool:
@@ -178,10 +182,8 @@ def _overall(group: Comparable, label: str) -> Overall:
         beside_others=sum(run.ran_beside_others for run in runs),
         below_start=sum(map(fell_below_start, runs)),
         evaluation_error=float(max(finite(map(evaluation_error, runs)), default=math.nan)),
-        sampled=mean_over_tasks(group, label, lambda run: value_of(run, SAMPLED)),
-        greedy=mean_over_tasks(
-            group, label, lambda run: run.final_return if math.isfinite(value_of(run, SAMPLED)) else math.nan
-        ),
+        sampled=mean_over_tasks(group, label, lambda run: _scored(run, value_of(run, SAMPLED))),
+        untrained=mean_over_tasks(group, label, lambda run: _scored(run, value_of(run, "return_mean", 0))),
     )
 
 

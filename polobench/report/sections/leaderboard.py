@@ -62,8 +62,8 @@ def _row(found: Standings, standing: Standing, item: Overall) -> dict[str, Text]
         "worst quarter of seeds": number(item.tail.value, 2),
         "solved [95 %]": share(item.solved, item.runs, item.solved_interval),
         "below start": f"{item.below_start}/{item.runs}",
-        "sampled return": number(item.sampled, 3),
-        "greedy return": number(item.greedy, 3),
+        "sampled": number(item.sampled, 2),
+        "untrained": number(item.untrained, 2),
         "gradient steps": number(item.gradient_steps),
         "rows backward": number(item.backward_rows),
         "CPU s": significant(item.cpu_seconds, 2) + "‡" * bool(item.beside_others),
@@ -86,7 +86,8 @@ def _against(found: Standings, standing: Standing) -> str:
 
 def _flags(group: Comparable, items: list[Overall]) -> str:
     """What the marks of the table mean, and how sure a single final evaluation is."""
-    said = [f"CPU seconds are equal at {', '.join(significant(end, 2) for end in horizons(group))}"]
+    said = ["sampled: the score of drawn actions; untrained: of greedy ones before the first update"]
+    said += [f"CPU seconds are equal at {', '.join(significant(end, 2) for end in horizons(group))}"]
     said += ["‡: some runs ran beside others"] if any(item.beside_others for item in items) else []
     said += ["†: its learning rate falls over the whole budget"] if any(item.is_annealed for item in items) else []
     errors = {item.label: item.evaluation_error for item in items if item.evaluation_error == item.evaluation_error}
@@ -119,9 +120,9 @@ def _alone(findings: Findings, found: list[tuple[Comparable, Overall]]) -> Bulle
 
 
 def _without_target(findings: Findings) -> list[Block]:
-    scored = {place for group in findings.groups for place in group.places}
     smoke = {place for place, items in findings.comparisons.items() if is_smoke(items)}
-    rest = sorted({task for task, budget in findings.comparisons if (task, budget) not in scored | smoke})
+    arms = findings.collection.of_kind("learning").items()
+    rest = sorted({arm.task for arm, runs in arms if (arm.task, arm.budget) not in smoke and runs[0].target is None})
     said: list[Block] = []
     if rest:
         cards = [piece for task in rest for piece in (Link(task, findings.task_files[task]), " ")]
