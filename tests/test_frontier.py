@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import make_result, report_text, save_all, with_id
+from synthetic import make_result, report_pages, report_text, save_all, with_id
 
 from polobench.analysis import frontier
 from polobench.analysis.collection import Collection, collect
@@ -144,10 +145,10 @@ def test_a_damaged_reward_model_is_no_result(name: str) -> None:
 def test_the_section_shows_all_of_it_and_says_what_does_not_appear(tmp_path: Path) -> None:
     arms = [run(LEARNED, "grpo, beta 1", seed, beta=1.0) for seed in range(3)]
     arms += [run(PAIRS, "dpo, beta 1", seed, beta=1.0) for seed in range(3)]
-    text = report_text(store(tmp_path / "none", *arms))
-    assert "## One preference problem, several ways" in text
-    assert "No over-optimisation appears" in text
-    assert "agreement with gold" in text
+    pages = report_pages(store(tmp_path / "none", *arms))
+    assert "## One preference problem, several ways" in pages["report"]
+    assert "No over-optimisation appears" in pages["report"]
+    assert "agreement with gold" in pages["preferences"]
     falling = [run(LEARNED, "grpo, beta 1", seed, gold=FALLING, beta=1.0) for seed in range(3)]
     dpo = [run(PAIRS, "dpo, beta 1", seed, beta=1.0) for seed in range(3)]
     report = write_report(store(tmp_path / "some", *falling, *dpo), tmp_path / "report")
@@ -156,6 +157,14 @@ def test_the_section_shows_all_of_it_and_says_what_does_not_appear(tmp_path: Pat
         assert (report.parent / "figures" / f"{figure}.png").stat().st_size > 5000
     assert len(pd.read_csv(report.parent / "tables" / "frontier.csv")) == 2
     assert "One preference problem" not in report_text(store(tmp_path / "other", make_result("ppo")))
+
+
+def test_the_best_within_a_kl_is_named_for_each_feedback(tmp_path: Path) -> None:
+    arms = [("dpo, beta 9", 0.5, RISING[:2]), ("dpo, beta 1", 1.5, RISING), ("dpo, beta 0.1", 4.0, FALLING)]
+    runs = [run(PAIRS, label, seed, kl=kl, gold=gold) for label, kl, gold in arms for seed in range(3)]
+    text = report_pages(store(tmp_path, *runs))["report"]
+    named = re.findall(r"\| +(1|2|5|any) \| dpo, beta (\S+):", text)
+    assert named == [("1", "9"), ("2", "1"), ("5", "1"), ("any", "1")]
 
 
 def test_ways_to_one_problem_are_compared_where_all_seeds_ran_and_none_sees_the_gold_reward(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from polobench.analysis import article, language, overall, reliability, summary, tuning
+from polobench.analysis import article, frontier, language, overall, reliability, summary, tuning
 from polobench.analysis.claims import Claims, load_claims
 from polobench.analysis.collection import Arm, Collection, looks_of, more_than_declared
 from polobench.analysis.measures import Observations
@@ -90,6 +90,8 @@ class Findings:
     # arm by arm, or cell by cell
     troubled = cached_property(lambda self: reliability.troubled(self.collection))
     throughputs = cached_property(lambda self: summary.throughputs(self.collection))
+    frontier = cached_property(lambda self: frontier.places(self.collection))
+    pursuits = cached_property(lambda self: frontier.pursuits(self.collection))
     noises = cached_property(lambda self: summary.gradient_noises(self.collection))
     preferences = cached_property(lambda self: language.preferences(self.collection))
     measures = cached_property(lambda self: language.measures(self.collection))

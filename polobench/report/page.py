@@ -47,14 +47,15 @@ FIRST_PAGE: tuple[MakeSections, ...] = (
     verdict.sections,
     provenance.caveat_sections,
     leaderboard.sections,
+    preferences.front_sections,
     curves.sections,
     robustness.sections,
-    preferences.sections,
     claims.rating_sections,
     trend.sections,
 )
 LINKED_PAGES: dict[str, tuple[str, tuple[MakeSections, ...]]] = {
     "article": ("The evidence on the article", (claims.sections, article_runs.sections)),
+    "preferences": ("One preference problem, several ways", (preferences.sections,)),
     "diagnostics": (
         "Diagnostics",
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -13,51 +14,87 @@ from polobench.analysis import frontier
 from polobench.analysis.frame import flat_table
 from polobench.analysis.frontier import BestOf, Cost, Place, Pursuit, RewardModels
 from polobench.analysis.statistics.aggregates import Estimate
-from polobench.report.blocks import Block, Bullets, Figure, Heading, Paragraph, Section, Table, Text, compact, figures
+from polobench.report.blocks import Block, Bullets, Figure, Link, Paragraph, Section, Table, Text, compact, figures
 from polobench.report.draw import style
 from polobench.report.draw.lines import Spot, place_labels
 from polobench.report.draw.style import key, pages
 from polobench.report.findings import Findings
-from polobench.report.text import number, with_ends
+from polobench.report.text import NOTHING, number, with_ends
 from polobench.report.words import note
 
 DASHES = {"pairs": "-", "reward model": "--", "gold reward": ":"}
 PANELS_A_PAGE = 8
+KL_LIMITS = (1.0, 2.0, 5.0, inf)  # nats per completion
 _SIZE, _SMALL = (9.0, 5.4), (4.4, 3.2)
 _AXES = {"learned": "learned reward [checkpoint's deviations]", "gold": "gold reward"}
 
 
-def sections(findings: Findings) -> list[Section]:
-    """Empty without such tasks."""
-    collection = findings.collection
-    places = frontier.places(collection)
+def front_sections(findings: Findings) -> list[Section]:
+    """The frontier of each problem, and the best at limits on the KL; empty without such tasks."""
+    places = [item for item in findings.frontier if item.n]
     if not places:
         return []
-    best, models = frontier.best_of(collection), frontier.reward_models(collection)
-    pursuits, costs = frontier.pursuits(collection), frontier.costs(collection)
-    blocks: list[Block] = []
+    best, blocks = frontier.best_of(findings.collection), list[Block]()
     for number_, problem in enumerate(dict.fromkeys(item.problem for item in places), 1):
-        ended = [item for item in places if item.problem == problem and item.n]
-        beside = [item for item in best if item.problem == problem]
-        draw = partial(draw_frontier, ended, beside) if ended else lambda: None
+        ended = [item for item in places if item.problem == problem]
+        draw = partial(draw_frontier, ended, [item for item in best if item.problem == problem])
         blocks.append(Figure(f"frontier_{number_}", f"The frontier: {problem}", draw, note("frontier")))
-    blocks += compact(Table.of([_place(item) for item in places], "llllrrrrrr"), 3)
-    blocks.append(Heading("Over-optimisation"))
-    blocks += _pursuits(pursuits, findings)
+        blocks += compact(Table.of([_best_within(limit, ended) for limit in KL_LIMITS], "rlll"))
+    surely = [item for item in findings.pursuits if item.is_overoptimised]
+    if findings.pursuits:
+        blocks.append(Paragraph([*note("within"), f" {_overoptimised(surely, findings)}"]))
+    blocks.append(Paragraph([Link("All arms, learned beside gold reward, reward models and costs", "preferences")]))
+    return [Section("One preference problem, several ways", blocks)]
+
+
+def _best_within(limit: float, places: Sequence[Place]) -> dict[str, Text]:
+    """Of each feedback the arm with the highest gold reward that stays within a KL."""
+    row: dict[str, Text] = {"KL of at most [nats]": "any" if limit == inf else number(limit)}
+    for feedback in DASHES:
+        near = [item for item in places if item.feedback == feedback and item.kl.value <= limit]
+        best = max(near, key=lambda item: item.gold.value, default=None)
+        row[f"best that sees {feedback}"] = NOTHING if best is None else f"{best.arm.label}: {_ends(best.gold)}"
+    return row
+
+
+def _overoptimised(surely: Sequence[Pursuit], findings: Findings) -> str:
+    if not surely:
+        return f"No over-optimisation appears: in none of {len(findings.pursuits)} arms did gold reward surely fall."
+    return (
+        f"In {len(surely)} of {len(findings.pursuits)} arms gold reward fell after its peak while the learned one rose."
+    )
+
+
+def sections(findings: Findings) -> list[Section]:
+    """Everything about it; empty without such tasks."""
+    collection, places = findings.collection, findings.frontier
+    if not places:
+        return []
+    models, costs = frontier.reward_models(collection), frontier.costs(collection)
+    surely = [item for item in findings.pursuits if item.is_overoptimised]
+    found = [Section("Arms", compact(Table.of([_place(item) for item in places], "llllrrrrrr"), 3))]
+    if findings.pursuits:
+        falls = [f"{item.arm.label} ({item.arm.task}): {_ends(item.fall)}" for item in surely]
+        drawn = figures(
+            "pursuit", "Learned and gold reward over training", draw_pursuits,
+            pages(findings.pursuits, PANELS_A_PAGE), findings.looks, note("pursuit"),
+        )  # fmt: skip
+        found.append(
+            Section("Over-optimisation", [Paragraph(_overoptimised(surely, findings)), Bullets(falls), *drawn])
+        )
     if models:
-        blocks.append(Heading("Reward models"))
-        blocks.append(Figure("calibration", "Calibration", partial(draw_calibration, models), note("calibration")))
         headers = ["task", "n", "accuracy on held-out labels", "agreement with gold", "calibration error"]
         rows = [
             [item.task, str(item.n), *map(_ends, (item.accuracy, item.gold_accuracy, item.calibration_error))]
             for item in models
         ]
-        blocks += compact(Table(headers, rows, "lrrrr"))
-    blocks.append(Heading("What it took"))
-    blocks += compact(Table.of([_cost(item) for item in costs], "lllrrrrrr"), 3)
-    blocks.append(Paragraph(note("frontier_costs")))
-    tables: dict[str, Sequence[Any]] = {"frontier": places, "best_of": best, "frontier_costs": costs}
-    return [Section("One preference problem, several ways", blocks, {k: flat_table(v) for k, v in tables.items()})]
+        shown = Figure("calibration", "Calibration", partial(draw_calibration, models), note("calibration"))
+        found.append(Section("Reward models", [shown, *compact(Table(headers, rows, "lrrrr"))]))
+    blocks = [*compact(Table.of([_cost(item) for item in costs], "lllrrrrrr"), 3), Paragraph(note("frontier_costs"))]
+    tables: dict[str, Sequence[Any]] = {
+        "frontier": places, "best_of": frontier.best_of(collection), "frontier_costs": costs,
+    }  # fmt: skip
+    return [*found, Section("What it took", blocks, {name: flat_table(items) for name, items in tables.items()})]
 
 
 def _ends(found: Estimate) -> str:
@@ -77,20 +114,6 @@ def _place(item: Place) -> dict[str, Text]:
         "accuracy": _ends(item.accuracy),
         "accuracy, implicit": _ends(item.implicit_accuracy),
     }
-
-
-def _pursuits(items: list[Pursuit], findings: Findings) -> list[Block]:
-    if not items:
-        return [Paragraph("No arm follows a learned reward.")]
-    surely = [item for item in items if item.is_overoptimised]
-    said = f"In {len(surely)} of {len(items)} arms gold reward fell after its peak while the learned one rose, by:"
-    none = f"No over-optimisation appears: in none of {len(items)} arms did gold reward surely fall after its peak."
-    drawn = figures(
-        "pursuit", "Learned and gold reward over training", draw_pursuits, pages(items, PANELS_A_PAGE), findings.looks,
-        note("pursuit"),
-    )  # fmt: skip
-    falls = [f"{item.arm.label} ({item.arm.task}): {_ends(item.fall)}" for item in surely]
-    return [*([Paragraph(said), Bullets(falls)] if surely else [Paragraph(none)]), *drawn]
 
 
 def _cost(item: Cost) -> dict[str, Text]:
