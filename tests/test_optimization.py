@@ -242,6 +242,7 @@ def test_adam_and_clipping_are_torchs_bit_for_bit(other: torch.dtype, max_norm: 
     def drawn() -> list[torch.Tensor]:
         return [torch.randn(shape, dtype=dtype, generator=draws) for shape, dtype in shapes.items()]
 
+    assert clip([torch.nn.Parameter(torch.ones(2))], 0.5) == 0, "no gradient at all, as of a policy that is held"
     start = drawn()
     ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
     mine, torchs = FusedAdam(ours, 0.1, 1e-5), torch.optim.Adam(theirs, lr=0.1, eps=1e-5, fused=True)

@@ -93,7 +93,7 @@ def test_the_table_shows_goal_limit_and_whether_it_is_met(module):
     row = measured(module, 5.0, (0.75, 3.0, 3.0)).row()
     facts = {"date": "2026-11-28", "commit": "abcdef012", "versions": {"torch": "2"}, "cpu_model": "x", "cpu_count": 2}
     line = main.table([row], facts | {"load_average": [0.0, 1.0]}).splitlines()[2]
-    assert " ".join(line.split()) == "| DPO | TRL | steps | 0 | 0 | 2.00 | [1.50, 3.00] | 5 | 2.0 | yes |"
+    assert " ".join(line.split()) == "| DPO | TRL | steps | 0.17 | 0.50 | 2.00 | [1.50, 3.00] | 5 | 2.0 | yes |"
     with pytest.raises(UsageError, match="unknown work 'sarsa'"):
         main.main(only="sarsa")
 

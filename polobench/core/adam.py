@@ -55,8 +55,10 @@ class FusedAdam:
 
 @torch.no_grad()
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale the gradient to this norm at most; gives the norm before."""
+    """Scale the gradient to this norm at most; gives the norm before, 0 where no parameter has a gradient."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros(())
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
