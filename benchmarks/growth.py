@@ -105,6 +105,8 @@ def main(
     import torch
 
     torch.set_num_threads(1)
+    if figure is not None and not figure.absolute().parent.is_dir():
+        raise PoloError(f"--figure {str(figure)!r}: there is no such folder")
     points = [
         (axis, name, make, value) for axis in AXES for name, make in axis.methods.items() for value in axis.values
     ]

@@ -417,6 +417,23 @@ def test_workers_have_loaded_what_their_cells_need_and_no_more() -> None:
     assert subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True).stdout == "False\n"
 
 
+def test_a_worker_looks_for_garbage_though_its_server_does_not() -> None:
+    run = """
+import gc, types
+import polobench.run.server
+from polobench.run import processes
+from polobench.run.study import load_study
+
+print(gc.isenabled())
+processes._run = lambda *arguments: str(gc.isenabled())
+processes._work(load_study("quick").cells[0], "", "", types.SimpleNamespace(send=print))
+"""
+    assert subprocess.run([sys.executable, "-c", run], capture_output=True, text=True).stdout.split() == [
+        "False",
+        "True",
+    ]
+
+
 def test_the_id_covers_what_defines_a_cell_and_nothing_else() -> None:
     def identify(budget: int = 600, **item: object) -> str:
         grid = _grid("cpu") | {"methods": [{"method": "ppo", **item}], "budget": budget}

@@ -9,6 +9,7 @@ seeds, and Welch's one-sided 95 % bound below. Ours is non-inferior where the bo
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import numpy as np
@@ -20,6 +21,7 @@ from tabulate import tabulate
 
 from benchmarks.peers.control import FIRST_SEED, SETTINGS
 from benchmarks.peers.solve import TASK, our_curve, peer_curve
+from polobench.core.errors import PoloError
 from polobench.registry import find_task, make
 
 MARGIN = 0.05
@@ -52,4 +54,8 @@ def main(seeds: Annotated[int, typer.Option(min=2, help="Runs of each side.")] =
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except PoloError as error:
+        print(f"polobench: {error}", file=sys.stderr)
+        sys.exit(1)

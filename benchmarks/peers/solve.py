@@ -106,11 +106,12 @@ Enough = Callable[[list[float], list[float]], bool]  # of the seconds and return
 
 def peer_curve(method: str, seed: int, enough: Enough) -> tuple[list[float], list[float], float]:
     """The peer's seconds and mean greedy returns at each evaluation until it is enough, and all seconds of training."""
+    model = peer_model(SETTINGS[f"{method}-cartpole"], seed)  # which says what is missing
+
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
-    model = peer_model(SETTINGS[f"{method}-cartpole"], seed)
     evaluated = make_vec_env(TASK, n_envs=EPISODES, seed=seed + 1_000)
     seconds, returns, paused = list[float](), list[float](), 0.0
 
