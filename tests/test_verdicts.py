@@ -215,7 +215,9 @@ def test_gradients_are_paired_by_policies(tmp_path: Path) -> None:
     (pair,) = claim_verdict(observations, NOISIER, RULES).pairs
     assert permutation_p([(x, y)]) > 0.2
     assert pair.verdict == SUPPORTED
-    assert pair.p == pytest.approx(2 / 2**10), "of every exchange within the 10 pairs none else is as far out"
+    assert pair.p == pytest.approx(2 / 2**10), (
+        "only the data and their mirror image, of all exchanges within 10 pairs, are as far out"
+    )
     assert pair.compared is not None
     assert pair.compared.difference == pytest.approx(np.mean(x - y))
     ends = ttest_1samp(x - y, 0).confidence_interval(0.95)
