@@ -312,11 +312,12 @@ def test_few_seeds_conclude_nothing(seeds: int, tmp_path: Path) -> None:
     assert "**ppo**" not in first
 
 
-def test_equal_cpu_seconds_are_those_of_the_quickest_run(tmp_path: Path) -> None:
-    slow, quick = (with_id(make_result(method)) for method in ("ppo", "trpo"))
-    slow.ledger = LedgerTotals(samples=50_000, cpu_seconds=100.0)
-    quick.ledger = LedgerTotals(samples=50_000, cpu_seconds=2.0)
-    collection = collect(save_all(tmp_path, slow, quick))
+def test_equal_cpu_seconds_are_those_of_the_quickest_run_that_learned(tmp_path: Path) -> None:
+    slow, quick, floor = (with_id(make_result(method)) for method in ("ppo", "trpo", "random"))
+    slow.ledger = LedgerTotals(samples=50_000, cpu_seconds=100.0, gradient_steps=9)
+    quick.ledger = LedgerTotals(samples=50_000, cpu_seconds=2.0, gradient_steps=9)
+    floor.ledger = LedgerTotals(samples=50_000, cpu_seconds=0.5)
+    collection = collect(save_all(tmp_path, slow, quick, floor))
     (group,) = comparables(collection)
     assert horizons(group) == [2.0]
 

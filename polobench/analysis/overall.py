@@ -117,9 +117,10 @@ class Overall:
 
 
 def horizons(group: Comparable) -> list[float]:
-    """For each task the CPU seconds that every run that ended ok has used at least."""
+    """For each task the CPU seconds that every run has used at least that ended ok and learned something."""
     every = [[run for runs in found for run in runs] for found in zip(*group.runs.values(), strict=True)]
-    return [min((run.ledger.cpu_seconds for run in runs if run.status == "ok"), default=0.0) for runs in every]
+    learned = [[run for run in runs if run.status == "ok" and run.ledger.gradient_steps] for runs in every]
+    return [min((run.ledger.cpu_seconds for run in runs), default=0.0) for runs in learned]
 
 
 def score_at(run: RunResult, end: float) -> float:
