@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,15 +21,13 @@ from rich.console import Console
 from rich.progress import track
 from tabulate import tabulate
 
-from benchmarks.peers.tiny_world import LETTERS, PROMPT, endless_tokenizer, first_half_share, random_texts
+from benchmarks.peers.worlds import PROMPT, TINY, tiny
 from polobench.core.errors import PoloError
 from polobench.methods.grpo import GRPO
 from polobench.methods.ppo import PPO
 from polobench.methods.trpo import TRPO
-from polobench.policies.pretrained import Pretrained
 from polobench.registry import find_task
 from polobench.tasks.reward import RewardTask
-from polobench.tasks.tiny import tiny_gpt2
 
 SHORT, LONG, SEED = 1, 5, 1000  # updates of the two runs
 ROLLOUT = 4_096  # samples of an update in control
@@ -62,13 +60,9 @@ def _trpo(value: int, **asked: Callable[[int], Any]) -> Any:
 
 
 def _grpo(length: int, size: int) -> Any:
-    def model() -> Pretrained:
-        found = tiny_gpt2(len(LETTERS) + 1, PROMPT + length, seed=0)
-        found.generation_config.eos_token_id = found.config.vocab_size  # which it cannot say
-        return Pretrained(found, endless_tokenizer(), PROMPT + length)
-
-    prompts = random_texts(256, PROMPT, "growth/train"), random_texts(8, PROMPT, "growth/heldout")
-    task = RewardTask("growth", model, *prompts, first_half_share, max_new_tokens=length)
+    world = replace(TINY, load=partial(tiny, PROMPT + length))
+    prompts = world.texts(256, PROMPT, "growth/train"), world.texts(8, PROMPT, "growth/heldout")
+    task = RewardTask("growth", world.endless, *prompts, world.first_half_share, max_new_tokens=length)
     return GRPO(task, n_groups=COMPLETIONS // size, group_size=size, beta=0.0, generation_batch=COMPLETIONS)
 
 

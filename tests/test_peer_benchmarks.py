@@ -133,8 +133,10 @@ def test_a_fault_on_one_side_stops_the_comparison(module, monkeypatch, name, pla
 
 @pytest.mark.parametrize("distinct", [64, 8])
 def test_sampling_says_the_same_where_nothing_is_drawn(module, distinct):
-    alternation, sides = module("peers.alternation"), module("peers.generate_sides")
-    found = sides.compare_sampling(lambda ours, check: alternation.Alternation(ours, 2, 1, 0, check), distinct)
+    alternation, sides, worlds = (module(f"peers.{name}") for name in ("alternation", "generate_sides", "worlds"))
+    found = sides.compare_sampling(
+        lambda ours, check: alternation.Alternation(ours, 2, 1, 0, check), worlds.TINY, distinct
+    )
     assert len(found.theirs_seconds) == 2
     assert found.amount == 64 * 16
 

@@ -10,14 +10,7 @@ import transformers
 from torch import Tensor
 
 from benchmarks.peers.alternation import Comparison, Start
-from benchmarks.peers.tiny_world import (
-    NEW_TOKENS,
-    PROMPT,
-    ROWS,
-    endless_model,
-    endless_tokenizer,
-    random_texts,
-)
+from benchmarks.peers.worlds import NEW_TOKENS, PROMPT, ROWS, World
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import PoloError
 from polobench.core.seeding import SeedAxes
@@ -26,15 +19,16 @@ from polobench.policies.generation import complete
 from polobench.tasks.text import TextCodec
 
 
-def compare_sampling(start: Start, distinct: int) -> Comparison:
+def compare_sampling(start: Start, world: World, distinct: int) -> Comparison:
     """16 tokens after each of 64 prompts of 16 tokens, `distinct` of them different, against `generate()`.
 
     Ours draws its keyed uniforms and gives log-probabilities; `generate()`, without top-k, gives tokens alone.
     """
-    policy, model = CausalLM(endless_model()), endless_model()
+    given = world.endless()
+    policy, model = CausalLM(given.model), world.endless().model
     policy.ledger = Ledger(Budget(updates=1))
-    codec = TextCodec(endless_tokenizer())
-    prompts = [codec.prompt(text) for text in random_texts(distinct, PROMPT, "prompts")]
+    codec = TextCodec(given.tokenizer)
+    prompts = [codec.prompt(text) for text in world.texts(distinct, PROMPT, "prompts")]
     samples, rng = ROWS // distinct, SeedAxes(0)
     rows = [prompt for prompt in prompts for _ in range(samples)]
     asked = torch.tensor(prompts)

@@ -1,4 +1,4 @@
-"""How fast DPO, GRPO, RLOO and sampling are beside TRL and `generate()`, on the same tiny GPT-2 in one thread.
+"""How fast DPO, GRPO, RLOO and sampling are beside TRL and `generate()`, on the same model in one thread.
 
 `trl_sides.py` and `generate_sides.py` say what exactly is compared.
 """
@@ -19,18 +19,19 @@ from benchmarks.peers.alternation import Alternation, Comparison
 from polobench.core.errors import Unavailable
 
 QUIET = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
-ROUNDS, WARMUP, SEED = 60, 10, 40
+SEED = 40
 
 
-def _compare(name: str, rounds: int | None, **more: Any) -> Comparison:
+def _compare(name: str, rounds: int | None, world: str = "TINY", **more: Any) -> Comparison:
     """One comparison in CPU seconds, with a bar.
 
     Nothing but the two sides runs while they are timed: no thread refreshes the bar.
     """
     import torch
 
-    trl_sides, generate_sides = _sides()
+    worlds, trl_sides, generate_sides = _sides()
     torch.set_num_threads(1)
+    asked = getattr(worlds, world)
     compare = getattr(generate_sides if name == "sampling" else trl_sides, f"compare_{name}")
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as progress:
@@ -40,11 +41,12 @@ def _compare(name: str, rounds: int | None, **more: Any) -> Comparison:
             def on_round() -> None:
                 progress.update(bar, advance=1, refresh=True)
 
-            alternation = Alternation(ours, rounds or ROUNDS, WARMUP, SEED, check, on_round, time.process_time)
+            steps = rounds or asked.rounds, asked.warmup
+            alternation = Alternation(ours, *steps, SEED, check, on_round, time.process_time)
             progress.update(bar, total=alternation.total)
             return alternation
 
-        found: Comparison = compare(start, **more)
+        found: Comparison = compare(start, asked, **more)
     return found
 
 
@@ -54,10 +56,14 @@ WORKS: dict[str, Callable[[int | None], Comparison]] = {
     "rloo": partial(_compare, "rloo"),
     "sampling-distinct": partial(_compare, "sampling", distinct=64),
     "sampling-shared": partial(_compare, "sampling", distinct=8),
+    "dpo-smollm2": partial(_compare, "dpo", world="SMOLLM2"),
+    "grpo-smollm2": partial(_compare, "grpo", world="SMOLLM2"),
+    "dpo-smollm2-bfloat16": partial(_compare, "dpo", world="SMOLLM2_BFLOAT16"),
+    "grpo-smollm2-bfloat16": partial(_compare, "grpo", world="SMOLLM2_BFLOAT16"),
 }
 
 
-def _sides() -> tuple[Any, Any]:
+def _sides() -> tuple[Any, Any, Any]:
     """The modules that load TRL and transformers, with nothing said and nothing asked of a network."""
     os.environ.update(QUIET)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -69,6 +75,6 @@ def _sides() -> tuple[Any, Any]:
         raise Unavailable(f"TRL cannot be loaded: {error} (install it: pip install -e '.[peers]')") from None
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
-    from benchmarks.peers import generate_sides, trl_sides
+    from benchmarks.peers import generate_sides, trl_sides, worlds
 
-    return trl_sides, generate_sides
+    return worlds, trl_sides, generate_sides

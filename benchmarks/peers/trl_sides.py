@@ -1,9 +1,9 @@
-"""Our side and TRL's of the same DPO, GRPO and RLOO steps on a tiny GPT-2, in float32.
+"""Our side and TRL's of the same DPO, GRPO and RLOO steps, on a tiny GPT-2 and on SmolLM2-135M.
 
 Both sides start from the same weights and take whole steps of their own loops: reading or sampling a batch, reward,
 gradient, clipping, Adam, and the metrics that each library computes at every step. TRL logs and saves nothing, and its
-costly defaults are off: gradient checkpointing, bfloat16, and a reference that runs at each step. Where completions are
-sampled none can end early, since the end token lies beyond the model's vocabulary.
+costly defaults are off: gradient checkpointing, bfloat16 (but where both sides use it), and a reference that runs at
+each step. Where completions are sampled none can end early, since the end token lies beyond the model's vocabulary.
 """
 
 from __future__ import annotations
@@ -21,22 +21,17 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from benchmarks.peers.alternation import Alternation, Comparison, Start
-from benchmarks.peers.tiny_world import (
-    CONTEXT,
+from benchmarks.peers.worlds import (
     GROUP_SIZE,
     GROUPS,
-    LETTERS,
     NEW_TOKENS,
     PAIR_PROMPT,
     PAIRS,
     PROMPT,
     RESPONSE,
     ROWS,
-    endless_model,
-    endless_tokenizer,
-    first_half_share,
-    random_texts,
-    tiny_model,
+    TINY,
+    World,
 )
 from polobench.cells.throughput import ThroughputProbe
 from polobench.core.budget import Budget, Ledger
@@ -50,32 +45,38 @@ from polobench.objectives.preference import group_advantages
 from polobench.objectives.surrogates import score_function_objective
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions
-from polobench.policies.pretrained import Pretrained
 from polobench.tasks.preference import HELDOUT_SHARE, SPLIT_SEED, PreferenceTask
 from polobench.tasks.preference_data import PreferenceData, split_by_prompt
 from polobench.tasks.preference_formats import RankedGroup
 from polobench.tasks.reward import RewardTask
 from polobench.tasks.text import TextCodec, as_rollout
-from polobench.tasks.tiny import character_tokenizer
 
-BETA, TOLERANCE = 0.1, 1e-5
+BETA = 0.1
 OUR_SETTINGS: dict[str, Any] = {"learning_rate": 1e-4, "max_gradient_norm": 1.0}
 THEIR_SETTINGS: dict[str, Any] = {
-    "learning_rate": 1e-4, "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "weight_decay": 0.0, "bf16": False,
+    "learning_rate": 1e-4, "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "weight_decay": 0.0,
     "gradient_checkpointing": False, "use_cpu": True, "report_to": "none", "logging_strategy": "no",
     "save_strategy": "no", "disable_tqdm": True,
 }  # fmt: skip
 
 
-def compare_dpo(start: Start) -> Comparison:
+def ours(world: World) -> dict[str, Any]:
+    return OUR_SETTINGS | {"compute_dtype": world.compute_dtype}
+
+
+def theirs(world: World) -> dict[str, Any]:
+    return THEIR_SETTINGS | {"bf16": world.compute_dtype == "bfloat16"}
+
+
+def compare_dpo(start: Start, world: World = TINY) -> Comparison:
     """A step on the same 8 pairs of 13 + 16 tokens; both sides compute the reference's log-probabilities once."""
-    groups = training_pairs()
-    method = RecordedDPO(pair_task(groups), n_groups=PAIRS, beta=BETA, **OUR_SETTINGS)
+    groups, given = training_pairs(world), world.load()
+    method = RecordedDPO(pair_task(world, groups), n_groups=PAIRS, beta=BETA, **ours(world))
     with ThroughputProbe(method, 0, 1) as probe, tempfile.TemporaryDirectory() as folder:
-        alternation = start(probe.step, lambda: check_losses(method.losses_seen, trainer.losses_seen))
+        alternation = start(probe.step, lambda: check_losses(world, method.losses_seen, trainer.losses_seen))
         rows = [{"prompt": g.prompt, "chosen": g.responses[0], "rejected": g.responses[1]} for g in groups]
         trainer = RecordedDPOTrainer(
-            model=tiny_model(),
+            model=given.model,
             args=DPOConfig(
                 folder,
                 max_steps=alternation.total,
@@ -84,37 +85,35 @@ def compare_dpo(start: Start) -> Comparison:
                 precompute_ref_log_probs=True,
                 train_sampling_strategy="sequential",
                 max_length=None,
-                **THEIR_SETTINGS,
+                **theirs(world),
             ),
             train_dataset=Dataset.from_list(rows * alternation.total),
-            processing_class=character_tokenizer(LETTERS),
+            processing_class=given.tokenizer,
         )
         train(trainer, alternation)
-    return comparison("DPO", alternation)
+    return comparison("DPO", world, alternation)
 
 
-def comparison(work: str, alternation: Alternation) -> Comparison:
-    peer = f"TRL {trl.__version__}"
-    return Comparison(
-        f"{work}, tiny GPT-2", peer, "steps", 1, 2.0, alternation.ours_seconds, alternation.theirs_seconds
-    )
+def comparison(work: str, world: World, alternation: Alternation) -> Comparison:
+    dtype = "" if world.compute_dtype == "float32" else f", {world.compute_dtype}"
+    seconds = alternation.ours_seconds, alternation.theirs_seconds
+    return Comparison(f"{work}, {world.name}{dtype}", f"TRL {trl.__version__}", "steps", 1, world.goal, *seconds)
 
 
-def training_pairs() -> list[RankedGroup]:
+def training_pairs(world: World) -> list[RankedGroup]:
     """8 pairs that a task trains on: on which side of its split a pair is, its prompt decides."""
-    return list(split_by_prompt(_pairs(100), HELDOUT_SHARE, SPLIT_SEED)[0][:PAIRS])
+    return list(split_by_prompt(_pairs(world, 100), HELDOUT_SHARE, SPLIT_SEED)[0][:PAIRS])
 
 
-def pair_task(groups: Sequence[RankedGroup]) -> PreferenceTask:
-    heldout = split_by_prompt(_pairs(100), HELDOUT_SHARE, SPLIT_SEED)[1][:1]
-    data = PreferenceData("random pairs", (*groups, *heldout), (), "")
-    return PreferenceTask("random-pairs", data, lambda: Pretrained(tiny_model(), character_tokenizer(LETTERS), CONTEXT))
+def pair_task(world: World, groups: Sequence[RankedGroup]) -> PreferenceTask:
+    heldout = split_by_prompt(_pairs(world, 100), HELDOUT_SHARE, SPLIT_SEED)[1][:1]
+    return PreferenceTask("random-pairs", PreferenceData("random pairs", (*groups, *heldout), (), ""), world.load)
 
 
-def _pairs(count: int) -> PreferenceData:
+def _pairs(world: World, count: int) -> PreferenceData:
     """Responses a token short of `RESPONSE`, since both libraries add the end token."""
-    prompts = random_texts(count, PAIR_PROMPT, "pairs/prompts")
-    better, worse = (random_texts(count, RESPONSE - 1, f"pairs/{side}") for side in ("chosen", "rejected"))
+    prompts = world.texts(count, PAIR_PROMPT, "pairs/prompts")
+    better, worse = (world.texts(count, RESPONSE - 1, f"pairs/{side}") for side in ("chosen", "rejected"))
     rows = zip(prompts, better, worse, strict=True)
     groups = [RankedGroup(prompt, (good, bad), (1.0, 0.0), "random") for prompt, good, bad in rows]
     return PreferenceData("random pairs", tuple(groups), (), "")
@@ -146,16 +145,17 @@ class RecordedDPOTrainer(DPOTrainer):
         return loss
 
 
-def check_losses(ours: Sequence[float], theirs: Sequence[Tensor]) -> None:
+def check_losses(world: World, mine: Sequence[float], others: Sequence[Tensor]) -> None:
     """Over the steps of the warm-up, so that gradients and Adam's steps are compared, too."""
-    apart = max(abs(mine - float(other)) for mine, other in zip(ours, theirs, strict=True))
-    if not apart <= TOLERANCE:
-        raise PoloError(f"DPO: the losses of the first {len(ours)} steps differ by {apart:.1e} (allowed: {TOLERANCE})")
+    apart = max(abs(one - float(other)) for one, other in zip(mine, others, strict=True))
+    if not apart <= world.tolerance:
+        steps = f"the losses of the first {len(mine)} steps"
+        raise PoloError(f"DPO: {steps} differ by {apart:.1e} (allowed: {world.tolerance})")
 
 
-def compare_grpo(start: Start) -> Comparison:
+def compare_grpo(start: Start, world: World = TINY) -> Comparison:
     """A step on 8 prompts of 16 tokens: 64 completions of 16 tokens, reward, update; no reference, one epoch."""
-    method = GRPO(sampling_task(), n_groups=GROUPS, group_size=GROUP_SIZE, divide_by_std=False, **OUR_SETTINGS)
+    method = GRPO(sampling_task(world), n_groups=GROUPS, group_size=GROUP_SIZE, divide_by_std=False, **ours(world))
 
     def objective(policy: CausalLM, batch: Rollout) -> Tensor:
         advantages = group_advantages(batch.returns, batch.groups, divide_by_std=False)
@@ -166,30 +166,29 @@ def compare_grpo(start: Start) -> Comparison:
         return sum(method.losses(policy, ROWS, [batch], Tally()), torch.zeros(()))
 
     settings = {"scale_rewards": "none", "loss_type": "grpo"}
-    return _compare_sampled("GRPO", method, objective, start, GRPOTrainer, GRPOConfig, settings)
+    return _compare_sampled("GRPO", world, method, objective, start, GRPOTrainer, GRPOConfig, settings)
 
 
-def compare_rloo(start: Start) -> Comparison:
+def compare_rloo(start: Start, world: World = TINY) -> Comparison:
     """The same with REINFORCE and the leave-one-out baseline, whose loss TRL writes as a clipped ratio of 1."""
-    method = Reinforce(
-        sampling_task(), n_episodes=ROWS, group_size=GROUP_SIZE, gamma=1.0, baseline="leave_one_out", **OUR_SETTINGS
-    )
+    settings = {"gamma": 1.0, "baseline": "leave_one_out"} | ours(world)
+    method = Reinforce(sampling_task(world), n_episodes=ROWS, group_size=GROUP_SIZE, **settings)
 
     def objective(policy: CausalLM, batch: Rollout) -> Tensor:
         returns, baseline = method.returns_and_baseline(policy, batch, batch.rewards)
         log_probs = policy.distribution.log_prob(policy.outputs(batch), batch.actions)
         return -score_function_objective(log_probs, returns - baseline, batch.mask, ROWS)
 
-    return _compare_sampled("RLOO", method, objective, start, RLOOTrainer, RLOOConfig, {})
+    return _compare_sampled("RLOO", world, method, objective, start, RLOOTrainer, RLOOConfig, {})
 
 
-def sampling_task() -> RewardTask:
+def sampling_task(world: World) -> RewardTask:
     return RewardTask(
         "first-half",
-        lambda: Pretrained(endless_model(), endless_tokenizer(), CONTEXT),
-        random_texts(1_000, PROMPT, "prompts"),
-        random_texts(4, PROMPT, "heldout"),
-        first_half_share,
+        world.endless,
+        world.texts(1_000, PROMPT, "prompts"),
+        world.texts(4, PROMPT, "heldout"),
+        world.first_half_share,
         max_new_tokens=NEW_TOKENS,
         floor=0.5,
     )
@@ -197,6 +196,7 @@ def sampling_task() -> RewardTask:
 
 def _compare_sampled(
     work: str,
+    world: World,
     method: Any,
     objective: Callable[[CausalLM, Rollout], Tensor],
     start: Start,
@@ -205,11 +205,12 @@ def _compare_sampled(
     settings: dict[str, Any],
 ) -> Comparison:
     """Steps of a method that samples, beside those of a trainer of TRL's; `objective` is our loss of a batch."""
+    given = world.endless()
     with ThroughputProbe(method, 0, 1) as probe, tempfile.TemporaryDirectory() as folder:
-        alternation = start(probe.step, lambda: check_gradient(work, objective, trainer, probe.samples))
+        alternation = start(probe.step, lambda: check_gradient(work, world, objective, trainer, probe.samples))
         trainer = _recorded(trainer_class)(
-            model=endless_model(),
-            reward_funcs=first_half_share,
+            model=given.model,
+            reward_funcs=world.first_half_share,
             args=config_class(
                 folder,
                 max_steps=alternation.total,
@@ -220,13 +221,13 @@ def _compare_sampled(
                 max_completion_length=NEW_TOKENS,
                 beta=0.0,
                 **settings,
-                **THEIR_SETTINGS,
+                **theirs(world),
             ),
-            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in random_texts(1_000, PROMPT, "prompts")]),
-            processing_class=endless_tokenizer(),
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in world.texts(1_000, PROMPT, "prompts")]),
+            processing_class=given.tokenizer,
         )
         train(trainer, alternation)
-    return comparison(work, alternation)
+    return comparison(work, world, alternation)
 
 
 def _recorded(trainer_class: Any) -> Any:
@@ -246,7 +247,7 @@ def _recorded(trainer_class: Any) -> Any:
 
 
 def check_gradient(
-    work: str, objective: Callable[[CausalLM, Rollout], Tensor], trainer: Any, samples: Sequence[int]
+    work: str, world: World, objective: Callable[[CausalLM, Rollout], Tensor], trainer: Any, samples: Sequence[int]
 ) -> None:
     """On TRL's first batch, from the same weights; the losses themselves differ by constants where a ratio is 1."""
     assert trainer.first is not None
@@ -254,22 +255,24 @@ def check_gradient(
     tokens = {ROWS * NEW_TOKENS, int(inputs["completion_mask"].sum()), *samples}
     if len(tokens) > 1:
         raise PoloError(f"{work}: the steps are of {sorted(tokens)} tokens (allowed: {ROWS * NEW_TOKENS})")
-    policy = CausalLM(endless_model())
+    given = world.endless()
+    policy = CausalLM(given.model, compute_dtype=world.compute_dtype)
     policy.ledger = Ledger(Budget(updates=1))
-    found = parameters_to_vector(torch.autograd.grad(objective(policy, batch_of(inputs)), policy.actor_parameters))
+    objective(policy, batch_of(world, given.tokenizer, inputs)).backward()  # type: ignore[no-untyped-call]
+    found = parameters_to_vector([weight.grad for weight in policy.actor_parameters])
     apart = float((found - gradient).norm() / gradient.norm())
-    if not apart <= TOLERANCE:
-        raise PoloError(f"{work}: the gradients of one batch differ by {apart:.1e} (allowed: {TOLERANCE})")
+    if not apart <= world.tolerance:
+        raise PoloError(f"{work}: the gradients of one batch differ by {apart:.1e} (allowed: {world.tolerance})")
 
 
-def batch_of(inputs: dict[str, Any]) -> Rollout:
+def batch_of(world: World, tokenizer: Any, inputs: dict[str, Any]) -> Rollout:
     """TRL's batch as one of ours, with our own reward."""
     prompts, mask = inputs["prompt_ids"].tolist(), inputs["completion_mask"].bool()
-    codec = TextCodec(endless_tokenizer())
+    codec = TextCodec(tokenizer)
     texts = [codec.text(row) for row in inputs["completion_ids"].tolist()]
     groups = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     completions = Completions(inputs["completion_ids"], mask, torch.zeros(mask.shape))
-    rewards = first_half_share(texts, texts)
+    rewards = world.first_half_share(texts, texts)
     return as_rollout(prompts, completions, rewards, [groups[tuple(prompt)] for prompt in prompts])
 
 

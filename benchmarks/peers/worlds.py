@@ -1,0 +1,72 @@
+"""The language models that both sides run, and what they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from polobench.core.seeding import SeedAxes
+from polobench.policies.model_files import locate
+from polobench.policies.pretrained import Pretrained, load
+from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
+
+PAIRS, PAIR_PROMPT, RESPONSE = 8, 13, 16
+GROUPS, GROUP_SIZE, PROMPT, NEW_TOKENS = 8, 8, 16, 16
+ROWS = GROUPS * GROUP_SIZE
+CONTEXT = PROMPT + NEW_TOKENS
+
+
+@dataclass(frozen=True)
+class World:
+    """A model and what is asked of it.
+
+    Attributes:
+        letters: of which texts are drawn, a token each.
+        load: gives model and tokenizer, each time anew.
+        tolerance: of the difference between the two sides' first losses and, relatively, gradients.
+        goal: the ratio that is wanted.
+        rounds, warmup: steps of each side.
+    """
+
+    name: str
+    letters: str
+    load: Callable[[], Pretrained]
+    compute_dtype: str = "float32"
+    tolerance: float = 1e-5
+    goal: float = 2.0
+    rounds: int = 60
+    warmup: int = 10
+
+    def endless(self) -> Pretrained:
+        """With an end token that the model cannot say."""
+        found = self.load()
+        found.model.generation_config.eos_token_id = found.model.config.vocab_size
+        found.tokenizer.add_special_tokens({"eos_token": "<unreachable>", "pad_token": "<unreachable>"})
+        return Pretrained(found.model, found.tokenizer, found.context_length)  # without the model's other ends
+
+    def texts(self, count: int, length: int, axis: str) -> list[str]:
+        """Random ones, different from each other, as good as surely."""
+        drawn = SeedAxes(0).numpy(axis).choice(list(self.letters), (count, length))
+        return ["".join(row) for row in drawn]
+
+    def first_half_share(self, prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float]:
+        """So many of a completion's characters are of the first half of the letters, as a share of its tokens."""
+        half = set(self.letters[: len(self.letters) // 2])
+        return [sum(letter in half for letter in text) / NEW_TOKENS for text in completions]
+
+
+LETTERS = "".join(map(chr, range(0x100, 0x163)))  # 99 of them, which with the end token make a vocabulary of 100
+
+
+def tiny(context: int = CONTEXT) -> Pretrained:
+    """The GPT-2 of 2 layers and 64 units."""
+    return Pretrained(tiny_gpt2(len(LETTERS) + 1, context, seed=0), character_tokenizer(LETTERS), context)
+
+
+TINY = World("tiny GPT-2", LETTERS, tiny)
+# digits are tokens of their own; rounding of 30 layers, and in bfloat16 of an automatic choice of types on TRL's side
+_SMOLLM2 = partial(World, "SmolLM2-135M", "0123456789", lambda: load(locate("smollm2")), goal=1.0, rounds=5, warmup=1)
+SMOLLM2 = _SMOLLM2(tolerance=1e-4)
+SMOLLM2_BFLOAT16 = _SMOLLM2(compute_dtype="bfloat16", tolerance=0.1)
