@@ -502,9 +502,9 @@ def test_the_gallery_has_what_went_wrong(tmp_path: Path) -> None:
     runs[1].final_score, runs[1].curve["return_mean"] = 0.0, [475.0] * 10 + [22.3] * (len(runs[1].curve) - 10)
     runs[2].final_score, runs[2].curve["return_mean"] = 0.01, 25.0
     found = rows(section(report_pages(collect(save_all(tmp_path, *runs)))["report"], "Robustness"))[-3:]
-    assert [row[3] for row in found] == ["diverged", "fell below its start", "did not learn"]
+    assert [row[2] for row in found] == ["diverged", "fell below its start", "did not learn"]
     assert found[0][-1] == "the loss is nan"
-    assert re.fullmatch("█{10}▁+", found[1][4])
+    assert re.fullmatch("█{10}▁+", found[1][3])
 
 
 def test_a_store_about_something_else_has_no_claims(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`load`: a row a cell, failed ones at the floor, older code left out and said."""
+"""`load`: a row per cell, failed ones at the floor, older code left out and said."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ Change = Callable[[RunResult], None]
 
 
 def learner(method: str = "ppo", seed: int = 0, shift: float = 0.0, **changes: Any) -> RunResult:
-    """A run whose measures are normal around known means, of one digest a seed."""
+    """A run whose measures are normal around known means, of one digest per seed."""
     rng = np.random.default_rng([seed, len(method), int(1e6 * abs(shift))])
     result = make_result(method, seed=seed, **changes)
     result.final_score = float(0.8 + shift + 0.02 * rng.normal())

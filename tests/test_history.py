@@ -1,4 +1,4 @@
-"""`polobench history`: one line a commit, never half a line; and the trend that the report draws from it."""
+"""`polobench history`: one line per commit, never half a line; and the trend that the report draws from it."""
 
 from __future__ import annotations
 

@@ -91,6 +91,7 @@ def test_a_figure_is_drawn_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         pd.DataFrame({"samples": [1, 2], "loss": [3, 4]}),
         pd.DataFrame({"samples": ["a", "b"], "loss": [0.5, None]}),
     ],
+    ids=["floats", "infinite", "integers", "texts and objects"],
 )
 def test_a_column_is_that_of_pandas(table: pd.DataFrame) -> None:
     np.testing.assert_array_equal(column(table, "loss"), table["loss"].to_numpy(np.float64))

@@ -150,10 +150,19 @@ def hear_interrupts() -> None:
 def interrupt_twice(process: subprocess.Popen[str]) -> str:
     """What it says on stderr after Ctrl-C, which lets running cells finish, and a second, which stops them."""
     os.killpg(process.pid, signal.SIGINT)
-    time.sleep(0.5)
-    if process.poll() is None:
+    heard = until_heard(process)
+    if "finishing" in heard:
         os.killpg(process.pid, signal.SIGINT)
-    return process.communicate(timeout=60)[1]
+    return heard + process.communicate(timeout=60)[1]
+
+
+def until_heard(process: subprocess.Popen[str]) -> str:
+    """What it says until it says that it finishes what runs, or until it ends."""
+    assert process.stderr is not None
+    said = ""
+    while "finishing" not in said and (line := process.stderr.readline()):
+        said += line
+    return said
 
 
 def test_one_interrupt_lets_the_running_cell_finish(tmp_path: Path) -> None:
@@ -170,10 +179,7 @@ def test_one_interrupt_lets_the_running_cell_finish(tmp_path: Path) -> None:
     while not marker.exists() and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.stderr is not None
-    errors = ""
-    while "finishing" not in errors and (line := process.stderr.readline()):
-        errors += line
+    errors = until_heard(process)
     heard.touch()
     errors += process.communicate(timeout=60)[1]
     assert process.returncode == 130

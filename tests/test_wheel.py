@@ -71,6 +71,7 @@ def test_the_built_in_studies_are_listed(installed: Path, tmp_path: Path) -> Non
 
 def test_a_study_runs_by_name_below_the_current_folder(installed: Path, tmp_path: Path) -> None:
     """Fixed-batch cells need the policies and the batches that ship."""
+    assert "CartPole-v1" in polobench(installed, tmp_path, "run", "quick", "--dry-run")
     polobench(installed, tmp_path, "run", "ci", "--only", "fixed_batch", "--dry-run")
     (tmp_path / "quick.toml").write_text(OWN)
     polobench(installed, tmp_path, "run", "quick")

@@ -31,7 +31,7 @@ class MeanCurve:
 
 
 def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
-    """Held-out return of one run at each point of the grid, `[G]`; a run that failed is at the floor from its end on.
+    """Held-out return of one run at each point of the grid, `[G]`; a failed one falls to its failed score at its end.
 
     Args:
         axis: "samples", "wall_seconds" or "cpu_seconds", a column of the curve and a count of the ledger.
@@ -40,7 +40,7 @@ def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
     x, y = _points(result, axis, "return_mean")
     if not len(x):
         return np.full(len(grid), result.floor)
-    return _interpolated(result, axis, grid, (x, y), result.floor)
+    return _interpolated(result, axis, grid, (x, y), min(result.floor, float(y.min())))
 
 
 def _points(result: RunResult, axis: str, name: str) -> Points:

@@ -40,7 +40,7 @@ def resolve_device(name: str) -> torch.device:
 
 @cache
 def warm_up(device: torch.device) -> None:
-    """Load what torch loads at its first step, so that no run's clock pays for it; once a process and device."""
+    """Load what torch loads at its first step, so that no run's clock pays for it; once per process and device."""
     weight = torch.nn.Parameter(torch.zeros(4, 4, device=device))
     optimizer = torch.optim.Adam([weight])
     (torch.zeros(4, 4, device=device) @ weight).sum().backward()  # type: ignore[no-untyped-call]

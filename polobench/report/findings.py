@@ -115,4 +115,4 @@ class Findings:
     @property
     def is_first_look(self) -> bool:
         """Whether the store holds smoke runs: it shows that the parts work together, and its reader is new here."""
-        return any(run.provenance.get("smoke") is True for run in self.collection.cells)
+        return any(run.provenance.get("smoke") is True for run in self.ran)

@@ -31,7 +31,7 @@ class _Probe(gymnasium.Env[Any, Any]):
 
 
 class Bandit(_Probe):
-    """Four arms of fixed rewards, one pull an episode. Catches a wrong sign or a wrong gradient; best: 1."""
+    """Four arms of fixed rewards, one pull per episode. Catches a wrong sign or a wrong gradient; best: 1."""
 
     observation_space = Discrete(1)
     action_space = Discrete(len(BANDIT_REWARDS))

@@ -1,4 +1,4 @@
-"""When the target was reached: the share of runs over samples, and the mean of which no more than the budget counts."""
+"""When the target was reached: the share of runs over samples, and the mean time, at most the budget."""
 
 from __future__ import annotations
 

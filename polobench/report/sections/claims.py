@@ -38,7 +38,7 @@ def rating_sections(findings: Findings) -> list[Section]:
         if word.verdict != verdicts.NOT_MEASURED
     ]
     blocks: list[Block] = [Paragraph(summary(findings))]
-    return [Section("The article's ratings", [*blocks, Table.of(rows, "llll")] if rows else blocks)]
+    return [Section("The article's ratings", [*blocks, *compact(Table.of(rows, "llll"), 2)] if rows else blocks)]
 
 
 def summary(findings: Findings) -> Text:

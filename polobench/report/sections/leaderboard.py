@@ -76,7 +76,7 @@ def _against(found: Standings, standing: Standing) -> str:
     """The word of the adjusted tests."""
     contrast = standing.contrast
     if contrast is None:
-        return "best" if standing is found.best else "not tested"
+        return "best" if standing.value.value == found.best.value.value else "not tested"
     if contrast.word == SEPARATED:
         return f"{number(contrast.compared.difference, 2)} behind ({p_text(contrast.p)})"
     if contrast.word == OPEN:
@@ -86,7 +86,8 @@ def _against(found: Standings, standing: Standing) -> str:
 
 def _flags(group: Comparable, items: list[Overall]) -> str:
     """What the marks of the table mean, and how sure a single final evaluation is."""
-    said = ["sampled: the score of drawn actions; untrained: of greedy ones before the first update"]
+    said = ["sampled: the score of drawn actions"] if any(item.sampled == item.sampled for item in items) else []
+    said += ["untrained: of greedy ones before the first update"]
     said += [f"CPU seconds are equal at {', '.join(significant(end, 2) for end in horizons(group))}"]
     said += ["‡: some runs ran beside others"] if any(item.beside_others for item in items) else []
     said += ["†: its learning rate falls over the whole budget"] if any(item.is_annealed for item in items) else []

@@ -57,7 +57,7 @@ def _gallery(findings: Findings) -> list[Block]:
     runs = sum(map(len, findings.collection.of_kind("learning").values()))
     worst = f"; the {MOST_FAILURES} worst" if len(found) > MOST_FAILURES else ""
     said = note("gallery", wrong=len(found), runs=runs, worst=worst)
-    return [Paragraph(said), *compact(Table(headers, rows, "llrlll"), keep=4)]
+    return [Paragraph(said), *compact(Table(headers, rows, "llrlll"))]
 
 
 def _spark(run: RunResult) -> str:

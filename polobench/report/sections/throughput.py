@@ -30,16 +30,17 @@ def sections(findings: Findings) -> list[Section]:
     items = findings.throughputs
     if not items:
         return []
+    ends = " [95 %]" if any(item.n > 1 for item in items) else ""
     measured = style.pages([item for item in items if item.n], _BARS_A_PAGE)
     blocks: list[Block] = [
         Paragraph(note("throughput")),
         *figures("throughput", "Throughput of whole iterations", draw_throughput, measured, findings.looks),
-        *compact(Table.of([_row(item) for item in items], "lllrrrrrrrrrrl"), 2),
+        *compact(Table.of([_row(item, ends) for item in items], "lllrrrrrrrrrrl"), 2),
     ]
     return [Section("Throughput", blocks, {"throughput": flat_table(items)})]
 
 
-def _row(item: ThroughputSummary) -> dict[str, Text]:
+def _row(item: ThroughputSummary, ends: str) -> dict[str, Text]:
     low, middle, high = map(significant, (item.quartiles[0], item.iteration_seconds, item.quartiles[1]))
     others = {"beside others": item.beside_others, "no new samples": item.without_samples}
     shares = [NOTHING if math.isnan(part) else style.percent(part) for part in (item.rollout_share, item.update_share)]
@@ -49,7 +50,7 @@ def _row(item: ThroughputSummary) -> dict[str, Text]:
         "device": item.arm.device,
         "n/cells": f"{item.n}/{item.cells}",
         "rounds": str(item.rounds),
-        "samples/s [95 %]": with_ends(item.samples_per_second, item.interval, 0),
+        f"samples/s{ends}": with_ends(item.samples_per_second, item.interval, 0),
         "updates/s": significant(item.updates_per_second),
         "rollout samples/s": number(item.rollout_samples_per_second),
         "update samples/s": number(item.update_samples_per_second),

@@ -63,8 +63,10 @@ def _use(found: Standings) -> Text:
     """The best; where others are level with it, all of them, the cheapest first."""
     if len(found.equal) == len(found.items):
         return f"any: no test tells the {len(found.items)} apart by more than {MARGIN:g}"
-    best = listed([item.label for item in found.equal], "or")
-    return Strong(best) if found.is_conclusive else f"too few seeds; highest: {best}"
+    if found.is_conclusive:
+        return Strong(listed([item.label for item in found.equal], "or"))
+    highest = [item.label for item in found.items if item.value.value == found.best.value.value]
+    return f"too few seeds; highest: {listed(highest, 'or')}"
 
 
 def how_sure(found: Standings) -> str:
