@@ -368,7 +368,7 @@ def test_the_shipped_checkpoints_are_small_and_reach_their_floor() -> None:
     assert size < 2 * 2**20
     for name in ("sort-digits", "order-digits", "sharpen-digits"):
         result = make("random", name).run(0, Budget(updates=1))
-        assert result.final_return == result.floor < 0.3
+        assert result.final_return == result.floor <= (0.25 if name != "sharpen-digits" else 0.5)
         assert (result.final_score, result.curve["heldout_kl"].tolist()) == (0, [0, 0])
 
 

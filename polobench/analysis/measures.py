@@ -168,7 +168,8 @@ def _noise_settings(found: Mapping[str, Any]) -> dict[str, Any]:
     own = CRITIC_SETTINGS if found.get("baseline", "value") == "value" else ()
     keys = {name: name.removeprefix("critic_") if "value_coef" in found else name for name in own}
     keys |= {name: name for name in NOISE_SETTINGS}
-    return {name: found[key] for name, key in keys.items() if key in found}
+    monte_carlo = {"gae_lambda": 1.0} if "baseline" in found else {}  # REINFORCE's advantages
+    return monte_carlo | {name: found[key] for name, key in keys.items() if key in found}
 
 
 def _each(function: Callable[[RunResult], float | None]) -> Numbers:

@@ -31,7 +31,12 @@ class Scores(NamedTuple):
     """The scores of a run's E evaluations, and where they were; measures of a run without scores are NaN."""
 
     at: Array  # `[E]` from 0 to 1 of its budget of samples
-    found: Array  # `[E]`
+    found: Array  # `[E]`, the first before any update
+
+    @property
+    def after_updates(self) -> Array:
+        """`[E - 1]`: what a run can lose that it has learned."""
+        return self.found[1:]
 
 
 def scores(result: RunResult) -> Scores:
@@ -57,8 +62,8 @@ def area_under_curve(run: Scores) -> float:
 
 
 def largest_drawdown(run: Scores) -> float:
-    """The most that the score is ever below its best so far; 0 of a run that never falls."""
-    found = run.found
+    """The most that the score is ever below its best since the first update; 0 of a run that never falls."""
+    found = run.after_updates
     return float((np.maximum.accumulate(found) - found).max()) if len(found) else math.nan
 
 
@@ -72,7 +77,7 @@ def drawdown_of_noise(result: RunResult) -> float:
     if result.target is None or not len(errors):
         return math.nan
     spread = math.sqrt(float(np.mean(errors**2)) / 2) / (result.target - result.floor)
-    return spread * _expected_drawdown(len(result.curve))
+    return spread * _expected_drawdown(len(result.curve) - 1)
 
 
 @cache
@@ -84,8 +89,8 @@ def _expected_drawdown(evaluations: int) -> float:
 
 def collapsed(run: Scores) -> float:
     """1 if the score fell below half after it had been at the target, 0 if not; NaN if it never was there."""
-    there = np.flatnonzero(run.found >= 1)
-    return float((run.found[there[0] :] < COLLAPSED_BELOW).any()) if len(there) else math.nan
+    there = np.flatnonzero(run.after_updates >= 1)
+    return float((run.after_updates[there[0] :] < COLLAPSED_BELOW).any()) if len(there) else math.nan
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def _trouble(run: RunResult) -> tuple[str, str, float] | None:
     known = scores(run).found
     if run.final_score is None or len(known) < 2 or not run.ledger.gradient_steps:
         return None
-    start, best, end = float(known[0]), float(known.max()), float(known[-1])  # of the same held-out episodes
+    start, best, end = float(known[0]), float(known[1:].max()), float(known[-1])  # of the same held-out episodes
     if end < start - FELL:
         return "fell below its start", f"score {start:.2f} at first, {end:.2f} at last", 5 + start - end
     if best < LEARNT_NOTHING:

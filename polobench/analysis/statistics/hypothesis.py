@@ -164,10 +164,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def adjusted(p_values: Sequence[float], looks: int = 1) -> list[float]:
-    """Holm's, times the looks that the study declares; a test that was skipped is one of them and stays NaN."""
-    scaled = holm([1.0 if math.isnan(p) else p for p in p_values])
-    return [p if math.isnan(p) else min(1.0, looks * q) for p, q in zip(p_values, scaled, strict=True)]
+def adjusted(p_values: Sequence[float], looks: int = 1, unseen: int = 0) -> list[float]:
+    """Holm's, times the looks that the study declares; a test that was skipped is one of them and stays NaN.
+
+    Args:
+        unseen: further tests of the same family that nobody reads, taken to have p = 1.
+    """
+    scaled = holm([*(1.0 if math.isnan(p) else p for p in p_values), *[1.0] * unseen])
+    return [p if math.isnan(p) else min(1.0, looks * q) for p, q in zip(p_values, scaled)]
 
 
 def below_p(strata: Strata, bound: float) -> float:
@@ -271,6 +275,8 @@ def against_best(
 ) -> list[Contrast[Who]]:
     """Every other arm against the first.
 
+    The same runs chose the first, so the family of tests is that of all pairs, whichever arm had come first.
+
     Args:
         arms: the best first, each with its numbers on each task; one with a number that is not finite is left out.
         statistic: over the tasks, whose difference is tested; the mean by default, which alone has equivalence.
@@ -282,7 +288,8 @@ def against_best(
     if len(known) < 2:
         return []
     (best, top), *others = known
-    alpha = LEVEL / (looks * len(others))
+    pairs_of_arms = math.comb(len(known), 2)
+    alpha = LEVEL / (looks * pairs_of_arms)
     margin = math.nan if statistic else MARGIN * (scale[1] - scale[0])
     strata = [list(zip(top, tasks, strict=True)) for _, tasks in others]
     reasons = [refused or _too_few(pairs, alpha) for pairs in strata]
@@ -291,8 +298,9 @@ def against_best(
         for pairs, why in zip(strata, reasons, strict=True)
     ]
     raw_equal = [math.nan if refused else equivalence_p(pairs, margin) for pairs in strata]
-    found = []
-    tested = zip(others, strata, reasons, adjusted(raw, looks), adjusted(raw_equal, looks), strict=True)
+    found, unseen = [], pairs_of_arms - len(others)
+    p_values, equal_p_values = (adjusted(each, looks, unseen) for each in (raw, raw_equal))
+    tested = zip(others, strata, reasons, p_values, equal_p_values, strict=True)
     for (other, _), pairs, why, p, equal_p in tested:
         compared = compare(pairs, alpha=alpha)
         full = not refused and compared.n > 1 and is_at_ceiling(pairs, scale[1], margin)
