@@ -483,7 +483,7 @@ def test_against_the_best(collection: Collection) -> None:
     assert [item.other for item in found] == ["reinforce"]
     assert found[0].p == pytest.approx(2 / 252), "all of ppo's runs are better"
     few = against_best([(label, [values[:3] for values in tasks]) for label, tasks in returns])
-    assert few[0].reason == "3 seeds cannot reach p = 0.025; the test needs 5"
+    assert few[0].reason == "3 seeds cannot reach p = 0.017; the test needs 5"
     assert "compared_margin" in task_cards.tables(Findings(collection))["against_best"]
 
 

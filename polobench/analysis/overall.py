@@ -270,6 +270,7 @@ USE_CASES = (
     UseCase("little CPU time, control", CONTROL, "score after equal CPU seconds", _over_seconds, at_equal_cost=True),
     UseCase("worst-case seeds, control", CONTROL, "final score of the worst quarter", _final_scores, tail_score),
     UseCase("language, checkable answers", LANGUAGE, "final score", _final_scores),
+    UseCase("few samples, language", LANGUAGE, "mean score over the budget of samples", _over_samples),
     UseCase("little CPU time, language", LANGUAGE, "score after equal CPU seconds", _over_seconds, at_equal_cost=True),
     UseCase("preference data", PREFERENCES, "final score", _final_scores),
 )

@@ -70,14 +70,15 @@ def _use(found: Standings) -> Text:
 
 
 def how_sure(found: Standings) -> str:
-    """What the adjusted tests say of the best and the others."""
+    """What the adjusted tests say of the best and the others, which is named where several are level."""
     if not found.is_conclusive:
         return f"nothing concluded: {counted(found.n, 'seed')}, {CONCLUSIVE_SEEDS} are needed"
     contrasts = [item.contrast for item in found.items if item.contrast]
     refused = next((item.reason for item in contrasts if item.word == OPEN and item.reason), "")
     if refused:
         return f"not tested: {refused}"
-    return f"{against_others(contrasts)}; n = {found.n}"
+    subject = f"{found.best.label} is " if len(found.equal) > 1 else ""
+    return f"{subject}{against_others(contrasts)}; n = {found.n}"
 
 
 def _what_would_change(found: Standings) -> str:
