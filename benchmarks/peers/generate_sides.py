@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from benchmarks.peers.alternation import Comparison, Start
-from benchmarks.peers.worlds import NEW_TOKENS, PROMPT, ROWS, World
+from benchmarks.peers.worlds import NEW_TOKENS, PROMPT, World
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import PoloError
 from polobench.core.seeding import SeedAxes
@@ -29,12 +29,12 @@ def compare_sampling(start: Start, world: World, distinct: int) -> Comparison:
     policy.ledger = Ledger(Budget(updates=1))
     codec = TextCodec(given.tokenizer)
     prompts = [codec.prompt(text) for text in world.texts(distinct, PROMPT, "prompts")]
-    samples, rng = ROWS // distinct, SeedAxes(0)
+    samples, rng = world.rows // distinct, SeedAxes(0)
     rows = [prompt for prompt in prompts for _ in range(samples)]
     asked = torch.tensor(prompts)
 
     def ours(uniforms: Tensor | None) -> Tensor:
-        return complete(policy, rows, uniforms, limit=NEW_TOKENS, end_token=codec.end_token, batch=ROWS).tokens
+        return complete(policy, rows, uniforms, limit=NEW_TOKENS, end_token=codec.end_token, batch=world.rows).tokens
 
     def theirs(**how: Any) -> Tensor:
         settings = {"max_new_tokens": NEW_TOKENS, "pad_token_id": codec.end_token, **how}
@@ -45,7 +45,7 @@ def compare_sampling(start: Start, world: World, distinct: int) -> Comparison:
             raise PoloError("sampling: the most likely completions differ (allowed: none)")
 
     def sample_ours() -> None:
-        keys = [(row // samples, row % samples) for row in range(ROWS)]
+        keys = [(row // samples, row % samples) for row in range(world.rows)]
         ours(torch.from_numpy(np.stack([rng.numpy("tokens", 0, *key).random(NEW_TOKENS) for key in keys])))
 
     alternation = start(sample_ours, check)
@@ -56,5 +56,5 @@ def compare_sampling(start: Start, world: World, distinct: int) -> Comparison:
     work = f"sampling, {distinct} prompts x {samples}"
     peer = f"generate(), transformers {transformers.__version__}"
     return Comparison(
-        work, peer, "tokens", ROWS * NEW_TOKENS, 2.0, alternation.ours_seconds, alternation.theirs_seconds
+        work, peer, "tokens", world.rows * NEW_TOKENS, 2.0, alternation.ours_seconds, alternation.theirs_seconds
     )

@@ -22,14 +22,11 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOO
 
 from benchmarks.peers.alternation import Alternation, Comparison, Start
 from benchmarks.peers.worlds import (
-    GROUP_SIZE,
-    GROUPS,
     NEW_TOKENS,
     PAIR_PROMPT,
     PAIRS,
     PROMPT,
     RESPONSE,
-    ROWS,
     TINY,
     World,
 )
@@ -154,8 +151,10 @@ def check_losses(world: World, mine: Sequence[float], others: Sequence[Tensor]) 
 
 
 def compare_grpo(start: Start, world: World = TINY) -> Comparison:
-    """A step on 8 prompts of 16 tokens: 64 completions of 16 tokens, reward, update; no reference, one epoch."""
-    method = GRPO(sampling_task(world), n_groups=GROUPS, group_size=GROUP_SIZE, divide_by_std=False, **ours(world))
+    """A step on prompts of 16 tokens: completions of 16 tokens, reward, update; no reference, one epoch."""
+    method = GRPO(
+        sampling_task(world), n_groups=world.groups, group_size=world.group_size, divide_by_std=False, **ours(world)
+    )
 
     def objective(policy: CausalLM, batch: Rollout) -> Tensor:
         advantages = group_advantages(batch.returns, batch.groups, divide_by_std=False)
@@ -163,7 +162,7 @@ def compare_grpo(start: Start, world: World = TINY) -> Comparison:
             advantages=advantages.unsqueeze(1).expand_as(batch.mask),
             weights=token_weights(batch.mask, "grpo", NEW_TOKENS),
         )
-        return sum(method.losses(policy, ROWS, [batch], Tally()), torch.zeros(()))
+        return sum(method.losses(policy, world.rows, [batch], Tally()), torch.zeros(()))
 
     settings = {"scale_rewards": "none", "loss_type": "grpo"}
     return _compare_sampled("GRPO", world, method, objective, start, GRPOTrainer, GRPOConfig, settings)
@@ -172,12 +171,12 @@ def compare_grpo(start: Start, world: World = TINY) -> Comparison:
 def compare_rloo(start: Start, world: World = TINY) -> Comparison:
     """The same with REINFORCE and the leave-one-out baseline, whose loss TRL writes as a clipped ratio of 1."""
     settings = {"gamma": 1.0, "baseline": "leave_one_out"} | ours(world)
-    method = Reinforce(sampling_task(world), n_episodes=ROWS, group_size=GROUP_SIZE, **settings)
+    method = Reinforce(sampling_task(world), n_episodes=world.rows, group_size=world.group_size, **settings)
 
     def objective(policy: CausalLM, batch: Rollout) -> Tensor:
         returns, baseline = method.returns_and_baseline(policy, batch, batch.rewards)
         log_probs = policy.distribution.log_prob(policy.outputs(batch), batch.actions)
-        return -score_function_objective(log_probs, returns - baseline, batch.mask, ROWS)
+        return -score_function_objective(log_probs, returns - baseline, batch.mask, world.rows)
 
     return _compare_sampled("RLOO", world, method, objective, start, RLOOTrainer, RLOOConfig, {})
 
@@ -214,9 +213,9 @@ def _compare_sampled(
             args=config_class(
                 folder,
                 max_steps=alternation.total,
-                per_device_train_batch_size=ROWS,
+                per_device_train_batch_size=world.rows,
                 steps_per_generation=1,
-                num_generations=GROUP_SIZE,
+                num_generations=world.group_size,
                 num_iterations=1,
                 max_completion_length=NEW_TOKENS,
                 beta=0.0,
@@ -252,9 +251,10 @@ def check_gradient(
     """On TRL's first batch, from the same weights; the losses themselves differ by constants where a ratio is 1."""
     assert trainer.first is not None
     inputs, gradient = trainer.first
-    tokens = {ROWS * NEW_TOKENS, int(inputs["completion_mask"].sum()), *samples}
+    wanted = world.rows * NEW_TOKENS
+    tokens = {wanted, int(inputs["completion_mask"].sum()), *samples}
     if len(tokens) > 1:
-        raise PoloError(f"{work}: the steps are of {sorted(tokens)} tokens (allowed: {ROWS * NEW_TOKENS})")
+        raise PoloError(f"{work}: the steps are of {sorted(tokens)} tokens (allowed: {wanted})")
     given = world.endless()
     policy = CausalLM(given.model, compute_dtype=world.compute_dtype)
     policy.ledger = Ledger(Budget(updates=1))

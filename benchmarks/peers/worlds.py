@@ -13,8 +13,7 @@ from polobench.policies.pretrained import Pretrained, load
 from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
 
 PAIRS, PAIR_PROMPT, RESPONSE = 8, 13, 16
-GROUPS, GROUP_SIZE, PROMPT, NEW_TOKENS = 8, 8, 16, 16
-ROWS = GROUPS * GROUP_SIZE
+PROMPT, NEW_TOKENS = 16, 16
 CONTEXT = PROMPT + NEW_TOKENS
 
 
@@ -27,6 +26,7 @@ class World:
         load: gives model and tokenizer, each time anew.
         tolerance: of the difference between the two sides' first losses and, relatively, gradients.
         goal: the ratio that is wanted.
+        groups, group_size: prompts of a step that samples, and completions of each.
         rounds, warmup: steps of each side.
     """
 
@@ -36,8 +36,14 @@ class World:
     compute_dtype: str = "float32"
     tolerance: float = 1e-5
     goal: float = 2.0
+    groups: int = 8
+    group_size: int = 8
     rounds: int = 60
     warmup: int = 10
+
+    @property
+    def rows(self) -> int:
+        return self.groups * self.group_size
 
     def endless(self) -> Pretrained:
         """With an end token that the model cannot say."""
@@ -74,6 +80,6 @@ def smollm2() -> Pretrained:
 
 TINY = World("tiny GPT-2", LETTERS, tiny)
 # digits are tokens of their own; the tolerances are for the rounding of 30 layers, and of another mix of types
-_SMOLLM2 = partial(World, "SmolLM2-135M", "0123456789", smollm2, goal=1.0, rounds=5, warmup=2)
+_SMOLLM2 = partial(World, "SmolLM2-135M", "0123456789", smollm2, goal=1.0, groups=4, group_size=4, rounds=5, warmup=2)
 SMOLLM2 = _SMOLLM2(tolerance=1e-4)
 SMOLLM2_BFLOAT16 = _SMOLLM2(compute_dtype="bfloat16", tolerance=0.1)
