@@ -31,11 +31,17 @@ STATES, EVALUATIONS = 64, 11
 
 
 @pytest.mark.parametrize("task_name", ["CartPole-v1", "probe-continuous-target"])
-@pytest.mark.parametrize("method", ["reinforce", "ppo", "grpo"])
-def test_a_run_that_changes_nothing_neither_rises_nor_falls(method: str, task_name: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "frozen"),
+    [(name, {"learning_rate": 0.0}) for name in ("reinforce", "ppo", "dpo", "grpo")] + [("trpo", {"max_kl": 0.0})],
+    ids=["reinforce", "ppo", "dpo", "grpo", "trpo"],
+)
+def test_a_run_that_changes_nothing_neither_rises_nor_falls(
+    method: str, frozen: dict[str, float], task_name: str
+) -> None:
     task = find_task(task_name)
     task.final_episodes = 40
-    result = polobench.make(method, task=task, tuned=False, learning_rate=0.0).run(seed=0, budget=6_000)
+    result = polobench.make(method, task=task, tuned=False, **frozen).run(seed=0, budget=6_000)
     assert result.status == "ok"
     assert len(result.curve) > 5
     assert set(result.curve["return_mean"]) == {result.curve["return_mean"][0]}
