@@ -163,13 +163,13 @@ def test_no_store(tmp_path: Path) -> None:
         load(tmp_path / "absent")
 
 
-def test_curve_of_a_failed_run_is_at_the_floor_from_its_end() -> None:
+def test_curve_of_a_failed_run_is_at_its_failed_score_from_its_end() -> None:
     run = failed(make_result(), at=0.5)
     grid = np.array([0.0, 10_000.0, 24_000.0, 25_000.0, 50_000.0])
     whole, cut = return_curve(make_result(), "samples", grid), return_curve(run, "samples", grid)
     assert cut[:2] == pytest.approx(whole[:2])
     assert cut[2] > run.floor
-    assert cut[3:].tolist() == [run.floor, run.floor]
+    assert cut[3:].tolist() == [min(run.floor, run.curve["return_mean"].min())] * 2
 
 
 def test_mean_curve_interpolates_runs_evaluated_at_other_places() -> None:
