@@ -366,9 +366,9 @@ def test_a_file_is_a_task(tmp_path: Path) -> None:
 def test_the_shipped_checkpoints_are_small_and_reach_their_floor() -> None:
     size = sum(path.stat().st_size for path in Path("polobench/tasks/checkpoints").rglob("*") if path.is_file())
     assert size < 2 * 2**20
-    for name in ("sort-digits", "order-digits", "sharpen-digits"):
+    for name, most in (("sort-digits", 0.25), ("order-digits", 0.25), ("sharpen-digits", 0.3)):
         result = make("random", name).run(0, Budget(updates=1))
-        assert result.final_return == result.floor <= (0.25 if name != "sharpen-digits" else 0.5)
+        assert result.final_return == result.floor <= most
         assert (result.final_score, result.curve["heldout_kl"].tolist()) == (0, [0, 0])
 
 

@@ -56,5 +56,5 @@ def compare_sampling(start: Start, world: World, distinct: int) -> Comparison:
     work = f"sampling, {distinct} prompts x {samples}"
     peer = f"generate(), transformers {transformers.__version__}"
     return Comparison(
-        work, peer, "tokens", world.rows * NEW_TOKENS, 2.0, alternation.ours_seconds, alternation.theirs_seconds
+        work, peer, "tokens", world.rows * NEW_TOKENS, world.goal, alternation.ours_seconds, alternation.theirs_seconds
     )
