@@ -94,6 +94,10 @@ def test_every_arm_of_the_study_runs_every_trial_on_every_seed_with_half_of_its_
     assert set(tight.overrides) == {"clip_eps", "learning_rate"}
 
 
+def test_a_file_may_give_its_trials_another_share_of_the_budget() -> None:
+    assert {str(cell.budget) for cell in plan(budget_share=1.0)} == {"401 samples"}
+
+
 def test_a_draw_depends_on_its_arm_trial_and_name_alone() -> None:
     all_of_them = drawn(plan())
     assert drawn(plan()) == all_of_them
@@ -127,6 +131,7 @@ def test_draws_fill_their_range() -> None:
     [
         ('"1000-1001"', '"99-100"', "seeds are '99-100' (allowed: tuning seeds, 1000 to 1099; others are for evalu"),
         ('seeds = "1000-1001"', "", "seeds: None"),
+        ('study = "', 'budget_share = 1.5\nstudy = "', "budget_share is 1.5 (allowed: a number above 0, at most 1)"),
         ("seeds =", "seed =", "unknown key 'seed'; did you mean 'seeds'?"),
         ("trials = 3", "trials = 0", "trials: 0 (allowed: an integer from 1)"),
         ('"mini-study"', '"mini-studie"', "did you mean 'mini-study'"),
@@ -346,7 +351,7 @@ def test_searches_of_different_length_stand_in_one_table(tmp_path: Path) -> None
     assert [row[rows[0].index("k")] for row in rows[1:]] == ["8", "3"]
 
 
-@pytest.mark.parametrize("name", ["matrix", "group-size"])
+@pytest.mark.parametrize("name", ["matrix", "group-size", "preferences-tuned"])
 def test_every_arm_of_a_study_is_tuned_alike(name: str) -> None:
     cells = load_plan(BUILT_IN / "tuning" / f"{name}.toml").cells
     study = load_study(name)

@@ -1,7 +1,7 @@
 """A tuning file: between what the arms of a study are tuned (docs/studies.md). Every mistake is one line.
 
 Its trials are cells like any other, known before the first one runs: random configurations, each on all tuning seeds,
-with half of the study's budget, evaluated on the task's tuning split.
+with a share of the study's budget (half of it, unless the file says another), evaluated on the task's tuning split.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TUNING_SEEDS = range(1000, 1100)
 TRIALS = 16
 BUDGET_SHARE = 0.5
 DIGITS = 3
-PLAN_KEYS = ("title", "study", "seeds", "draw_seed", "trials", "fixed", "space")
+PLAN_KEYS = ("title", "study", "seeds", "draw_seed", "trials", "budget_share", "fixed", "space")
 RANGE_KEYS = ("low", "high", "log")
 _OF_WHAT = ("labels", "tasks")
 
@@ -90,6 +90,7 @@ def parse_plan(name: str, text: Mapping[str, Any]) -> Study:
         allowed = f"{TUNING_SEEDS.start} to {TUNING_SEEDS.stop - 1}; others are for evaluation"
         raise UsageError(f"seeds are {text['seeds']!r} (allowed: tuning seeds, {allowed})")
     trials = parse_count("trials", text.get("trials", TRIALS))
+    share = _share(text.get("budget_share", BUDGET_SHARE))
     rng = SeedAxes(parse_count("draw_seed", text.get("draw_seed", 0), least=0))
     study = load_study(parse_text("study", text.get("study")))
     arms = {(cell.label, cell.task): cell for cell in study.cells if cell.plan.learns}
@@ -97,10 +98,16 @@ def parse_plan(name: str, text: Mapping[str, Any]) -> Study:
     cells = [
         replace(trial, seed=seed, study=name)
         for arm, cell in arms.items()
-        for trial in _trials(cell, spaces[arm], fixed.get(cell.task, {}), trials, rng)
+        for trial in _trials(cell, spaces[arm], fixed.get(cell.task, {}), trials, share, rng)
         for seed in seeds
     ]
     return Study(name, cells, str(text.get("title", "")))
+
+
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise UsageError(f"budget_share is {value!r} (allowed: a number above 0, at most 1)")
+    return float(value)
 
 
 def check_scored(cells: Iterable[PreparedCell]) -> None:
@@ -142,7 +149,7 @@ def _fixed(tables: object, arms: Mapping[Arm, Cell]) -> dict[str, Mapping[str, A
 
 
 def _trials(
-    arm: Cell, space: Mapping[str, Any], fixed: Mapping[str, Any], trials: int, rng: SeedAxes
+    arm: Cell, space: Mapping[str, Any], fixed: Mapping[str, Any], trials: int, share: float, rng: SeedAxes
 ) -> Iterator[Cell]:
     """The trials of an arm, without a seed; each hyper-parameter of each trial has a random stream of its own."""
     cls = method_class(arm.method).Hyperparameters
@@ -150,7 +157,7 @@ def _trials(
         if name in space:
             raise UsageError(f"{arm.label!r} on {arm.task!r}: {name!r} has a space and a fixed value")
     allowed = {name: _dimension(cls, arm.method, name, value) for name, value in space.items()}
-    limits = {name: BUDGET_SHARE * limit for name, limit in arm.budget.as_dict().items()}
+    limits = {name: share * limit for name, limit in arm.budget.as_dict().items()}
     budget = Budget.of({name: limit if name == "seconds" else max(1, int(limit)) for name, limit in limits.items()})
     for number in range(trials):
         axes = {name: f"tuning/{arm.label}/{arm.task}/{name}" for name in allowed}
