@@ -159,18 +159,33 @@ def test_the_section_shows_all_of_it_and_says_what_does_not_appear(tmp_path: Pat
     assert "One preference problem" not in report_text(store(tmp_path / "other", make_result("ppo")))
 
 
-def test_the_best_within_a_kl_is_named_for_each_feedback(tmp_path: Path) -> None:
-    arms = [("dpo, beta 9", 0.5, RISING[:2]), ("dpo, beta 1", 1.5, RISING), ("dpo, beta 0.1", 4.0, FALLING)]
+def test_lines_are_read_at_an_equal_kl_between_the_settings_of_each_seed(tmp_path: Path) -> None:
+    """From the checkpoint's 0.4 at KL 0 over 0.8 at 1 down to 0.5 at 3, one hundredth more per seed."""
+    arms = [("dpo, beta 9", 0.5, RISING[:3]), ("dpo, beta 1", 1.0, RISING), ("dpo, beta 0.1", 3.0, FALLING)]
     runs = [run(PAIRS, label, seed, kl=kl, gold=gold) for label, kl, gold in arms for seed in range(3)]
+    alone = [run(PAIRS, "ipo", seed) for seed in range(9)]
+    found = frontier.at_equal_kl(store(tmp_path, *runs, *alone))
+    assert {(item.line, item.n) for item in found} == {("dpo", 3)}, "one setting makes no line"
+    gold = {item.kl: item.gold.value for item in found}
+    assert [gold[kl] for kl in (0.5, 1.0, 1.5, 2.0)] == pytest.approx([0.61, 0.81, 0.735, 0.66])
+    assert math.isnan(gold[5.0]), "nothing is known beyond the line's end"
     text = report_pages(store(tmp_path, *runs))["report"]
-    named = re.findall(r"\| +(1|2|5|any) \| dpo, beta (\S+):", text)
-    assert named == [("1", "9"), ("2", "1"), ("5", "1"), ("any", "1")]
+    assert re.search(r"\| dpo +\| +0\.61 \[", text)
+
+
+def test_a_policy_that_does_not_change_gains_nothing_at_any_kl(tmp_path: Path) -> None:
+    """Its gold is the checkpoint's at whatever KL noise gives it."""
+    runs = [run(PAIRS, f"dpo, beta {kl:g}", seed, kl=kl, gold=(0.4,) * 5) for kl in (1, 2, 6) for seed in range(3)]
+    for item in frontier.at_equal_kl(store(tmp_path, *runs)):
+        assert item.gold.value == pytest.approx(0.41)
 
 
 def test_ways_to_one_problem_are_compared_where_all_seeds_ran_and_none_sees_the_gold_reward(tmp_path: Path) -> None:
     told = {"before": {"completions": []}}
     arms = [
+        (PAIRS, "dpo", 8),
         (PAIRS, "dpo, beta 1", 8),
+        (PAIRS, "ipo, beta 1", 8),
         (PAIRS, "dpo, beta 9", 5),
         (LEARNED, "ppo", 8),
         (GOLD, "ppo", 8),
@@ -182,5 +197,5 @@ def test_ways_to_one_problem_are_compared_where_all_seeds_ran_and_none_sees_the_
     (group,) = comparables(store(tmp_path, *runs))
     assert group.world == "preferences"
     assert [place for place, _ in group.places] == [PAIRS]
-    assert {label: len(found) for label, (found,) in group.runs.items()} == {"dpo, beta 1": 8, "ppo": 8}
+    assert {label: len(found) for label, (found,) in group.runs.items()} == {"dpo": 8, "ipo, beta 1": 8, "ppo": 8}
     assert {result.task for result in group.runs["ppo"][0]} == {LEARNED}

@@ -174,7 +174,10 @@ def test_a_name_of_no_study_is_one_line_that_lists_them(tmp_path: Path, monkeypa
     ) as caught:
         load_study("quikc")
     assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match=r"unknown tuning file 'quikc' \(allowed: tuning/group-size, tuning/matrix, tuning/preferences-tuned, "):
+    with pytest.raises(
+        UsageError,
+        match=r"unknown tuning file 'quikc' \(allowed: tuning/group-size, tuning/matrix, tuning/preferences-tuned, ",
+    ):
         find_study("quikc", "tuning file")
     with pytest.raises(UsageError, match="no study at 'studies/quikc"):
         load_study("studies/quikc.toml")

@@ -28,6 +28,8 @@ STRENGTHS = ("kl_coef", "beta")  # the pull to the checkpoint; of a method that 
 GOLD, LEARNED, KL = "heldout_sampled_return", "heldout_learned_return", "heldout_response_kl"
 BEST_OF = (4, 16)
 BINS = 10
+KLS = (0.5, 1.0, 1.5, 2.0, 5.0)  # nats per completion, at which lines are compared
+FEWEST_PULLS = 3  # of a line between which gold reward is read
 Runs = Sequence[RunResult]
 T = TypeVar("T")
 
@@ -51,6 +53,22 @@ class Place:
     greedy: Estimate
     accuracy: Estimate  # on held-out pairs, by log-probability
     implicit_accuracy: Estimate  # by log-ratio to the checkpoint
+
+
+@dataclass(frozen=True)
+class AtKL:
+    """The gold reward of a line at a KL, so that methods are compared at an equal distance from the checkpoint.
+
+    It is read between the settings of each seed, from the checkpoint on: no setting is picked, so that noise cannot be.
+    `gold` is NaN where the line of a seed ends before that KL.
+    """
+
+    problem: str
+    feedback: str
+    line: str
+    kl: float
+    n: int  # seeds
+    gold: Estimate  # of sampled completions
 
 
 @dataclass(frozen=True)
@@ -133,6 +151,34 @@ def places(collection: Collection) -> list[Place]:
     return sorted(found, key=lambda item: (item.problem, item.feedback, item.line, item.strength))
 
 
+def line_of(label: str) -> str:
+    """The method in a label, whose rest says how strong the pull is."""
+    return label.partition(",")[0]
+
+
+def at_equal_kl(collection: Collection) -> list[AtKL]:
+    """Each line of which seeds have `FEWEST_PULLS` settings, at each of `KLS`."""
+    lines: dict[tuple[str, str, str], dict[int, list[RunResult]]] = {}
+    for arm, runs in solved(collection).items():
+        seeds = lines.setdefault((*problem_of(arm.task), line_of(arm.label)), {})
+        for run in runs:
+            seeds.setdefault(run.seed, []).append(run)
+    found = []
+    for line, seeds in lines.items():
+        if swept := [runs for runs in seeds.values() if len(runs) >= FEWEST_PULLS]:
+            gold = np.array([_gold_at_each_kl(runs) for runs in swept])
+            found += [AtKL(*line, kl, len(gold), estimated(gold[:, at].tolist())) for at, kl in enumerate(KLS)]
+    return found
+
+
+def _gold_at_each_kl(runs: Runs) -> Array:
+    """`[K]` of the runs of one seed; a run that failed is no point of the line."""
+    ended = [run for run in runs if run.status == "ok"]
+    points = [(0.0, value_of(runs[0], GOLD, 0)), *((value_of(run, KL), value_of(run, GOLD)) for run in ended)]
+    kl, gold = np.array(sorted(points)).T
+    return np.asarray(np.interp(KLS, kl, gold, right=math.nan), dtype=np.float64)
+
+
 def _place(arm: Arm, runs: Runs) -> Place:
     problem, feedback = problem_of(arm.task)
     ended = [run for run in runs if run.status == "ok"]
@@ -140,8 +186,7 @@ def _place(arm: Arm, runs: Runs) -> Place:
     strength = next((float(given[name]) for name in STRENGTHS if name in given), math.nan)
     known = (KL, GOLD, "return_mean", "heldout_accuracy", "heldout_accuracy_implicit")
     ends = [estimated([value_of(run, name) for run in ended]) for name in known]
-    line = arm.label.partition(",")[0]
-    return Place(arm, problem, feedback, line, strength, len(ended), len(runs) - len(ended), *ends)
+    return Place(arm, problem, feedback, line_of(arm.label), strength, len(ended), len(runs) - len(ended), *ends)
 
 
 def estimated(values: Sequence[float]) -> Estimate:

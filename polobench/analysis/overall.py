@@ -14,7 +14,7 @@ from polobench.analysis.collection import Arm, Collection, has_smoke_run, looks_
 from polobench.analysis.columns import finite, value_of
 from polobench.analysis.curves import return_curve
 from polobench.analysis.frame import solved
-from polobench.analysis.frontier import GOLD_REWARD, UNIT, problem_of
+from polobench.analysis.frontier import GOLD_REWARD, KL, UNIT, line_of, problem_of
 from polobench.analysis.reliability import area_under_curve, scores
 from polobench.analysis.statistics.aggregates import (
     Estimate,
@@ -49,8 +49,9 @@ class Comparable:
 def comparables(collection: Collection) -> list[Comparable]:
     """Every largest such group of the learning arms, most tasks first; a smoke run has no part.
 
-    Tasks that are ways to one preference problem are one place. There the arms with the most seeds are compared, which
-    the others differ from by their pull to the checkpoint; an arm that sees the gold reward is none of them.
+    Tasks that are ways to one preference problem are one place. There the arms with the most seeds are compared, of
+    which the others are sweeps, and of a line the arm that is named as the line itself, if there is one; an arm that
+    sees the gold reward is none of them.
     """
     arms = collection.of_kind("learning")
     of_task: dict[str, list[RunResult]] = {}
@@ -67,6 +68,9 @@ def comparables(collection: Collection) -> list[Comparable]:
         if world == PREFERENCES:
             most = max(map(len, found.values()))
             found = {label: runs for label, runs in found.items() if len(runs) == most}
+            found = {
+                label: runs for label, runs in found.items() if label == line_of(label) or line_of(label) not in found
+            }
         groups.setdefault((world, device, tuple(sorted(found))), {})[task, budget] = found
     return [
         Comparable(
@@ -114,6 +118,7 @@ class Overall:
     evaluation_error: float  # the standard error of a run's final score, the largest of the runs
     sampled: float  # the final score of drawn actions
     untrained: float  # the score of greedy ones before the first update
+    kl: float  # to the checkpoint, nats per completion; NaN where it is not measured
 
 
 def horizons(group: Comparable) -> list[float]:
@@ -185,6 +190,7 @@ def _overall(group: Comparable, label: str) -> Overall:
         evaluation_error=float(max(finite(map(evaluation_error, runs)), default=math.nan)),
         sampled=mean_over_tasks(group, label, lambda run: _scored(run, value_of(run, SAMPLED))),
         untrained=mean_over_tasks(group, label, lambda run: _scored(run, value_of(run, "return_mean", 0))),
+        kl=mean_over_tasks(group, label, lambda run: value_of(run, KL)),
     )
 
 

@@ -91,6 +91,7 @@ class Findings:
     troubled = cached_property(lambda self: reliability.troubled(self.collection))
     throughputs = cached_property(lambda self: summary.throughputs(self.collection))
     frontier = cached_property(lambda self: frontier.places(self.collection))
+    at_equal_kl = cached_property(lambda self: frontier.at_equal_kl(self.collection))
     pursuits = cached_property(lambda self: frontier.pursuits(self.collection))
     noises = cached_property(lambda self: summary.gradient_noises(self.collection))
     preferences = cached_property(lambda self: language.preferences(self.collection))

@@ -46,7 +46,7 @@ def _group(findings: Findings, group: Comparable, items: list[Overall], found: S
     few = found.n < CONCLUSIVE_SEEDS
     return [
         Heading(f"{group.world.capitalize()}: {place_names(group.places, findings.budgets)}"),
-        *compact(Table.of(rows, "lrlrrrrrrrrrr")),
+        *compact(Table.of(rows, "lrlrrrrrrrrrrr")),
         Paragraph(_flags(group, items)),
         *_pass_rows(findings, group),
         Paragraph(f"{more} more are in tables/overall.csv." if more > 0 else ""),
@@ -64,6 +64,7 @@ def _row(found: Standings, standing: Standing, item: Overall) -> dict[str, Text]
         "below start": f"{item.below_start}/{item.runs}",
         "sampled": number(item.sampled, 2),
         "untrained": number(item.untrained, 2),
+        "KL [nats]": number(item.kl, 2),
         "gradient steps": number(item.gradient_steps),
         "rows backward": number(item.backward_rows),
         "CPU s": significant(item.cpu_seconds, 2) + "‡" * bool(item.beside_others),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import inf
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,24 @@ from matplotlib.figure import Figure as Drawing
 
 from polobench.analysis import frontier
 from polobench.analysis.frame import flat_table
-from polobench.analysis.frontier import BestOf, Cost, Place, Pursuit, RewardModels
+from polobench.analysis.frontier import AtKL, BestOf, Cost, Place, Pursuit, RewardModels
 from polobench.analysis.statistics.aggregates import Estimate
 from polobench.report.blocks import Block, Bullets, Figure, Link, Paragraph, Section, Table, Text, compact, figures
 from polobench.report.draw import style
 from polobench.report.draw.lines import Spot, place_labels
 from polobench.report.draw.style import key, pages
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, number, with_ends
+from polobench.report.text import number, with_ends
 from polobench.report.words import note
 
 DASHES = {"pairs": "-", "reward model": "--", "gold reward": ":"}
 PANELS_A_PAGE = 8
-KL_LIMITS = (1.0, 2.0, 5.0, inf)  # nats per completion
 _SIZE, _SMALL = (9.0, 5.4), (4.4, 3.2)
 _AXES = {"learned": "learned reward [checkpoint's deviations]", "gold": "gold reward"}
 
 
 def front_sections(findings: Findings) -> list[Section]:
-    """The frontier of each problem, and the best at limits on the KL; empty without such tasks."""
+    """The frontier of each problem, and its lines at equal KL; empty without such tasks."""
     places = [item for item in findings.frontier if item.n]
     if not places:
         return []
@@ -39,22 +38,24 @@ def front_sections(findings: Findings) -> list[Section]:
         ended = [item for item in places if item.problem == problem]
         draw = partial(draw_frontier, ended, [item for item in best if item.problem == problem])
         blocks.append(Figure(f"frontier_{number_}", f"The frontier: {problem}", draw, note("frontier")))
-        blocks += compact(Table.of([_best_within(limit, ended) for limit in KL_LIMITS], "rlll"))
+        lines = [item for item in findings.at_equal_kl if item.problem == problem]
+        blocks += [Paragraph(note("equal_kl"))] * bool(lines)
+        blocks += compact(Table.of(_at_equal_kl(lines), "ll" + "r" * len(frontier.KLS)))
     surely = [item for item in findings.pursuits if item.is_overoptimised]
     if findings.pursuits:
-        blocks.append(Paragraph([*note("within"), f" {_overoptimised(surely, findings)}"]))
+        blocks.append(Paragraph(_overoptimised(surely, findings)))
     blocks.append(Paragraph([Link("All arms, learned beside gold reward, reward models and costs", "preferences")]))
     return [Section("One preference problem, several ways", blocks)]
 
 
-def _best_within(limit: float, places: Sequence[Place]) -> dict[str, Text]:
-    """Of each feedback the arm with the highest gold reward that stays within a KL."""
-    row: dict[str, Text] = {"KL of at most [nats]": "any" if limit == inf else number(limit)}
-    for feedback in DASHES:
-        near = [item for item in places if item.feedback == feedback and item.kl.value <= limit]
-        best = max(near, key=lambda item: item.gold.value, default=None)
-        row[f"best that sees {feedback}"] = NOTHING if best is None else f"{best.arm.label}: {_ends(best.gold)}"
-    return row
+def _at_equal_kl(items: Sequence[AtKL]) -> list[dict[str, Text]]:
+    """A row per line; an empty cell where a line does not reach that far."""
+    rows: dict[tuple[str, str], dict[str, Text]] = {}
+    for item in sorted(items, key=lambda item: (list(DASHES).index(item.feedback), item.line)):
+        row = rows.setdefault((item.feedback, item.line), {"sees": item.feedback, "method": item.line})
+        row[f"gold at a KL of {item.kl:g}"] = _ends(item.gold) if isfinite(item.gold.value) else ""
+        row["n"] = str(item.n)
+    return list(rows.values())
 
 
 def _overoptimised(surely: Sequence[Pursuit], findings: Findings) -> str:
