@@ -53,7 +53,7 @@ def comparables(collection: Collection) -> list[Comparable]:
     which the others are sweeps, and of a line the arm that is named as the line itself, if there is one; an arm that
     sees the gold reward is none of them.
     """
-    arms = collection.of_kind("learning")
+    arms = collection.learning
     of_task: dict[str, list[RunResult]] = {}
     for arm, runs in arms.items():
         of_task.setdefault(arm.task, []).extend(runs)

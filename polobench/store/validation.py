@@ -13,7 +13,7 @@ from polobench.core.errors import first_line
 from polobench.core.result import RunResult
 from polobench.kinds.checks import AMOUNT, COUNT, FINITE, INTEGER, NUMBER, NUMBERS, OBJECT, TEXT, TRUTH, Rule, wrong
 from polobench.kinds.kind import DRAWN_METRICS
-from polobench.kinds.table import kind_of, kinds
+from polobench.kinds.table import BUILT_IN, kind_of, kinds
 
 _BY_TYPE = {
     "str": TEXT, "str | None": TEXT.or_null(), "bool": TRUTH, "int": INTEGER, "float": NUMBER,
@@ -37,7 +37,7 @@ _OF_STUDY = {
     "overrides": OBJECT,
 }
 TIMES = ("samples", "wall_seconds", "cpu_seconds")
-_SECTIONS = ("throughput", "gradient_noise", "fixed_batch")  # each of the cells of the kind of this name alone
+_SECTIONS = [kind.name for kind in BUILT_IN if kind.name in _RULES]  # each of the cells of the kind of this name alone
 _SHALLOW = ("hyperparameters", "measured", "provenance", "snapshots")
 PAIR_LOG_PROBS = ("chosen_log_prob", "rejected_log_prob")
 PAIR_SETS = ("heldout", "train")
