@@ -186,6 +186,24 @@ def test_the_passes_of_a_step_are_its_tokens(module):
     assert (sampled[-1].context, trained.rows, trained.columns, trained.backward) == (31, 64, 31, True)
 
 
+def test_the_matrix_is_all_cpu_seconds_of_all_its_cells(module, monkeypatch, tmp_path):
+    today, asked = module("peers.today"), []
+    monkeypatch.setattr(today, "old_code", lambda folder: tmp_path)
+    monkeypatch.setattr(
+        today, "run", lambda root, *cell: asked.append(cell) or {"whole_seconds": 2.0 if root == tmp_path else 1.0}
+    )
+    found = today.compare_matrix(2).row()
+    assert (found["ratio"], found["ours"], found["theirs"], found["met"]) == (2.0, 1 / 20, 1 / 40, True)
+    assert len(asked) == 2 * 2 * 20
+    assert set(asked[:2]) == {("CartPole-v1", "reinforce", 40, 100_000)}
+
+
+def test_learning_that_never_differs_is_said():
+    learning = pytest.importorskip("benchmarks.peers.learning")
+    found = learning.Scores("learning", "peer", [1.0, 1.0], [0.9, 0.9], 0.05, True).row()
+    assert (found["met"], found["note"], found["low"]) == (False, "all runs alike", None)
+
+
 @pytest.mark.parametrize("method", ["reinforce", "dpo", "grpo"])
 def test_todays_settings_are_ours(module, method):
     today = module("peers.today")
@@ -208,8 +226,9 @@ def test_old_code_that_git_does_not_have_is_said(module, monkeypatch, tmp_path):
         ((1.09, 1.10, 1.11), False, True),
         ((0.89, 0.90, 0.91), False, False),
         ((0.60, 1.00, 1.40), True, False),
+        ((0.99, 0.99, 0.99), True, True),
     ],
-    ids=["equivalent", "better, where equality is asked for", "better", "behind", "too noisy to tell"],
+    ids=["equivalent", "better, where equality is asked for", "better", "behind", "too noisy to tell", "alike"],
 )
 def test_learning_is_judged_by_its_interval(ours, both_ways, met):
     learning = pytest.importorskip("benchmarks.peers.learning")

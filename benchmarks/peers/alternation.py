@@ -144,7 +144,7 @@ class Comparison:
         per_second = (self.amount / float(np.median(seconds)) for seconds in (theirs, ours))
         return row(
             self.work, f"{self.unit}/s", **dict(zip(("theirs", "ours"), per_second)), peer=self.peer, ratio=ratio,
-            spread=interval, wanted=f"{self.goal:g} times", limit=limit, met=ratio >= needed, rounds=len(ours),
+            spread=interval, wanted=f"{self.goal:.3g} times", limit=limit, met=ratio >= needed, rounds=len(ours),
         )  # fmt: skip
 
 

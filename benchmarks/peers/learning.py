@@ -21,7 +21,6 @@ from scipy.stats import ttest_ind
 from benchmarks.peers.alternation import row
 from benchmarks.peers.control import FIRST_SEED, SETTINGS
 from benchmarks.peers.solve import TASK, our_curve, peer_curve
-from polobench.core.errors import PoloError
 from polobench.registry import find_task, make
 
 MARGIN, SIMULATORS_MARGIN, SEEDS = 0.05, 0.1, 10
@@ -41,17 +40,19 @@ class Scores:
 
     def row(self) -> dict[str, Any]:
         ours, theirs = np.asarray(self.ours), np.asarray(self.theirs)
-        if np.ptp(ours) == np.ptp(theirs) == 0:  # of which a test knows nothing
-            raise PoloError(f"{self.work}: the scores do not differ between seeds ({ours[0]:.3f} and {theirs[0]:.3f})")
-        interval = ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
-        bound = ttest_ind(ours, theirs, equal_var=False, alternative="greater").confidence_interval(0.95).low
+        interval: Any = ()
+        bound, note = float(ours.mean() - theirs.mean()), "all runs alike"
+        if np.ptp(ours) or np.ptp(theirs):  # else a test says nothing
+            interval, note = ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95), ""
+            bound = ttest_ind(ours, theirs, equal_var=False, alternative="greater").confidence_interval(0.95).low
         met = bound > -self.margin
         if self.both_ways:
-            met = -self.margin < interval.low and interval.high < self.margin
+            met = max(map(abs, interval or (bound,))) < self.margin
         wanted = f"within {self.margin}" if self.both_ways else f"at most {self.margin} less"
         return row(
             self.work, "score", float(ours.mean()), wanted, bool(met), interval, peer=self.peer,
-            theirs=float(theirs.mean()), interval_of="difference", rounds=len(ours),
+            theirs=float(theirs.mean()), interval_of="difference" if interval else "", note=note,
+            rounds=len(ours),
         )  # fmt: skip
 
 

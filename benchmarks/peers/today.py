@@ -2,6 +2,9 @@
 
 The same hyper-parameters (tuned at that commit), 20,000 samples, a process for each run, whose CPU seconds are those of
 training alone. The old code is read from git into a temporary folder, where git has it.
+
+`matrix` runs the learning cells of that commit's study `matrix` on the tasks that both have, a seed in each round, at
+the tuned values of each commit, and counts all CPU seconds of a run, its evaluations too.
 """
 
 from __future__ import annotations
@@ -26,16 +29,23 @@ from polobench.core.errors import PoloError, Unavailable
 
 ROOT, REVISION = Path(__file__).parents[2], "4eeb11b"
 TASK, SAMPLES, GOAL = "CartPole-v1", 20_000, 3.0
+MATRIX = {"CartPole-v1": 100_000, "Acrobot-v1": 150_000, "Pendulum-v1": 150_000, "sort-digits": 400_000}
+METHODS = ("reinforce", "trpo", "ppo", "dpo", "grpo")
+MATRIX_GOAL = 1 / 0.65  # at most 65 % of its CPU seconds
 RUN = """
-import json, sys
+import json, sys, time
 import polobench
 from polobench.registry import find_task
 order = json.loads(sys.argv[1])
 task = find_task(order["task"])
-task.evaluations = task.evaluation_episodes = task.final_episodes = 1
-result = polobench.make(order["method"], task, tuned=False, **order["settings"]).run(order["seed"], order["samples"])
+if order["settings"]:
+    task.evaluations = task.evaluation_episodes = task.final_episodes = 1
+method = polobench.make(order["method"], task, tuned=not order["settings"], **order["settings"])
+start = time.process_time()
+result = method.run(order["seed"], order["samples"])
+whole = time.process_time() - start
 names = "samples cpu_seconds forward_rows backward_rows discarded_transitions".split()
-print(json.dumps({"status": result.status, "reason": result.reason, "file": polobench.__file__}
+print(json.dumps({"status": result.status, "reason": result.reason, "file": polobench.__file__, "whole_seconds": whole}
                  | {name: getattr(result.ledger, name) for name in names}))
 """
 
@@ -82,7 +92,7 @@ def compare(name: str, method: str, rounds: int | None) -> Comparison:
         for number in range(rounds or ROUNDS):
             for side in draw.sample(list(roots), len(roots)):
                 settings = setting.shared | getattr(setting, side)
-                found = run(roots[side], method, settings, FIRST_SEED + number)
+                found = run(roots[side], TASK, method, FIRST_SEED + number, SAMPLES, settings)
                 per_sample[side].append(found["cpu_seconds"] / found["samples"])
                 if side == "now":
                     counts = found
@@ -93,8 +103,22 @@ def compare(name: str, method: str, rounds: int | None) -> Comparison:
     return Comparison(f"{label}, {TASK}", f"polobench {REVISION}", "samples", 1, GOAL, now, then, limit)
 
 
+def compare_matrix(rounds: int | None) -> Comparison:
+    """All cells of a seed in a round, the two commits in turns."""
+    seconds: dict[str, list[float]] = {"now": [], "then": []}
+    with tempfile.TemporaryDirectory() as folder:
+        roots = {"now": ROOT, "then": old_code(Path(folder))}
+        for seed in range(FIRST_SEED, FIRST_SEED + (rounds or 1)):
+            cells = [(task, method, seed, samples) for task, samples in MATRIX.items() for method in METHODS]
+            found = [{side: run(root, *cell)["whole_seconds"] for side, root in roots.items()} for cell in cells]
+            for side, of in seconds.items():
+                of.append(sum(cell[side] for cell in found))
+    return Comparison("matrix study", f"polobench {REVISION}", "seeds", 1, MATRIX_GOAL, *seconds.values())
+
+
 WORKS: dict[str, Callable[[int | None], Comparison]] = {
-    f"{method}-cartpole": partial(compare, f"{method}-cartpole", method) for method in SETTINGS
+    **{f"{method}-cartpole": partial(compare, f"{method}-cartpole", method) for method in SETTINGS},
+    "matrix": compare_matrix,
 }
 
 
@@ -110,9 +134,11 @@ def old_code(folder: Path) -> Path:
     return folder
 
 
-def run(root: Path, method: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Counts and CPU seconds of a run by the package in `root`."""
-    order = {"task": TASK, "method": method, "settings": settings, "seed": seed, "samples": SAMPLES}
+def run(
+    root: Path, task: str, method: str, seed: int, samples: int, settings: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Counts and CPU seconds of a run by the package in `root`; without settings at its tuned values, evaluated."""
+    order = {"task": task, "method": method, "settings": settings or {}, "seed": seed, "samples": samples}
     command = [sys.executable, "-P", "-W", "ignore", "-c", RUN, json.dumps(order)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(
