@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ os.environ["TQDM_DISABLE"] = "1"
 import pytest
 import torch
 
-from polobench.core.errors import PoloError, UsageError
+from polobench.core.errors import PoloError, Unavailable, UsageError
 from polobench.objectives.preference import group_advantages
+from polobench.registry import make
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,8 +73,8 @@ def test_each_round_has_both_sides_in_an_order_drawn_by_the_seed(module):
 def test_the_ratio_is_the_median_within_the_rounds(module):
     found = measured(module, goal=1.3).row()
     assert (found["ratio"], found["rounds"], found["met"]) == (2.0, 3, True)
-    assert (found["ours_per_second"], found["theirs_per_second"]) == (0.5, 1 / 6)
-    assert (found["ratio_low"], found["ratio_high"]) == (1.5, 3.0)
+    assert (found["unit"], found["ours"], found["theirs"]) == ("steps/s", 0.5, 1 / 6)
+    assert (found["low"], found["high"]) == (1.5, 3.0)
 
 
 def measured(module: Any, goal: float, limit: tuple[float, ...] = ()) -> Any:
@@ -93,9 +96,145 @@ def test_the_table_shows_goal_limit_and_whether_it_is_met(module):
     row = measured(module, 5.0, (0.75, 3.0, 3.0)).row()
     facts = {"date": "2026-11-28", "commit": "abcdef012", "versions": {"torch": "2"}, "cpu_model": "x", "cpu_count": 2}
     line = main.table([row], facts | {"load_average": [0.0, 1.0]}).splitlines()[2]
-    assert " ".join(line.split()) == "| DPO | TRL | steps | 0.17 | 0.50 | 2.00 | [1.50, 3.00] | 5 | 2.0 | yes |"
+    assert " ".join(line.split()) == "| DPO | TRL | steps/s | 0.167 | 0.5 | 2 | [1.5, 3] | 5 times | 2 | yes | |"
     with pytest.raises(UsageError, match="unknown work 'sarsa'"):
         main.main(only="sarsa")
+
+
+def test_what_cannot_run_here_is_a_line_of_the_table(module, monkeypatch, capsys, tmp_path):
+    main, found = module("peers.__main__"), {"there": lambda rounds: measured(module, 2.0), "missing": _missing}
+    monkeypatch.setattr(main, "works", lambda: found)
+    main.main(rounds=2, as_json=tmp_path / "rows.json")
+    last = " ".join(capsys.readouterr().out.splitlines()[3].split())
+    assert last == "| missing | | | | | | | | | | not measured: no such library |"
+    stored = json.loads((tmp_path / "rows.json").read_text())
+    assert [(found["name"], found["met"]) for found in stored["rows"]] == [("there", True), ("missing", None)]
+    assert stored["load_average"]
+    assert stored["versions"]["torch"] == torch.__version__
+
+
+def _missing(rounds: int | None) -> Any:
+    raise Unavailable("no such library")
+
+
+@pytest.mark.parametrize(("values", "met"), [([3.0, 4.0, 9.0], True), ([4.5], False)])
+def test_a_ceiling_is_met_by_the_median(module, values, met):
+    found = module("peers.alternation").Ceiling("start", "s", values, 4).row()
+    assert (found["goal"], found["met"], found["ratio"]) == ("at most 4", met, None)
+    assert (found["low"], found["high"]) == ((3.0, 9.0) if met else (None, None))
+
+
+@pytest.mark.parametrize(("busy", "note"), [(0.2, ""), (1.3, "beside other work (1.3 cores)")])
+def test_wall_seconds_say_whether_the_machine_was_idle(module, monkeypatch, busy, note):
+    cost = module("peers.cost")
+    monkeypatch.setattr(cost, "busy_cores", lambda: busy)
+    seconds, said = cost._wall_seconds((sys.executable, "-c", "import time; time.sleep(0.1)"), rounds=2)
+    assert said == note
+    assert len(seconds) == 2
+    assert min(seconds) >= 0.1
+    with pytest.raises(PoloError, match="ZeroDivisionError"):
+        cost._wall_seconds((sys.executable, "-c", "1 / 0"), rounds=1)
+
+
+def test_seconds_are_those_of_a_function_without_what_it_calls(module):
+    class Work:
+        now = 0.0
+
+        def outer(self) -> str:
+            self.now += 1
+            self.inner()
+            self.now += 2
+            return "done"
+
+        def inner(self) -> None:
+            self.now += 10
+            raise KeyError
+
+    work = Work()
+    original = Work.outer
+    watch = module("spent").spent({"outer": [(Work, "outer")], "inner": [(Work, "inner")]}, lambda: work.now)
+    with watch as seconds:
+        work.now += 100
+        with pytest.raises(KeyError):
+            work.outer()
+    assert seconds == {"outer": 1, "inner": 10, "rest": 100}
+    assert Work.outer is original
+
+
+def test_the_limit_of_language_is_every_product_of_the_model(module):
+    """Of the GPT-2 of 2 layers: 12 products of 64 x 64 per token and layer, attention, and 64 x 100 for a logit row."""
+    limits, worlds = module("peers.limits"), module("peers.worlds")
+
+    def multiplications(asked: Any) -> int:
+        factors = limits.Products(worlds.TINY.load().model, [asked])._factors
+        return sum(one.numel() * two.shape[-1] for one, two in factors)
+
+    rows, columns, context, scored = 3, 5, 7, 2
+    layers = 2 * (12 * 64 * 64 * rows * columns + 2 * rows * columns * context * 64)
+    forward = layers + rows * scored * 64 * 100
+    assert multiplications(limits.Pass(rows, columns, context, scored)) == forward
+    assert multiplications(limits.Pass(rows, columns, context, scored, backward=True)) == 3 * forward
+
+
+def test_the_passes_of_a_step_are_its_tokens(module):
+    limits, tiny = module("peers.limits"), module("peers.worlds").TINY
+    (pairs,) = limits.passes("dpo", tiny, 8)
+    assert (pairs.rows, pairs.columns, pairs.scored, pairs.backward) == (16, 28, 16, True)
+    *sampled, trained = limits.passes("grpo", tiny, 8)
+    assert sampled == limits.passes("sampling", tiny, 8)
+    assert sum(each.rows * each.columns for each in sampled) == 8 * 16 + 64 * 15
+    assert (sampled[-1].context, trained.rows, trained.columns, trained.backward) == (31, 64, 31, True)
+
+
+def test_the_matrix_is_all_cpu_seconds_of_all_its_cells(module, monkeypatch, tmp_path):
+    today, asked = module("peers.today"), []
+    monkeypatch.setattr(today, "old_code", lambda folder: tmp_path)
+    monkeypatch.setattr(
+        today, "run", lambda root, *cell: asked.append(cell) or {"whole_seconds": 2.0 if root == tmp_path else 1.0}
+    )
+    found = today.compare_matrix(2).row()
+    assert (found["ratio"], found["ours"], found["theirs"], found["met"]) == (2.0, 1 / 20, 1 / 40, True)
+    assert len(asked) == 2 * 2 * 20
+    assert set(asked[:2]) == {("CartPole-v1", "reinforce", 40, 100_000)}
+
+
+def test_learning_that_never_differs_is_said():
+    learning = pytest.importorskip("benchmarks.peers.learning")
+    found = learning.Scores("learning", "peer", [1.0, 1.0], [0.9, 0.9], 0.05, True).row()
+    assert (found["met"], found["note"], found["low"]) == (False, "all runs alike", None)
+
+
+@pytest.mark.parametrize("method", ["reinforce", "dpo", "grpo"])
+def test_todays_settings_are_ours(module, method):
+    today = module("peers.today")
+    setting = today.SETTINGS[method]
+    assert make(method, today.TASK, tuned=False, **setting.shared, **setting.now).hp.learning_rate < 0.01
+
+
+def test_old_code_that_git_does_not_have_is_said(module, monkeypatch, tmp_path):
+    today = module("peers.today")
+    monkeypatch.setattr(today, "REVISION", "0" * 40)
+    with pytest.raises(Unavailable, match="git does not have commit 0000"):
+        today.compare("grpo-cartpole", "grpo", 2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "both_ways", "met"),
+    [
+        ((0.99, 1.00, 1.01), True, True),
+        ((1.09, 1.10, 1.11), True, False),
+        ((1.09, 1.10, 1.11), False, True),
+        ((0.89, 0.90, 0.91), False, False),
+        ((0.60, 1.00, 1.40), True, False),
+        ((0.99, 0.99, 0.99), True, True),
+    ],
+    ids=["equivalent", "better, where equality is asked for", "better", "behind", "too noisy to tell", "alike"],
+)
+def test_learning_is_judged_by_its_interval(ours, both_ways, met):
+    learning = pytest.importorskip("benchmarks.peers.learning")
+    found = learning.Scores("learning", "peer", ours, (0.99, 1.00, 1.01), 0.05, both_ways).row()
+    assert (found["met"], found["interval_of"]) == (met, "difference")
+    assert found["low"] < found["ours"] - found["theirs"] < found["high"]
 
 
 def compared(module: Any, name: str) -> Any:
@@ -163,7 +302,7 @@ def test_a_solve_is_sustained_from_the_first_of_two_good_evaluations(returns, wa
 def test_the_time_to_a_solve_is_met_by_its_ratio_and_its_interval():
     solve = pytest.importorskip("benchmarks.peers.solve")
     steady = solve.Solves("solve", "peer", [1.0] * 10, [12.0] * 10).row()
-    assert (steady["ratio"], steady["ratio_low"], steady["met"]) == (12.0, 12.0, True)
+    assert (steady["ratio"], steady["low"], steady["met"]) == (12.0, 12.0, True)
     unsure = solve.Solves("solve", "peer", [1.0] * 10, [1.0] * 9 + [111.0]).row()
     assert unsure["ratio"] == 12.0
     assert not unsure["met"]

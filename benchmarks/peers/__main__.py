@@ -1,4 +1,4 @@
-"""One table of all works beside their peers: `python -m benchmarks.peers`."""
+"""One table of all goals: `python -m benchmarks.peers`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from benchmarks.peers.alternation import LIMIT_SHARE, Comparison
+from benchmarks.peers.alternation import LIMIT_SHARE, row
 from polobench.core.errors import PoloError, UsageError, unknown
 
-MODULES = ("control", "solve", "language")
+MODULES = ("control", "learning", "solve", "today", "language", "cost")
 PEERS = ("stable-baselines3", "sb3-contrib", "trl", "envpool")
-COLUMNS = ("work", "peer", "unit", "peer /s", "ours /s", "ratio", "95 % interval", "goal", "limit", "met")
+COLUMNS = ("work", "peer", "unit", "peer's", "ours", "ratio", "95 % interval", "goal", "limit", "met", "note")
+Work = Callable[[int | None], Any]  # from the rounds to something that gives a `row()`
 
 
-def works() -> dict[str, Callable[[int | None], Comparison]]:
+def works() -> dict[str, Work]:
     """Every work by name."""
     return {
         name: compare
@@ -33,18 +35,30 @@ def works() -> dict[str, Callable[[int | None], Comparison]]:
 def main(
     only: Annotated[str, typer.Option(help="Works, by comma; all by default.")] = "",
     rounds: Annotated[int | None, typer.Option(min=2, help="Timed rounds per work, both sides in each.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the rows here, after each work.")] = None,
 ) -> None:
-    """Compare CPU seconds of the same work, in turns, in one process and one thread."""
+    """Measure every goal against its peer, in turns, in one process and one thread."""
     known = works()
     names = [name.strip() for name in only.split(",")] if only else list(known)
     for name in names:
         if name not in known:
             raise unknown("work", name, known)
-    load = [os.getloadavg()[0]]
-    rows = [known[name](rounds).row() for name in names]
-    facts = machine() | {"load_average": [*load, os.getloadavg()[0]]}
-    print(json.dumps(facts | {"rows": rows}, indent=2) if as_json else table(rows, facts))
+    rows, load = [], [os.getloadavg()[0]]
+    for name in names:
+        rows.append({"name": name} | measured(name, known[name], rounds))
+        facts = machine() | {"load_average": [*load, os.getloadavg()[0]]}
+        print(table(rows[-1:], facts).splitlines()[2], file=sys.stderr)
+        if as_json is not None:
+            as_json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
+    print(table(rows, facts))
+
+
+def measured(name: str, work: Work, rounds: int | None) -> dict[str, Any]:
+    """The work's row; one that cannot run here, or whose sides differ, says why and spares the others' time."""
+    try:
+        return dict(work(rounds).row())
+    except PoloError as error:
+        return row(name, "", None, "", None, note=f"not measured: {error}")
 
 
 def machine() -> dict[str, Any]:
@@ -66,8 +80,8 @@ def _version(name: str) -> str:
         return ""
 
 
-def _shown(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def table(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
@@ -76,15 +90,15 @@ def table(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
 
     cells = [
         [
-            *(row[key] for key in ("work", "peer", "unit")),
-            *(_shown(row[key]) for key in ("theirs_per_second", "ours_per_second")),
-            f"{row['ratio']:.2f}",
-            f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]",
-            f"{row['goal']:g}",
-            "" if row["limit"] is None else f"{row['limit']:.1f}",
-            "yes" if row["met"] else "no",
+            *(found[key] or "" for key in ("work", "peer", "unit")),
+            *(_shown(found[key]) for key in ("theirs", "ours", "ratio")),
+            "" if found["low"] is None else f"{_interval(found)} {found['interval_of']}".strip(),
+            found["goal"],
+            _shown(found["limit"]),
+            {True: "yes", False: "no", None: ""}[found["met"]],
+            found["note"],
         ]
-        for row in rows
+        for found in rows
     ]
     load = " -> ".join(f"{value:.1f}" for value in facts["load_average"])
     versions = ", ".join(f"{name} {facts['versions'][name]}" for name in facts["versions"])
@@ -92,11 +106,15 @@ def table(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
         [
             tabulate(cells, COLUMNS, tablefmt="github", disable_numparse=True),
             "",
-            f"CPU seconds of one thread; a goal is met at its ratio or at {LIMIT_SHARE:.0%} of the limit's.",
+            f"CPU seconds of one thread; `s`: wall seconds. Met: the goal, or {LIMIT_SHARE:.0%} of the limit.",
             f"{facts['date']}, commit {str(facts['commit'])[:7]}; {versions}",
             f"{facts['cpu_model']}, {facts['cpu_count']} cores, load average {load}",
         ]
     )
+
+
+def _interval(found: dict[str, Any]) -> str:
+    return f"[{_shown(found['low'])}, {_shown(found['high'])}]"
 
 
 if __name__ == "__main__":

@@ -87,6 +87,33 @@ class Alternation:
 Start = Callable[[Callable[[], None], Callable[[], None]], Alternation]  # of a step of ours, and of the check
 
 
+def row(
+    work: str, unit: str, ours: float | None, wanted: str, met: bool | None, spread: Sequence[float] = (), **more: Any
+) -> dict[str, Any]:
+    """A line of the table.
+
+    Args:
+        unit: of what is measured, in which `theirs` and `ours` are given.
+        wanted: the goal as it is shown, such as "5 times" or "at most 4".
+        met: whether it is; None where nothing was measured.
+        spread: the 95 % interval of the ratio; of `ours` where there is no ratio, or of what `interval_of` says.
+        more: `peer`, `theirs`, `ratio`, `limit` (another ratio), `rounds`, `interval_of` and `note`.
+    """
+    known = {"work": work, "peer": None, "unit": unit, "theirs": None, "ours": ours, "ratio": None}
+    low, high = map(float, spread) if len(spread) else (None, None)
+    known |= {"low": low, "high": high, "interval_of": "", "goal": wanted, "limit": None, "met": met, "note": ""}
+    return known | more
+
+
+def middle(values: Any) -> tuple[float, tuple[float, ...]]:
+    """The median, with its 95 % percentile bootstrap where there are several values."""
+    values = np.asarray(values)
+    if len(values) < 2:
+        return float(values[0]), ()
+    interval = bootstrap((values,), np.median, method="percentile", random_state=0).confidence_interval
+    return float(np.median(values)), (float(interval.low), float(interval.high))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What one alternation found.
@@ -109,23 +136,37 @@ class Comparison:
     limit_seconds: Sequence[float] = ()
 
     def row(self) -> dict[str, Any]:
-        """Medians over the rounds; the ratio is theirs over ours, with the 95 % percentile bootstrap of its median."""
+        """Medians over the rounds; the ratio is theirs over ours."""
         ours, theirs = np.asarray(self.ours_seconds), np.asarray(self.theirs_seconds)
-        ratios = theirs / ours
-        interval = bootstrap((ratios,), np.median, method="percentile", random_state=0).confidence_interval
+        ratio, interval = middle(theirs / ours)
         limit = float(np.median(theirs / np.asarray(self.limit_seconds))) if len(self.limit_seconds) else None
         needed = self.goal if limit is None else min(self.goal, LIMIT_SHARE * limit)
-        return {
-            "work": self.work,
-            "peer": self.peer,
-            "unit": self.unit,
-            "ours_per_second": self.amount / float(np.median(ours)),
-            "theirs_per_second": self.amount / float(np.median(theirs)),
-            "ratio": float(np.median(ratios)),
-            "ratio_low": float(interval.low),
-            "ratio_high": float(interval.high),
-            "rounds": len(ratios),
-            "goal": self.goal,
-            "limit": limit,
-            "met": bool(np.median(ratios) >= needed),
-        }
+        per_second = (self.amount / float(np.median(seconds)) for seconds in (theirs, ours))
+        return row(
+            self.work, f"{self.unit}/s", **dict(zip(("theirs", "ours"), per_second)), peer=self.peer, ratio=ratio,
+            spread=interval, wanted=f"{self.goal:.3g} times", limit=limit, met=ratio >= needed, rounds=len(ours),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What should be small: seconds that a user waits, or a share of the CPU seconds.
+
+    Attributes:
+        values: `[rounds]`, in `unit`.
+        goal: the most that their median may be.
+        note: what a reader must know of these numbers.
+    """
+
+    work: str
+    unit: str
+    values: Sequence[float]
+    goal: float
+    note: str = ""
+
+    def row(self) -> dict[str, Any]:
+        value, interval = middle(self.values)
+        return row(
+            self.work, self.unit, value, f"at most {self.goal:g}", value <= self.goal, interval, note=self.note,
+            rounds=len(self.values),
+        )  # fmt: skip

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers.alternation import Comparison
-from polobench.core.budget import Ledger
 from polobench.core.errors import PoloError, Unavailable
 from polobench.methods.ppo import PPO
 from polobench.methods.trpo import TRPO
@@ -102,7 +101,8 @@ def compare(name: str, rounds: int | None) -> Comparison:
                 else:
                     ledger = _run_ours(setting, seed)
                     seconds[side].append(ledger.cpu_seconds)
-            seconds["limit"].append(_limit(setting, ledger))
+            minibatch = setting.ours.get("minibatch_size") or setting.ours["critic_minibatch_size"]
+            seconds["limit"].append(limit_seconds(setting.task, setting.ours["n_envs"], minibatch, asdict(ledger)))
     ours, theirs, limit = (values[1:] for values in seconds.values())
     peer = {"ppo": "stable-baselines3", "trpo": "sb3-contrib"}[setting.method]
     return Comparison(name, peer, "samples", setting.samples, setting.goal, ours, theirs, limit)
@@ -150,16 +150,21 @@ def _run_theirs(setting: Setting, seed: int) -> float:
     return spent
 
 
-def _limit(setting: Setting, ledger: Ledger) -> float:
-    """Seconds of the environment steps alone, and of all rows through the networks as bare matrix products."""
-    n_envs = setting.ours["n_envs"]
-    steps = setting.samples // n_envs
-    environment, width, outputs = _environment_seconds(setting.task, n_envs, steps)
-    minibatch = setting.ours.get("minibatch_size") or setting.ours["critic_minibatch_size"]
+def limit_seconds(task: str, n_envs: int, minibatch: int, counts: Mapping[str, Any]) -> float:
+    """Seconds of the environment steps alone, and of all rows through the networks as bare matrix products.
+
+    Args:
+        n_envs: that are stepped together.
+        minibatch: rows that go through a network at once when it learns.
+        counts: of a run, by the ledger's names.
+    """
+    stepped = counts["samples"] + counts["discarded_transitions"]
+    steps = stepped // n_envs
+    environment, width, outputs = _environment_seconds(task, n_envs, steps)
     acting, _ = _product_seconds(n_envs, width, outputs)
     forward, backward = _product_seconds(minibatch, width, outputs)
-    learned = ledger.forward_rows - ledger.samples - ledger.discarded_transitions
-    return environment + steps * acting + (learned * forward + ledger.backward_rows * backward) / minibatch
+    learned = counts["forward_rows"] - stepped
+    return environment + steps * acting + (learned * forward + counts["backward_rows"] * backward) / minibatch
 
 
 def _environment_seconds(name: str, n_envs: int, steps: int) -> tuple[float, int, int]:

@@ -1,6 +1,7 @@
 """How fast DPO, GRPO, RLOO and sampling are beside TRL and `generate()`, on the same model in one thread.
 
-`trl_sides.py` and `generate_sides.py` say what exactly is compared.
+`trl_sides.py` and `generate_sides.py` say what exactly is compared. The limit of a work is measured after each round:
+the matrix products of the model's passes in one step, forward and backward, and nothing else (`limits.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,17 +24,21 @@ QUIET = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE":
 SEED = 40
 
 
-def _compare(name: str, rounds: int | None, world: str = "TINY", **more: Any) -> Comparison:
+def _compare(name: str, rounds: int | None, world: str = "TINY", distinct: int | None = None) -> Comparison:
     """One comparison in CPU seconds, with a bar.
 
     Nothing but the two sides runs while they are timed: no thread refreshes the bar.
     """
     import torch
 
-    worlds, trl_sides, generate_sides = _sides()
+    worlds, limits, trl_sides, generate_sides = _sides()
     torch.set_num_threads(1)
     asked = getattr(worlds, world)
     compare = getattr(generate_sides if name == "sampling" else trl_sides, f"compare_{name}")
+    more = {} if distinct is None else {"distinct": distinct}
+    model = asked.load().model.to(getattr(torch, asked.compute_dtype))
+    products = limits.Products(model, limits.passes(name, asked, distinct or asked.groups))
+    limit: list[float] = []
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as progress:
         bar = progress.add_task(name, total=None)
@@ -40,6 +46,7 @@ def _compare(name: str, rounds: int | None, world: str = "TINY", **more: Any) ->
         def start(ours: Callable[[], None], check: Callable[[], None]) -> Alternation:
             def on_round() -> None:
                 progress.update(bar, advance=1, refresh=True)
+                limit.append(products.seconds())
 
             steps = rounds or asked.rounds, asked.warmup
             alternation = Alternation(ours, *steps, SEED, check, on_round, time.process_time)
@@ -47,7 +54,7 @@ def _compare(name: str, rounds: int | None, world: str = "TINY", **more: Any) ->
             return alternation
 
         found: Comparison = compare(start, asked, **more)
-    return found
+    return replace(found, limit_seconds=limit[asked.warmup :])
 
 
 WORKS: dict[str, Callable[[int | None], Comparison]] = {
@@ -63,7 +70,7 @@ WORKS: dict[str, Callable[[int | None], Comparison]] = {
 }
 
 
-def _sides() -> tuple[Any, Any, Any]:
+def _sides() -> tuple[Any, ...]:
     """The modules that load TRL and transformers, with nothing said and nothing asked of a network."""
     os.environ.update(QUIET)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -75,6 +82,6 @@ def _sides() -> tuple[Any, Any, Any]:
         raise Unavailable(f"TRL cannot be loaded: {error} (install it: pip install -e '.[peers]')") from None
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
-    from benchmarks.peers import generate_sides, trl_sides, worlds
+    from benchmarks.peers import generate_sides, limits, trl_sides, worlds
 
-    return worlds, trl_sides, generate_sides
+    return worlds, limits, trl_sides, generate_sides

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
+from benchmarks.peers.alternation import row
 from benchmarks.peers.control import FIRST_SEED, SETTINGS, peer_model
 from polobench.registry import make
 
@@ -43,7 +44,7 @@ class Solves:
     theirs_seconds: Sequence[float]
 
     def row(self) -> dict[str, Any]:
-        """As `alternation.Comparison.row`."""
+        """A line of the table; the ratio is of the means."""
         ours, theirs = np.asarray(self.ours_seconds), np.asarray(self.theirs_seconds)
 
         def ratio(a: Any, b: Any, axis: int = -1) -> Any:
@@ -51,20 +52,11 @@ class Solves:
 
         found = bootstrap((theirs, ours), ratio, paired=True, vectorized=True, method="percentile", random_state=0)
         low, high = found.confidence_interval
-        return {
-            "work": self.work,
-            "peer": self.peer,
-            "unit": "sustained solves",
-            "ours_per_second": 1 / float(ours.mean()),
-            "theirs_per_second": 1 / float(theirs.mean()),
-            "ratio": float(ratio(theirs, ours)),
-            "ratio_low": float(low),
-            "ratio_high": float(high),
-            "rounds": len(ours),
-            "goal": GOAL,
-            "limit": None,
-            "met": bool(ratio(theirs, ours) >= GOAL and low > LEAST),
-        }
+        return row(
+            self.work, "sustained solves/s", 1 / float(ours.mean()), f"{GOAL:g} times, interval above {LEAST:g}",
+            bool(ratio(theirs, ours) >= GOAL and low > LEAST), (low, high), peer=self.peer,
+            theirs=1 / float(theirs.mean()), ratio=float(ratio(theirs, ours)), rounds=len(ours),
+        )  # fmt: skip
 
 
 def compare(name: str, method: str, rounds: int | None) -> Solves:

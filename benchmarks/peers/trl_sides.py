@@ -21,15 +21,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from benchmarks.peers.alternation import Alternation, Comparison, Start
-from benchmarks.peers.worlds import (
-    NEW_TOKENS,
-    PAIR_PROMPT,
-    PAIRS,
-    PROMPT,
-    RESPONSE,
-    TINY,
-    World,
-)
+from benchmarks.peers.worlds import NEW_TOKENS, PAIRS, PROMPT, TINY, World, pair_task, sampling_task, training_pairs
 from polobench.cells.throughput import ThroughputProbe
 from polobench.core.budget import Budget, Ledger
 from polobench.core.errors import PoloError
@@ -42,10 +34,6 @@ from polobench.objectives.preference import group_advantages
 from polobench.objectives.surrogates import score_function_objective
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import Completions
-from polobench.tasks.preference import HELDOUT_SHARE, SPLIT_SEED, PreferenceTask
-from polobench.tasks.preference_data import PreferenceData, split_by_prompt
-from polobench.tasks.preference_formats import RankedGroup
-from polobench.tasks.reward import RewardTask
 from polobench.tasks.text import TextCodec, as_rollout
 
 BETA = 0.1
@@ -95,25 +83,6 @@ def comparison(work: str, world: World, alternation: Alternation) -> Comparison:
     dtype = "" if world.compute_dtype == "float32" else f", {world.compute_dtype}"
     seconds = alternation.ours_seconds, alternation.theirs_seconds
     return Comparison(f"{work}, {world.name}{dtype}", f"TRL {trl.__version__}", "steps", 1, world.goal, *seconds)
-
-
-def training_pairs(world: World) -> list[RankedGroup]:
-    """8 pairs that a task trains on: on which side of its split a pair is, its prompt decides."""
-    return list(split_by_prompt(_pairs(world, 100), HELDOUT_SHARE, SPLIT_SEED)[0][:PAIRS])
-
-
-def pair_task(world: World, groups: Sequence[RankedGroup]) -> PreferenceTask:
-    heldout = split_by_prompt(_pairs(world, 100), HELDOUT_SHARE, SPLIT_SEED)[1][:1]
-    return PreferenceTask("random-pairs", PreferenceData("random pairs", (*groups, *heldout), (), ""), world.load)
-
-
-def _pairs(world: World, count: int) -> PreferenceData:
-    """Responses a token short of `RESPONSE`, since both libraries add the end token."""
-    prompts = world.texts(count, PAIR_PROMPT, "pairs/prompts")
-    better, worse = (world.texts(count, RESPONSE - 1, f"pairs/{side}") for side in ("chosen", "rejected"))
-    rows = zip(prompts, better, worse, strict=True)
-    groups = [RankedGroup(prompt, (good, bad), (1.0, 0.0), "random") for prompt, good, bad in rows]
-    return PreferenceData("random pairs", tuple(groups), (), "")
 
 
 class RecordedDPO(DPO):
@@ -179,18 +148,6 @@ def compare_rloo(start: Start, world: World = TINY) -> Comparison:
         return -score_function_objective(log_probs, returns - baseline, batch.mask, world.rows)
 
     return _compare_sampled("RLOO", world, method, objective, start, RLOOTrainer, RLOOConfig, {})
-
-
-def sampling_task(world: World) -> RewardTask:
-    return RewardTask(
-        "first-half",
-        world.endless,
-        world.texts(1_000, PROMPT, "prompts"),
-        world.texts(4, PROMPT, "heldout"),
-        world.first_half_share,
-        max_new_tokens=NEW_TOKENS,
-        floor=0.5,
-    )
 
 
 def _compare_sampled(

@@ -1,4 +1,4 @@
-"""The language models that both sides run, and what they are asked."""
+"""The language models that both sides run, and the tasks that these are given."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 from polobench.core.seeding import SeedAxes
 from polobench.policies.model_files import locate
 from polobench.policies.pretrained import Pretrained, load
+from polobench.tasks.preference import HELDOUT_SHARE, SPLIT_SEED, PreferenceTask
+from polobench.tasks.preference_data import PreferenceData, split_by_prompt
+from polobench.tasks.preference_formats import RankedGroup
+from polobench.tasks.reward import RewardTask
 from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
 
 PAIRS, PAIR_PROMPT, RESPONSE = 8, 13, 16
@@ -83,3 +87,34 @@ TINY = World("tiny GPT-2", LETTERS, tiny)
 _SMOLLM2 = partial(World, "SmolLM2-135M", "0123456789", smollm2, goal=1.0, groups=4, group_size=4, rounds=5, warmup=2)
 SMOLLM2 = _SMOLLM2(tolerance=1e-4)
 SMOLLM2_BFLOAT16 = _SMOLLM2(compute_dtype="bfloat16", tolerance=0.1)
+
+
+def training_pairs(world: World) -> list[RankedGroup]:
+    """8 pairs that a task trains on: on which side of its split a pair is, its prompt decides."""
+    return list(split_by_prompt(_pairs(world, 100), HELDOUT_SHARE, SPLIT_SEED)[0][:PAIRS])
+
+
+def pair_task(world: World, groups: Sequence[RankedGroup]) -> PreferenceTask:
+    heldout = split_by_prompt(_pairs(world, 100), HELDOUT_SHARE, SPLIT_SEED)[1][:1]
+    return PreferenceTask("random-pairs", PreferenceData("random pairs", (*groups, *heldout), (), ""), world.load)
+
+
+def _pairs(world: World, count: int) -> PreferenceData:
+    """Responses a token short of `RESPONSE`, since both libraries add the end token."""
+    prompts = world.texts(count, PAIR_PROMPT, "pairs/prompts")
+    better, worse = (world.texts(count, RESPONSE - 1, f"pairs/{side}") for side in ("chosen", "rejected"))
+    rows = zip(prompts, better, worse, strict=True)
+    groups = [RankedGroup(prompt, (good, bad), (1.0, 0.0), "random") for prompt, good, bad in rows]
+    return PreferenceData("random pairs", tuple(groups), (), "")
+
+
+def sampling_task(world: World) -> RewardTask:
+    return RewardTask(
+        "first-half",
+        world.endless,
+        world.texts(1_000, PROMPT, "prompts"),
+        world.texts(4, PROMPT, "heldout"),
+        world.first_half_share,
+        max_new_tokens=NEW_TOKENS,
+        floor=0.5,
+    )
