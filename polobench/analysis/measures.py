@@ -29,7 +29,7 @@ from polobench.analysis.reliability import (
     scores,
 )
 from polobench.analysis.statistics.intervals import Array
-from polobench.analysis.tuning import Trial, trials_of, winner
+from polobench.analysis.tuning import Trial, gains, trials_of
 from polobench.core.result import RunResult
 
 STRETCHES = 10
@@ -217,10 +217,9 @@ def _spread(cells: Cells) -> Array:
     return np.abs(found - np.median(found)) if len(found) else found
 
 
-def _short_of_best(cells: Cells) -> Array:
-    """How far each configuration's score is below that of the best one that the search found, which is left out."""
-    searched = [(winner(trials), trials) for trials in trials_of(cells.runs).values()]
-    return np.array([best.score - trial.score for best, trials in searched for trial in trials if trial is not best])
+def _gain_of_search(cells: Cells) -> Array:
+    found = [gains(np.array([trial.score for trial in trials])) for trials in trials_of(cells.runs).values()]
+    return np.concatenate([np.empty(0), *found])
 
 
 def _samples_to_target(run: RunResult) -> float:
@@ -302,10 +301,10 @@ def _rose(name: str) -> Callable[[RunResult], float]:
 
     return one
 
+
 def _without_reward_model(run: RunResult) -> float:
     """Calls of a verifier are none of a reward model; a task that has one in place of pairs asks no method."""
     return math.nan if place_of(run)[1] == REWARD_MODEL else float(getattr(run.ledger, "reward_tokens", 0) == 0)
-
 
 
 def _log_kl(run: RunResult) -> float:
@@ -349,8 +348,8 @@ MEASURES: Mapping[str, Measure] = {
     "area_under_curve": _of_scores("area under the learning curve", "mean score", area_under_curve),
     "samples_to_target": _learning("samples to target", "share of the budget", _samples_to_target, never=1.0),
     "final_score": _learning("final score", "0 = floor, 1 = target", lambda run: run.final_score, is_score=True),
-    "short_of_best_setting": Measure(
-        "random settings below the best found", "score", TUNING, _short_of_best, "configurations"
+    "gain_of_search": Measure(
+        "gain of a search, best of eight settings less one", "score", TUNING, _gain_of_search, "configurations"
     ),
     # cost
     "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),
