@@ -2,9 +2,10 @@
 
 Two methods whose runs have one distribution are compared again and again. The kinds of returns are those of
 `benchmarks/interval_coverage.py`. `spread` compares the distances from each arm's median, which are exchangeable only
-nearly; `gradient` compares the variance of the gradient of ten runs a side, two stages each, on two tasks. The columns
-of seven pairs are the share of studies in which Holm's procedure finds anything among them. The last column shifts the
-one method by a margin of 1 and tells how often the two are called equivalent within it.
+nearly; `search` compares the gains of two random searches, of 16 configurations on each task; `gradient` compares the
+variance of the gradient of ten runs a side, two stages each, on two tasks. The columns of seven pairs are the share of
+studies in which Holm's procedure finds anything among them. The last column shifts the one method by a margin of 1 and
+tells how often the two are called equivalent within it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from polobench.analysis.statistics.hypothesis import (
     permutation_p,
 )
 from polobench.analysis.statistics.intervals import Array
+from polobench.analysis.tuning import gains
 from tests.synthetic import noise_cell
 
 LEVEL = 0.05
@@ -46,6 +48,11 @@ def final_scores(returns: Returns, n: int, tasks: int, rng: np.random.Generator)
 def spreads(returns: Returns, n: int, tasks: int, rng: np.random.Generator) -> Strata:
     found = final_scores(returns, n, tasks, rng)
     return [(np.abs(x - np.median(x)), np.abs(y - np.median(y))) for x, y in found]
+
+
+def searches(returns: Returns, tasks: int, rng: np.random.Generator) -> Strata:
+    found = final_scores(returns, 16, tasks, rng)
+    return [(gains(x), gains(y)) for x, y in found]
 
 
 def gradients(signal: float, rng: np.random.Generator) -> Strata:
@@ -97,6 +104,7 @@ def main() -> None:
             made = rate(partial(final_scores, returns, n, tasks), count)
             rows.append([f"final score, {returns.name}", f"{n} x {tasks}", *made])
         rows.append([f"spread, {returns.name}", "5 x 5", *rate(partial(spreads, returns, 5, 5), count)])
+        rows.append([f"search, {returns.name}", "16 x 4", *rate(partial(searches, returns, 4), count)])
         column = whole_column(returns, 5, 5, max(200, count // 4))
         rows.append([f"column of seven pairs, {returns.name}", "5 x 5", *column])
     for signal in (0.5, math.sqrt(20)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 from synthetic import make_result, report_pages, report_text, save_all, with_id
 
 from polobench.analysis import frontier
+from polobench.analysis.claims import Claim, Claims
 from polobench.analysis.collection import Collection, collect
-from polobench.analysis.overall import comparables
+from polobench.analysis.measures import MEASURES, Observations
+from polobench.analysis.overall import USE_CASES, comparables, standings
+from polobench.analysis.verdicts import CONTRADICTED, NOT_MEASURED, OPEN, SUPPORTED, claim_verdict
 from polobench.core.result import RunResult
 from polobench.report.page import write_report
 from polobench.store.validation import problem
@@ -199,3 +203,67 @@ def test_ways_to_one_problem_are_compared_where_all_seeds_ran_and_none_sees_the_
     assert [place for place, _ in group.places] == [PAIRS]
     assert {label: len(found) for label, (found,) in group.runs.items()} == {"dpo": 8, "ipo, beta 1": 8, "ppo": 8}
     assert {result.task for result in group.runs["ppo"][0]} == {LEARNED}
+
+
+BETTER = Claim("text", "better", "final_score", less=("ppo",), more=("dpo",), smallest_effect=0.05)
+LABELS = {"dpo": ["dpo", "dpo, beta 1"], "ppo": ["ppo", "ppo, kl_coef 0.1"]}
+RULES = Claims(0.05, 8, 5, (), (BETTER,), on_language=("dpo",), labels=LABELS)
+
+
+def ways(**scores: float) -> list[RunResult]:
+    """Runs of 8 seeds, by label, each with the score of its end."""
+    tasks = {"dpo": PAIRS, "ppo": LEARNED}
+    runs = []
+    for label, score in scores.items():
+        for seed in range(8):
+            found = run(tasks[label.partition(",")[0]], label, seed)
+            found.snapshots = {"before": {"completions": []}} | found.snapshots
+            found.final_score = score + 0.001 * seed
+            runs.append(found)
+    return runs
+
+
+def test_a_claim_compares_the_ways_to_one_problem_by_the_labels_that_stand_for_a_method(tmp_path: Path) -> None:
+    """Fault: dpo on pairs and ppo on the reward model that was fitted to them never met."""
+    runs = ways(**{"dpo, beta 1": 0.8, "dpo, beta 9": 0.1, "ppo, kl_coef 0.1": 0.5})
+    oracles = [replace(found, task=GOLD, final_score=1.0) for found in runs[-8:]]
+    observations = Observations(store(tmp_path / "swept", *runs, *map(with_id, oracles)), LABELS)
+    (pair,) = claim_verdict(observations, BETTER, RULES).pairs
+    assert (pair.verdict, [place[0] for place in pair.places]) == (SUPPORTED, [PAIRS])
+    assert pair.compared is not None
+    assert pair.compared.difference == pytest.approx(0.3)
+    assert observations.standing_in(LABELS, "final_score") == {"dpo": ["dpo, beta 1"], "ppo": ["ppo, kl_coef 0.1"]}
+    tuned = Observations(store(tmp_path / "tuned", *runs, *ways(dpo=0.2)), LABELS)
+    assert claim_verdict(tuned, BETTER, RULES).verdict == CONTRADICTED, "its own label comes first"
+    assert claim_verdict(Observations(store(tmp_path / "swept")), BETTER, RULES).verdict == NOT_MEASURED
+
+
+def test_a_sample_that_is_read_has_other_costs_than_one_that_is_taken(tmp_path: Path) -> None:
+    observations = Observations(store(tmp_path, *ways(dpo=0.8, ppo=0.5)))
+    claim = replace(BETTER, measure="cpu_seconds", less=("dpo",), more=("ppo",), smallest_effect=1.25)
+    (pair,) = claim_verdict(observations, claim, RULES).pairs
+    assert pair.verdict == OPEN
+    assert "one only reads its samples" in pair.reason
+
+
+@pytest.mark.parametrize("name", ["works_without_reward_model", "generalisation_gap"])
+def test_a_task_that_gives_a_reward_model_says_nothing_of(name: str) -> None:
+    """Neither whether a method needs one, nor by how much a return in training is above the gold reward."""
+    asked, trained = run(PAIRS, "dpo", 0), run(LEARNED, "ppo", 0)
+    for found in (asked, trained):
+        found.curve["train_return"] = 1.0
+    assert [len(MEASURES[name].values([found])) for found in (asked, trained)] == [1, 0]
+
+
+def test_equal_seconds_count_those_of_the_reward_model(tmp_path: Path) -> None:
+    runs = ways(dpo=0.8, ppo=0.8)
+    for found in runs:
+        end = 6.0 if found.task == PAIRS else 12.0
+        found.ledger.cpu_seconds = end
+        found.curve["cpu_seconds"] = np.linspace(0 if found.task == PAIRS else 3.0, end, len(found.curve))
+        found.floor, found.target = 0.0, 1.0
+    (case,) = (case for case in USE_CASES if case.name == "little CPU time, preferences")
+    found = standings(comparables(store(tmp_path, *runs)), case)
+    assert found is not None
+    values = {item.label: item.value.value for item in found.items}
+    assert values == pytest.approx({"dpo": RISING[-1], "ppo": np.interp(6, np.linspace(3, 12, 5), RISING)})

@@ -5,27 +5,31 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import binom, ttest_1samp
 from synthetic import failed, make_result, make_throughput, noise_cell, save_all, with_id
 
 from polobench.analysis.claims import Claim, Claims, Column, load_claims
 from polobench.analysis.collection import Collection, collect
-from polobench.analysis.measures import MEASURES, Observations
+from polobench.analysis.measures import MEASURES, Observations, Place
 from polobench.analysis.statistics.hypothesis import permutation_p
+from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.statistics.survival import restricted_mean
 from polobench.analysis.verdicts import (
     CEILING,
     CONTRADICTED,
+    EQUIVALENT,
     MIXED,
     NOT_MEASURED,
     NOT_TESTABLE,
     OPEN,
     SUPPORTED,
+    ClaimVerdict,
+    WordVerdict,
     claim_verdict,
     column_verdict,
 )
@@ -34,6 +38,7 @@ from polobench.core.result import RunResult
 
 RULES = Claims(level=0.05, least_seeds_on_one_task=8, least_seeds=5, columns=(), claims=())
 TASKS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
+AT_MARGIN = {"reinforce": 0.9, "ppo": 0.85, "trpo": 0.85}
 COLUMN = Column(
     name="efficiency",
     measure="final_score",
@@ -77,9 +82,38 @@ def test_the_opposite_contradicts(tmp_path: Path) -> None:
     assert found == {"reinforce": MIXED, "ppo": CONTRADICTED, "trpo": SUPPORTED}
 
 
-def test_a_difference_too_small_to_matter_contradicts(tmp_path: Path) -> None:
-    collection = store(tmp_path, scored({"reinforce": 0.9, "ppo": 0.92, "trpo": 0.92}, spread=0.002))
-    assert set(words(collection).values()) == {CONTRADICTED}
+def test_a_difference_too_small_to_matter_either_way_is_equivalence(tmp_path: Path) -> None:
+    """Where it may as well be the other way by more than that, the claim is contradicted and no more."""
+    collection = store(tmp_path / "near", scored({"reinforce": 0.9, "ppo": 0.92, "trpo": 0.92}, spread=0.002))
+    assert set(words(collection).values()) == {EQUIVALENT}
+    collection = store(tmp_path / "mixed", scored({"reinforce": 0.9, "ppo": 0.92, "trpo": 0.6}, spread=0.002))
+    assert words(collection) == {"reinforce": CONTRADICTED, "ppo": EQUIVALENT, "trpo": CONTRADICTED}
+    collection = store(tmp_path / "noisy", scored({"reinforce": 0.9, "ppo": 0.8, "trpo": 0.9}, spread=0.1))
+    found = {pair.more: pair for pair in column_verdict(Observations(collection), COLUMN, RULES).pairs}
+    assert found["ppo"].verdict == CONTRADICTED
+    assert found["ppo"].below_p <= 0.05 < found["ppo"].equal_p
+    assert found["trpo"].verdict == OPEN
+
+
+def test_methods_that_differ_by_the_margin_are_called_equivalent_in_at_most_5_percent() -> None:
+    """Two pairs, both at the margin and so both wrong, of which Holm's procedure finds any."""
+    rng, found, places = np.random.default_rng(1), 0, [(task, "", "cpu") for task in TASKS]
+    for _ in range(500):
+        arms = {name: {place: rng.normal(mean, 0.04, 5) for place in places} for name, mean in AT_MARGIN.items()}
+        verdicts = {pair.verdict for pair in column_verdict(Known(arms), COLUMN, RULES).pairs}
+        found += EQUIVALENT in verdicts
+    assert found <= binom.ppf(0.99, 500, 0.05)
+
+
+class Known(Observations):
+    """Numbers without runs."""
+
+    def __init__(self, numbers: dict[str, dict[Place, Array]]) -> None:
+        super().__init__(Collection(""))
+        self.numbers = numbers
+
+    def of(self, method: str, name: str) -> dict[Place, Array]:
+        return self.numbers[method]
 
 
 def test_noise_leaves_it_undecided_and_says_what_could_have_been_seen(tmp_path: Path) -> None:
@@ -96,7 +130,7 @@ def test_words_of_equal_rank_are_not_compared() -> None:
 def test_a_threshold_changes_a_verdict(tmp_path: Path) -> None:
     collection = store(tmp_path, scored({"reinforce": 0.7, "ppo": 0.8, "trpo": 0.8}))
     assert words(collection)["ppo"] == SUPPORTED
-    assert words(collection, dataclasses.replace(COLUMN, smallest_effect=0.3))["ppo"] == CONTRADICTED
+    assert words(collection, dataclasses.replace(COLUMN, smallest_effect=0.3))["ppo"] == EQUIVALENT
     strict = dataclasses.replace(RULES, level=1e-6)
     assert words(collection, rules=strict)["ppo"] == OPEN
 
@@ -141,8 +175,13 @@ def test_what_is_absent_is_not_measured(tmp_path: Path) -> None:
     found = column_verdict(Observations(collection), column, RULES)
     assert words(collection, column)["grpo"] == NOT_MEASURED
     assert "no matching grpo runs" in [pair.reason for pair in found.pairs]
-    assert words(collection, column)["reinforce"] == OPEN, "one of its pairs is not known"
+    assert (found.words[0].verdict, found.words[0].reason) == (SUPPORTED, "not measured against grpo")
     assert found.words[1].level is not None, "the others are still shown"
+    claim = Claim("text", "best", "final_score", less=("reinforce",), more=("ppo", "grpo"), smallest_effect=0.05)
+    assert claim_verdict(Observations(collection), claim, RULES).verdict == SUPPORTED
+    levels = Claim("text", "good", "final_score", of=("ppo", "grpo"), at_least=0.8)
+    judged = claim_verdict(Observations(collection), levels, RULES)
+    assert (judged.verdict, judged.reason) == (SUPPORTED, "no matching grpo runs")
 
 
 def test_nothing_is_concluded_from_smoke_runs(tmp_path: Path) -> None:
@@ -204,7 +243,7 @@ def test_equal_estimators_have_a_ratio_of_one_and_unequal_ones_theirs(other: flo
     low, high = math.exp(pair.compared.interval.low), math.exp(pair.compared.interval.high)
     ratio = 0.5 * (1 + other**2 / 20)
     assert low < ratio < high
-    assert pair.verdict == (CONTRADICTED if ratio == pytest.approx(1.0) else SUPPORTED)
+    assert pair.verdict == (EQUIVALENT if ratio == pytest.approx(1.0) else SUPPORTED)
 
 
 def test_gradients_are_paired_by_policies(tmp_path: Path) -> None:
@@ -337,8 +376,21 @@ def test_more_seeds_than_declared_give_estimates_without_verdicts(tmp_path: Path
 
 
 def test_studies_that_judge_differently_are_named(tmp_path: Path) -> None:
+    def judged(*studies: tuple[str, dict[str, float]]) -> tuple[ClaimVerdict, WordVerdict]:
+        observations = Observations(collect(save_all(tmp_path / studies[1][0], *of_studies(studies))))
+        column = dataclasses.replace(COLUMN, words={"trpo": "poor", "ppo": "good"})
+        claim = Claim("text", "ppo is better", "final_score", less=("trpo",), more=("ppo",), smallest_effect=0.05)
+        return claim_verdict(observations, claim, RULES), column_verdict(observations, column, RULES).words[1]
+
+    for found in judged(("one", {"ppo": 0.9, "trpo": 0.5}), ("two", {"ppo": 0.5, "trpo": 0.9})):
+        assert (found.verdict, found.reason) == (MIXED, "studies differ: one supported, two contradicted")
+    for found in judged(("one", {"ppo": 0.5, "trpo": 0.5}), ("three", {"ppo": 0.5, "trpo": 0.9})):
+        assert (found.verdict, found.reason) == (CONTRADICTED, ""), "equivalent in one: it fails in both"
+
+
+def of_studies(studies: Iterable[tuple[str, dict[str, float]]]) -> list[RunResult]:
     runs = []
-    for name, means in (("one", {"ppo": 0.9, "trpo": 0.5}), ("two", {"ppo": 0.5, "trpo": 0.9})):
+    for name, means in studies:
         for method, mean in means.items():
             for seed in range(8):
                 run = make_result(method, "CartPole-v1", seed, budget=50_000 if name == "one" else 60_000)
@@ -346,9 +398,7 @@ def test_studies_that_judge_differently_are_named(tmp_path: Path) -> None:
                 run.final_return = run.floor + run.final_score * (run.target - run.floor)
                 run.provenance["study"] = name
                 runs.append(with_id(run))
-    claim = Claim("text", "ppo is better", "final_score", less=("trpo",), more=("ppo",), smallest_effect=0.05)
-    found = claim_verdict(Observations(collect(save_all(tmp_path, *runs))), claim, RULES)
-    assert (found.verdict, found.reason) == (MIXED, "studies differ: one supported, two contradicted")
+    return runs
 
 
 def test_samples_to_target_are_the_restricted_mean() -> None:
@@ -360,6 +410,20 @@ def test_samples_to_target_are_the_restricted_mean() -> None:
     times = [run.time_to_target["samples"] if there else 50_000 for run, there in zip(runs, reached, strict=True)]
     assert reached == [True, True, False, False]
     assert values.mean() == pytest.approx(restricted_mean(times, reached, 50_000) / 50_000)
+
+
+def test_a_target_that_neither_reaches_says_nothing_of_their_speed(tmp_path: Path) -> None:
+    """Fault: two methods that never get there within the budget take equally long."""
+    runs = [make_result(name, task, seed) for name in ("ppo", "trpo") for task in TASKS for seed in range(5)]
+    for run in runs:
+        there = run.task == TASKS[0] and run.method == "ppo"
+        run.time_to_target = {"samples": 10_000 if there else None}
+    claim = Claim("text", "faster", "samples_to_target", less=("ppo",), more=("trpo",), smallest_effect=0.05)
+    (pair,) = claim_verdict(Observations(collect(save_all(tmp_path / "one", *runs))), claim, RULES).pairs
+    assert [place[0] for place in pair.places] == [TASKS[0]]
+    runs = [run for run in runs if run.task != TASKS[0]]
+    (pair,) = claim_verdict(Observations(collect(save_all(tmp_path / "never", *runs))), claim, RULES).pairs
+    assert (pair.verdict, pair.reason) == (NOT_MEASURED, "no run of either got there")
 
 
 def test_costs_are_ratios(tmp_path: Path) -> None:
@@ -379,7 +443,7 @@ def test_costs_are_ratios(tmp_path: Path) -> None:
     cheaper = dataclasses.replace(claim, less=("ppo", "trpo"), more=("trpo",))
     assert claim_verdict(Observations(collection), cheaper, RULES).verdict == MIXED, "it is judged against each"
     dearer = dataclasses.replace(claim, smallest_effect=2.5)
-    assert claim_verdict(Observations(collection), dearer, RULES).verdict == CONTRADICTED
+    assert claim_verdict(Observations(collection), dearer, RULES).verdict == EQUIVALENT, "surely less, either way"
 
 
 def test_update_seconds_are_a_thousand_samples_of_a_round(tmp_path: Path) -> None:
@@ -440,6 +504,7 @@ MISTAKES = {
         '[[column]]\nname="c"\nmeasure="final_score"\nsmallest_effect=0.1\norder=[["low"]]\nwords=["ppo"]\n',
         "must be a table of words",
     ),
+    "a label for a list": ("labels = {dpo = 'dpo, beta 1'}\n", "must be a table of lists"),
     "no name": ('[[column]]\nmeasure="final_score"\nsmallest_effect=0.1\norder=[["a"]]\nwords={ppo="a"}\n', "name"),
 }  # fmt: skip
 

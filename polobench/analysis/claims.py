@@ -7,7 +7,7 @@ import itertools
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Column:
     smallest_effect: float
     order: tuple[tuple[str, ...], ...]  # the words from the least of the measure to the most, equal ones together
     words: Mapping[str, str]  # by method
+    note: str = ""  # what to know beside its numbers
 
     def rank(self, method: str) -> int:
         """How far up the measure the method's word stands."""
@@ -74,7 +75,10 @@ class Claims:
     least_seeds: int
     columns: tuple[Column, ...]
     claims: tuple[Claim, ...]
-    on_language: tuple[str, ...] = ()  # labels that are judged by what they do there alone
+    on_language: tuple[str, ...] = ()  # methods that are judged by what they do there alone
+    labels: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # of the arms that stand for a method, by its name
 
 
 def load_claims(path: Path | None = None) -> Claims:
@@ -98,6 +102,7 @@ def load_claims(path: Path | None = None) -> Claims:
             columns=tuple(_column(item) for item in content.get("column", [])),
             claims=tuple(_claim(item) for item in content.get("claim", [])),
             on_language=tuple(content.get("on_language", ())),
+            labels=content.get("labels", {}),
         )
     except KeyError as error:
         raise UsageError(f"{what}: {error} is missing") from error
@@ -117,11 +122,12 @@ _SHAPES: Mapping[str, Rule] = {
     "level": Rule("a number between 0 and 1", lambda value: FINITE.holds(value) and 0 < value < 1),
     **dict.fromkeys(("least_seeds", "least_seeds_on_one_task"), _SEEDS),
     **dict.fromkeys(("column", "claim"), _filled(OBJECT.listed("a list of tables"))),
-    **dict.fromkeys(("name", "measure", "source", "says", "not_testable"), _TEXT),
+    **dict.fromkeys(("name", "measure", "source", "says", "not_testable", "note"), _TEXT),
     **dict.fromkeys(("smallest_effect", "at_least", "at_most"), Rule("a number", FINITE.holds)),
     **dict.fromkeys(("less", "more", "trend", "of", "tasks", "on_language"), _NAMES),
     "order": _filled(_NAMES.listed("a list of lists of words")),
     "words": Rule("a table of words", lambda value: OBJECT.holds(value) and all(map(_TEXT.holds, value.values()))),
+    "labels": Rule("a table of lists", lambda value: OBJECT.holds(value) and all(map(_NAMES.holds, value.values()))),
 }
 
 

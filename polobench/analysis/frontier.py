@@ -22,8 +22,8 @@ from polobench.analysis.statistics.intervals import Array, mean_interval
 from polobench.core.result import RunResult
 
 UNIT = "gold reward of greedy answers"  # of the tasks that are ways to one problem
-GOLD_REWARD = "gold reward"
-FEEDBACKS = {"-learned": "reward model", "-gold": GOLD_REWARD}  # by what is behind a task's name; else pairs
+GOLD_REWARD, REWARD_MODEL = "gold reward", "reward model"
+FEEDBACKS = {"-learned": REWARD_MODEL, "-gold": GOLD_REWARD}  # by what is behind a task's name; else pairs
 STRENGTHS = ("kl_coef", "beta")  # the pull to the checkpoint; of a method that has both, the first one
 GOLD, LEARNED, KL = "heldout_sampled_return", "heldout_learned_return", "heldout_response_kl"
 BEST_OF = (4, 16)
@@ -138,6 +138,11 @@ def problem_of(task: str) -> tuple[str, str]:
         if mark in task:
             return task.replace(mark, "", 1), feedback
     return task, "pairs"
+
+
+def place_of(run: RunResult) -> tuple[str, str]:
+    """Where a run is compared: the problem that its task is a way to, and the feedback; of others the task and ""."""
+    return problem_of(run.task) if run.unit == UNIT else (run.task, "")
 
 
 def solved(collection: Collection) -> dict[Arm, list[RunResult]]:

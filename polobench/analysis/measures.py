@@ -19,6 +19,7 @@ import numpy as np
 
 from polobench.analysis.collection import Arm, Collection, has_smoke_run, looks_of, more_than_declared
 from polobench.analysis.columns import column, finite, value_of
+from polobench.analysis.frontier import GOLD_REWARD, REWARD_MODEL, place_of
 from polobench.analysis.reliability import (
     Scores,
     area_under_curve,
@@ -28,7 +29,7 @@ from polobench.analysis.reliability import (
     scores,
 )
 from polobench.analysis.statistics.intervals import Array
-from polobench.analysis.tuning import Trial, trials_of, winner
+from polobench.analysis.tuning import Trial, gains, trials_of
 from polobench.core.result import RunResult
 from polobench.kinds.gradient_noise import GradientNoise
 from polobench.kinds.learning import Learning
@@ -39,7 +40,7 @@ TUNING = "tuning trials"  # in place of a kind of cells
 # what decides how noisy a gradient is beside its estimator: the discount, lambda, and how well the critic is fitted
 NOISE_SETTINGS = ("gamma", "gae_lambda", "normalize_rewards")
 CRITIC_SETTINGS = ("critic_learning_rate", "critic_epochs", "critic_minibatch_size")
-Place = tuple[str, str, str]  # task, budget, device
+Place = tuple[str, str, str]  # task (of its ways one preference problem), budget, device
 Policy = tuple[str, int, float]  # at which gradients are taken: trainer, its seed, and the stage
 
 
@@ -70,6 +71,8 @@ class Measure:
     is_ratio: bool = False  # numbers are logarithms, and differences are shown as ratios
     is_share: bool = False  # numbers are 0 or 1
     is_score: bool = False  # the final score, which has a ceiling
+    never: float = math.nan  # the number of a run that never got there
+    per_sample: bool = False  # a cost, of which a sample that is read has another than one that is taken
     noise: str = ""  # the measure of what the noise of evaluations alone gives
     by_policy: Callable[[Cells], Mapping[Policy, float]] | None = None  # where two methods are paired by policies
 
@@ -79,14 +82,20 @@ class Measure:
 
 
 class Observations:
-    """The numbers of a collection by label and measure, each made once however many claims read it.
+    """The numbers of a collection by method and measure, each made once however many claims read it.
+
+    Tasks that are ways to one preference problem are one place. An arm that sees the gold reward has no part.
 
     Args:
+        labels: of the arms that stand for a method, by its name: at each place the first one that ran there. A method
+            that is not named is the label itself.
         study: read only its runs; all by default.
     """
 
-    def __init__(self, collection: Collection, study: str = "") -> None:
-        self._collection, self._study = collection, study
+    def __init__(
+        self, collection: Collection, labels: Mapping[str, Sequence[str]] | None = None, study: str = ""
+    ) -> None:
+        self._collection, self._labels, self._study = collection, labels or {}, study
         self._cells: dict[tuple[str, str], dict[Place, Cells]] = {}
         self._known: dict[tuple[str, str], dict[Place, Array]] = {}
 
@@ -94,7 +103,8 @@ class Observations:
     def studies(self) -> dict[str, Observations]:
         """Each study alone, where the collection holds several."""
         found = {str(run.provenance.get("study")) for runs in self._collection.arms.values() for run in runs}
-        return {} if self._study or len(found) < 2 else {name: Observations(self._collection, name) for name in found}
+        alone = {name: Observations(self._collection, self._labels, name) for name in sorted(found)}
+        return {} if self._study or len(found) < 2 else alone
 
     @cached_property
     def trials(self) -> dict[Arm, list[Trial]]:
@@ -104,15 +114,24 @@ class Observations:
     @cached_property
     def language(self) -> set[str]:
         """The tasks on which a policy says something."""
-        return {arm.task for arm, runs in self._collection.arms.items() if any(run.snapshots for run in runs)}
+        return {place_of(runs[0])[0] for runs in self._collection.arms.values() if any(run.snapshots for run in runs)}
 
-    def of(self, label: str, name: str) -> dict[Place, Array]:
-        """The numbers of one label by place, of the measure of that name; nothing is concluded from smoke runs."""
-        if (label, name) not in self._known:
-            cells = self._by_place(label, MEASURES[name].kind)
+    def of(self, method: str, name: str) -> dict[Place, Array]:
+        """The numbers of one method by place, of the measure of that name; nothing is concluded from smoke runs."""
+        if (method, name) not in self._known:
+            cells = self._by_place(method, MEASURES[name].kind)
             values = {place: MEASURES[name].numbers(found) for place, found in cells.items()}
-            self._known[label, name] = {place: numbers for place, numbers in values.items() if len(numbers)}
-        return self._known[label, name]
+            self._known[method, name] = {place: numbers for place, numbers in values.items() if len(numbers)}
+        return self._known[method, name]
+
+    def standing_in(self, methods: Iterable[str], name: str) -> dict[str, list[str]]:
+        """The labels that a measure reads in place of a method's own, by method."""
+        cells = {method: self._by_place(method, MEASURES[name].kind).values() for method in methods}
+        read = {
+            method: sorted({str(run.provenance.get("arm", run.label)) for each in found for run in each.runs})
+            for method, found in cells.items()
+        }
+        return {method: labels for method, labels in read.items() if labels not in ([], [method])}
 
     def pairs(self, less: str, more: str, name: str) -> dict[Place, tuple[Array, Array]]:
         """The numbers of `more` and `less`, run by run, at the policies that both were measured at."""
@@ -127,37 +146,52 @@ class Observations:
                 found[place] = (_over_stages(one, common), _over_stages(other, common))
         return found
 
-    def looks(self, labels: Iterable[str], kind: str) -> int:
-        """The most looks that a study of these labels declares."""
-        return looks_of(run for label in labels for cells in self._by_place(label, kind).values() for run in cells.runs)
+    def looks(self, methods: Iterable[str], kind: str) -> int:
+        """The most looks that a study of these methods declares."""
+        found = (cells for method in methods for cells in self._by_place(method, kind).values())
+        return looks_of(run for cells in found for run in cells.runs)
 
-    def refused(self, less: str, more: str, kind: str) -> str:
-        """Why two labels get no verdict: more seeds than declared, or gradients measured with unequal settings."""
-        sides = [self._by_place(label, kind) for label in (less, more)]
+    def refused(self, less: str, more: str, name: str) -> str:
+        """Why two methods get no verdict: more seeds than declared, or what does not compare by this measure."""
+        measure = MEASURES[name]
+        sides = [self._by_place(method, measure.kind) for method in (less, more)]
         for place in sorted(set(sides[0]) & set(sides[1])):
             pair = [side[place].runs for side in sides]
             for runs in pair:
                 if why := more_than_declared(list({run.seed: run for run in runs}.values())):
                     return why
-            if kind == GradientNoise.name and (names := _unequal(*(runs[0].hyperparameters for runs in pair))):
+            if measure.by_policy and (names := _unequal(*(runs[0].hyperparameters for runs in pair))):
                 return f"measured with unequal {', '.join(names)}"
+            if measure.per_sample and len({_only_reads(runs[0]) for runs in pair}) > 1:
+                return "one only reads its samples, and the other takes some: their costs per sample do not compare"
         return ""
 
-    def _by_place(self, label: str, kind: str) -> dict[Place, Cells]:
-        """The cells of one label and kind, in the order of their places."""
-        if (label, kind) not in self._cells:
+    def _by_place(self, method: str, kind: str) -> dict[Place, Cells]:
+        """The cells of one method and kind, in the order of their places."""
+        if (method, kind) not in self._cells:
             found: dict[Place, list[RunResult]] = {}
-            for arm, runs in self._arms(kind):
-                mine = [run for run in runs if self._study in ("", run.provenance.get("study"))]
-                if arm.label == label and mine and not has_smoke_run(runs):
-                    found.setdefault((arm.task, arm.budget, arm.device), []).extend(mine)
-            self._cells[label, kind] = {place: Cells(runs) for place, runs in sorted(found.items())}
-        return self._cells[label, kind]
+            for label in self._labels.get(method, (method,)):
+                found = self._of_label(label, kind) | found
+            self._cells[method, kind] = {place: Cells(runs) for place, runs in sorted(found.items())}
+        return self._cells[method, kind]
+
+    def _of_label(self, label: str, kind: str) -> dict[Place, list[RunResult]]:
+        found: dict[Place, list[RunResult]] = {}
+        for arm, runs in self._arms(kind):
+            mine = [run for run in runs if self._study in ("", run.provenance.get("study"))]
+            task, feedback = place_of(runs[0])
+            if arm.label == label and mine and feedback != GOLD_REWARD and not has_smoke_run(runs):
+                found.setdefault((task, arm.budget, arm.device), []).extend(mine)
+        return found
 
     def _arms(self, kind: str) -> Iterable[tuple[Arm, list[RunResult]]]:
         if kind != TUNING:
             return self._collection.of_kind(kind).items()
         return [(arm, [run for trial in trials for run in trial.runs]) for arm, trials in self.trials.items()]
+
+
+def _only_reads(run: RunResult) -> bool:
+    return run.ledger.samples_read == run.ledger.samples
 
 
 def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -186,10 +220,9 @@ def _spread(cells: Cells) -> Array:
     return np.abs(found - np.median(found)) if len(found) else found
 
 
-def _short_of_best(cells: Cells) -> Array:
-    """How far each configuration's score is below that of the best one that the search found, which is left out."""
-    searched = [(winner(trials), trials) for trials in trials_of(cells.runs).values()]
-    return np.array([best.score - trial.score for best, trials in searched for trial in trials if trial is not best])
+def _gain_of_search(cells: Cells) -> Array:
+    found = [gains(np.array([trial.score for trial in trials])) for trials in trials_of(cells.runs).values()]
+    return np.concatenate([np.empty(0), *found])
 
 
 def _samples_to_target(run: RunResult) -> float:
@@ -238,7 +271,7 @@ def _log_update_seconds(cells: Cells) -> Array:
 
 def _generalisation_gap(run: RunResult) -> float:
     """Return of the last training samples less the held-out one, as a share of the way from floor to target."""
-    if run.target is None or run.status != "ok":
+    if run.target is None or run.status != "ok" or place_of(run)[1] == REWARD_MODEL:  # which has a scale of its own
         return math.nan
     return (value_of(run, "train_return") - run.final_return) / (run.target - run.floor)
 
@@ -272,6 +305,11 @@ def _rose(name: str) -> Callable[[RunResult], float]:
     return one
 
 
+def _without_reward_model(run: RunResult) -> float:
+    """Calls of a verifier are none of a reward model; a task that has one in place of pairs asks no method."""
+    return math.nan if place_of(run)[1] == REWARD_MODEL else float(getattr(run.ledger, "reward_tokens", 0) == 0)
+
+
 def _log_kl(run: RunResult) -> float:
     """KL has no scale of its own: only its ratios are compared."""
     value = value_of(run, "heldout_kl")
@@ -293,7 +331,7 @@ def _cost(title: str, unit: str, amount: Callable[[RunResult], float]) -> Measur
         value, samples = amount(run), run.ledger.samples
         return math.log(1000 * value / samples) if samples and value > 0 else math.nan
 
-    return Measure(title, unit, Learning.name, _each(one), is_ratio=True)
+    return Measure(title, unit, Learning.name, _each(one), is_ratio=True, per_sample=True)
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -311,16 +349,17 @@ MEASURES: Mapping[str, Measure] = {
     "collapse_after_solving": _of_scores("collapses after solving", "share of runs", collapsed, is_share=True),
     # sample efficiency
     "area_under_curve": _of_scores("area under the learning curve", "mean score", area_under_curve),
-    "samples_to_target": _learning("samples to target", "share of the budget", _samples_to_target),
+    "samples_to_target": _learning("samples to target", "share of the budget", _samples_to_target, never=1.0),
     "final_score": _learning("final score", "0 = floor, 1 = target", lambda run: run.final_score, is_score=True),
-    "short_of_best_setting": Measure(
-        "random settings below the best found", "score", TUNING, _short_of_best, "configurations"
+    "gain_of_search": Measure(
+        "gain of a search, best of eight settings less one", "score", TUNING, _gain_of_search, "configurations"
     ),
     # cost
     "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),
     "backward_rows": _cost("rows backward", "per 1,000 samples", lambda run: run.ledger.backward_rows),
     "update_seconds": Measure(
-        "seconds of an update", "s per 1,000 samples", Throughput.name, _log_update_seconds, "rounds", is_ratio=True
+        "seconds of an update", "s per 1,000 samples", Throughput.name, _log_update_seconds, "rounds", is_ratio=True,
+        per_sample=True,
     ),
     # generalisation, and what preference optimization does
     "generalisation_gap": _learning("training less held-out", "score", _generalisation_gap),
@@ -334,7 +373,6 @@ MEASURES: Mapping[str, Measure] = {
     "kl_to_reference": _learning("KL to the reference", "nats per token", lambda run: value_of(run, "heldout_kl")),
     "kl_ratio": _learning("KL to the reference", "nats per token", _log_kl, is_ratio=True),
     "works_without_reward_model": _learning(
-        "runs without a learned reward", "share of runs",  # calls of a verifier are none of a reward model
-        lambda run: float(getattr(run.ledger, "reward_tokens", 0) == 0), is_share=True,
+        "runs without a learned reward", "share of runs", _without_reward_model, is_share=True
     ),
 }  # fmt: skip

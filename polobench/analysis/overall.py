@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.collection import Arm, Collection, has_smoke_run, looks_of, more_than_declared
+from polobench.analysis.collection import Collection, has_smoke_run, looks_of, more_than_declared
 from polobench.analysis.columns import finite, value_of
 from polobench.analysis.curves import return_curve
 from polobench.analysis.frame import solved
-from polobench.analysis.frontier import GOLD_REWARD, KL, UNIT, line_of, problem_of
+from polobench.analysis.frontier import GOLD_REWARD, KL, UNIT, line_of, place_of
 from polobench.analysis.reliability import area_under_curve, scores
 from polobench.analysis.statistics.aggregates import (
     Estimate,
@@ -60,8 +60,8 @@ def comparables(collection: Collection) -> list[Comparable]:
     worlds = {task: _world(runs) for task, runs in of_task.items()}
     tasks: dict[tuple[str, str, str, str], dict[str, list[RunResult]]] = {}
     for arm, runs in arms.items():
-        place, compared = _place(arm, runs)
-        if compared and all(run.final_score is not None for run in runs) and not has_smoke_run(runs):
+        place, feedback = place_of(runs[0])
+        if feedback != GOLD_REWARD and all(run.final_score is not None for run in runs) and not has_smoke_run(runs):
             tasks.setdefault((worlds[arm.task], arm.device, place, arm.budget), {})[arm.label] = runs
     groups: dict[tuple[str, str, tuple[str, ...]], dict[tuple[str, str], dict[str, list[RunResult]]]] = {}
     for (world, device, task, budget), found in sorted(tasks.items()):
@@ -78,14 +78,6 @@ def comparables(collection: Collection) -> list[Comparable]:
         )
         for (world, device, labels), places in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
-
-
-def _place(arm: Arm, runs: Sequence[RunResult]) -> tuple[str, bool]:
-    """The task, or the preference problem that it is a way to; and whether what the arm sees is given to all."""
-    if runs[0].unit != UNIT:
-        return arm.task, True
-    problem, feedback = problem_of(arm.task)
-    return problem, feedback != GOLD_REWARD
 
 
 def _world(runs: Sequence[RunResult]) -> str:
@@ -279,6 +271,9 @@ USE_CASES = (
     UseCase("few samples, language", LANGUAGE, "mean score over the budget of samples", _over_samples),
     UseCase("little CPU time, language", LANGUAGE, "score after equal CPU seconds", _over_seconds, at_equal_cost=True),
     UseCase("preference data", PREFERENCES, "final score", _final_scores),
+    UseCase(
+        "little CPU time, preferences", PREFERENCES, "score after equal CPU seconds", _over_seconds, at_equal_cost=True
+    ),
 )
 
 

@@ -2,7 +2,8 @@
 
 Source of the latter: Dodge et al. 2019, "Show Your Work: Improved Reporting of Experimental Results", equation 2. It is
 estimated from draws without replacement, which is unbiased (Tang et al. 2020, "Showing Your Work Doesn't Always Work",
-section 3.2); the paper's own estimator draws with replacement and is too low.
+section 3.2); the paper's own estimator draws with replacement and is too low. So it is a U-statistic, of which the
+jackknife tells the error (Arvesen 1969, "Jackknifing U-Statistics").
 """
 
 from __future__ import annotations
@@ -74,6 +75,20 @@ def expected_best(scores: Array, most: int) -> Array:
     k = np.arange(1, most + 1)[:, None]
     weights = comb(np.arange(n), k - 1) / comb(n, k)
     return np.asarray(np.sort(scores, axis=-1) @ weights.T, dtype=np.float64)
+
+
+def gains(scores: Array) -> Array:
+    """`[n]` one number per configuration; their mean is what a search gains: expected best of 8 less that of one.
+
+    They are pseudo-values: n times the gain less n - 1 times that without the configuration. So their spread counts
+    that other configurations would have had another best one. Empty below 16 scores, `[n]`.
+    """
+    n = len(scores)
+    if n < 2 * MOST_TRIALS:
+        return np.empty(0)
+    others = scores[(np.arange(n)[:, None] + np.arange(1, n)) % n]  # `[n, n - 1]`
+    every, without = (expected_best(part, MOST_TRIALS)[..., -1] - part.mean(axis=-1) for part in (scores, others))
+    return np.asarray(n * every - (n - 1) * without)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,20 @@ A pair (less, more) of methods on the places that both were measured at, d = mea
 
     ceiling, no room   every run of both reaches the target and ends within the margin of the best
     supported          the permutation test's p is at most `level`, and d at least the smallest effect
-    contradicted       Welch's one-sided p of d being at least the smallest effect is at most `level`
-    open               neither; also where a test was skipped, since data of that size could not have decided
+    equivalent         Welch's two one-sided p of |d| being at least the smallest effect is at most `level`
+    contradicted       not so, but the one-sided p of d being at least the smallest effect is: it may be the other way
+    open               none of these; also where a test was skipped, since data of that size could not have decided
 
 Gradients are paired by the policies that both methods were measured at: the permutation exchanges within pairs, and
-Student's t is that of the differences. Both p are adjusted by Holm over the pairs of methods and multiplied by the
-looks that the study declares. A word, or a claim of several pairs, is supported when all its pairs are, mixed when it
-holds against some, contradicted when it holds against none and fails against one. A trend has Page's test in place of
-the permutation. A claim about a level compares its 95 % interval with the bound. Without matching cells a claim is not
-measured.
+Student's t is that of the differences. Every p is adjusted by Holm over the pairs of methods and multiplied by the
+looks that the study declares. A trend has Page's test in place of the permutation, and its ends are compared. A claim
+about a level compares its 95 % interval with the bound.
+
+Two sides that are equivalent fail a claim that one exceeds the other. So a word, or a claim of several pairs, is
+supported when all its pairs are, mixed when it holds against some and fails against others, equivalent when all its
+pairs are (or at the ceiling), contradicted when it holds against none and fails against one. Pairs without matching
+cells are not measured: the others decide, and the reason names them. Where studies of the store decide differently, it
+is mixed.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +33,7 @@ from polobench.analysis.claims import Claim, Claims, Column
 from polobench.analysis.measures import MEASURES, Measure, Observations, Place
 from polobench.analysis.statistics.hypothesis import (
     CEILING,
+    EQUIVALENT,
     OPEN,
     Comparison,
     adjusted,
@@ -34,6 +41,7 @@ from polobench.analysis.statistics.hypothesis import (
     as_pairs,
     below_p,
     compare,
+    equivalence_p,
     is_at_ceiling,
     pairs_needed,
     permutation_p,
@@ -46,7 +54,8 @@ from polobench.analysis.statistics.intervals import Array, Interval, wilson_inte
 
 SUPPORTED, CONTRADICTED, MIXED = "supported", "contradicted", "mixed"
 NOT_MEASURED, NOT_TESTABLE = "not measured", "not testable here"
-VERDICTS = (SUPPORTED, MIXED, CONTRADICTED, CEILING, OPEN, NOT_MEASURED, NOT_TESTABLE)
+VERDICTS = (SUPPORTED, MIXED, CONTRADICTED, EQUIVALENT, CEILING, OPEN, NOT_MEASURED, NOT_TESTABLE)
+FAILS = (CONTRADICTED, EQUIVALENT)
 Observed = Mapping[str, Mapping[Place, Array]]  # by label
 
 
@@ -71,6 +80,7 @@ class PairVerdict:
     places: tuple[Place, ...] = ()  # at which both were measured
     p: float = math.nan  # of d = 0, or of a trend; adjusted; NaN where there was no test
     below_p: float = math.nan  # of d being at least the smallest effect
+    equal_p: float = math.nan  # of |d| being at least the smallest effect
     is_full: bool = False  # at the ceiling
     reason: str = ""  # why it was not measured, or why the test was skipped
 
@@ -84,6 +94,7 @@ class WordVerdict:
     verdict: str
     level: Level | None  # of the column's measure at the places that all its methods share; None without such places
     pairs: tuple[PairVerdict, ...]
+    reason: str = ""  # what it was not measured against, or which studies differ
 
 
 @dataclass(frozen=True)
@@ -107,8 +118,21 @@ class ClaimVerdict:
     reason: str = ""
 
 
+Judged = TypeVar("Judged", WordVerdict, ClaimVerdict)
+
+
 def column_verdict(observations: Observations, column: Column, rules: Claims) -> ColumnVerdict:
-    """Test every word of a column."""
+    """Test every word of a column, and say where the studies of the store judge one differently."""
+    found = _judged_column(observations, column, rules)
+    alone = {name: _judged_column(part, column, rules) for name, part in observations.studies.items()}
+    words = [
+        _with_studies(word, {name: item.words[place].verdict for name, item in alone.items()})
+        for place, word in enumerate(found.words)
+    ]
+    return replace(found, words=tuple(words))
+
+
+def _judged_column(observations: Observations, column: Column, rules: Claims) -> ColumnVerdict:
     labels = list(column.words)
     observed = _observed(observations, labels, column.measure, rules)
     pairs = _pair_verdicts(observations, observed, column, rules)
@@ -116,16 +140,27 @@ def column_verdict(observations: Observations, column: Column, rules: Claims) ->
     for method, word in column.words.items():
         mine = tuple(pair for pair in pairs if method in (pair.less, pair.more))
         level = _shared_level(observed, method, column.measure)
-        words.append(WordVerdict(method, word, _together([pair.verdict for pair in mine]), level, mine))
-    return ColumnVerdict(column, tuple(words), pairs, tuple(_shared(list(observed.values()))))
+        verdict = _together([pair.verdict for pair in mine])
+        words.append(WordVerdict(method, word, verdict, level, mine, _unmeasured(method, mine)))
+    return ColumnVerdict(column, tuple(words), pairs, tuple(_shared([found for found in observed.values() if found])))
+
+
+def _unmeasured(method: str, pairs: Sequence[PairVerdict]) -> str:
+    """What the pairs that decide say nothing about."""
+    absent = [pair.less if pair.more == method else pair.more for pair in pairs if pair.verdict == NOT_MEASURED]
+    return f"not measured against {', '.join(absent)}" if 0 < len(absent) < len(pairs) else ""
 
 
 def claim_verdict(observations: Observations, claim: Claim, rules: Claims) -> ClaimVerdict:
     """Test one sentence, and say where the studies of the store judge it differently."""
-    found = _judged(observations, claim, rules)
-    alone = {name: _judged(part, claim, rules).verdict for name, part in sorted(observations.studies.items())}
-    told = {name: verdict for name, verdict in alone.items() if verdict in (SUPPORTED, MIXED, CONTRADICTED)}
-    if len(set(told.values())) < 2:
+    alone = {name: _judged(part, claim, rules).verdict for name, part in observations.studies.items()}
+    return _with_studies(_judged(observations, claim, rules), alone)
+
+
+def _with_studies(found: Judged, verdicts: Mapping[str, str]) -> Judged:
+    """Mixed where the verdicts of the studies, by name, do not agree whether the article is right."""
+    told = {name: verdict for name, verdict in verdicts.items() if verdict in (SUPPORTED, MIXED, *FAILS)}
+    if len({CONTRADICTED if verdict in FAILS else verdict for verdict in told.values()}) < 2:
         return found
     words = ", ".join(f"{name} {verdict}" for name, verdict in told.items())
     return replace(found, verdict=MIXED, reason=f"studies differ: {words}")
@@ -189,9 +224,10 @@ def _pair_verdicts(
         drafts.append(_open_by_noise(draft, noise, effect))
     p_values = adjusted([draft.p for draft in drafts], looks)
     below = adjusted([draft.below_p for draft in drafts], looks)
+    equal = adjusted([draft.equal_p for draft in drafts], looks)
     return tuple(
-        draft if math.isnan(draft.p) else _decided(replace(draft, p=p, below_p=q), effect, rules.level)
-        for draft, p, q in zip(drafts, p_values, below, strict=True)
+        draft if math.isnan(draft.p) else _decided(replace(draft, p=p, below_p=q, equal_p=r), effect, rules.level)
+        for draft, p, q, r in zip(drafts, p_values, below, equal, strict=True)
     )
 
 
@@ -209,6 +245,11 @@ def _draft(
     if not places:
         who = f"no matching {' and '.join(absent)} runs" if absent else "never measured on the same task and budget"
         return PairVerdict(less, more, NOT_MEASURED, reason=who)
+    places = [
+        place for place in places if any((observed[label][place] != measure.never).any() for label in (less, more))
+    ]
+    if not places:
+        return PairVerdict(less, more, NOT_MEASURED, reason="no run of either got there")
     strata = [paired.get(place) or (observed[more][place], observed[less][place]) for place in places]
     exchanged = as_pairs(strata) if paired else strata
     strata = as_differences(strata) if paired else strata
@@ -217,7 +258,7 @@ def _draft(
     untested = PairVerdict(less, more, OPEN, compared, tuple(places), is_full=is_full)
     tasks = len({place[0] for place in places})
     least, where = (rules.least_seeds_on_one_task, "one task") if tasks == 1 else (rules.least_seeds, f"{tasks} tasks")
-    refused = observations.refused(less, more, measure.kind)
+    refused = observations.refused(less, more, rule.measure)
     if refused or compared.n < least:
         return replace(
             untested, reason=refused or f"{compared.n} {measure.observation} on {where}; the test needs {least}"
@@ -229,7 +270,7 @@ def _draft(
     if trend and len({len(values) for values in arms[0]}) > 1:
         return replace(untested, reason="the arms have different seeds")
     p = trend_p(arms) if trend else permutation_p(exchanged)
-    return replace(untested, p=p, below_p=below_p(strata, effect))
+    return replace(untested, p=p, below_p=below_p(strata, effect), equal_p=equivalence_p(strata, effect))
 
 
 def _open_by_noise(draft: PairVerdict, noise: Observed, effect: float) -> PairVerdict:
@@ -240,7 +281,7 @@ def _open_by_noise(draft: PairVerdict, noise: Observed, effect: float) -> PairVe
     if math.isnan(draft.p) or not any(given > effect for given in alone):
         return draft
     reason = f"the noise of evaluations alone gives {max(alone):.2f}, more than the smallest effect, {effect:g}"
-    return replace(draft, p=math.nan, below_p=math.nan, reason=reason)
+    return replace(draft, p=math.nan, below_p=math.nan, equal_p=math.nan, reason=reason)
 
 
 def _decided(draft: PairVerdict, effect: float, level: float) -> PairVerdict:
@@ -251,6 +292,8 @@ def _decided(draft: PairVerdict, effect: float, level: float) -> PairVerdict:
         return replace(draft, verdict=CEILING)
     if draft.p <= level and found.difference > 0 and found.difference >= effect:
         return replace(draft, verdict=SUPPORTED)
+    if draft.equal_p <= level:
+        return replace(draft, verdict=EQUIVALENT)
     return replace(draft, verdict=CONTRADICTED if draft.below_p <= level else OPEN)
 
 
@@ -277,11 +320,12 @@ def _bounded(level: Level, claim: Claim) -> str:
 
 
 def _together(verdicts: Sequence[str]) -> str:
-    """Of all pairs: support needs all of them, and one that fails makes it mixed, or contradicted where none holds."""
-    if CONTRADICTED in verdicts:
-        return MIXED if SUPPORTED in verdicts else CONTRADICTED
-    if CEILING in verdicts and set(verdicts) <= {CEILING, SUPPORTED}:
-        return CEILING
-    if len(set(verdicts)) == 1 and verdicts[0] in (SUPPORTED, NOT_MEASURED):
-        return verdicts[0]
-    return OPEN
+    """Of the measured pairs: support needs all of them; see the module's first lines."""
+    found = {verdict for verdict in verdicts if verdict != NOT_MEASURED}
+    if len(found) < 2:
+        return found.pop() if found else NOT_MEASURED
+    if found == {EQUIVALENT, CEILING}:
+        return EQUIVALENT
+    if found & {*FAILS}:
+        return MIXED if SUPPORTED in found else CONTRADICTED
+    return CEILING if found == {CEILING, SUPPORTED} else OPEN

@@ -13,7 +13,7 @@ from polobench.analysis.collection import Arm, Collection, looks_of, more_than_d
 from polobench.analysis.measures import Observations
 from polobench.analysis.overall import FINAL_SCORE, USE_CASES, standings, standings_of
 from polobench.analysis.statistics.hypothesis import Contrast, against_best
-from polobench.analysis.verdicts import claim_verdict, column_verdict
+from polobench.analysis.verdicts import NOT_MEASURED, claim_verdict, column_verdict
 from polobench.report import words
 from polobench.report.draw import panels
 from polobench.report.draw.arrivals import arrivals_of
@@ -76,7 +76,7 @@ class Findings:
     use_cases = cached_property(lambda self: [(case, standings(self.groups, case)) for case in USE_CASES])
 
     # the article: verdicts on its ratings and claims, and its methods run again
-    observations = cached_property(lambda self: Observations(self.collection))
+    observations = cached_property(lambda self: Observations(self.collection, self.rules.labels))
     columns = cached_property(
         lambda self: [column_verdict(self.observations, item, self.rules) for item in self.rules.columns]
     )
@@ -105,7 +105,7 @@ class Findings:
     @property
     def has_ratings(self) -> bool:
         """Whether a rating of the article's table has a measure in this store."""
-        return any(word.level for column in self.columns for word in column.words)
+        return any(word.level or word.verdict != NOT_MEASURED for column in self.columns for word in column.words)
 
     @property
     def has_verdicts(self) -> bool:

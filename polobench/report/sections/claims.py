@@ -12,7 +12,7 @@ from polobench.analysis import verdicts
 from polobench.analysis.claims import Claim, Column
 from polobench.analysis.frame import flat_rows, table_of
 from polobench.analysis.measures import MEASURES, Measure, Place
-from polobench.analysis.statistics.hypothesis import CEILING
+from polobench.analysis.statistics.hypothesis import CEILING, EQUIVALENT
 from polobench.analysis.statistics.intervals import Interval
 from polobench.report.blocks import Block, Link, Paragraph, Piece, Section, Strong, Table, Text, compact
 from polobench.report.findings import Findings
@@ -58,8 +58,8 @@ def _tally(found: Sequence[str]) -> str:
 
 def _why(item: verdicts.ColumnVerdict, word: verdicts.WordVerdict) -> str:
     """The pairs that decide, or what kept it open."""
-    deciding = [pair for pair in word.pairs if pair.verdict in (verdicts.CONTRADICTED, CEILING, word.verdict)]
-    reasons = dict.fromkeys(pair.reason for pair in deciding if pair.reason)
+    deciding = [pair for pair in word.pairs if pair.verdict in (*verdicts.FAILS, CEILING, word.verdict)]
+    reasons = dict.fromkeys(filter(None, [word.reason, *(pair.reason for pair in deciding)]))
     said = [_difference(pair, MEASURES[item.column.measure]) for pair in deciding if pair.compared and not pair.reason]
     return "; ".join([*said[:2], *list(reasons)[:1]][:2]) or "no runs to compare with all that it is compared with"
 
@@ -68,7 +68,7 @@ def _difference(pair: verdicts.PairVerdict, measure: Measure) -> str:
     """`ppo less trpo 0.12 (p = 0.012)`."""
     assert pair.compared is not None
     verb = "over" if measure.is_ratio else "less"
-    tested = pair.below_p if pair.verdict == verdicts.CONTRADICTED else pair.p
+    tested = {verdicts.CONTRADICTED: pair.below_p, EQUIVALENT: pair.equal_p}.get(pair.verdict, pair.p)
     size = _shown(pair.compared.difference, measure)
     return f"{quoted(pair.more)} {verb} {quoted(pair.less)} {size} ({p_text(tested)})"
 
@@ -77,8 +77,17 @@ def sections(findings: Findings) -> list[Section]:
     """One per column of the article's table, and one with its further claims; empty where nothing is about them."""
     if not findings.has_verdicts:
         return []
-    found = [_column(item, findings.rules.level) for item in findings.columns] if findings.has_ratings else []
-    return [*found, Section("Further claims", [_claim_table(findings.claims)], tables_of(findings))]
+    found = [_column(item, findings) for item in findings.columns] if findings.has_ratings else []
+    read = _stand_ins(findings, "final_score")
+    said: list[Block] = [Paragraph(read)] if read else []
+    return [*found, Section("Further claims", [*said, _claim_table(findings.claims)], tables_of(findings))]
+
+
+def _stand_ins(findings: Findings, measure: str) -> str:
+    """Which labels are read for a method beside its own."""
+    names = findings.observations.standing_in(findings.rules.labels, measure)
+    read = "; ".join(f"{method} is {listed(labels, 'and')}" for method, labels in names.items())
+    return f"By the labels of this store, {read}." if read else ""
 
 
 def anchor_of(item: verdicts.ColumnVerdict) -> str:
@@ -86,21 +95,21 @@ def anchor_of(item: verdicts.ColumnVerdict) -> str:
     return Section(item.column.name.capitalize(), []).anchor
 
 
-def _column(item: verdicts.ColumnVerdict, level: float) -> Section:
+def _column(item: verdicts.ColumnVerdict, findings: Findings) -> Section:
     order = " < ".join(" = ".join(words) for words in item.column.order)
     measure = MEASURES[item.column.measure]
     effect = f"{item.column.smallest_effect:g}"
     said = (
-        f"Measured by: {measure.title} ({measure.unit}). The "
-        f"article's words in the order of the measure: {order}. Smallest effect that counts: {effect}. Every rated "
-        f"method was measured on {_places(item.places)}."
+        f"Measured by: {measure.title} ({measure.unit}). The article's words in the order of the measure: {order}. "
+        f"Smallest effect that counts: {effect}. The means are over the tasks that all measured methods share: "
+        f"{_places(item.places)}. A pair is compared on all that the two share."
     )
     return Section(
         item.column.name.capitalize(),
         [
-            Paragraph(said),
+            Paragraph(" ".join(filter(None, [said, item.column.note, _stand_ins(findings, item.column.measure)]))),
             *compact(_rating_table(item), 3),
-            Paragraph(note("rules", level=level)),
+            Paragraph(note("rules", level=findings.rules.level)),
             *compact(_pair_table(item), 3),
         ],
     )
@@ -108,7 +117,7 @@ def _column(item: verdicts.ColumnVerdict, level: float) -> Section:
 
 def strong(verdict: str) -> Text:
     """A verdict, emphasised where it is one."""
-    return Strong(verdict) if verdict in (verdicts.SUPPORTED, verdicts.CONTRADICTED, verdicts.MIXED) else verdict
+    return Strong(verdict) if verdict in (verdicts.SUPPORTED, verdicts.MIXED, *verdicts.FAILS) else verdict
 
 
 def _rating_table(item: verdicts.ColumnVerdict) -> Table:
@@ -121,10 +130,11 @@ def _rating_table(item: verdicts.ColumnVerdict) -> Table:
             "our verdict": strong(word.verdict),
             f"{measure.title} ({measure.unit}) [95 %]": shown_level(word.level, measure),
             "n": _size(word.level, measure),
+            "reason": word.reason or NOTHING,
         }
         for word in item.words
     ]
-    return Table.of(rows, "lllrr")
+    return Table.of(rows, "lllrrl")
 
 
 def shown_level(level: verdicts.Level | None, measure: Measure) -> str:
@@ -158,13 +168,14 @@ def _places(places: Sequence[Place]) -> str:
 
 
 def _pair_table(item: verdicts.ColumnVerdict) -> Table:
-    return Table.of([_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrrl")
+    return Table.of([_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrrrrl")
 
 
 def _pair_row(pair: verdicts.PairVerdict, measure: Measure) -> dict[str, Text]:
     found = pair.compared
     row: dict[str, Text] = {"less": pair.less, "more": pair.more, "verdict": pair.verdict}
-    numbers = ("d [Bonferroni]", "p of d = 0", "p of d ≥ effect", "detectable", "n", "settings")
+    tests = ("p of d = 0", "p of d ≥ effect", "p of |d| ≥ effect")
+    numbers = ("d [Bonferroni]", *tests, "detectable", "margin", "n", "settings")
     row |= dict.fromkeys(numbers, NOTHING) | {"reason": pair.reason}
     if found is None:
         return row
@@ -172,7 +183,9 @@ def _pair_row(pair: verdicts.PairVerdict, measure: Measure) -> dict[str, Text]:
         "d [Bonferroni]": f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}",
         "p of d = 0": p_value(pair.p),
         "p of d ≥ effect": p_value(pair.below_p),
+        "p of |d| ≥ effect": p_value(pair.equal_p),
         "detectable": _shown(found.detectable, measure),
+        "margin": _shown(found.margin, measure),
         "n": str(found.n),
         "settings": str(len(pair.places)),
     }
