@@ -25,7 +25,17 @@ from polobench.analysis.frame import load
 from polobench.analysis.measures import Observations
 from polobench.analysis.statistics.hypothesis import permutation_p
 from polobench.analysis.statistics.intervals import Array
-from polobench.analysis.tuning import Search, Trial, expected_best, gains, trial_frame, trials_of, tuned_toml, winner
+from polobench.analysis.tuning import (
+    Search,
+    Trial,
+    edge_of,
+    expected_best,
+    gains,
+    trial_frame,
+    trials_of,
+    tuned_toml,
+    winner,
+)
 from polobench.analysis.verdicts import claim_verdict
 from polobench.cells.runner import prepare, run_cell
 from polobench.cli import main
@@ -218,6 +228,25 @@ def test_the_best_mean_over_the_seeds_wins_and_a_failed_run_counts() -> None:
     assert [round(trial.score, 6) for trial in trials] == [0.5, 0.6, 0.6, -0.5]
     assert winner(trials).number == 1
     assert list(trial_frame(trials_of(runs))["failed"]) == [0, 0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("tried", "scores", "edge"),
+    [((1, 2, 3), (9, 1, 1), "lowest"), ((3, 1, 2), (9, 1, 1), "highest"),
+     ((1, 2, 3), (1, 9, 1), ""), ((1, 2, 2), (9, 1, 1), "")],
+    ids=["lowest", "highest", "between", "two values have nothing between"],
+)  # fmt: skip
+def test_a_winner_at_the_edge_of_the_step_sizes_is_told(
+    tried: tuple[float, ...], scores: tuple[float, ...], edge: str, tmp_path: Path
+) -> None:
+    runs = [trial_run(number, 1000, score / 10) for number, score in enumerate(scores)]
+    for run, value in zip(runs, tried, strict=True):
+        run.provenance["overrides"] = {"learning_rate": value}
+    (trials,) = trials_of(runs).values()
+    assert edge_of(trials) == edge
+    learned = [make_result("ppo", seed=seed) for seed in range(5)]
+    page = write_report(collect(save_all(tmp_path / "store", *runs, *learned)), tmp_path / "report").read_text()
+    assert (f"ppo on CartPole-v1 ({edge})" in page) is bool(edge)
 
 
 def test_a_method_needs_more_tuning_where_a_search_gains_more() -> None:

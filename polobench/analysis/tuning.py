@@ -26,6 +26,7 @@ from polobench.core.result import RunResult
 
 MOST_TRIALS = 8
 RESAMPLES = 2_000
+STEP_SIZES = ("learning_rate", "max_kl")  # of which a method has one
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,16 @@ def trials_of(results: Iterable[RunResult]) -> dict[Arm, list[Trial]]:
 def winner(trials: Sequence[Trial]) -> Trial:
     """The best mean over the seeds; of equals the earliest."""
     return max(trials, key=lambda trial: (trial.score, -trial.number))
+
+
+def edge_of(trials: Sequence[Trial]) -> str:
+    """Which edge of the step sizes that were tried won, "lowest" or "highest", so that better ones may lie beyond."""
+    for name in STEP_SIZES:
+        tried = sorted({float(trial.values[name]) for trial in trials if name in trial.values})
+        if len(tried) > 2:
+            best = winner(trials).values[name]
+            return "lowest" if best == tried[0] else "highest" if best == tried[-1] else ""
+    return ""
 
 
 def expected_best(scores: Array, most: int) -> Array:

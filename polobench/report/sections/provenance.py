@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from polobench.analysis.collection import Arm, Collection
 from polobench.analysis.frame import ARM, table_of
+from polobench.analysis.tuning import edge_of
 from polobench.core.result import RunResult
 from polobench.report.blocks import Block, Bullets, Commands, Link, Paragraph, Section, Table, Text, compact
 from polobench.report.findings import Findings
@@ -204,12 +205,20 @@ def _is_word(text: str) -> bool:
     return bool(_SAFE_WORD.fullmatch(text))
 
 
+def _edges(findings: Findings) -> list[Text]:
+    """Whose tuned step size is the lowest or the highest that was tried."""
+    edges = [(arm, edge_of(trials)) for arm, trials in findings.trials.items()]
+    who = [f"{arm.label} on {arm.task} ({edge})" for arm, edge in edges if edge]
+    return [note("edges", who=listed(who))] if who else []
+
+
 def caveat_sections(findings: Findings) -> list[Section]:
     """The gravest first: what is wrong with the store, then what no comparison of this kind can tell."""
     found: list[Text] = [*store_caveats(findings.collection)]
     if findings.comparisons and not findings.is_first_look:
         counts = [len(trials) for trials in findings.trials.values()]
         found.append(note("tuned", trials=runs_of(counts)) if counts else note("untuned"))
+        found += _edges(findings)
     if len(found) > MOST_CAVEATS:
         rest = f"{len(found) - MOST_CAVEATS + 1} more: "
         found[MOST_CAVEATS - 1 :] = [[rest, Link("about this store", "provenance#about-this-store")]]
