@@ -4,7 +4,8 @@
 
 from the repository's root, in one thread. PPO and TRPO have rl-baselines3-zoo's settings, online DPO and GRPO on
 CartPole-v1 their tuned values, the two on the tiny GPT-2 those beside TRL (`benchmarks/peers`), GRPO with a KL term, so
-that its reference runs. A part excludes the other parts that it calls.
+that its reference runs. A part excludes the other parts that it calls. With many updates online DPO solves CartPole-v1
+and ends, for want of pairs.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ WORKS: dict[str, Callable[[], Any]] = {
 
 
 def main(
-    updates: Annotated[int, typer.Option(min=1, help="Updates of each work that count.")] = 30,
+    updates: Annotated[int, typer.Option(min=1, help="Updates of each work that count.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure every work and print a column for each."""

@@ -141,3 +141,19 @@ def test_a_study_may_wrap_it(envpool: Any) -> None:
     result = make("reinforce", task=table, n_episodes=2).run(seed=0, budget=100)
     assert result.status == "ok", result.reason
     assert result.updates["samples"].iloc[0] <= 10
+
+
+def test_learning_is_compared_at_equal_settings(envpool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    learning, made = pytest.importorskip("benchmarks.peers.learning"), list[Any]()
+
+    def keep(*args: Any, **settings: Any) -> Any:
+        made.append(make(*args, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(learning, "make", keep)
+    monkeypatch.setitem(learning.SIMULATED, "CartPole-v1", 3_000)
+    found = learning._simulated("CartPole-v1", 2).row()
+    tuned, through_envpool, through_gymnasium = made
+    assert tuned.hp == through_envpool.hp == through_gymnasium.hp
+    assert [method.task.name for method in made[1:]] == ["envpool:CartPole-v1", "CartPole-v1"]
+    assert (found["peer"], found["rounds"]) == ("gymnasium", 2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class Products:
 
 def _factors(model: Any, asked: Pass) -> list[tuple[Tensor, Tensor]]:
     config, head = model.config, model.get_output_embeddings()
-    random = partial(torch.randn, dtype=model.dtype)
+    random = cache(partial(torch.randn, dtype=model.dtype))  # factors of one shape are one, to save memory
     forward = []
     for layer in model.modules():
         if (weight := _weight(layer)) is not None:
