@@ -477,7 +477,7 @@ def test_worlds_and_smoke_runs_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_against_the_best(collection: Collection) -> None:
-    arms = sorted(collection.of_kind("learning"), key=lambda arm: arm.label)
+    arms = sorted(collection.learning, key=lambda arm: arm.label)
     returns = [(arm.label, [collection.final_returns(arm)]) for arm in arms if arm.task == "Pendulum-v1"]
     found = against_best(returns[:2])
     assert [item.other for item in found] == ["reinforce"]

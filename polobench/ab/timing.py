@@ -24,6 +24,7 @@ from polobench.ab.processes import OpenBoth, Timing, Worker, WorkerFailed, Worke
 from polobench.ab.sides import Side
 from polobench.core.errors import UsageError, unknown
 from polobench.kinds.cell import Cell
+from polobench.kinds.throughput import Throughput
 from polobench.run.library import find
 from polobench.run.study import load_study
 
@@ -60,7 +61,7 @@ def load_cells(path: Path, head: Side, methods: Sequence[str] = (), tasks: Seque
         UsageError: no such study, no such name in its throughput cells, or none of them is left.
     """
     own = find(path, head.root, head.root / "polobench" / "studies")
-    cells = [cell for cell in load_study(own or path).cells if cell.kind == "throughput"]
+    cells = [cell for cell in load_study(own or path).cells if isinstance(cell.plan, Throughput)]
     for kind, wanted, allowed in (
         ("method", methods, {name for cell in cells for name in (cell.label, cell.method)}),
         ("task", tasks, {cell.task for cell in cells}),

@@ -15,6 +15,7 @@ import numpy as np
 from polobench.analysis.statistics.intervals import Array
 from polobench.core.budget import budget_text
 from polobench.core.result import RunResult
+from polobench.kinds.learning import Learning
 from polobench.kinds.table import kind_of, kinds
 from polobench.store.folder import Damaged, Reader
 from polobench.store.identity import age, newest, within_arm
@@ -40,6 +41,11 @@ class Arm:
         budget = budget_text(result.budget)
         return cls(result.task, budget, result.label, result.device, result.method, result.kind)
 
+    @property
+    def learns(self) -> bool:
+        """Whether its cells are whole runs."""
+        return self.kind == Learning.name
+
 
 @dataclass
 class Collection:
@@ -56,8 +62,13 @@ class Collection:
     sources: list[str] = field(default_factory=list)  # the folders and packs it was read from, as relative paths
 
     def of_kind(self, kind: str) -> dict[Arm, list[RunResult]]:
-        """The arms of one kind, such as "learning"."""
+        """The arms of the kind of this name."""
         return {arm: runs for arm, runs in self.arms.items() if arm.kind == kind}
+
+    @property
+    def learning(self) -> dict[Arm, list[RunResult]]:
+        """The arms of whole runs."""
+        return self.of_kind(Learning.name)
 
     def final_returns(self, arm: Arm) -> Array:
         """`[n]` of the runs of one arm, failed ones at the floor."""

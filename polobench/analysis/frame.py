@@ -15,6 +15,7 @@ from polobench.analysis.collection import Arm, Collection, OnProgress, collect
 from polobench.analysis.statistics.intervals import Interval
 from polobench.core.budget import LedgerTotals, budget_text
 from polobench.core.result import RunResult
+from polobench.kinds.table import kind_of
 from polobench.store.validation import TIMES
 
 _LEDGER = tuple(item.name for item in dataclasses.fields(LedgerTotals))
@@ -159,14 +160,14 @@ def _row(result: RunResult) -> dict[str, Any]:
 
 def solved(result: RunResult) -> bool | None:
     """Whether the final evaluation is at or above the target; None without a target, False for a failed run."""
-    if result.target is None or result.kind != "learning":
+    if result.target is None or not kind_of(result).learns:
         return None
     return result.status == "ok" and result.final_return >= result.target
 
 
 def reached(result: RunResult) -> bool | None:
     """Whether the target was ever held for two evaluations in a row; None without a target, False for a failed run."""
-    if result.target is None or result.kind != "learning":
+    if result.target is None or not kind_of(result).learns:
         return None
     return result.status == "ok" and result.time_to_target.get("samples") is not None
 

@@ -30,6 +30,9 @@ from polobench.analysis.reliability import (
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.tuning import Trial, trials_of, winner
 from polobench.core.result import RunResult
+from polobench.kinds.gradient_noise import GradientNoise
+from polobench.kinds.learning import Learning
+from polobench.kinds.throughput import Throughput
 
 STRETCHES = 10
 TUNING = "tuning trials"  # in place of a kind of cells
@@ -136,7 +139,7 @@ class Observations:
             for runs in pair:
                 if why := more_than_declared(list({run.seed: run for run in runs}.values())):
                     return why
-            if kind == "gradient_noise" and (names := _unequal(*(runs[0].hyperparameters for runs in pair))):
+            if kind == GradientNoise.name and (names := _unequal(*(runs[0].hyperparameters for runs in pair))):
                 return f"measured with unequal {', '.join(names)}"
         return ""
 
@@ -276,11 +279,11 @@ def _log_kl(run: RunResult) -> float:
 
 
 def _learning(title: str, unit: str, function: Callable[[RunResult], float | None], **more: Any) -> Measure:
-    return Measure(title, unit, "learning", _each(function), **more)
+    return Measure(title, unit, Learning.name, _each(function), **more)
 
 
 def _of_scores(title: str, unit: str, function: Callable[[Scores], float], **more: Any) -> Measure:
-    return Measure(title, unit, "learning", lambda cells: finite([function(found) for found in cells.scores]), **more)
+    return Measure(title, unit, Learning.name, lambda cells: finite([function(one) for one in cells.scores]), **more)
 
 
 def _cost(title: str, unit: str, amount: Callable[[RunResult], float]) -> Measure:
@@ -290,17 +293,17 @@ def _cost(title: str, unit: str, amount: Callable[[RunResult], float]) -> Measur
         value, samples = amount(run), run.ledger.samples
         return math.log(1000 * value / samples) if samples and value > 0 else math.nan
 
-    return Measure(title, unit, "learning", _each(one), is_ratio=True)
+    return Measure(title, unit, Learning.name, _each(one), is_ratio=True)
 
 
 MEASURES: Mapping[str, Measure] = {
     # variance (McCandlish et al. 2018, section 2.2, of a gradient's noise)
     "gradient_variance": Measure(
-        "variance of the gradient", "share of its squared length", "gradient_noise", _log_noise_share, "runs",
+        "variance of the gradient", "share of its squared length", GradientNoise.name, _log_noise_share, "runs",
         is_ratio=True, by_policy=_log_noise_shares,
     ),
     "variance_between_runs": Measure(
-        "variance between runs", "mean distance of a final score from the median", "learning", _spread
+        "variance between runs", "mean distance of a final score from the median", Learning.name, _spread
     ),
     # stability (Chan et al. 2020, section 4)
     "largest_drawdown": _of_scores("largest drawdown", "score", largest_drawdown, noise="drawdown_of_noise"),
@@ -317,7 +320,7 @@ MEASURES: Mapping[str, Measure] = {
     "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),
     "backward_rows": _cost("rows backward", "per 1,000 samples", lambda run: run.ledger.backward_rows),
     "update_seconds": Measure(
-        "seconds of an update", "s per 1,000 samples", "throughput", _log_update_seconds, "rounds", is_ratio=True
+        "seconds of an update", "s per 1,000 samples", Throughput.name, _log_update_seconds, "rounds", is_ratio=True
     ),
     # generalisation, and what preference optimization does
     "generalisation_gap": _learning("training less held-out", "score", _generalisation_gap),

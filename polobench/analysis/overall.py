@@ -52,7 +52,7 @@ def comparables(collection: Collection) -> list[Comparable]:
     Tasks that are ways to one preference problem are one place. There the arms with the most seeds are compared, which
     the others differ from by their pull to the checkpoint; an arm that sees the gold reward is none of them.
     """
-    arms = collection.of_kind("learning")
+    arms = collection.learning
     of_task: dict[str, list[RunResult]] = {}
     for arm, runs in arms.items():
         of_task.setdefault(arm.task, []).extend(runs)

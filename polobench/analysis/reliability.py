@@ -106,7 +106,7 @@ class Troubled:
 
 def troubled(collection: Collection) -> list[Troubled]:
     """Such runs of all learning arms, the worst first; a policy that learns nothing by design is none."""
-    arms = collection.of_kind("learning")
+    arms = collection.learning
     found = [Troubled(arm, run, *trouble) for arm, runs in arms.items() for run in runs if (trouble := _trouble(run))]
     return sorted(found, key=lambda item: (-item.badness, item.arm, item.run.seed))
 

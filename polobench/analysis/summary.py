@@ -20,7 +20,8 @@ from polobench.analysis.statistics.intervals import (
     wilson_interval,
 )
 from polobench.core.result import STATUSES, RunResult
-from polobench.kinds.throughput import ROUND_SECONDS
+from polobench.kinds.gradient_noise import GradientNoise
+from polobench.kinds.throughput import ROUND_SECONDS, Throughput
 from polobench.store.identity import age
 
 LOSS_NOISE = 1e-6
@@ -98,7 +99,7 @@ def comparisons(collection: Collection) -> dict[tuple[str, str], list[ArmSummary
         return math.inf if math.isnan(item.final_return) else -item.final_return, item.arm
 
     groups: dict[tuple[str, str], list[ArmSummary]] = {}
-    for arm, runs in collection.of_kind("learning").items():
+    for arm, runs in collection.learning.items():
         groups.setdefault((arm.task, arm.budget), []).append(summarize(arm, runs))
     return {key: sorted(groups[key], key=best_first) for key in sorted(groups)}
 
@@ -166,7 +167,7 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
 
 def throughputs(collection: Collection) -> list[ThroughputSummary]:
     """Every throughput arm, by task, budget and label."""
-    return [summarize_throughput(arm, cells) for arm, cells in sorted(collection.of_kind("throughput").items())]
+    return [summarize_throughput(arm, cells) for arm, cells in sorted(collection.of_kind(Throughput.name).items())]
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class NoiseSummary:
 def gradient_noises(collection: Collection) -> list[NoiseSummary]:
     """Every arm and stage that was measured, by task, stage and label."""
     stages: dict[tuple[Arm, float], list[RunResult]] = {}
-    for arm, runs in collection.of_kind("gradient_noise").items():
+    for arm, runs in collection.of_kind(GradientNoise.name).items():
         for run in runs:
             if "batches" in run.gradient_noise and "stage" in run.gradient_noise:
                 stages.setdefault((arm, run.gradient_noise["stage"]), []).append(run)

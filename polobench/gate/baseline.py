@@ -110,7 +110,7 @@ def _by_arm(names: Iterable[tuple[Arm, int, str]]) -> dict[str, list[int]]:
     """The seeds of each arm, the arm in words."""
     seeds: dict[str, list[int]] = {}
     for arm, seed, policy in sorted(names):
-        kind = "" if arm.kind == "learning" else f" ({arm.kind.replace('_', ' ')}{policy and f', {policy} policy'})"
+        kind = "" if arm.learns else f" ({arm.kind.replace('_', ' ')}{policy and f', {policy} policy'})"
         seeds.setdefault(f"{arm.label} · {arm.task} · {arm.budget} · {arm.device}{kind}", []).append(seed)
     return seeds
 

@@ -15,6 +15,9 @@ from polobench.gate.exact import Bits, Change, bits_of, differences, fingerprint
 from polobench.gate.learning import WATCHED, Row, columns_of, judge
 from polobench.gate.matching import MOST_SHOWN, Cells, Key, MatchedArm, matched_arms
 from polobench.gate.reading import read_whole
+from polobench.kinds.fixed_batch import FixedBatch
+from polobench.kinds.kind import Kind
+from polobench.kinds.throughput import Throughput
 
 NOTICEABLE_RATIO = 1.1  # smallest ratio of seconds between different runs that gets a note
 LAYERS = {
@@ -55,6 +58,11 @@ class StoreComparison:
         return [finding for finding in self.findings if finding.is_regression]
 
     @property
+    def updates(self) -> list[Arm]:
+        """The arms of one update on a stored batch that both sides have."""
+        return [pair.arm for pair in self.pairs if pair.arm.kind == FixedBatch.name and pair.common]
+
+    @property
     def exit_code(self) -> int:
         return 1 if self.regressions else 0
 
@@ -78,7 +86,7 @@ def compare_results(
     bits = [(pair, found) for pair in pairs if pair.common and (found := bits_of(pair)).compared]
     same = {pair.arm for pair, found in bits if by_bits and found.all_identical}
     open_pairs = [pair for pair in pairs if pair.arm not in same]
-    rows = judge(columns_of([pair for pair in open_pairs if pair.arm.kind == "learning" and not pair.is_probe]))
+    rows = judge(columns_of([pair for pair in open_pairs if pair.arm.learns and not pair.is_probe]))
     findings = [
         *_cell_findings(pairs),
         *_probe_findings(open_pairs),
@@ -116,22 +124,22 @@ def _cells(pair: MatchedArm, side: Cells, found: Set[Key], what: str, is_regress
 
 def _probe_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     for pair in pairs:
-        lost = lost_answers(pair) if pair.is_probe and pair.arm.kind == "learning" else []
+        lost = lost_answers(pair) if pair.is_probe and pair.arm.learns else []
         if lost:
             seen = ", ".join(f"seed {key[0]}: {pair.head[key].final_return:.4g}" for key in lost[:MOST_SHOWN])
             said = f"the known answer {pair.head[lost[0]].target:g} is no longer reached ({seen})"
             yield GateFinding("probe", arm_text(pair.arm), said, True)
 
 
-def _both_ok(pairs: Sequence[MatchedArm], kind: str) -> Iterator[tuple[MatchedArm, RunResult, RunResult]]:
+def _both_ok(pairs: Sequence[MatchedArm], kind: type[Kind]) -> Iterator[tuple[MatchedArm, RunResult, RunResult]]:
     for pair in pairs:
-        for key in pair.common if pair.arm.kind == kind else ():
+        for key in pair.common if pair.arm.kind == kind.name else ():
             if pair.base[key].status == pair.head[key].status == "ok":
                 yield pair, pair.base[key], pair.head[key]
 
 
 def _fixed_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
-    for pair, base, head in _both_ok(pairs, "fixed_batch"):
+    for pair, base, head in _both_ok(pairs, FixedBatch):
         found = differences(base, head)
         if found:
             shown = "; ".join(f"{item.what} {item.base:.8g} -> {item.head:.8g}" for item in found[:MOST_SHOWN])
@@ -147,11 +155,11 @@ def _learning_finding(row: Row) -> GateFinding:
 
 
 def _cost_findings(pairs: Sequence[MatchedArm], open_pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
-    for pair, base, head in _both_ok(pairs, "fixed_batch"):
+    for pair, base, head in _both_ok(pairs, FixedBatch):
         for item in growths(base, head):
             yield GateFinding("cost", arm_text(pair.arm), _grown(item), item.is_regression)
     for pair in open_pairs:
-        if pair.arm.kind == "learning" and pair.common and not pair.is_probe:
+        if pair.arm.learns and pair.common and not pair.is_probe:
             for item in ledger_growths(list(pair.base.values()), list(pair.head.values())):
                 yield GateFinding("cost", arm_text(pair.arm), f"{_grown(item)} (advice)", False)
 
@@ -163,7 +171,7 @@ def _grown(item: Change) -> str:
 
 def _speed_findings(pairs: Sequence[MatchedArm]) -> Iterator[GateFinding]:
     """Speed between stores is only a note: the machine may have had other work, or be another one."""
-    for pair, base, head in _both_ok(pairs, "throughput"):
+    for pair, base, head in _both_ok(pairs, Throughput):
         if base.ran_beside_others or head.ran_beside_others or _machine(base) != _machine(head):
             continue
         seconds = [float(np.median(side.throughput["iteration_seconds"])) for side in (base, head)]

@@ -24,9 +24,12 @@ from polobench.core.result import RunResult
 from polobench.gate.journal import Entry, append_entry, read_journal
 from polobench.gate.reading import commits_of, read_whole, studies_of
 from polobench.kinds.checks import FINITE, INTEGER, OBJECT, TEXT, Rule, wrong
+from polobench.kinds.learning import Learning
+from polobench.kinds.throughput import Throughput
 from polobench.store.identity import age
 
 ARM_KEYS = ("label", "method", "task", "budget", "device")
+KINDS = {"scores": Learning.name, "speeds": Throughput.name}
 _NUMBERS = {"scores": ("score", "low", "high"), "speeds": ("samples_per_second",)}
 COLUMNS = ("number", "commit", "date", "study", "kind", *ARM_KEYS, "n", "score", "low", "high", "samples_per_second")
 
@@ -51,7 +54,7 @@ def entry_of(folder: Path) -> Entry:
         "commit": str(newest.provenance.get("commit") or commits[-1]),
         "date": newest.started_at,
         "study": studies[0],
-        "scores": [_score(arm, runs) for arm, runs in sorted(collection.of_kind("learning").items())],
+        "scores": [_score(arm, runs) for arm, runs in sorted(collection.learning.items())],
         "speeds": [
             _names(item.arm) | {"samples_per_second": _or_null(item.samples_per_second), "n": item.n}
             for item in throughputs(collection)
@@ -121,11 +124,10 @@ def history_table(file: Path) -> pd.DataFrame:
     """
     if not file.exists():
         raise UsageError(f"no history at {str(file)!r}; `polobench history STORE --file {file}` begins one")
-    kinds = {"scores": "learning", "speeds": "throughput"}
     rows = [
         {name: line[name] for name in ("commit", "date", "study")} | {"number": number, "kind": kind} | item
         for number, line in enumerate(read_history(file), 1)
-        for section, kind in kinds.items()
+        for section, kind in KINDS.items()
         for item in line[section]
     ]
     numbers = [name for names in _NUMBERS.values() for name in names]

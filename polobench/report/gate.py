@@ -59,7 +59,7 @@ def _findings(findings: Sequence[GateFinding]) -> list[Block]:
 
 def _batches(found: StoreComparison) -> str:
     """How many updates on stored batches were compared, and how many of them differ."""
-    arms = [arm_text(pair.arm) for pair in found.pairs if pair.arm.kind == "fixed_batch" and pair.common]
+    arms = list(map(arm_text, found.updates))
     if not arms:
         return ""
     differing = {item.arm for item in found.regressions if item.layer in ("fixed batch", "cost")} & {*arms}

@@ -54,7 +54,7 @@ def budget_words(runs: Sequence[RunResult]) -> str:
 def budgets(collection: Collection) -> dict[tuple[str, str], str]:
     """In words, by the task and budget of an arm."""
     runs: dict[tuple[str, str], list[RunResult]] = {}
-    for arm, found in collection.of_kind("learning").items():
+    for arm, found in collection.learning.items():
         runs.setdefault((arm.task, arm.budget), []).extend(found)
     return {place: budget_words(found) for place, found in runs.items()}
 

@@ -77,7 +77,7 @@ class Panel:
 def panels(collection: Collection) -> list[Panel]:
     """The panels of a store in a fixed order."""
     groups: dict[tuple[str, str, str], list[tuple[Arm, list[RunResult]]]] = {}
-    for arm, runs in collection.of_kind("learning").items():
+    for arm, runs in collection.learning.items():
         groups.setdefault((arm.task, arm.budget, arm.device), []).append((arm, runs))
     return [Panel(*key, tuple(groups[key])) for key in sorted(groups)]
 

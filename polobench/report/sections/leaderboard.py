@@ -122,7 +122,7 @@ def _alone(findings: Findings, found: list[tuple[Comparable, Overall]]) -> Bulle
 
 def _without_target(findings: Findings) -> list[Block]:
     smoke = {place for place, items in findings.comparisons.items() if is_smoke(items)}
-    arms = findings.collection.of_kind("learning").items()
+    arms = findings.collection.learning.items()
     rest = sorted({arm.task for arm, runs in arms if (arm.task, arm.budget) not in smoke and runs[0].target is None})
     said: list[Block] = []
     if rest:

@@ -58,7 +58,7 @@ def _mixed_arms(collection: Collection) -> list[str]:
         "hyper-parameters": lambda result: repr(sorted(result.hyperparameters.items())),
         "platforms": lambda result: str(result.provenance.get("platform_fingerprint")),
     }
-    arms, found = collection.of_kind("learning").items(), []
+    arms, found = collection.learning.items(), []
     for what, value in checks.items():
         mixed = {f"{arm.label} on {arm.task}": 1 for arm, runs in arms if len(set(map(value, runs))) > 1}
         found += [f"The seeds of these arms differ in {what}: {names(list(mixed))}."] if mixed else []

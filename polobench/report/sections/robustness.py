@@ -54,7 +54,7 @@ def _gallery(findings: Findings) -> list[Block]:
         [item.arm.task, item.arm.label, str(item.run.seed), item.what, _spark(item.run), plain(item.reason)]
         for item in found[:MOST_FAILURES]
     ]
-    runs = sum(map(len, findings.collection.of_kind("learning").values()))
+    runs = sum(map(len, findings.collection.learning.values()))
     worst = f"; the {MOST_FAILURES} worst" if len(found) > MOST_FAILURES else ""
     said = note("gallery", wrong=len(found), runs=runs, worst=worst)
     return [Paragraph(said), *compact(Table(headers, rows, "llrlll"))]

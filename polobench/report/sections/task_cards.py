@@ -174,7 +174,7 @@ def settings_blocks(findings: Findings, task: str) -> list[Block]:
     """The values of every method on one task, a row each."""
     rows = {
         (arm.label, ", ".join(f"{name} = {json.dumps(value, default=str)}" for name, value in settings))
-        for arm, runs in findings.collection.of_kind("learning").items()
+        for arm, runs in findings.collection.learning.items()
         if arm.task == task
         for settings in (sorted(run.hyperparameters.items()) for run in runs)
     }

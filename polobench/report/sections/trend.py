@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from polobench.analysis.statistics.intervals import STUDENT, Interval
+from polobench.gate.history import KINDS
 from polobench.report.blocks import Block, Paragraph, Section, Table, Text, compact, figures
 from polobench.report.draw.lines import Line, name_ends
 from polobench.report.draw.panels import MOST_LINES, PANELS_A_PAGE
@@ -30,7 +31,7 @@ def sections(findings: Findings) -> list[Section]:
     """The newest score of every arm beside the one before it, then the figures; empty without a history."""
     if findings.history is None:
         return []
-    learning = findings.history[findings.history["kind"] == "learning"]
+    learning = findings.history[findings.history["kind"] == KINDS["scores"]]
     scores = learning[learning["score"].notna()]
     unscored = len(learning[learning["score"].isna()][_ARM].drop_duplicates())
     arms = scores.sort_values("number").groupby(["study", *_ARM], sort=True)
