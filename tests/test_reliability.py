@@ -10,6 +10,7 @@ import pytest
 from synthetic import failed, make_result
 
 from polobench.analysis import reliability
+from polobench.analysis.curves import return_curve
 from polobench.analysis.reliability import scores as scores_of
 from polobench.analysis.statistics.aggregates import tail_mean
 from polobench.core.result import RunResult
@@ -33,6 +34,7 @@ def test_area_of_a_run_that_failed_is_zero_from_its_end() -> None:
     result = run_of(1, 1, 1, status="diverged")
     result.ledger.samples = 500
     result.curve = result.curve[result.curve["samples"] <= 500]
+    result.score_as_failed()
     assert reliability.area_under_curve(scores_of(result)) == pytest.approx(0.5)
 
 
@@ -48,6 +50,13 @@ def test_drawdown_is_the_deepest_fall_below_the_best_so_far() -> None:
     assert reliability.largest_drawdown(scores_of(run_of(0, 0.2, 0.2, 1.0))) == 0
     late = run_of(0, 1.0, 0.9)
     assert reliability.largest_drawdown(scores_of(failed(late, at=0.6))) == pytest.approx(1.0), "at the floor"
+
+
+def test_what_a_failed_run_scores_is_decided_in_its_result_alone() -> None:
+    run = failed(run_of(0, 1.0, 0.9), at=0.6)
+    run.final_return = run.floor - 3 * (run.target - run.floor)
+    assert scores_of(run).found[-1] == pytest.approx(-3)
+    assert return_curve(run, "samples", np.array([0.0, 1000.0]))[-1] == run.final_return
 
 
 @pytest.mark.parametrize(

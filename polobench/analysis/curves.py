@@ -40,7 +40,7 @@ def return_curve(result: RunResult, axis: str, grid: Array) -> Array:
     x, y = _points(result, axis, "return_mean")
     if not len(x):
         return np.full(len(grid), result.floor)
-    return _interpolated(result, axis, grid, (x, y), min(result.floor, float(y.min())))
+    return _interpolated(result, axis, grid, (x, y), result.final_return)
 
 
 def _points(result: RunResult, axis: str, name: str) -> Points:

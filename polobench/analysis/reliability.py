@@ -1,7 +1,6 @@
 """How steadily one run learns, and how it may go wrong, by its held-out scores (0 = floor, 1 = target).
 
-A run that failed is at the floor, or at its lowest score if that is below, from where it ended. A task without a target
-has no score, so none of these.
+A run that failed is at its final score from where it ended. A task without a target has no score, so none of these.
 
 Source: Chan et al. 2020, "Measuring the Reliability of Reinforcement Learning Algorithms", section 4: long-term risk
 (the drawdown: how far the score is below its best so far), here over about ten held-out evaluations per run.
@@ -47,12 +46,11 @@ def scores(result: RunResult) -> Scores:
     if result.curve.empty:
         return Scores(np.array([0.0, 1.0]), np.zeros(2))
     samples, returns = columns(result.curve, "samples", "return_mean")
-    at, found = samples / budget, (returns - result.floor) / (result.target - result.floor)
-    known = np.isfinite(found)
-    at, found = at[known], found[known]
+    known = np.isfinite(returns)
+    samples, returns = samples[known], returns[known]
     if result.status != "ok":
-        at, found = np.append(at, result.ledger.samples / budget), np.append(found, min([0.0, *found]))
-    return Scores(at, found)
+        samples, returns = np.append(samples, result.ledger.samples), np.append(returns, result.final_return)
+    return Scores(samples / budget, (returns - result.floor) / (result.target - result.floor))
 
 
 def area_under_curve(run: Scores) -> float:
