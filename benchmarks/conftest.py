@@ -46,7 +46,7 @@ class Door:
     """The plan of a session and the store that it fills."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.study = _plan(config)
+        self.study = _study(config)
         self.cells = [prepare(cell) for cell in self.study.cells]
         self.store = store_to_fill(config.getoption("--store") or Path("results") / self.study.name, print)
         self._capture = config.pluginmanager.getplugin("capturemanager")
@@ -89,7 +89,7 @@ class Door:
         return self._display
 
 
-def _plan(config: pytest.Config) -> Study:
+def _study(config: pytest.Config) -> Study:
     given = {name: config.getoption(f"--{name}") for name in AD_HOC}
     given = {name: value for name, value in given.items() if value is not None}
     rounds = config.getoption("--throughput-rounds")

@@ -235,6 +235,9 @@ def test_gradient_noise_has_one_scale_and_a_dot_for_each_stage(tmp_path: Path) -
     assert line.get_ydata() == pytest.approx([item.snr for item in items[:3]])
     arrows = [len(ax.collections[-1].get_offsets()) for ax in (clear, hidden)]
     assert arrows == [0, 1], "where the interval goes on to 0 or below"
+    named = [{text.get_text() for text in ax.texts} for ax in (clear, hidden)]
+    assert named == [{"ppo", "signal = noise"}, {"trpo", "signal = noise"}]
+    assert not figure.legends
 
 
 def test_equal_accuracies_are_one_panel_on_their_own_scale(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from polobench.analysis.overall import USE_CASES, comparables, standings
 from polobench.analysis.verdicts import CONTRADICTED, NOT_MEASURED, OPEN, SUPPORTED, claim_verdict
 from polobench.core.result import RunResult
 from polobench.report.page import write_report
+from polobench.report.sections.preferences import draw_frontier
 from polobench.store.validation import problem
 from polobench.tasks.judged import digit_preferences_learned
 
@@ -161,6 +162,19 @@ def test_the_section_shows_all_of_it_and_says_what_does_not_appear(tmp_path: Pat
         assert (report.parent / "figures" / f"{figure}.png").stat().st_size > 5000
     assert len(pd.read_csv(report.parent / "tables" / "frontier.csv")) == 2
     assert "One preference problem" not in report_text(store(tmp_path / "other", make_result("ppo")))
+
+
+def test_the_frontier_has_a_panel_for_what_is_seen_with_seven_lines_at_most_on_equal_axes(tmp_path: Path) -> None:
+    runs = [run(PAIRS, f"method{number}, beta 1", 0, kl=30.0, beta=1.0) for number in range(8)]
+    runs += [run(task, "grpo, beta 1", 0, beta=1.0) for task in (LEARNED, GOLD)]
+    found = store(tmp_path, *runs)
+    figure = draw_frontier(frontier.places(found), frontier.best_of(found))
+    titles = [f"sees {feedback}" for feedback in ("pairs", "pairs", "reward model", "gold reward")]
+    assert [ax.get_title() for ax in figure.axes] == titles
+    named = [[text.get_text() for text in ax.texts if not text.get_text().startswith("best of")] for ax in figure.axes]
+    assert [*map(len, named)] == [7, 1, 1, 1]
+    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes}) == 1
+    assert not figure.legends
 
 
 def test_lines_are_read_at_an_equal_kl_between_the_settings_of_each_seed(tmp_path: Path) -> None:

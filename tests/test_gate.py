@@ -118,8 +118,11 @@ def test_a_fall_of_the_score_is_a_regression_and_a_rise_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("name", "measure", "n"),
-    [("final_score", "final_score", 3), ("area", "area_under_curve", 3), ("heldout_kl", "kl_to_reference", 2)],
-)
+    [
+        ("final_score", "final_score", 3), ("area", "area_under_curve", 3), ("heldout_kl", "kl_to_reference", 2),
+        ("loss", "loss_at_the_end", 2), ("kl", "update_kl_at_the_end", 2),
+    ],
+)  # fmt: skip
 def test_the_gate_and_the_report_read_the_same_numbers(name: str, measure: str, n: int) -> None:
     """Of three runs one failed: it scores 0 and has no KL."""
     runs = [learner(seed=seed) for seed in range(2)] + [failed(learner(seed=2))]

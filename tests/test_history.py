@@ -21,13 +21,13 @@ from polobench.analysis.collection import collect
 from polobench.cli import app, main
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
-from polobench.gate import journal
 from polobench.gate.history import entry_of, history_table, read_history, record
 from polobench.gate.journal import append_entry
 from polobench.report.findings import Findings
 from polobench.report.page import write_report
 from polobench.report.sections import trend as trend_figures
 from polobench.report.sections.trend import draw_trend, trend_pages
+from polobench.store import folder
 
 METHODS = ("reinforce", "trpo", "ppo", "dpo", "grpo", "random")
 ARM = {"label": "ppo", "method": "ppo", "task": "CartPole-v1", "budget": "50,000 samples", "device": "cpu"}
@@ -205,7 +205,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal.os, "fsync", full)
+    monkeypatch.setattr(folder.os, "fsync", full)
     with pytest.raises(UsageError, match="cannot be written to: No space left on device"):
         record(following, file)
     assert file.read_bytes() == before

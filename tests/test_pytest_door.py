@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from test_sweep import ENDLESS, MARKED, hear_interrupts, plug_in
+from test_sweep import ENDLESS, hear_interrupts, plug_in
 
 import polobench
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def bench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
     whole = [sys.executable, "-m", "pytest", str(BENCHMARKS), *arguments, "-p", "no:cacheprovider"]
-    return subprocess.run(whole, cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(whole, cwd=cwd, capture_output=True, text=True, check=False, **more)
 
 
 def test_options_select_the_cells_and_absent_devices_are_skipped_with_their_reason(tmp_path: Path) -> None:
@@ -68,25 +67,35 @@ def test_a_cell_that_fails_fails_its_test_and_is_stored_and_the_others_go_on(tmp
     assert status.to_dict() == {"ppo wild": "diverged", "random": "ok"}
 
 
+# a method that interrupts its own process at each of its updates; when that returns, the signal's handler has run
+INTERRUPTING = """
+import signal
+from pathlib import Path
+from polobench.methods.reinforce import Reinforce
+
+class Interrupting(Reinforce):
+    name = "interrupting"
+
+    def learn(self, task, rng):
+        for update in super().learn(task, rng):
+            signal.raise_signal(signal.SIGINT)
+            yield update
+            Path({path!r}).touch()
+"""
+
+
 def test_interrupting_ends_in_one_line_and_keeps_what_is_finished(tmp_path: Path) -> None:
-    marker = tmp_path / "running"
-    plug_in(tmp_path, "marks", MARKED.format(path=str(marker)), "methods:marked=marks:Marked")
+    went_on = tmp_path / "went-on"
+    plug_in(tmp_path, "method", INTERRUPTING.format(path=str(went_on)), "methods:interrupting=method:Interrupting")
     finite, endless = ENDLESS.rsplit("[[grid]]", 1)
-    (tmp_path / "s.toml").write_text(f"{finite}[[grid]]{endless.replace('random', 'marked')}")
-    whole = [sys.executable, "-m", "pytest", str(BENCHMARKS), "--study", "s.toml", "-q", "-p", "no:cacheprovider"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    (tmp_path / "s.toml").write_text(f"{finite}[[grid]]{endless.replace('random', 'interrupting')}")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    process = subprocess.Popen(whole, cwd=tmp_path, preexec_fn=hear_interrupts, env=environment, **pipes)
+    done = bench("--study", "s.toml", "-q", cwd=tmp_path, env=environment, preexec_fn=hear_interrupts)
+    assert done.returncode == 130, done.stdout
+    assert went_on.exists(), "the first interrupt lets the running cell finish"
+    assert "polobench: interrupted; 2 of 3 cells are kept in results/s" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
     store = tmp_path / "results" / "s"
-    while process.poll() is None and not marker.exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)  # lets the running cell finish
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, printed
-    assert "polobench: interrupted; 2 of 3 cells are kept in results/s" in printed
-    assert "Traceback" not in printed
     assert len(polobench.load(store)) == 2
     (path,) = (store / "pytest-benchmark").rglob("*.json")
     assert len(json.loads(path.read_text())["benchmarks"]) == 2

@@ -48,7 +48,7 @@ from polobench.report.page import write_report
 from polobench.run import sweep
 from polobench.run.library import BUILT_IN
 from polobench.run.study import load_study
-from polobench.run.tuning_plan import Range, check_scored, load_plan, parse_plan
+from polobench.run.tuning import Range, check_scored, load_tuning, parse_tuning
 from polobench.tasks.digits import SORT
 
 Settings = Callable[[np.random.Generator], Array]  # gives the scores of 16 configurations
@@ -86,7 +86,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(text: str = MINI, **changes: Any) -> Sequence[Cell]:
-    return parse_plan("mini", tomllib.loads(text) | changes).cells
+    return parse_tuning("mini", tomllib.loads(text) | changes).cells
 
 
 def drawn(cells: Sequence[Cell]) -> dict[tuple[str, str, int], dict[str, Any]]:
@@ -427,7 +427,7 @@ def test_searches_of_different_length_stand_in_one_table(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["matrix", "group-size", "preferences-tuned"])
 def test_every_arm_of_a_study_is_tuned_alike(name: str) -> None:
-    cells = load_plan(BUILT_IN / "tuning" / f"{name}.toml").cells
+    cells = load_tuning(BUILT_IN / "tuning" / f"{name}.toml").cells
     study = load_study(name)
     arms = {(cell.facts["arm"], cell.task) for cell in cells}
     assert arms == {(cell.label, cell.task) for cell in study.cells if cell.plan.learns}

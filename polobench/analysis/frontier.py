@@ -145,14 +145,14 @@ def place_of(run: RunResult) -> tuple[str, str]:
     return problem_of(run.task) if run.unit == UNIT else (run.task, "")
 
 
-def solved(collection: Collection) -> dict[Arm, list[RunResult]]:
-    """The arms that solve such a problem."""
+def ways(collection: Collection) -> dict[Arm, list[RunResult]]:
+    """The arms that are ways to such a problem."""
     return {arm: runs for arm, runs in sorted(collection.learning.items()) if runs[0].unit == UNIT}
 
 
 def places(collection: Collection) -> list[Place]:
     """By problem, feedback, line and strength."""
-    found = [_place(arm, runs) for arm, runs in solved(collection).items()]
+    found = [_place(arm, runs) for arm, runs in ways(collection).items()]
     return sorted(found, key=lambda item: (item.problem, item.feedback, item.line, item.strength))
 
 
@@ -164,7 +164,7 @@ def line_of(label: str) -> str:
 def at_equal_kl(collection: Collection) -> list[AtKL]:
     """Each line of which seeds have `FEWEST_PULLS` settings, at each of `KLS`."""
     lines: dict[tuple[str, str, str], dict[int, list[RunResult]]] = {}
-    for arm, runs in solved(collection).items():
+    for arm, runs in ways(collection).items():
         seeds = lines.setdefault((*problem_of(arm.task), line_of(arm.label)), {})
         for run in runs:
             seeds.setdefault(run.seed, []).append(run)
@@ -201,7 +201,7 @@ def estimated(values: Sequence[float]) -> Estimate:
 
 def costs(collection: Collection) -> list[Cost]:
     """An arm each."""
-    return [_cost(arm, runs) for arm, runs in solved(collection).items()]
+    return [_cost(arm, runs) for arm, runs in ways(collection).items()]
 
 
 def _cost(arm: Arm, runs: Runs) -> Cost:
@@ -218,7 +218,7 @@ def _reward_model(run: RunResult) -> Mapping[str, Any]:
 
 def pursuits(collection: Collection) -> list[Pursuit]:
     """Of the arms that follow a learned reward."""
-    return [item for arm, runs in solved(collection).items() if (item := _pursuit(arm, runs)) is not None]
+    return [item for arm, runs in ways(collection).items() if (item := _pursuit(arm, runs)) is not None]
 
 
 def _pursuit(arm: Arm, runs: Runs) -> Pursuit | None:
@@ -242,7 +242,7 @@ def _pursuit(arm: Arm, runs: Runs) -> Pursuit | None:
 def _one_per_seed(collection: Collection, of: Callable[[RunResult], T]) -> dict[str, list[T]]:
     """By task, what is the same for all arms of a seed: of the first run of each that has it."""
     by_task: dict[str, dict[int, T]] = defaultdict(dict)
-    for arm, runs in solved(collection).items():
+    for arm, runs in ways(collection).items():
         for run in runs:
             if found := of(run):
                 by_task[arm.task].setdefault(run.seed, found)

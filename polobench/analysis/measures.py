@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from polobench.analysis.collection import Arm, Collection, has_smoke_run, looks_of, more_than_declared
-from polobench.analysis.columns import column, finite, value_of
+from polobench.analysis.columns import column, finite, mean_of, value_of
 from polobench.analysis.frontier import GOLD_REWARD, REWARD_MODEL, place_of
 from polobench.analysis.reliability import (
     Scores,
@@ -36,6 +36,7 @@ from polobench.kinds.learning import Learning
 from polobench.kinds.throughput import Throughput
 
 STRETCHES = 10
+END_SHARE = 0.25  # of the updates: what a mean at the end is over
 TUNING = "tuning trials"  # in place of a kind of cells
 # what decides how noisy a gradient is beside its estimator: the discount, lambda, and how well the critic is fitted
 NOISE_SETTINGS = ("gamma", "gae_lambda", "normalize_rewards")
@@ -283,6 +284,16 @@ def _early_fall(run: RunResult) -> float:
     return early_share(np.array([part.mean() for part in np.array_split(column(run.updates, "loss"), STRETCHES)]))
 
 
+def _at_the_end(name: str) -> Callable[[RunResult], float]:
+    """The mean of a column of the updates at their end."""
+
+    def one(run: RunResult) -> float:
+        values = column(run.updates, name) if name in run.updates else np.empty(0)
+        return mean_of(finite(values[-max(1, math.ceil(END_SHARE * len(values))) :]))
+
+    return one
+
+
 def early_share(losses: Array) -> float:
     """The share of the fall from the first to the last of some losses, `[E]`, done a third of the way; NaN of none."""
     start, third, end = start_third_end(losses)
@@ -369,6 +380,8 @@ MEASURES: Mapping[str, Measure] = {
     "preferred_over_rejected_heldout": _learning(
         "runs whose margin on held-out pairs rose", "share of runs", _rose("heldout_margin"), is_share=True
     ),
+    "loss_at_the_end": _learning("loss at the end", "loss", _at_the_end("loss")),
+    "update_kl_at_the_end": _learning("KL(old || new) of an update at the end", "nats", _at_the_end("kl")),
     "early_fall": _learning("loss's fall in the first third", "share of the whole fall", _early_fall),
     "kl_to_reference": _learning("KL to the reference", "nats per token", lambda run: value_of(run, "heldout_kl")),
     "kl_ratio": _learning("KL to the reference", "nats per token", _log_kl, is_ratio=True),

@@ -11,7 +11,7 @@ import typer
 from polobench.cli.common import AsJson, show
 
 
-class Kind(StrEnum):
+class Listed(StrEnum):
     """What `polobench list` can list."""
 
     methods = "methods"
@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 
 def list_command(
-    kind: Annotated[Kind | None, typer.Argument(help="What to list [default: everything].")] = None,
+    kind: Annotated[Listed | None, typer.Argument(help="What to list [default: everything].")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List methods, tasks, devices and studies.
@@ -30,7 +30,7 @@ def list_command(
     """
     from polobench.run import listing
 
-    rows = {item.value: listing.rows(item.value) for item in ([kind] if kind else Kind)}
+    rows = {item.value: listing.rows(item.value) for item in ([kind] if kind else Listed)}
     show(as_json, rows[kind.value] if kind else rows, _lines(rows))
 
 

@@ -182,13 +182,13 @@ def tune(
     from polobench.run.progress import Display
     from polobench.run.status import tidy
     from polobench.run.sweep import interrupted_text, pending, run_sweep
-    from polobench.run.tuning_plan import check_scored, load_plan
+    from polobench.run.tuning import check_scored, load_tuning
     from polobench.store.folder import outcome_only
     from polobench.store.pack import open_store, store_to_fill
 
-    plan = load_plan(file, trials).narrowed(tasks=task or ())
-    place = store or Path("results") / f"tuning-{plan.name}"
-    cells = prepare_all(plan.cells)
+    tuning = load_tuning(file, trials).narrowed(tasks=task or ())
+    place = store or Path("results") / f"tuning-{tuning.name}"
+    cells = prepare_all(tuning.cells)
     check_scored(cells)
     if dry_run:
         _print_cells(cells, open_store(place), jobs, retry_failed=False)

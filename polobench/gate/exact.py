@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from polobench.analysis.frame import solved
 from polobench.core.result import RunResult
 from polobench.gate.matching import Key, MatchedArm
 
@@ -56,11 +57,7 @@ def fingerprint(result: RunResult) -> object:
 
 def lost_answers(pair: MatchedArm) -> list[Key]:
     """Cells of a probe that reached the known answer on the base and do not on the head."""
-    return [key for key in pair.common if _answers(pair.base[key]) and not _answers(pair.head[key])]
-
-
-def _answers(result: RunResult) -> bool:
-    return result.status == "ok" and result.target is not None and result.final_return >= result.target
+    return [key for key in pair.common if solved(pair.base[key]) and not solved(pair.head[key])]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ anew under a temporary name and renaming it, so that a full disk or a kill leave
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from polobench.core.errors import UsageError, first_line
+from polobench.store.folder import replacing
 
 SCHEMA_VERSION = 1
 Entry = dict[str, Any]
@@ -59,12 +59,5 @@ def append_entry(path: Path, entry: Entry) -> None:
     line = json.dumps({"schema_version": SCHEMA_VERSION} | entry, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    temporary = path.parent / f".writing-{path.name}-{os.getpid()}.tmp"
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(before + ("\n" if before and not before.endswith("\n") else "") + line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write((before + ("\n" if before and not before.endswith("\n") else "") + line + "\n").encode())

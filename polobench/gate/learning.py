@@ -14,17 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from polobench.analysis.collection import Arm
-from polobench.analysis.columns import finite, mean_of
 from polobench.analysis.measures import MEASURES, Measure
 from polobench.analysis.statistics.hypothesis import holm
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.statistics.permutation import Shift, runs_needed, shift_of, smallest_p
-from polobench.core.result import RunResult
 from polobench.gate.matching import Cells, MatchedArm
 
 LEVEL = 0.002
 LEAST_RUNS = 2
-END_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,21 +48,11 @@ class WatchedMeasure:
         return self.measure.values(counted)
 
 
-def _at_the_end(title: str, column: str) -> Measure:
-    """The mean over the last quarter of the updates."""
-
-    def last(run: RunResult) -> float:
-        values = run.updates[column].to_numpy(np.float64) if column in run.updates else np.empty(0)
-        return mean_of(finite(values[-max(1, math.ceil(END_SHARE * len(values))) :]))
-
-    return Measure(title, column, "learning", lambda cells: finite(map(last, cells.runs)))
-
-
 WATCHED: Mapping[str, WatchedMeasure] = {
     "final_score": WatchedMeasure(MEASURES["final_score"], "lower", 0.05, of_score=True),
     "area": WatchedMeasure(MEASURES["area_under_curve"], "lower", 0.05, of_score=True),
-    "loss": WatchedMeasure(_at_the_end("loss at the end", "loss"), "both", 0.2, of_score=False),
-    "kl": WatchedMeasure(_at_the_end("KL(old || new) of an update at the end", "kl"), "both", 0.2, of_score=False),
+    "loss": WatchedMeasure(MEASURES["loss_at_the_end"], "both", 0.2, of_score=False),
+    "kl": WatchedMeasure(MEASURES["update_kl_at_the_end"], "both", 0.2, of_score=False),
     "heldout_kl": WatchedMeasure(MEASURES["kl_to_reference"], "both", 0.2, of_score=False),
 }
 

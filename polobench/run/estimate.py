@@ -1,4 +1,4 @@
-"""How long a plan will take, from what the store has measured."""
+"""How long cells will take, from what the store has measured."""
 
 from __future__ import annotations
 

@@ -16,12 +16,14 @@ from polobench.analysis.language import Pairs, has_after, pooled_pairs
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import NoiseSummary
 from polobench.report.draw import style
+from polobench.report.draw.lines import Line, name_ends
 from polobench.report.draw.panels import Panel
 from polobench.report.text import counted
 
 FIRST, SECOND = -0.17, 0.17  # where two marks of a row are
 _DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.6}
 _STAGE: dict[str, Any] = {"marker": "o", "markersize": 5, "linewidth": 1}
+_NOISE_SIZE = (5.2, 3.0)
 _ASIDE = 0.025  # of the budget: between two methods at one stage
 _PAIR_SET = "heldout"
 _THICKNESS = 1.5
@@ -79,14 +81,16 @@ def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: style.L
     What is 0 or less, where noise hides the signal, lies on the lower edge.
     """
     labels = sorted({item.arm.label for _, found in page for item in found}, key=style.natural)
-    figure, axes = style.grid_of_axes(len(page), 2, (5.2, 3.0))
+    figure, axes = style.grid_of_axes(len(page), 2, _NOISE_SIZE)
     low, high = _noise_scale([item for _, found in page for item in found])
     for ax, (title, found) in zip(axes, page, strict=True):
         stages = sorted({item.stage for item in found})
+        named = []
         for place, label in enumerate(labels):
             mine = [item for item in found if item.arm.label == label and math.isfinite(item.snr)]
-            aside = _ASIDE * (place - (len(labels) - 1) / 2)
-            _draw_stages(ax, np.array([item.stage for item in mine]) + aside, mine, look[label], low)
+            at = np.array([item.stage for item in mine]) + _ASIDE * (place - (len(labels) - 1) / 2)
+            if mine:
+                named.append(_draw_stages(ax, at, mine, look[label], low))
         ax.axhline(1, color=style.GREY, linewidth=1, zorder=1)
         ax.set_yscale("log")
         ax.set_ylim(low, high)
@@ -96,21 +100,18 @@ def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: style.L
         ax.set_xlabel(f"share of the run's budget (batches of {' or '.join(f'{count:,}' for count in samples)})")
         style.label_first_column(ax, "signal-to-noise ratio")
         style.name_panel(ax, title)
-    arrow = style.key("goes on beyond the axis", marker="v", linestyle="none")
-    named = [
-        style.key(style.short(label), look[label].colour, linestyle=look[label].dashes, **_STAGE) for label in labels
-    ]
-    style.explain(figure, [*named, style.key("signal = noise", linewidth=1), arrow])
+        name_ends(ax, named, _NOISE_SIZE, {"signal = noise": 1.0})
     return figure
 
 
-def _draw_stages(ax: Axes, at: Array, items: Sequence[NoiseSummary], look: style.Look, least: float) -> None:
-    """Means, with the intervals that are known."""
+def _draw_stages(ax: Axes, at: Array, items: Sequence[NoiseSummary], look: style.Look, least: float) -> Line:
+    """Means, with the intervals that are known; an arrow where one goes on beyond the axis."""
     found = np.array([(item.snr, item.interval.low, item.interval.high) for item in items]).reshape(-1, 3)
     mean, low, high = np.maximum(least, found).T
     ax.errorbar(at, mean, (mean - low, high - mean), color=look.colour, linestyle=look.dashes, **_STAGE)
     hidden = at[(mean <= least) | (low <= least)]
     ax.scatter(hidden, np.full(len(hidden), least), marker="v", s=24, clip_on=False, zorder=5, color=look.colour)
+    return Line(style.short(items[0].arm.label), look, at, mean, low, high)
 
 
 def _noise_scale(items: Sequence[NoiseSummary]) -> tuple[float, float]:

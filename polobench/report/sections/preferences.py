@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from polobench.analysis import frontier
@@ -17,14 +18,15 @@ from polobench.analysis.statistics.aggregates import Estimate
 from polobench.report.blocks import Block, Bullets, Figure, Link, Paragraph, Section, Table, Text, compact, figures
 from polobench.report.draw import style
 from polobench.report.draw.lines import Spot, place_labels
+from polobench.report.draw.panels import MOST_LINES
 from polobench.report.draw.style import key, pages
 from polobench.report.findings import Findings
 from polobench.report.text import number, with_ends
 from polobench.report.words import note
 
-DASHES = {"pairs": "-", "reward model": "--", "gold reward": ":"}
+FEEDBACKS = ("pairs", "reward model", "gold reward")
 PANELS_A_PAGE = 8
-_SIZE, _SMALL = (9.0, 5.4), (4.4, 3.2)
+_TALL, _SMALL = (4.4, 4.6), (4.4, 3.2)
 _AXES = {"learned": "learned reward [checkpoint's deviations]", "gold": "gold reward"}
 
 
@@ -51,7 +53,7 @@ def front_sections(findings: Findings) -> list[Section]:
 def _at_equal_kl(items: Sequence[AtKL]) -> list[dict[str, Text]]:
     """A row per line; an empty cell where a line does not reach that far."""
     rows: dict[tuple[str, str], dict[str, Text]] = {}
-    for item in sorted(items, key=lambda item: (list(DASHES).index(item.feedback), item.line)):
+    for item in sorted(items, key=lambda item: (FEEDBACKS.index(item.feedback), item.line)):
         row = rows.setdefault((item.feedback, item.line), {"sees": item.feedback, "method": item.line})
         row[f"gold at a KL of {item.kl:g}"] = _ends(item.gold) if isfinite(item.gold.value) else ""
         row["n"] = str(item.n)
@@ -132,35 +134,46 @@ def _cost(item: Cost) -> dict[str, Text]:
 
 
 def draw_frontier(items: Sequence[Place], baselines: Sequence[BestOf]) -> Drawing:
-    """One problem: a line for each method and what it sees, a dot for each pull; bars are 95 % intervals of gold."""
-    figure, (ax,) = style.grid_of_axes(1, 1, _SIZE)
-    lines = sorted({(item.line, item.feedback) for item in items})
-    look = style.looks([*dict.fromkeys(line for line, _ in lines)])
+    """One problem, a panel for what a method sees: a line for each, a dot for each pull; bars are intervals of gold."""
+    panels = [
+        (feedback, lines)
+        for feedback in FEEDBACKS
+        for lines in pages(sorted({item.line for item in items if item.feedback == feedback}), MOST_LINES)
+    ]
+    figure, axes = style.grid_of_axes(len(panels), len(FEEDBACKS), _TALL)
+    look = style.looks(sorted({item.line for item in items}))
     spots = []
-    for line, feedback in lines:
-        mine = sorted((i for i in items if (i.line, i.feedback) == (line, feedback)), key=lambda item: item.kl.value)
-        x, y = np.array([[item.kl.value, item.gold.value] for item in mine]).T
-        ends = [[item.gold.interval.low, item.gold.interval.high] for item in mine]
-        errors = np.nan_to_num(np.abs(np.array(ends) - y[:, None])).T
-        colour = look[line].colour
-        ax.errorbar(
-            x, y, yerr=errors, color=colour, linestyle=DASHES[feedback], marker="o", markersize=4.5, elinewidth=1
-        )
-        best = int(np.nanargmax(y)) if np.isfinite(y).any() else 0
-        spots.append(Spot(x[best], y[best], line, colour, np.column_stack([x, y])))
-    for item in baselines:
-        mark = "^" if item.feedback == "reward model" else "v"
-        ax.plot(item.kl, item.gold.value, mark, color=style.GREY, markersize=7)
-        spots.append(Spot(item.kl, item.gold.value, f"best of {item.n}", (0.4, 0.4, 0.4), np.empty((0, 2))))
-    ax.set_xscale("symlog", linthresh=1.0)
-    ax.set_xlim(left=0)
-    ax.set_xlabel("KL to the checkpoint [nats per completion, sampled at temperature 1]")
-    ax.set_ylabel("gold reward of sampled completions")
-    style.ticks(ax.xaxis, style.compact)
-    shown = dict.fromkeys(feedback for _, feedback in lines)
-    style.explain(figure, [key(f"sees: {name}", linestyle=DASHES[name]) for name in shown])
-    place_labels(ax, spots, _SIZE)
+    for ax, (feedback, lines) in zip(axes, panels, strict=True):
+        mine = [[item for item in items if (item.line, item.feedback) == (line, feedback)] for line in lines]
+        best = [item for item in baselines if item.feedback == feedback]
+        spots.append([_line(ax, found, look[found[0].line].colour) for found in mine] + [_best_of(ax, i) for i in best])
+        style.name_panel(ax, f"sees {feedback}")
+        ax.set_xscale("symlog", linthresh=1.0)
+        ax.set_xlabel("KL to the checkpoint [nats per completion]")
+        style.label_first_column(ax, "gold reward of sampled completions")
+        style.ticks(ax.xaxis, style.compact)
+    style.share_y([(ax, None) for ax in axes])
+    end = max(ax.get_xlim()[1] for ax in axes)
+    for ax, named in zip(axes, spots, strict=True):
+        ax.set_xlim(0, end)
+        place_labels(ax, named, _TALL)
     return figure
+
+
+def _line(ax: Axes, places: Sequence[Place], colour: tuple[float, float, float]) -> Spot:
+    """The line through the places of one method, which is named at the highest."""
+    mine = sorted(places, key=lambda item: item.kl.value)
+    x, y = np.array([[item.kl.value, item.gold.value] for item in mine]).T
+    ends = [[item.gold.interval.low, item.gold.interval.high] for item in mine]
+    errors = np.nan_to_num(np.abs(np.array(ends) - y[:, None])).T
+    ax.errorbar(x, y, yerr=errors, color=colour, marker="o", markersize=4.5, elinewidth=1)
+    best = int(np.nanargmax(y)) if np.isfinite(y).any() else 0
+    return Spot(x[best], y[best], mine[0].line, colour, np.column_stack([x, y]))
+
+
+def _best_of(ax: Axes, item: BestOf) -> Spot:
+    ax.plot(item.kl, item.gold.value, "^", color=style.GREY, markersize=7)
+    return Spot(item.kl, item.gold.value, f"best of {item.n}", (0.4, 0.4, 0.4), np.empty((0, 2)))
 
 
 def draw_pursuits(items: Sequence[Pursuit], look: style.Looks) -> Drawing:

@@ -29,7 +29,7 @@ TUNING_SEEDS = range(1000, 1100)
 TRIALS = 16
 BUDGET_SHARE = 0.5
 DIGITS = 3
-PLAN_KEYS = ("title", "study", "seeds", "draw_seed", "trials", "budget_share", "fixed", "space")
+KEYS = ("title", "study", "seeds", "draw_seed", "trials", "budget_share", "fixed", "space")
 RANGE_KEYS = ("low", "high", "log")
 _OF_WHAT = ("labels", "tasks")
 
@@ -63,7 +63,7 @@ class Choice:
 Arm = tuple[str, str]  # its label and its task
 
 
-def load_plan(path: Path | str, trials: int | None = None) -> Study:
+def load_tuning(path: Path | str, trials: int | None = None) -> Study:
     """The trials of a tuning file, as a study.
 
     Args:
@@ -77,14 +77,14 @@ def load_plan(path: Path | str, trials: int | None = None) -> Study:
     path = find_study(path, "tuning file")
     text = read_toml(path, "tuning file")
     try:
-        return parse_plan(path.stem, text if trials is None else text | {"trials": trials})
+        return parse_tuning(path.stem, text if trials is None else text | {"trials": trials})
     except UsageError as error:
         raise UsageError(f"tuning file {str(path)!r}: {error}") from error
 
 
-def parse_plan(name: str, text: Mapping[str, Any]) -> Study:
-    """A plan from parsed TOML; raises as `load_plan`."""
-    check_keys("key", text, PLAN_KEYS)
+def parse_tuning(name: str, text: Mapping[str, Any]) -> Study:
+    """The same from parsed TOML; raises as `load_tuning`."""
+    check_keys("key", text, KEYS)
     seeds = sorted(set(parse_seeds(text.get("seeds"))))
     if not set(seeds) <= set(TUNING_SEEDS):
         allowed = f"{TUNING_SEEDS.start} to {TUNING_SEEDS.stop - 1}; others are for evaluation"
