@@ -28,12 +28,13 @@ class Array:
         links: the operands, each with its pull; None stands for parameters, whose pull keeps what it is given.
     """
 
-    __slots__ = ("cotangent", "depth", "links", "log_odds", "value")
+    __slots__ = ("cotangent", "counted", "depth", "links", "log_odds", "value")
     __array_ufunc__ = None  # numpy leaves mixed operations to the methods below
 
     def __init__(self, value: Any, links: Sequence[tuple[Array | None, Pull]] = ()) -> None:
         self.value, self.links = value, links
         self.log_odds: Values | None = None  # what `log_softmax` found
+        self.counted: int | None = None  # what `count` found
         self.cotangent: Any = None  # during `backward`, what has come back so far
         self.depth: int = 0  # the most operations between this and a number without a past
         for operand, _ in links:
@@ -60,7 +61,8 @@ class Array:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return cast("tuple[int, ...]", self.value.shape)
+        shape: tuple[int, ...] = self.value.shape
+        return shape
 
     @property
     def dtype(self) -> Any:
@@ -73,8 +75,19 @@ class Array:
     def numel(self) -> int:
         return int(self.value.size)
 
+    def count(self) -> int:
+        """How many entries are not 0; kept, since a formula asks its mask again and again."""
+        if self.counted is None:
+            self.counted = int(np.count_nonzero(self.value))
+        return self.counted
+
+    def is_full(self) -> bool:
+        """Whether no entry is 0."""
+        return self.count() == self.numel()
+
     def numpy(self) -> Values:
-        return cast(Values, self.value)
+        value: Values = self.value
+        return value
 
     def cpu(self) -> Array:
         return self
@@ -182,10 +195,13 @@ class Array:
 
     def sum(self, dim: int | None = None, keepdim: bool = False) -> Array:
         if dim is None:
-            return self.function(_total(self.value), _same)
+            return self.function(self._total(), _same)
         value = self.value.sum(dim, keepdims=keepdim)
         shape = np.expand_dims(value, () if keepdim else dim).shape
         return self.function(value, lambda g: spread(g, value).reshape(shape))
+
+    def _total(self) -> Any:
+        return self.count() if self.value.dtype == bool else np.add.reduce(self.value, None)
 
     def mean(self, dim: int | None = None) -> Array:
         count: int = self.value.size if dim is None else self.value.shape[dim]
@@ -198,15 +214,15 @@ class Array:
 
     def mean_where(self, mask: Array) -> Array:
         """Of the entries where a mask of this shape is True."""
-        value, count = self.value, int(np.count_nonzero(mask.value))
+        value, count = self.value, mask.count()
         if count == value.size:
-            return self.function(np.add.reduce(value, None) / count, lambda g: g / count)
+            return self.function(self._total() / count, lambda g: g / count)
         weights = mask.value.astype(value.dtype) / count
         return self.function(np.vdot(value, weights), lambda g: g * weights)
 
     def standardized_where(self, mask: Array) -> Array:
         """All entries, by the mean and the deviation of those where a mask of this shape is True; a constant."""
-        chosen = self.value if np.count_nonzero(mask.value) == self.value.size else self.value[mask.value]
+        chosen = self.value if mask.is_full() else self.value[mask.value]
         mean = np.add.reduce(chosen, None) / chosen.size
         centred = chosen - mean
         deviation = math.sqrt(np.vdot(centred, centred) / chosen.size)
@@ -357,10 +373,6 @@ def _alike(left: Any, right: Any) -> tuple[Any, Any]:
 
 def _same(cotangent: Any) -> Any:
     return cotangent
-
-
-def _total(value: Values) -> Any:
-    return int(np.count_nonzero(value)) if value.dtype == bool else np.add.reduce(value, None)
 
 
 def spread(cotangent: Any, result: Values) -> Values:

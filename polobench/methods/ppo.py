@@ -115,12 +115,19 @@ class PPO(Method[PPOHyperparameters]):
         return metrics | {"kl": kl_since(policy, rows.split(self.hp.micro_batch))}
 
     def minibatches(self, rows: Rollout, shuffle: np.random.Generator) -> Iterator[list[Rollout]]:
-        """Those of all epochs, in parts; advantages are standardised before a minibatch is split."""
+        """Those of all epochs, in parts."""
+        before, parts = None, list[Rollout]()
         for batch in rows.minibatches(self.hp.minibatch_size, shuffle, self.hp.epochs):
-            if self.hp.standardize_advantages:
-                assert batch.advantages is not None
-                batch = batch.attach(advantages=standardized(batch.advantages, batch.mask))
-            yield batch.split(self.hp.micro_batch)
+            if batch is not before:  # every epoch of a single minibatch gives the same one
+                before, parts = batch, self.in_parts(batch)
+            yield parts
+
+    def in_parts(self, batch: Rollout) -> list[Rollout]:
+        """A minibatch in the parts of a pass, its advantages standardised before it is split."""
+        if self.hp.standardize_advantages:
+            assert batch.advantages is not None
+            batch = batch.attach(advantages=standardized(batch.advantages, batch.mask))
+        return batch.split(self.hp.micro_batch)
 
     def losses(self, policy: Policy, clip_eps: float, parts: list[Rollout], tally: Tally) -> Iterator[Tensor]:
         """The loss of each part of a minibatch: its share of the steps times the mean over its own."""

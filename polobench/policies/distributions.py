@@ -109,7 +109,10 @@ class DiagonalGaussian:
     def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return generator.standard_normal((*shape, self.size), dtype=np.float32)
 
-    def sample(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, outputs: Any, noise: Any) -> Any:
+        if isinstance(outputs, Array):
+            mean, log_std = outputs.value[..., : self.size], outputs.value[..., self.size :]
+            return Array(mean + np.exp(log_std) * noise.value)
         mean, log_std = outputs.chunk(2, -1)
         return mean + log_std.exp() * noise
 

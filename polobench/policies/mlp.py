@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Self, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -148,7 +147,7 @@ class MLPPolicy(Policy):
     def outputs(self, rollout: Rollout) -> Tensor:
         """At masked steps of arrays they are 0: nobody asks for them, and the pass is spared."""
         mask: Any = rollout.mask
-        if isinstance(mask, Tensor) or np.count_nonzero(mask.value) == mask.value.size:
+        if isinstance(mask, Tensor) or mask.is_full():
             return self._actor_outputs(rollout.observations)
         decided: Any = self._actor_outputs(rollout.observations[mask])
         return cast(Tensor, decided.spread_over(mask))
