@@ -101,7 +101,7 @@ def _column(item: verdicts.ColumnVerdict, level: float) -> Section:
             Paragraph(said),
             *compact(_rating_table(item), 3),
             Paragraph(note("rules", level=level)),
-            *compact(_pair_table(item), 3),
+            *compact(Table.of([_pair_row(pair, measure) for pair in item.pairs], "lllrrrrrrl"), 3),
         ],
     )
 
@@ -155,10 +155,6 @@ def _ends(interval: Interval, measure: Measure) -> str:
 
 def _places(places: Sequence[Place]) -> str:
     return listed(task for task, _, _ in places) or "no common task"
-
-
-def _pair_table(item: verdicts.ColumnVerdict) -> Table:
-    return Table.of([_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrrl")
 
 
 def _pair_row(pair: verdicts.PairVerdict, measure: Measure) -> dict[str, Text]:
