@@ -13,9 +13,9 @@ from synthetic import failed, failed_language, make_language, make_result, make_
 from polobench.analysis.collection import collect
 from polobench.core.result import RunResult
 from polobench.report.findings import Findings
+from polobench.report.formatting import plain
 from polobench.report.markdown import escape
 from polobench.report.page import verdict_text, write_report
-from polobench.report.text import plain
 
 SHORT = {
     "script": "<script>alert(1)</script>",

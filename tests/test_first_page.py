@@ -44,11 +44,11 @@ from polobench.core.result import RunResult
 from polobench.report import page as page_module
 from polobench.report.blocks import Figure, Paragraph, Section, Table
 from polobench.report.findings import Findings
+from polobench.report.formatting import p_text
 from polobench.report.markdown import render
 from polobench.report.page import pages, verdict_text
 from polobench.report.sections import leaderboard, task_cards, verdict
 from polobench.report.sections.claims import summary, tables_of
-from polobench.report.text import p_text
 from polobench.report.words import budget_words, glossary
 
 METHODS = ("reinforce", "trpo", "ppo")

@@ -20,10 +20,10 @@ from polobench.core.result import RunResult
 from polobench.report.draw.panels import panels
 from polobench.report.draw.style import grid_of_axes, looks, name_figure, name_panel, styled
 from polobench.report.findings import Findings
+from polobench.report.formatting import NOTHING, listed, number, plain, runs_of, significant
 from polobench.report.markdown import escape
 from polobench.report.page import draw, pages, verdict_text, write_report
 from polobench.report.sections.task_cards import answer, comparison_table
-from polobench.report.text import NOTHING, listed, number, plain, runs_of, significant
 
 GROUP = ("CartPole-v1", "50,000 samples")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ from polobench.core.errors import PoloError, Unavailable
 
 if TYPE_CHECKING:
     from polobench.cells.runner import PreparedCell
-    from polobench.store.folder import Reader
+    from polobench.run.executor import OpenExecutor
+    from polobench.store.folder import Reader, Store
 
 OfTask = Annotated[
     list[str] | None,
@@ -71,10 +73,7 @@ def run(
     from polobench.cells.runner import prepare_all
     from polobench.core.device import present_devices
     from polobench.run.choice import choose
-    from polobench.run.progress import Display
-    from polobench.run.status import tidy
     from polobench.run.study import load_study
-    from polobench.run.sweep import interrupted_text, pending, run_sweep
     from polobench.store.pack import open_store, store_to_fill
 
     asked = load_study(study, present_devices()).limited(timeout_seconds=timeout, memory_mib=memory)
@@ -85,6 +84,20 @@ def run(
         return
     folder = store_to_fill(place, note)
     open_executor = choose(executor, asked, folder.folder, jobs, address, chunk, slurm or ())
+    ends = _run_cells(cells, folder, open_executor, retry_failed)
+    typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
+    if not_ok := len(ends) - ends.count("ok") - ends.count("skipped"):
+        raise PoloError(f"{not_ok} of {len(ends)} cells did not end ok; `polobench report` says why")
+
+
+def _run_cells(
+    cells: Sequence[PreparedCell], folder: Store, open_executor: OpenExecutor, retry_failed: bool = False
+) -> list[str]:
+    """Run what the store lacks, with a display; the status of each result."""
+    from polobench.run.progress import Display
+    from polobench.run.status import tidy
+    from polobench.run.sweep import interrupted_text, pending, run_sweep
+
     tidy(folder)
     todo, ends = pending(cells, folder, retry_failed), list[str]()
     try:
@@ -94,9 +107,7 @@ def run(
     except KeyboardInterrupt:
         ignore_further_interrupts()
         raise Interrupted(f"{interrupted_text(cells, folder)}, run again to go on") from None
-    typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
-    if not_ok := len(ends) - ends.count("ok") - ends.count("skipped"):
-        raise PoloError(f"{not_ok} of {len(todo)} cells did not end ok; `polobench report` says why")
+    return ends
 
 
 def status(
@@ -179,9 +190,6 @@ def tune(
     from polobench.cells.runner import prepare_all
     from polobench.core.result import RunResult
     from polobench.run.processes import Processes
-    from polobench.run.progress import Display
-    from polobench.run.status import tidy
-    from polobench.run.sweep import interrupted_text, pending, run_sweep
     from polobench.run.tuning import check_scored, load_tuning
     from polobench.store.folder import outcome_only
     from polobench.store.pack import open_store, store_to_fill
@@ -194,15 +202,7 @@ def tune(
         _print_cells(cells, open_store(place), jobs, retry_failed=False)
         return
     folder = store_to_fill(place, note)
-    tidy(folder)
-    todo = pending(cells, folder)
-    try:
-        note(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}")
-        with Display(len(todo)) as display:
-            run_sweep(todo, folder, display, partial(Processes, jobs))
-    except KeyboardInterrupt:
-        ignore_further_interrupts()
-        raise Interrupted(f"{interrupted_text(cells, folder)}, run again to go on") from None
+    _run_cells(cells, folder, partial(Processes, jobs))
     ids = {cell.cell_id for cell in cells}
     results = [item for item in folder.each(trim=outcome_only) if isinstance(item, RunResult) and item.cell_id in ids]
     found = trials_of(results)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from polobench.report.text import NOTHING
+from polobench.report.formatting import NOTHING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -11,8 +11,8 @@ from polobench.gate.exact import LARGEST_GROWTH, TOLERANCE, Bits
 from polobench.gate.learning import LEVEL, WATCHED, Row
 from polobench.gate.matching import MatchedArm
 from polobench.report.blocks import Block, Bullets, Page, Paragraph, Section, Strong, Table, Text
+from polobench.report.formatting import counted, p_value, significant
 from polobench.report.markdown import render
-from polobench.report.text import counted, p_value, significant
 
 _SEEDS_SHOWN = 3
 

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from polobench.report import blocks
 from polobench.report.blocks import Block, Page, Piece, Table, Text
-from polobench.report.text import plain
+from polobench.report.formatting import plain
 
 ENDING = ".md"
 _ENTITIES = str.maketrans({sign: f"&#{ord(sign)};" for sign in "\\`|*[]~$#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})

@@ -19,6 +19,7 @@ from polobench.core.errors import UsageError
 from polobench.report.blocks import Block, Bullets, Code, Figure, Link, Page, Paragraph, Piece, Section, Text
 from polobench.report.draw.style import save, styled
 from polobench.report.findings import Findings
+from polobench.report.formatting import counted, listed, plain
 from polobench.report.markdown import ENDING, plain_text, render, terminal
 from polobench.report.sections import (
     article_runs,
@@ -38,7 +39,6 @@ from polobench.report.sections import (
     verdict,
     welcome,
 )
-from polobench.report.text import counted, listed, plain
 from polobench.report.words import GLOSSARY, glossary, note
 
 MakeSections = Callable[[Findings], Sequence[Section]]

@@ -14,7 +14,7 @@ from polobench.analysis.statistics.hypothesis import CEILING, EQUIVALENT, OPEN, 
 from polobench.core.budget import budget_text
 from polobench.core.result import RunResult
 from polobench.report.blocks import Heading, Link, Page, Paragraph, Piece, Section
-from polobench.report.text import listed, p_text
+from polobench.report.formatting import listed, p_text
 
 _LONGEST = 60
 GLOSSARY = "glossary"

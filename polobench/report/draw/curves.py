@@ -11,7 +11,7 @@ from polobench.analysis.curves import mean_curve, metric_curve
 from polobench.report.draw.lines import Chart, Line, draw_charts
 from polobench.report.draw.panels import Panel, parts_of
 from polobench.report.draw.style import LARGEST_DRAWN, Looks, name_figure
-from polobench.report.text import decimals_for, number, plain
+from polobench.report.formatting import decimals_for, number, plain
 from polobench.store.identity import age
 
 _AXES = {"wall_seconds": "wall-clock seconds of training", "cpu_seconds": "CPU seconds of training"}

@@ -18,7 +18,7 @@ from polobench.analysis.summary import NoiseSummary
 from polobench.report.draw import style
 from polobench.report.draw.lines import Line, name_ends
 from polobench.report.draw.panels import Panel
-from polobench.report.text import counted
+from polobench.report.formatting import counted
 
 FIRST, SECOND = -0.17, 0.17  # where two marks of a row are
 _DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.6}

@@ -28,7 +28,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from polobench.analysis.statistics.intervals import Array
-from polobench.report.text import plain
+from polobench.report.formatting import plain
 
 DPI = 120
 PALETTE = 256  # colours

@@ -26,7 +26,7 @@ from polobench.analysis.statistics.intervals import Array
 from polobench.report.blocks import Block, Bullets, Figure, Heading, Paragraph, Section, Table, Text, compact
 from polobench.report.draw import style
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, counted, decimals_for, known_of, number, significant, span, with_ends
+from polobench.report.formatting import NOTHING, counted, decimals_for, known_of, number, significant, span, with_ends
 from polobench.report.words import note
 
 _QUARTILES = {"least": 0.0, "quartile_1": 0.25, "median": 0.5, "quartile_3": 0.75, "most": 1.0}

@@ -16,7 +16,7 @@ from polobench.analysis.statistics.hypothesis import CEILING, EQUIVALENT
 from polobench.analysis.statistics.intervals import Interval
 from polobench.report.blocks import Block, Link, Paragraph, Piece, Section, Strong, Table, Text, compact
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, counted, listed, number, p_text, p_value, quoted, significant
+from polobench.report.formatting import NOTHING, counted, listed, number, p_text, p_value, quoted, significant
 from polobench.report.words import note
 
 ARTICLE = "“LLM Optimization: Optimizing AI with GRPO, PPO, and DPO” (Analytics Vidhya, 20 March 2025)"

@@ -27,7 +27,7 @@ from polobench.report.draw import style
 from polobench.report.draw.arrivals import draw_arrivals, has_reached
 from polobench.report.draw.panels import PANELS_A_PAGE, Panel
 from polobench.report.findings import Findings
-from polobench.report.text import counted, with_ends
+from polobench.report.formatting import counted, with_ends
 from polobench.report.words import note
 
 _GRID = (4, (3.7, 2.9))  # columns, and inches of a panel

@@ -9,7 +9,7 @@ from polobench.report.draw.dots import draw_noise
 from polobench.report.draw.panels import PANELS_A_PAGE, by_task
 from polobench.report.draw.style import pages
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, number, significant
+from polobench.report.formatting import NOTHING, number, significant
 from polobench.report.words import note
 
 

@@ -15,8 +15,8 @@ from polobench.report.blocks import Block, Heading, Paragraph, Section, Strong, 
 from polobench.report.draw.curves import draw_accuracies, draw_policy
 from polobench.report.draw.dots import draw_pairs
 from polobench.report.findings import Findings
+from polobench.report.formatting import NOTHING, known_of, number, plain, significant, span, with_ends
 from polobench.report.sections.diagnostics import part_figures
-from polobench.report.text import NOTHING, known_of, number, plain, significant, span, with_ends
 from polobench.report.words import OfArm, arm_name, note
 
 PROMPTS_SHOWN = 8

@@ -9,7 +9,7 @@ from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import is_smoke
 from polobench.report.blocks import Block, Bullets, Heading, Link, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.findings import Findings
-from polobench.report.text import listed, number, p_text, sentence, share, significant, with_ends
+from polobench.report.formatting import listed, number, p_text, sentence, share, significant, with_ends
 from polobench.report.words import note, place_names, term
 
 MOST_GROUPS = 4

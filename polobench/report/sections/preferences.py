@@ -21,7 +21,7 @@ from polobench.report.draw.lines import Spot, place_labels
 from polobench.report.draw.panels import MOST_LINES
 from polobench.report.draw.style import key, pages
 from polobench.report.findings import Findings
-from polobench.report.text import number, with_ends
+from polobench.report.formatting import number, with_ends
 from polobench.report.words import note
 
 FEEDBACKS = ("pairs", "reward model", "gold reward")

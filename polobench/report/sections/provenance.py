@@ -14,7 +14,7 @@ from polobench.analysis.tuning import edge_of
 from polobench.core.result import RunResult
 from polobench.report.blocks import Block, Bullets, Commands, Link, Paragraph, Section, Table, Text, compact
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, counted, listed, number, plain, runs_of, span
+from polobench.report.formatting import NOTHING, counted, listed, number, plain, runs_of, span
 from polobench.report.words import names, note
 
 _SHOWN = ("os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")

@@ -20,7 +20,7 @@ from polobench.report.draw.lines import Line, Spot, draw_lines, place_labels
 from polobench.report.draw.panels import PANELS_A_PAGE, compared, parts_of, title_of
 from polobench.report.draw.style import pages
 from polobench.report.findings import Findings
-from polobench.report.text import plain
+from polobench.report.formatting import plain
 from polobench.report.words import note
 
 MOST_FAILURES = 10

@@ -19,8 +19,8 @@ from polobench.analysis.summary import ArmSummary, is_smoke
 from polobench.report.blocks import Block, Bullets, Figure, Page, Paragraph, Section, Strong, Table, Text, compact
 from polobench.report.draw.curves import draw_returns
 from polobench.report.findings import Findings
+from polobench.report.formatting import NOTHING, counts_text, decimals_for, number, p_value, sentence, share, with_ends
 from polobench.report.sections.curves import RETURNS
-from polobench.report.text import NOTHING, counts_text, decimals_for, number, p_value, sentence, share, with_ends
 from polobench.report.words import against_others, arm_name, names, note
 
 Group = Sequence[ArmSummary]  # of one task and budget, the best mean final return first

@@ -16,7 +16,7 @@ from polobench.report.blocks import Block, Paragraph, Section, Table, Text, comp
 from polobench.report.draw import style
 from polobench.report.draw.panels import by_task
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, counts_text, number, significant, with_ends
+from polobench.report.formatting import NOTHING, counts_text, number, significant, with_ends
 from polobench.report.words import note
 
 _BARS_A_PAGE = 30

@@ -17,7 +17,7 @@ from polobench.report.draw.lines import Line, name_ends
 from polobench.report.draw.panels import MOST_LINES, PANELS_A_PAGE
 from polobench.report.draw.style import Looks, grid_of_axes, label_first_column, looks, name_panel, pages, short
 from polobench.report.findings import Findings
-from polobench.report.text import NOTHING, number, with_ends
+from polobench.report.formatting import NOTHING, number, with_ends
 from polobench.report.words import note
 
 _ARM = ["task", "budget", "device", "label", "method"]

@@ -15,7 +15,7 @@ from polobench.report.draw.lines import Chart, Line, draw_charts
 from polobench.report.draw.panels import PANELS_A_PAGE
 from polobench.report.draw.style import Looks, pages, short
 from polobench.report.findings import Findings
-from polobench.report.text import number, runs_of, with_ends
+from polobench.report.formatting import number, runs_of, with_ends
 from polobench.report.words import note
 
 

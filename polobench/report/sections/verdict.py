@@ -9,7 +9,7 @@ from polobench.analysis.statistics.hypothesis import LEVEL, MARGIN, OPEN
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.report.blocks import Block, Paragraph, Section, Strong, Table, Text
 from polobench.report.findings import Findings
-from polobench.report.text import counted, listed, number, sentence, significant, span, with_ends
+from polobench.report.formatting import counted, listed, number, sentence, significant, span, with_ends
 from polobench.report.words import against_others, note, place_names
 
 NOT_MEASURED = "not measured yet"

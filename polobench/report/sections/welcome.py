@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polobench.report.blocks import Block, Code, Commands, Paragraph, Section, Strong
 from polobench.report.findings import Findings
-from polobench.report.text import counted, significant
+from polobench.report.formatting import counted, significant
 from polobench.report.words import note, term
 
 
