@@ -102,7 +102,7 @@ class EpisodeArm:
 
 def _with_sound(collection: Collection, method: str) -> list[tuple[Arm, list[RunResult]]]:
     """The learning arms of one of the article's methods, each task's followed by those of its sound version."""
-    arms = sorted(collection.learning.items())
+    arms = collection.learning.items()
     pairs = [
         (arm.task, name) for arm, _ in arms if arm.method == method for name in (method, published()[method].sound)
     ]
@@ -112,7 +112,7 @@ def _with_sound(collection: Collection, method: str) -> list[tuple[Arm, list[Run
 def episode_arms(collection: Collection) -> list[EpisodeArm]:
     """The learning arms of the article's methods for control on its own task, in its order."""
     control = [(shown.task, method) for method, shown in published().items() if shown.returns]
-    arms = sorted(collection.learning.items())
+    arms = collection.learning.items()
     return [_episode_arm(arm, runs) for place in control for arm, runs in arms if (arm.task, arm.method) == place]
 
 

@@ -53,7 +53,7 @@ class Collection:
 
     name: str  # of the store's folder or pack
     cells: list[RunResult] = field(default_factory=list)  # of those that differ only by code or platform the newest
-    arms: dict[Arm, list[RunResult]] = field(default_factory=dict)  # the cells that ran, by seed, each cell once
+    arms: dict[Arm, list[RunResult]] = field(default_factory=dict)  # the cells that ran, by arm and seed, each once
     trials: list[RunResult] = field(default_factory=list)  # runs that chose settings; neither in `cells` nor in `arms`
     skipped: list[RunResult] = field(default_factory=list)  # the cells that did not run
     damaged: list[Damaged] = field(default_factory=list)  # files that are no result

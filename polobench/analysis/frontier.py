@@ -147,7 +147,7 @@ def place_of(run: RunResult) -> tuple[str, str]:
 
 def ways(collection: Collection) -> dict[Arm, list[RunResult]]:
     """The arms that are ways to such a problem."""
-    return {arm: runs for arm, runs in sorted(collection.learning.items()) if runs[0].unit == UNIT}
+    return {arm: runs for arm, runs in collection.learning.items() if runs[0].unit == UNIT}
 
 
 def places(collection: Collection) -> list[Place]:

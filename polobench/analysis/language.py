@@ -55,7 +55,7 @@ def snapshot(run: RunResult, moment: str) -> dict[str, Any]:
 
 def conversations(collection: Collection) -> list[Conversation]:
     """What each learning arm answers, by task, budget and label; arms without answers are left out."""
-    arms = sorted(collection.learning.items())
+    arms = collection.learning.items()
     found = [(arm, [run for run in runs if snapshot(run, "before").get("completions")]) for arm, runs in arms]
     return [Conversation(arm, min(runs, key=lambda run: (run.status != "ok", run.seed))) for arm, runs in found if runs]
 
@@ -63,7 +63,7 @@ def conversations(collection: Collection) -> list[Conversation]:
 def measures(collection: Collection) -> list[MeasureSummary]:
     """Every measure of every learning arm, by task, budget, label and then as the snapshots order them."""
     found = []
-    for arm, runs in sorted(collection.learning.items()):
+    for arm, runs in collection.learning.items():
         names = dict.fromkeys(name for run in runs for moment in ("before", "after") for name in _measures(run, moment))
         found += [_summarize_measure(arm, runs, name) for name in names]
     return found
@@ -93,7 +93,7 @@ def _measures(run: RunResult, moment: str) -> dict[str, float]:
 def notes(collection: Collection) -> list[tuple[Arm, str, list[float]]]:
     """Every remark on the data that a learning arm's runs read, and for how many rows of each run it holds."""
     found = []
-    for arm, runs in sorted(collection.learning.items()):
+    for arm, runs in collection.learning.items():
         counts: dict[str, list[float]] = {}
         for moment in (moment for run in runs for moment in run.snapshots.values()):
             for text, count in moment.get("notes", {}).items():
@@ -115,7 +115,7 @@ class Sharpening:
 
 def sharpenings(collection: Collection) -> list[Sharpening]:
     """Every learning arm that knows pass@1 and pass@8, by task, budget and label."""
-    arms = sorted(collection.learning.items())
+    arms = collection.learning.items()
     known = [(arm, [run for run in runs if "heldout_pass_8" in run.curve]) for arm, runs in arms]
     return [_sharpening(arm, runs) for arm, runs in known if runs]
 
@@ -193,9 +193,8 @@ class PreferenceSummary:
 
 def preferences(collection: Collection) -> list[PreferenceSummary]:
     """Every learning arm and set of pairs that a run knows, by task, budget and label."""
-    arms = sorted(collection.learning.items())
-    found = [summarize_pairs(arm, runs, name) for arm, runs in arms for name in PAIR_SETS]
-    return [item for item in found if item is not None]
+    every = ((arm, runs, name) for arm, runs in collection.learning.items() for name in PAIR_SETS)
+    return [item for arm_and_pairs in every if (item := summarize_pairs(*arm_and_pairs)) is not None]
 
 
 def summarize_pairs(arm: Arm, runs: Sequence[RunResult], pair_set: str) -> PreferenceSummary | None:

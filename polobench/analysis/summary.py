@@ -167,7 +167,7 @@ def summarize_throughput(arm: Arm, cells: Sequence[RunResult]) -> ThroughputSumm
 
 def throughputs(collection: Collection) -> list[ThroughputSummary]:
     """Every throughput arm, by task, budget and label."""
-    return [summarize_throughput(arm, cells) for arm, cells in sorted(collection.of_kind(Throughput.name).items())]
+    return [summarize_throughput(arm, cells) for arm, cells in collection.of_kind(Throughput.name).items()]
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def entry_of(folder: Path) -> Entry:
         "commit": str(newest.provenance.get("commit") or commits[-1]),
         "date": newest.started_at,
         "study": studies[0],
-        "scores": [_score(arm, runs) for arm, runs in sorted(collection.learning.items())],
+        "scores": [_score(arm, runs) for arm, runs in collection.learning.items()],
         "speeds": [
             _names(item.arm) | {"samples_per_second": _or_null(item.samples_per_second), "n": item.n}
             for item in throughputs(collection)
