@@ -504,7 +504,6 @@ MISTAKES = {
         '[[column]]\nname="c"\nmeasure="final_score"\nsmallest_effect=0.1\norder=[["low"]]\nwords=["ppo"]\n',
         "must be a table of words",
     ),
-    "a label for a list": ("labels = {dpo = 'dpo, beta 1'}\n", "must be a table of lists"),
     "no name": ('[[column]]\nmeasure="final_score"\nsmallest_effect=0.1\norder=[["a"]]\nwords={ppo="a"}\n', "name"),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,6 @@ class Claims:
     columns: tuple[Column, ...]
     claims: tuple[Claim, ...]
     on_language: tuple[str, ...] = ()  # methods that are judged by what they do there alone
-    labels: Mapping[str, Sequence[str]] = field(
-        default_factory=dict
-    )  # of the arms that stand for a method, by its name
 
 
 def load_claims(path: Path | None = None) -> Claims:
@@ -102,7 +99,6 @@ def load_claims(path: Path | None = None) -> Claims:
             columns=tuple(_column(item) for item in content.get("column", [])),
             claims=tuple(_claim(item) for item in content.get("claim", [])),
             on_language=tuple(content.get("on_language", ())),
-            labels=content.get("labels", {}),
         )
     except KeyError as error:
         raise UsageError(f"{what}: {error} is missing") from error
@@ -127,7 +123,6 @@ _SHAPES: Mapping[str, Rule] = {
     **dict.fromkeys(("less", "more", "trend", "of", "tasks", "on_language"), _NAMES),
     "order": _filled(_NAMES.listed("a list of lists of words")),
     "words": Rule("a table of words", lambda value: OBJECT.holds(value) and all(map(_TEXT.holds, value.values()))),
-    "labels": Rule("a table of lists", lambda value: OBJECT.holds(value) and all(map(_NAMES.holds, value.values()))),
 }
 
 

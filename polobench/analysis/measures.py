@@ -88,15 +88,11 @@ class Observations:
     Tasks that are ways to one preference problem are one place. An arm that sees the gold reward has no part.
 
     Args:
-        labels: of the arms that stand for a method, by its name: at each place the first one that ran there. A method
-            that is not named is the label itself.
         study: read only its runs; all by default.
     """
 
-    def __init__(
-        self, collection: Collection, labels: Mapping[str, Sequence[str]] | None = None, study: str = ""
-    ) -> None:
-        self._collection, self._labels, self._study = collection, labels or {}, study
+    def __init__(self, collection: Collection, study: str = "") -> None:
+        self._collection, self._study = collection, study
         self._cells: dict[tuple[str, str], dict[Place, Cells]] = {}
         self._known: dict[tuple[str, str], dict[Place, Array]] = {}
 
@@ -104,7 +100,7 @@ class Observations:
     def studies(self) -> dict[str, Observations]:
         """Each study alone, where the collection holds several."""
         found = {str(run.provenance.get("study")) for runs in self._collection.arms.values() for run in runs}
-        alone = {name: Observations(self._collection, self._labels, name) for name in sorted(found)}
+        alone = {name: Observations(self._collection, name) for name in sorted(found)}
         return {} if self._study or len(found) < 2 else alone
 
     @cached_property
@@ -124,15 +120,6 @@ class Observations:
             values = {place: MEASURES[name].numbers(found) for place, found in cells.items()}
             self._known[method, name] = {place: numbers for place, numbers in values.items() if len(numbers)}
         return self._known[method, name]
-
-    def standing_in(self, methods: Iterable[str], name: str) -> dict[str, list[str]]:
-        """The labels that a measure reads in place of a method's own, by method."""
-        cells = {method: self._by_place(method, MEASURES[name].kind).values() for method in methods}
-        read = {
-            method: sorted({str(run.provenance.get("arm", run.label)) for each in found for run in each.runs})
-            for method, found in cells.items()
-        }
-        return {method: labels for method, labels in read.items() if labels not in ([], [method])}
 
     def pairs(self, less: str, more: str, name: str) -> dict[Place, tuple[Array, Array]]:
         """The numbers of `more` and `less`, run by run, at the policies that both were measured at."""
@@ -167,23 +154,17 @@ class Observations:
                 return "one only reads its samples, and the other takes some: their costs per sample do not compare"
         return ""
 
-    def _by_place(self, method: str, kind: str) -> dict[Place, Cells]:
-        """The cells of one method and kind, in the order of their places."""
-        if (method, kind) not in self._cells:
+    def _by_place(self, label: str, kind: str) -> dict[Place, Cells]:
+        """The cells of one label and kind, in the order of their places."""
+        if (label, kind) not in self._cells:
             found: dict[Place, list[RunResult]] = {}
-            for label in self._labels.get(method, (method,)):
-                found = self._of_label(label, kind) | found
-            self._cells[method, kind] = {place: Cells(runs) for place, runs in sorted(found.items())}
-        return self._cells[method, kind]
-
-    def _of_label(self, label: str, kind: str) -> dict[Place, list[RunResult]]:
-        found: dict[Place, list[RunResult]] = {}
-        for arm, runs in self._arms(kind):
-            mine = [run for run in runs if self._study in ("", run.provenance.get("study"))]
-            task, feedback = place_of(runs[0])
-            if arm.label == label and mine and feedback != GOLD_REWARD and not has_smoke_run(runs):
-                found.setdefault((task, arm.budget, arm.device), []).extend(mine)
-        return found
+            for arm, runs in self._arms(kind):
+                mine = [run for run in runs if self._study in ("", run.provenance.get("study"))]
+                task, feedback = place_of(runs[0])
+                if arm.label == label and mine and feedback != GOLD_REWARD and not has_smoke_run(runs):
+                    found.setdefault((task, arm.budget, arm.device), []).extend(mine)
+            self._cells[label, kind] = {place: Cells(runs) for place, runs in sorted(found.items())}
+        return self._cells[label, kind]
 
     def _arms(self, kind: str) -> Iterable[tuple[Arm, list[RunResult]]]:
         if kind != TUNING:

@@ -76,7 +76,7 @@ class Findings:
     use_cases = cached_property(lambda self: [(case, standings(self.groups, case)) for case in USE_CASES])
 
     # the article: verdicts on its ratings and claims, and its methods run again
-    observations = cached_property(lambda self: Observations(self.collection, self.rules.labels))
+    observations = cached_property(lambda self: Observations(self.collection))
     columns = cached_property(
         lambda self: [column_verdict(self.observations, item, self.rules) for item in self.rules.columns]
     )

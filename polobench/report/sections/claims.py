@@ -78,16 +78,7 @@ def sections(findings: Findings) -> list[Section]:
     if not findings.has_verdicts:
         return []
     found = [_column(item, findings) for item in findings.columns] if findings.has_ratings else []
-    read = _stand_ins(findings, "final_score")
-    said: list[Block] = [Paragraph(read)] if read else []
-    return [*found, Section("Further claims", [*said, _claim_table(findings.claims)], tables_of(findings))]
-
-
-def _stand_ins(findings: Findings, measure: str) -> str:
-    """Which labels are read for a method beside its own."""
-    names = findings.observations.standing_in(findings.rules.labels, measure)
-    read = "; ".join(f"{method} is {listed(labels, 'and')}" for method, labels in names.items())
-    return f"By the labels of this store, {read}." if read else ""
+    return [*found, Section("Further claims", [_claim_table(findings.claims)], tables_of(findings))]
 
 
 def anchor_of(item: verdicts.ColumnVerdict) -> str:
@@ -107,7 +98,7 @@ def _column(item: verdicts.ColumnVerdict, findings: Findings) -> Section:
     return Section(
         item.column.name.capitalize(),
         [
-            Paragraph(" ".join(filter(None, [said, item.column.note, _stand_ins(findings, item.column.measure)]))),
+            Paragraph(" ".join(filter(None, [said, item.column.note]))),
             *compact(_rating_table(item), 3),
             Paragraph(note("rules", level=findings.rules.level)),
             *compact(_pair_table(item), 3),
