@@ -42,7 +42,7 @@ def front_sections(findings: Findings) -> list[Section]:
         blocks.append(Figure(f"frontier_{number_}", f"The frontier: {problem}", draw, note("frontier")))
         lines = [item for item in findings.at_equal_kl if item.problem == problem]
         blocks += [Paragraph(note("equal_kl"))] * bool(lines)
-        blocks += compact(Table.of(_at_equal_kl(lines), "ll" + "r" * len(frontier.KLS)))
+        blocks += compact(Table.of(_at_equal_kl(lines), "ll" + "r" * (len(frontier.KLS) + 1)))
     surely = [item for item in findings.pursuits if item.is_overoptimised]
     if findings.pursuits:
         blocks.append(Paragraph(_overoptimised(surely, findings)))
