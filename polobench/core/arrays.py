@@ -143,6 +143,8 @@ class Array:
 
     def __pow__(self, power: Any) -> Array:
         value = self.value
+        if power == 2:  # the bits of the general rule in fewer calls
+            return self.function(value * value, lambda g: (2 * g) * value)
         return self.function(value**power, lambda g: g * (power * value ** (power - 1)))
 
     def __lt__(self, other: Any) -> Array:
@@ -301,14 +303,14 @@ class Array:
 
     def log_softmax_at(self, index: Array) -> Array:
         """`[...]` the entries of `log_softmax` at these places of its last dimension."""
-        table = self._log_odds().reshape(-1, self.value.shape[-1])
-        at = np.arange(len(table)), index.value.ravel()
-        chosen = table[at].reshape(index.value.shape)
+        flat, width = self._log_odds().ravel(), self.value.shape[-1]
+        at = np.arange(0, len(flat), width) + index.value.ravel()
+        chosen = flat.take(at).reshape(index.value.shape)
 
         def pull(g: Any) -> Values:
             g = spread(g, chosen).ravel()
-            found = np.exp(table)
-            found *= -g[:, None]
+            found = np.exp(flat)
+            found *= np.repeat(-g, width)
             found[at] += g
             return found.reshape(self.value.shape)
 

@@ -86,7 +86,7 @@ class FlatPerceptrons:
         views = (part.view_as(parameter) for parameter, part in zip(flat, torch.split(gradient, sizes), strict=True))
         self.with_gradients = [[(parameter, next(views)) for parameter in block] for block in self.parameters]
         self.vector, self.gradient = whole.numpy(), gradient.numpy()
-        self._scratch = np.zeros_like(self.vector)
+        self._scratch, self._ones = np.zeros_like(self.vector), self.vector[:0]
         self._layers, self._slopes = self._views(self.vector), self._views(self._scratch)
 
     def _views(self, vector: Values) -> list[tuple[list[Layer], Values]]:
@@ -116,7 +116,9 @@ class FlatPerceptrons:
     def vjp(self, states: list[Values], cotangent: Values, number: int) -> Values:
         """`[n of its block]`, until the next call: the sum over rows of a cotangent `[M, O]` times the Jacobian."""
         (layers, tail), (slopes, of_tail) = self._layers[number], self._slopes[number]
-        ones = np.ones(len(cotangent), self.vector.dtype)
+        if len(self._ones) < len(cotangent):
+            self._ones = np.ones(len(cotangent), self.vector.dtype)
+        ones = self._ones[: len(cotangent)]
         if tail.size:
             np.dot(ones, cotangent[:, -tail.size :], out=of_tail)
             cotangent = np.ascontiguousarray(cotangent[:, : -tail.size])
