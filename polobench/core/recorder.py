@@ -131,7 +131,7 @@ class Recorder:
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} {where}")
         for name, parameter in policy.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
+            if not _is_finite(parameter.detach()):
                 raise Diverged(f"parameter {name} is not finite {where}")
 
     def _evaluate(self, progress: float, more: Callable[[Policy, int], dict[str, float]] | None = None) -> Evaluation:
@@ -247,3 +247,10 @@ def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _bytes(tensor: torch.Tensor) -> bytes:
     """The bits of a tensor of any type; numpy has no bfloat16."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Asked after every update: of small tensors numpy knows in a quarter of torch's time, if it knows their type."""
+    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
+        return bool(np.isfinite(tensor.numpy()).all())
+    return bool(torch.isfinite(tensor).all())
