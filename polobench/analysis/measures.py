@@ -83,7 +83,7 @@ class Measure:
 
 
 class Observations:
-    """The numbers of a collection by method and measure, each made once however many claims read it.
+    """The numbers of a collection by label and measure, each made once however many claims read it.
 
     Tasks that are ways to one preference problem are one place. An arm that sees the gold reward has no part.
 
@@ -113,13 +113,13 @@ class Observations:
         """The tasks on which a policy says something."""
         return {place_of(runs[0])[0] for runs in self._collection.arms.values() if any(run.snapshots for run in runs)}
 
-    def of(self, method: str, name: str) -> dict[Place, Array]:
-        """The numbers of one method by place, of the measure of that name; nothing is concluded from smoke runs."""
-        if (method, name) not in self._known:
-            cells = self._by_place(method, MEASURES[name].kind)
+    def of(self, label: str, name: str) -> dict[Place, Array]:
+        """The numbers of one label by place, of the measure of that name; nothing is concluded from smoke runs."""
+        if (label, name) not in self._known:
+            cells = self._by_place(label, MEASURES[name].kind)
             values = {place: MEASURES[name].numbers(found) for place, found in cells.items()}
-            self._known[method, name] = {place: numbers for place, numbers in values.items() if len(numbers)}
-        return self._known[method, name]
+            self._known[label, name] = {place: numbers for place, numbers in values.items() if len(numbers)}
+        return self._known[label, name]
 
     def pairs(self, less: str, more: str, name: str) -> dict[Place, tuple[Array, Array]]:
         """The numbers of `more` and `less`, run by run, at the policies that both were measured at."""
@@ -134,15 +134,14 @@ class Observations:
                 found[place] = (_over_stages(one, common), _over_stages(other, common))
         return found
 
-    def looks(self, methods: Iterable[str], kind: str) -> int:
-        """The most looks that a study of these methods declares."""
-        found = (cells for method in methods for cells in self._by_place(method, kind).values())
-        return looks_of(run for cells in found for run in cells.runs)
+    def looks(self, labels: Iterable[str], kind: str) -> int:
+        """The most looks that a study of these labels declares."""
+        return looks_of(run for label in labels for cells in self._by_place(label, kind).values() for run in cells.runs)
 
     def refused(self, less: str, more: str, name: str) -> str:
-        """Why two methods get no verdict: more seeds than declared, or what does not compare by this measure."""
+        """Why two labels get no verdict: more seeds than declared, or what does not compare by this measure."""
         measure = MEASURES[name]
-        sides = [self._by_place(method, measure.kind) for method in (less, more)]
+        sides = [self._by_place(label, measure.kind) for label in (less, more)]
         for place in sorted(set(sides[0]) & set(sides[1])):
             pair = [side[place].runs for side in sides]
             for runs in pair:
