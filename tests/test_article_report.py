@@ -152,7 +152,7 @@ def test_the_articles_run_has_a_place_among_ours(store: Path) -> None:
 def test_the_articles_figures_are_of_its_own_task_alone(tmp_path: Path) -> None:
     store = save_all(tmp_path, make_result("article-pg", "Acrobot-v1"), control_run("article-ppo", 0, [9.0] * 50))
     assert [item.arm.task for item in episode_arms(collect(store))] == ["CartPole-v1"]
-    assert [item.summary.arm.task for item in beside_sound(collect(store))] == ["Acrobot-v1", "CartPole-v1"]
+    assert [item.arm.task for item, _ in beside_sound(collect(store))] == ["Acrobot-v1", "CartPole-v1"]
 
 
 def test_more_updates_than_a_store_keeps(tmp_path: Path) -> None:
@@ -178,9 +178,8 @@ def test_the_shape_of_a_loss(store: Path) -> None:
 
 
 def test_sound_versions_stand_beside_the_articles(store: Path) -> None:
-    rows = [(item.summary.arm.label, item.samples, item.updates) for item in beside_sound(collect(store))]
-    assert rows[0] == ("article-pg", 12_500.0, 500.0)
-    assert [label for label, _, _ in rows] == ["article-pg", "reinforce", "article-trpo", "article-dpo", "article-grpo"]
+    labels = [item.arm.label for item, _ in beside_sound(collect(store))]
+    assert labels == ["article-pg", "reinforce", "article-trpo", "article-dpo", "article-grpo"]
 
 
 def section(text: str) -> str:

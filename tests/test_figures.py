@@ -20,10 +20,10 @@ from polobench.analysis.summary import gradient_noises, moves, throughputs
 from polobench.core.result import RunResult
 from polobench.report import page
 from polobench.report.draw import style
-from polobench.report.draw.dots import _moments, draw_noise
+from polobench.report.draw.dots import _draw_moments, draw_noise
 from polobench.report.draw.lines import _apart
 from polobench.report.draw.panels import MOST_LINES, SEVERAL, by_task, merged, panels, parts_of, with_curves
-from polobench.report.draw.style import Look, looks, natural, styled
+from polobench.report.draw.style import looks, natural, styled
 from polobench.report.page import write_report
 from polobench.report.sections.diagnostics import draw_losses, draw_updates
 from polobench.report.sections.throughput import draw_throughput
@@ -267,10 +267,15 @@ def test_lone_panels_of_a_task_are_one(store: Collection, laid: Laid) -> None:
 
 def test_margins_are_quantiles_before_and_after() -> None:
     ascending = np.linspace(0, 100, 101)
-    before, after = _moments(2, np.column_stack([ascending, ascending - 7]), Look((0, 0, 0), "-", "dpo"))
-    assert (before.value, before.inner, before.outer, before.filled) == (50, (25, 75), (5, 95), False)
-    assert (after.value, after.inner, after.outer, after.filled) == (43, (18, 68), (-2, 88), True)
-    assert before.row < 2 < after.row
+    _, (ax,) = style.grid_of_axes(1, 1, (4.0, 2.0))
+    ends = _draw_moments(ax, 2, np.column_stack([ascending, ascending - 7]), (0, 0, 0))
+    assert ends == [5, 95, -2, 88]
+    spans = [line.get_segments()[0] for line in ax.collections]
+    assert [span[:, 0].tolist() for span in spans] == [[5, 95], [25, 75], [-2, 88], [18, 68]]
+    before, after = ax.lines
+    assert (before.get_xdata()[0], before.get_markerfacecolor()) == (50, "white")
+    assert (after.get_xdata()[0], after.get_markerfacecolor()) == (43, (0, 0, 0))
+    assert before.get_ydata()[0] < 2 < after.get_ydata()[0]
 
 
 def test_numbers_in_labels_sort_as_numbers() -> None:

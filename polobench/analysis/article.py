@@ -22,7 +22,6 @@ from polobench.core.result import RunResult
 
 EPISODE_RETURN = "episode_return"
 SHOWN_EPISODES = range(50, 501, 50)
-SPENT = ("samples", "updates")
 
 
 @dataclass(frozen=True)
@@ -185,19 +184,6 @@ def _loss_shape(arm: Arm, runs: Sequence[RunResult], epochs: int) -> LossShape:
     )
 
 
-@dataclass(frozen=True)
-class Spent:
-    """An arm in numbers, with the medians over its runs of what they spent."""
-
-    summary: ArmSummary
-    samples: float
-    updates: float
-
-
-def beside_sound(collection: Collection) -> list[Spent]:
-    """The arms of each of the article's methods, and the sound ones that are to be set beside them."""
-    return [
-        Spent(summarize(arm, runs), *(float(np.median([getattr(run.ledger, name) for run in runs])) for name in SPENT))
-        for method in published()
-        for arm, runs in _with_sound(collection, method)
-    ]
+def beside_sound(collection: Collection) -> list[tuple[ArmSummary, list[RunResult]]]:
+    """The arms of each of the article's methods, and the sound ones that are to be set beside them, with their runs."""
+    return [(summarize(arm, runs), runs) for method in published() for arm, runs in _with_sound(collection, method)]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,7 +18,7 @@ from polobench.report.draw.lines import Line, name_ends
 from polobench.report.draw.panels import Panel
 from polobench.report.formatting import counted
 
-FIRST, SECOND = -0.17, 0.17  # where two marks of a row are
+_PLACES = -0.17, 0.17  # of the dots before and after training, from the middle of their row
 _DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.6}
 _STAGE: dict[str, Any] = {"marker": "o", "markersize": 5, "linewidth": 1}
 _NOISE_SIZE = (5.2, 3.0)
@@ -34,45 +32,6 @@ _SHOWN: dict[str, Callable[[Pairs], Array]] = {  # `[N, 2]`, before and after
     "log-probability of chosen [nats]": lambda pairs: pairs.chosen,
     "log-probability of rejected [nats]": lambda pairs: pairs.rejected,
 }
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A dot in a row; NaN for an end that is not known.
-
-    Attributes:
-        row: its place from the top; two marks of one row lie at `FIRST` and `SECOND` from it.
-        outer, inner: the ends of a thin line and of a thick one.
-        filled: whether the dot is.
-    """
-
-    row: float
-    value: float
-    colour: tuple[float, float, float]
-    outer: tuple[float, float]
-    inner: tuple[float, float] = (math.nan, math.nan)
-    filled: bool = True
-
-
-def draw_marks(ax: Axes, names: Sequence[str], marks: Sequence[Mark]) -> None:
-    """The marks, row by row; none of the lines of an end that is not known."""
-    lines = [(mark, mark.outer, _THICKNESS) for mark in marks]
-    lines += [(mark, mark.inner, 2.5 * _THICKNESS) for mark in marks]
-    shown = [(mark.row, *ends, mark.colour, width) for mark, ends, width in lines if not math.isnan(ends[0])]
-    if shown:
-        rows, lows, highs, colours, widths = zip(*shown, strict=True)
-        ax.hlines(rows, lows, highs, colors=colours, linewidth=widths)
-    for mark in marks:
-        face = mark.colour if mark.filled else "white"
-        ax.plot(mark.value, mark.row, color=mark.colour, markerfacecolor=face, zorder=4, **_DOT)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(visible=False, axis="y")
-
-
-def keys(hollow: str, filled: str) -> list[Artist]:
-    """What the two kinds of dots mean, for a legend."""
-    return [style.key(hollow, markerfacecolor="white", **_DOT), style.key(filled, **_DOT)]
 
 
 def draw_noise(page: Sequence[tuple[str, Sequence[NoiseSummary]]], look: style.Looks) -> Figure:
@@ -131,27 +90,33 @@ def draw_pairs(panel: Panel, look: style.Looks) -> Figure | None:
     names = [f"{style.short(arm.label)} ({counted(n, 'run')})" for (arm, _, _), n in zip(found, counts, strict=True)]
     figure, axes = style.grid_of_axes(len(_SHOWN), len(_SHOWN), (4.6, 0.4 * len(found) + 1.1))
     for ax, (name, values) in zip(axes, _SHOWN.items(), strict=True):
-        marks = [
-            mark for row, (arm, _, pairs) in enumerate(found) for mark in _moments(row, values(pairs), look[arm.label])
-        ]
-        draw_marks(ax, names, marks)
+        ends = [0.0, 0.0]
+        for row, (arm, _, pairs) in enumerate(found):
+            ends += _draw_moments(ax, row, values(pairs), look[arm.label].colour)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.grid(visible=False, axis="y")
         ax.tick_params(labelleft=style.label_first_column(ax, ""))
         ax.axvline(0, color=style.GREY, linewidth=1, zorder=1)
-        low, high = style.typical_range(np.array([mark.outer for mark in marks] + [(0.0, 0.0)]).ravel(), _LEAST)
+        low, high = style.typical_range(np.array(ends), _LEAST)
         ax.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
         style.round_ticks(ax.xaxis, 6)
         ax.set_xlabel(name)
     style.name_figure(figure, panel.title)
+    dots = [style.key("before", markerfacecolor="white", **_DOT), style.key("after", **_DOT)]
     thick = style.key("middle half of pairs", linewidth=2.5 * _THICKNESS)
-    style.explain(figure, [*keys("before", "after"), thick, style.key("middle 90 %", linewidth=_THICKNESS)])
+    style.explain(figure, [*dots, thick, style.key("middle 90 %", linewidth=_THICKNESS)])
     return figure
 
 
-def _moments(row: int, values: Array, look: style.Look) -> list[Mark]:
-    """Before and after, `[N, 2]`: the median, the middle half and the middle 90 %."""
-    return [
-        Mark(row + place, middle, look.colour, (low, high), (first, third), filled=place == SECOND)
-        for place, moment in zip((FIRST, SECOND), style.drawable(values).T, strict=True)
-        for low, first, middle, third, high in [map(float, np.quantile(moment, _LEVELS))]
-        if math.isfinite(low + high)
-    ]
+def _draw_moments(ax: Axes, row: int, values: Array, colour: tuple[float, float, float]) -> list[float]:
+    """Before and after, `[N, 2]`: the median, the middle half and the middle 90 %, whose ends it gives."""
+    ends = []
+    for place, moment, face in zip(_PLACES, style.drawable(values).T, ("white", colour), strict=True):
+        low, first, middle, third, high = map(float, np.quantile(moment, _LEVELS))
+        if math.isfinite(low + high):
+            ax.hlines(row + place, low, high, colors=[colour], linewidth=_THICKNESS)
+            ax.hlines(row + place, first, third, colors=[colour], linewidth=2.5 * _THICKNESS)
+            ax.plot(middle, row + place, color=colour, markerfacecolor=face, zorder=4, **_DOT)
+            ends += [low, high]
+    return ends

@@ -6,23 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from polobench.analysis.article import (
-    SHOWN_EPISODES,
-    EpisodeArm,
-    LossShape,
-    Placement,
-    PublishedReturn,
-    Spent,
-    published,
-)
+from polobench.analysis.article import SHOWN_EPISODES, EpisodeArm, LossShape, Placement, PublishedReturn, published
 from polobench.analysis.frame import ARM, table_of
 from polobench.analysis.statistics.intervals import Array
+from polobench.analysis.summary import ArmSummary
+from polobench.core.result import RunResult
 from polobench.report.blocks import Block, Bullets, Figure, Heading, Paragraph, Section, Table, Text, compact
 from polobench.report.draw import style
 from polobench.report.findings import Findings
@@ -39,7 +34,7 @@ def sections(findings: Findings) -> list[Section]:
     """Empty without one of the article's methods in the store."""
     if not findings.article_costs:
         return []
-    spent = Table.of([_spent_row(item, findings.budgets) for item in findings.article_costs], "lllrrrrr")
+    spent = Table.of([_spent_row(*item, findings.budgets) for item in findings.article_costs], "lllrrrrr")
     draw = partial(draw_article, findings.article_arms, findings.looks)
     blocks: list[Block] = [
         Paragraph(note("article")),
@@ -79,16 +74,16 @@ def _quartiles(item: Placement) -> dict[str, float]:
     return dict(zip(_QUARTILES, map(float, found), strict=True))
 
 
-def _spent_row(item: Spent, words: Mapping[tuple[str, str], str]) -> dict[str, Text]:
-    summary = item.summary
+def _spent_row(summary: ArmSummary, runs: Sequence[RunResult], words: Mapping[tuple[str, str], str]) -> dict[str, Text]:
+    """With the medians over the runs of what they spent."""
     decimals = decimals_for(summary.floor, summary.target, [summary.final_return])
     return {
         "task": summary.arm.task,
         "method": summary.arm.label,
         "budget": words[summary.arm.task, summary.arm.budget],
         "n": str(summary.n),
-        "samples": number(item.samples),
-        "updates": number(item.updates),
+        "samples": number(median(run.ledger.samples for run in runs)),
+        "updates": number(median(run.ledger.updates for run in runs)),
         "floor": number(summary.floor, decimals),
         "final return, mean [95 %]": with_ends(summary.final_return, summary.final_interval, decimals),
     }
@@ -106,8 +101,8 @@ def _cut(item: EpisodeArm) -> str:
 
 
 def _episode_row(item: Placement) -> list[Text]:
-    least, first, median, third, most = map(number, _quartiles(item).values())
-    ours = [f"{median} [{first}, {third}]", f"{least} to {most}"] if len(item.values) else [NOTHING] * 2
+    least, first, middle, third, most = map(number, _quartiles(item).values())
+    ours = [f"{middle} [{first}, {third}]", f"{least} to {most}"] if len(item.values) else [NOTHING] * 2
     return [number(item.episode), _shown(item.article), *ours, str(len(item.values)), _place(item)]
 
 
