@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
+from polobench.core.arrays import Array
 from polobench.policies.distributions import Categorical, DiagonalGaussian
 from polobench.policies.uniform import UniformActions
 
@@ -60,6 +61,16 @@ def test_categorical_inverse_cdf_at_its_edges():
     noise = torch.tensor([0.0, 0.2499, 0.2501, 0.7, np.nextafter(np.float32(1), np.float32(0))])
     actions = Categorical().sample(logits.expand(5, 4), noise)
     assert actions.tolist() == [1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("actions", [2, 3], ids=["two actions", "three actions"])
+def test_categorical_samples_of_arrays_are_those_of_tensors(actions):
+    logits = torch.randn(5_000, actions, generator=torch.Generator().manual_seed(0))
+    noise = torch.from_numpy(Categorical().noise(np.random.default_rng(0), (5_000,)))
+    expected = Categorical().sample(logits, noise)
+    found = Categorical().sample(Array(logits.numpy()), Array(noise.numpy())).numpy()
+    assert found.dtype == np.int64
+    assert np.mean(found == expected.numpy()) > 0.999  # noise within rounding of a bound may fall to either side
 
 
 def test_categorical_noise_near_one_stays_within_the_actions():

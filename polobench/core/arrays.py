@@ -198,9 +198,9 @@ class Array:
     def sum(self, dim: int | None = None, keepdim: bool = False) -> Array:
         if dim is None:
             return self.function(self._total(), _same)
-        value = self.value.sum(dim, keepdims=keepdim)
-        shape = np.expand_dims(value, () if keepdim else dim).shape
-        return self.function(value, lambda g: spread(g, value).reshape(shape))
+        kept = self.value.sum(dim, keepdims=True)
+        value = kept if keepdim else kept.squeeze(dim)
+        return self.function(value, lambda g: spread(g, value).reshape(kept.shape))
 
     def _total(self) -> Any:
         return self.count() if self.value.dtype == bool else np.add.reduce(self.value, None)
@@ -245,7 +245,7 @@ class Array:
         return self.function(value, lambda g: spread(g, value).reshape(self.value.shape))
 
     def unsqueeze(self, dim: int) -> Array:
-        return self._shaped(np.expand_dims(self.value, dim))
+        return self._shaped(self.value[..., None] if dim == -1 else self.value[(slice(None),) * dim + (None,)])
 
     def squeeze(self, dim: int) -> Array:
         return self._shaped(self.value.squeeze(dim))

@@ -42,6 +42,9 @@ class Categorical:
         """Inverse CDF: the first action whose cumulative probability exceeds the uniform `[...]`."""
         if isinstance(outputs, Array):
             logits = outputs.value.T  # numpy's ways along a first axis are the short ones
+            if len(logits) == 2:  # the same in half the time
+                odds = np.exp(logits - np.maximum(logits[0], logits[1]))
+                return Array((odds[0] <= noise.value.T * (odds[0] + odds[1])).astype(int).T)
             odds = np.add.accumulate(np.exp(logits - np.maximum.reduce(logits)))
             return Array(np.add.reduce(odds[:-1] <= noise.value.T * odds[-1]).T)
         cumulative = outputs.softmax(-1).cumsum(-1)

@@ -120,21 +120,25 @@ class MLPPolicy(Policy):
         networks, tensors through torch.
         """
         inputs = observations if self.statistics is None else self.statistics(observations)
-        self.ledger.forward_rows += math.prod(inputs.shape[:-1])
         if isinstance(inputs, Tensor):
+            self.ledger.forward_rows += math.prod(inputs.shape[:-1])
             return self.actor(inputs) if self.critic is None or number == ACTOR else self.critic(inputs).squeeze(-1)
         shape = inputs.value.shape
-        states = self.flat.forward(inputs.value.reshape(-1, shape[-1]), number)
+        rows = inputs.value.reshape(-1, shape[-1])
+        self.ledger.forward_rows += len(rows)
+        states = self.flat.forward(rows, number)
         found = states[-1].reshape((*shape[:-1], -1) if number == ACTOR else shape[:-1])
+        if not torch.is_grad_enabled():
+            return Array(found)
 
         def pull(cotangent: Any) -> None:
             self.flat.backward(states, spread(cotangent, found).reshape(states[-1].shape), number)
 
-        return Array(found, [(None, pull)] if torch.is_grad_enabled() else [])
+        return Array(found, [(None, pull)])
 
     def _actor_outputs(self, observations: Tensor) -> Tensor:
         outputs: Tensor = self._through(ACTOR, observations)
-        if self.log_std is None or not isinstance(outputs, Tensor):
+        if not isinstance(outputs, Tensor) or self.log_std is None:
             return outputs
         return torch.cat([outputs, self.log_std.expand_as(outputs)], -1)
 

@@ -178,8 +178,7 @@ class ControlTask(Task):
             policy.refresh_statistics()
             while np.count_nonzero(unfinished):
                 self._step(runner, policy, unfinished, recording)
-                runner.rest(unfinished & ~runner.live)
-                unfinished = unfinished & runner.live
+                unfinished = runner.rest(unfinished)
             return self._finish(policy, runner, recording, groups)
 
     def evaluate(self, policy: Policy, seed: int, episodes: range) -> Evaluation:
@@ -211,8 +210,7 @@ class ControlTask(Task):
             noise = policy.distribution.noise(generator, (count,))
             rewards, _, _ = runner.step(self._choose(policy, act, runner, noise))
             returns += rewards * unfinished
-            runner.rest(unfinished & ~runner.live)
-            unfinished = unfinished & runner.live
+            unfinished = runner.rest(unfinished)
         return returns
 
     def _runner(self, purpose: str, count: int) -> VectorRunner:
@@ -226,10 +224,10 @@ class ControlTask(Task):
 
     def _step(self, runner: VectorRunner, policy: Policy, mask: np.ndarray, recording: _Recording) -> None:
         """One charged step of all environments; `mask` `[N]` says which of them count."""
-        counted = int(np.count_nonzero(mask))
-        self.ledger.charge_generated(counted)
-        self.ledger.reward_calls += counted
-        self.ledger.discarded_transitions += len(mask) - counted - runner.resting
+        ledger, counted = self.ledger, int(np.count_nonzero(mask))
+        ledger.charge_generated(counted)
+        ledger.reward_calls += counted
+        ledger.discarded_transitions += len(mask) - counted - runner.resting
         observations = runner.observations
         noise = policy.distribution.noise(self._actions_rng, mask.shape)
         actions = self._choose(policy, policy.act, runner, noise)
@@ -238,7 +236,7 @@ class ControlTask(Task):
             rewards, terminated, truncated = rewards * mask, terminated & mask, truncated & mask
         recording.add(observations, actions, rewards.astype(np.float32), terminated, truncated, mask)
         recording.n_samples += counted
-        if np.count_nonzero(runner.live) < len(mask):
+        if runner.any_over:
             self._finished_returns += runner.episode_returns[mask & ~runner.live].tolist()
 
     def _choose(self, policy: Policy, act: Act, runner: VectorRunner, noise: np.ndarray) -> np.ndarray:

@@ -152,7 +152,7 @@ class ActionCodec:
         """`[N]` or `[N, size]` to what the environment takes; out of bounds is clipped."""
         space = self._space
         if isinstance(space, Discrete):
-            return np.asarray(actions + space.start)
+            return actions if space.start == 0 else np.asarray(actions + space.start)
         if not isinstance(space, Box):
             chosen = np.stack(np.unravel_index(actions, self._choices), -1).reshape(len(actions), *(space.shape or ()))
             return np.asarray(chosen + (space.start if isinstance(space, MultiDiscrete) else 0), dtype=space.dtype)

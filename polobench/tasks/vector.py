@@ -83,6 +83,7 @@ class VectorRunner:
     Attributes:
         observations: `[N, width]` float32, where the next action is to be taken.
         live: `[N]` bool; False where the next step only resets.
+        any_over: whether `live` is False anywhere, in few steps of many.
         resting: number of environments that `rest` has stopped, until the next reset.
     """
 
@@ -91,13 +92,17 @@ class VectorRunner:
     ) -> None:
         self.env, self._observation_codec, self._action_codec = env, observation_codec, action_codec
         self._contains = membership(env.observation_space)
-        self._checks = not isinstance(env, SyncVectorEnv)  # which `Checked` does one by one
-        if self._checks:
+        one_by_one = isinstance(env, SyncVectorEnv)  # where `Checked` checks
+        self._checks = not one_by_one and not env.metadata.get("always_finite", False)
+        if not one_by_one:
             _trust_actions(env)
         self.observations = np.zeros((env.num_envs, observation_codec.width), np.float32)
-        self.live = np.ones(env.num_envs, bool)
-        self.resting = 0
-        self.episode_returns = np.zeros(env.num_envs)
+        self._all = np.ones(env.num_envs, bool)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.live, self.any_over, self.resting = self._all, False, 0
+        self.episode_returns = np.zeros(self.env.num_envs)
 
     def reset(self, rng: SeedAxes, call: int, size: int = 1) -> None:
         """Start all environments anew; runs of `size` neighbours share a start state.
@@ -121,9 +126,7 @@ class VectorRunner:
             if size > 1:
                 observations = self._share_state(size)
         self.observations = self._encode(observations)
-        self.live = np.ones(self.env.num_envs, bool)
-        self.resting = 0
-        self.episode_returns = np.zeros(self.env.num_envs)
+        self._begin()
 
     def _share_state(self, size: int) -> np.ndarray:
         state: np.ndarray = self.env.unwrapped.state  # type: ignore[attr-defined]  # `has_equal_vector_version`
@@ -139,13 +142,22 @@ class VectorRunner:
         """Take `[N]` actions; gives rewards, terminated and truncated `[N]`, and moves `observations` and `live` on."""
         observations, rewards, terminated, truncated, _ = self.env.step(self._action_codec.decode(actions))
         self.observations = self._encode(observations)
-        self.episode_returns = self.episode_returns * self.live + rewards
-        self.live = ~(terminated | truncated)
+        before = self.episode_returns * self.live if self.any_over else self.episode_returns
+        over = terminated | truncated
+        self.episode_returns, self.any_over = before + rewards, bool(np.count_nonzero(over))
+        self.live = ~over if self.any_over else self._all
         return rewards, terminated, truncated
 
-    def rest(self, over: np.ndarray) -> None:
-        """Stop stepping the environments marked in `over` `[N]`, if the environments are stepped one by one."""
+    def rest(self, unfinished: np.ndarray) -> np.ndarray:
+        """Which of the environments marked in `unfinished` `[N]` are so after the last step.
+
+        The others are not stepped any more, if the environments are stepped one by one.
+        """
+        if not self.any_over:
+            return unfinished
         if isinstance(self.env, SyncVectorEnv):
-            self.resting += int(np.count_nonzero(over))
-            for index in over.nonzero()[0]:
+            over = (unfinished & ~self.live).nonzero()[0]
+            self.resting += len(over)
+            for index in over:
                 self.env.envs[index].resting = True  # type: ignore[attr-defined]  # of `Checked`
+        return unfinished & self.live
