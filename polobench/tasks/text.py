@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -184,7 +186,8 @@ def as_rollout(
 
 def _padded(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """`[B, T]` the rows, padded behind, and where they are not."""
-    width = max(map(len, rows))
-    tokens = torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], device=device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    return tokens, torch.arange(width, device=device) < lengths.unsqueeze(1)
+    lengths = np.array([len(row) for row in rows])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.full(mask.shape, fill)
+    tokens[mask] = np.fromiter(chain.from_iterable(rows), int, lengths.sum())
+    return torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)
