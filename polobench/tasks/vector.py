@@ -98,6 +98,7 @@ class VectorRunner:
             _trust_actions(env)
         self.observations = np.zeros((env.num_envs, observation_codec.width), np.float32)
         self._all = np.ones(env.num_envs, bool)
+        self._all.flags.writeable = False
         self._begin()
 
     def _begin(self) -> None:
