@@ -155,7 +155,7 @@ def draw_frontier(items: Sequence[Place], baselines: Sequence[BestOf]) -> Drawin
     style.share_y([(ax, None) for ax in axes])
     end = max(ax.get_xlim()[1] for ax in axes)
     for ax, named in zip(axes, spots, strict=True):
-        ax.set_xlim(0, end)
+        ax.set_xlim(-0.04, end)  # what did not move stays whole
         place_labels(ax, named, _TALL)
     return figure
 
