@@ -190,6 +190,7 @@ def test_the_report_says_it(store: Path, tmp_path: Path) -> None:
     text = section(write_report(store, tmp_path).with_name("article.md").read_text())
     assert "| 50 | 20 | 25 [18, 32] | 10 to 40 | 4 | above 1, level with 1, below 2 of 4 |" in " ".join(text.split())
     words = " ".join(text.split())
+    assert "| 4 | 12,500 | 500 |" in words, "medians over the runs of what they spent"
     assert "1 of 4 runs ended in an episode that was still going, after 245,200 steps of it" in words
     assert "9 to 20" in words
     assert "1 of 2 where it says, 0 below, 1 above" in words
