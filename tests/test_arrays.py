@@ -112,6 +112,37 @@ def test_fisher_products_are_autograds(sizes, activation, continuous, normalize)
     check_fisher(sizes, activation, continuous, normalize)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_a_backward_pass_gives_the_bits_of_the_vjp_and_uses_up_the_states(activation):
+    flat = policy_of((7, 6), activation, dtype=torch.float32).flat
+    rows, cotangent = (np.random.default_rng(seed).normal(size=(50, 3)).astype(np.float32) for seed in (0, 1))
+    states = flat.forward(rows, 0)
+    kept = [state.copy() for state in states]
+    expected = flat.vjp(states, cotangent, 0).copy()
+    assert all(map(np.array_equal, states, kept))
+    flat.gradient[:] = 0
+    flat.backward(states, cotangent, 0)
+    assert np.array_equal(flat.gradient[flat.blocks[0]], expected)
+    assert expected.any()
+    with pytest.raises(IndexError):
+        flat.backward(states, cotangent, 0)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)], ids=str)
+def test_rows_of_a_mask_and_back_are_those_of_numpys_index(shape):
+    mask = np.random.default_rng(0).random((4, 9)) < 0.6
+    mask[0] = False
+    values = np.random.default_rng(1).normal(size=(4, 9, *shape)).astype(np.float32)
+    leaf, spread = Leaf(values), np.zeros_like(values)
+    chosen = leaf.array[Array(mask)]
+    assert np.array_equal(chosen.numpy(), values[mask])
+    spread[mask] = values[mask]
+    found = chosen.spread_over(Array(mask))
+    assert np.array_equal(found.numpy(), spread)
+    (found * Array(values)).sum().backward()
+    assert np.array_equal(leaf.cotangent, spread)
+
+
 OBJECTIVES = {
     "score": lambda x, b: surrogates.score_function_objective(x, b.advantages, b.mask, 6),
     "importance": lambda x, b: surrogates.importance_objective(x, b.old_log_probs, b.advantages, b.mask),
@@ -300,15 +331,15 @@ def test_the_networks_follow_whatever_changes_the_parameters(change):
     assert np.array_equal(policy.flat.vector, parameters_to_vector(policy.parameters()).detach().numpy())
 
 
-NO_DERIVATIVE = {kind: (forward, lambda flow, state: None) for kind, (forward, _) in perceptrons._ACTIVATIONS.items()}
+NO_DERIVATIVE = {kind: (forward, lambda *_: None) for kind, (forward, _) in perceptrons._ACTIVATIONS.items()}
 
 
 def without_entropy(array, entropy=Array.softmax_entropy):
     return entropy(array).detach()
 
 
-def tail_forgotten(networks, states, cotangent, number, vjp=FlatPerceptrons.vjp):
-    found = vjp(networks, states, cotangent, number)
+def tail_forgotten(networks, states, cotangent, number, keep=True, vjp=FlatPerceptrons.vjp):
+    found = vjp(networks, states, cotangent, number, keep)
     networks._slopes[number][1][:] = 0
     return found
 

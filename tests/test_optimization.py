@@ -185,6 +185,15 @@ def test_a_minibatch_without_a_pair_makes_no_step() -> None:
     assert parts[0].rewards.flatten().tolist() == [0.0, 1.0]
 
 
+def test_epochs_of_one_minibatch_of_groups_give_the_same_parts() -> None:
+    hp = polobench.make("dpo", "probe-bandit", epochs=3, micro_batch=2).hp
+    ranked, tied = groups_of([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1]), groups_of([1.0, 1.0], [0, 0])
+    found = list(ranked_minibatches(ranked, hp, np.random.default_rng(0)))
+    assert [len(parts) for parts in found] == [2, 2, 2]
+    assert all(parts is found[0] for parts in found)
+    assert not list(ranked_minibatches(tied, hp, np.random.default_rng(0)))
+
+
 def test_kl_in_the_reward_is_that_of_whole_responses() -> None:
     """Over all trajectories: the estimates' mean is the gradient of the return minus kl_coef KL(pi || pi_ref)."""
     policy, rollout = checks.small_policy(3, 2, continuous=False), checks.every_trajectory()

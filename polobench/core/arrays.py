@@ -28,13 +28,14 @@ class Array:
         links: the operands, each with its pull; None stands for parameters, whose pull keeps what it is given.
     """
 
-    __slots__ = ("cotangent", "counted", "depth", "links", "log_odds", "value")
+    __slots__ = ("cotangent", "counted", "depth", "links", "log_odds", "places", "value")
     __array_ufunc__ = None  # numpy leaves mixed operations to the methods below
 
     def __init__(self, value: Any, links: Sequence[tuple[Array | None, Pull]] = ()) -> None:
         self.value, self.links = value, links
         self.log_odds: Values | None = None  # what `log_softmax` found
         self.counted: int | None = None  # what `count` found
+        self.places: tuple[Values, Values] | None = None  # what `_places` found
         self.cotangent: Any = None  # during `backward`, what has come back so far
         self.depth: int = 0  # the most operations between this and a number without a past
         for operand, _ in links:
@@ -224,7 +225,7 @@ class Array:
 
     def standardized_where(self, mask: Array) -> Array:
         """All entries, by the mean and the deviation of those where a mask of this shape is True; a constant."""
-        chosen = self.value if mask.is_full() else self.value[mask.value]
+        chosen = self.value if mask.is_full() else mask._gathered(self.value)
         mean = np.add.reduce(chosen, None) / chosen.size
         centred = chosen - mean
         deviation = math.sqrt(np.vdot(centred, centred) / chosen.size)
@@ -254,7 +255,27 @@ class Array:
         shape = self.value.shape
         return self._shaped(self.value.reshape(*shape[:first], -1, *(shape[last + 1 :] if last != -1 else ())))
 
+    def _places(self) -> tuple[Values, Values]:
+        """Of a mask: the flat indices of its True entries, and of each entry its number among these, else -1; kept."""
+        if self.places is None:
+            true = self.value.ravel()
+            self.places = np.flatnonzero(true), np.where(true, np.add.accumulate(true, dtype=int) - 1, -1)
+        return self.places
+
+    def _gathered(self, values: Values) -> Values:
+        """Of values `[B, T, ...]` the rows `[M, ...]` where this mask is True, in a tenth of the time of an index."""
+        return values.reshape(-1, *values.shape[self.value.ndim :]).take(self._places()[0], 0)
+
+    def _scattered(self, rows: Values) -> Values:
+        """`[B, T, ...]` with the rows `[M, ...]` where this mask is True, and 0 elsewhere."""
+        then_zero = np.zeros((len(rows) + 1, *rows.shape[1:]), rows.dtype)
+        then_zero[:-1] = rows
+        return then_zero.take(self._places()[1], 0).reshape(*self.value.shape, *rows.shape[1:])
+
     def __getitem__(self, index: Any) -> Array:
+        if isinstance(index, Array) and index.value.dtype == bool:
+            chosen = index._gathered(self.value)
+            return self.function(chosen, lambda g: index._scattered(spread(g, chosen)))
         index = tuple(map(_value, index)) if isinstance(index, tuple) else _value(index)
 
         def pull(g: Any) -> Values:
@@ -271,9 +292,8 @@ class Array:
 
     def spread_over(self, mask: Array) -> Array:
         """`[B, T, ...]` with the rows `[M, ...]` of this where a mask is True, and 0 elsewhere."""
-        found = np.zeros((*mask.shape, *self.shape[1:]), self.value.dtype)
-        found[mask.value] = self.value
-        return self.function(found, lambda g: spread(g, found)[mask.value])
+        found = mask._scattered(self.value)
+        return self.function(found, lambda g: mask._gathered(spread(g, found)))
 
     def chunk(self, count: int, dim: int) -> list[Array]:
         width = self.value.shape[dim] // count

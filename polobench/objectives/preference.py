@@ -36,9 +36,12 @@ def ranked_minibatches(
     batch: Rollout, hp: RankedHyperparameters, shuffle: np.random.Generator
 ) -> Iterator[list[Rollout]]:
     """Whole groups in the parts of a pass, for all epochs; a minibatch whose groups all tie makes no step."""
+    before, parts = None, list[Rollout]()
     for minibatch in batch.group_minibatches(hp.minibatch_groups, shuffle, hp.epochs):
-        if minibatch.has_ranking:
-            yield minibatch.split_groups(hp.micro_batch)
+        if minibatch is not before:  # every epoch of a single minibatch gives the same one
+            before, parts = minibatch, minibatch.split_groups(hp.micro_batch) if minibatch.has_ranking else []
+        if parts:
+            yield parts
 
 
 def tally_pairs(tally: Tally, margins: Tensor, log_probs: Tensor, better: Tensor, worse: Tensor, n_pairs: int) -> None:

@@ -27,17 +27,17 @@ from polobench.core.arrays import Values
 Layer = tuple[Values, Values]  # weight `[O, D]` and bias `[O]`
 
 
-def _through_tanh(flow: Values, state: Values) -> None:
-    slope = state * state
-    np.subtract(1, slope, out=slope)
-    flow *= slope
+def _through_tanh(flow: Values, state: Values, work: Values) -> None:
+    np.multiply(state, state, out=work)
+    np.subtract(1, work, out=work)
+    flow *= work
 
 
-def _through_relu(flow: Values, state: Values) -> None:
+def _through_relu(flow: Values, state: Values, work: Values) -> None:
     flow *= state > 0
 
 
-_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Values], object], Callable[[Values, Values], None]]] = {
+_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Values], object], Callable[[Values, Values, Values], None]]] = {
     nn.Tanh: (lambda state: np.tanh(state, out=state), _through_tanh),
     nn.ReLU: (lambda state: np.maximum(state, 0, out=state), _through_relu),
 }
@@ -113,8 +113,11 @@ class FlatPerceptrons:
             states[-1] = _with_tail(state, tail)
         return states
 
-    def vjp(self, states: list[Values], cotangent: Values, number: int) -> Values:
-        """`[n of its block]`, until the next call: the sum over rows of a cotangent `[M, O]` times the Jacobian."""
+    def vjp(self, states: list[Values], cotangent: Values, number: int, keep: bool = True) -> Values:
+        """`[n of its block]`, until the next call: the sum over rows of a cotangent `[M, O]` times the Jacobian.
+
+        States that need not be kept become the slopes in place, which saves a buffer's way through the cache.
+        """
         (layers, tail), (slopes, of_tail) = self._layers[number], self._slopes[number]
         if len(self._ones) < len(cotangent):
             self._ones = np.ones(len(cotangent), self.vector.dtype)
@@ -127,14 +130,15 @@ class FlatPerceptrons:
             np.dot(cotangent.T, states[depth], out=of_weight)
             np.dot(ones, cotangent, out=of_bias)
             if depth:
-                cotangent = np.dot(cotangent, layers[depth][0])
-                self._back_through(cotangent, states[depth])
+                cotangent, state = np.dot(cotangent, layers[depth][0]), states[depth]
+                self._back_through(cotangent, state, np.empty_like(state) if keep else state)
         return self._scratch[self.blocks[number]]
 
     def backward(self, states: list[Values], cotangent: Values, number: int) -> None:
-        """As autograd's: the vjp is added to what the parameters have as `grad`, or becomes it."""
+        """As autograd's: the vjp is added to what the parameters have as `grad`, or becomes it; uses up `states`."""
         self.collect(self.with_gradients[number])
-        self.gradient[self.blocks[number]] += self.vjp(states, cotangent, number)
+        self.gradient[self.blocks[number]] += self.vjp(states, cotangent, number, keep=False)
+        states.clear()  # a second call fails
 
     def collect(self, pairs: list[tuple[nn.Parameter, Tensor]]) -> None:
         """Let the `grad` of parameters be the views of the flat gradient, with the numbers that it has."""
@@ -153,7 +157,7 @@ class FlatPerceptrons:
             found = np.dot(states[depth], of_weight.T)
             found += of_bias
             if depth:
-                self._back_through(flow, states[depth])
+                self._back_through(flow, states[depth], np.empty_like(flow))
                 found += np.dot(flow, weight.T)
             flow = found
         if of_tail.size:
