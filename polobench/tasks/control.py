@@ -232,8 +232,6 @@ class ControlTask(Task):
         noise = policy.distribution.noise(self._actions_rng, mask.shape)
         actions = self._choose(policy, policy.act, runner, noise)
         rewards, terminated, truncated = runner.step(actions)
-        if counted < len(mask):
-            rewards, terminated, truncated = rewards * mask, terminated & mask, truncated & mask
         recording.add(observations, actions, rewards.astype(np.float32), terminated, truncated, mask)
         recording.n_samples += counted
         if runner.any_over:
@@ -266,8 +264,10 @@ class _Recording:
     def rollout(self, final_observations: np.ndarray, groups: np.ndarray, device: torch.device) -> Rollout:
         joined = [(np.concatenate(columns), columns[0].shape) for columns in zip(*self.columns, strict=True)]
         series = [flat.reshape(len(self.columns), *shape).swapaxes(0, 1) for flat, shape in joined]
-        stacked = [torch.from_numpy(np.ascontiguousarray(column)) for column in series]
-        columns: dict[str, Any] = dict(zip(COLUMNS, stacked, strict=True))
+        stacked = dict(zip(COLUMNS, map(np.ascontiguousarray, series), strict=True))
+        for name in ("rewards", "terminated", "truncated"):  # nothing where nothing was decided
+            stacked[name] *= stacked["mask"]
+        columns: dict[str, Any] = {name: torch.from_numpy(column) for name, column in stacked.items()}
         columns |= {"final_observations": torch.from_numpy(final_observations), "groups": torch.from_numpy(groups)}
         return Rollout(**{name: column.to(device) for name, column in columns.items()})
 
