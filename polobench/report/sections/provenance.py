@@ -14,7 +14,7 @@ from polobench.analysis.tuning import edge_of
 from polobench.core.result import RunResult
 from polobench.report.blocks import Block, Bullets, Commands, Link, Paragraph, Section, Table, Text, compact
 from polobench.report.findings import Findings
-from polobench.report.formatting import NOTHING, counted, listed, number, plain, runs_of, span
+from polobench.report.formatting import NOTHING, counted, listed, number, plain, quoted, runs_of, span
 from polobench.report.words import names, note
 
 _SHOWN = ("os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
@@ -208,16 +208,16 @@ def _is_word(text: str) -> bool:
 def _edges(findings: Findings) -> list[Text]:
     """Whose tuned step size is the lowest or the highest that was tried."""
     edges = [(arm, edge_of(trials)) for arm, trials in findings.trials.items()]
-    who = [f"{arm.label} on {arm.task} ({edge})" for arm, edge in edges if edge]
-    return [note("edges", who=listed(who))] if who else []
+    who = [f"{quoted(arm.label)} on {arm.task} ({edge})" for arm, edge in edges if edge]
+    return [note("edges", who=", ".join(who))] if who else []
 
 
 def caveat_sections(findings: Findings) -> list[Section]:
     """The gravest first: what is wrong with the store, then what no comparison of this kind can tell."""
     found: list[Text] = [*store_caveats(findings.collection)]
     if findings.comparisons and not findings.is_first_look:
-        counts = [len(trials) for trials in findings.trials.values()]
-        found.append(note("tuned", trials=runs_of(counts)) if counts else note("untuned"))
+        counts = sorted({len(trials) for trials in findings.trials.values()})
+        found.append(note("tuned", trials=" or ".join(map(str, counts))) if counts else note("untuned"))
         found += _edges(findings)
     if len(found) > MOST_CAVEATS:
         rest = f"{len(found) - MOST_CAVEATS + 1} more: "
