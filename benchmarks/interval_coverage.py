@@ -23,8 +23,8 @@ from rich.progress import track
 from scipy.stats import binom, bootstrap, norm
 from tabulate import tabulate
 
-from polobench.analysis.statistics.aggregates import STRATIFIED, interquartile_mean
-from polobench.analysis.statistics.coverage import IQM, MEAN, MEAN_OF_TASKS, MEDIAN_OF_TASKS, SOLVED, Coverage
+from polobench.analysis.statistics.aggregates import STRATIFIED, iqm
+from polobench.analysis.statistics.coverage import MEAN, Coverage
 from polobench.analysis.statistics.intervals import (
     BAND_RESAMPLES,
     BOOTSTRAP,
@@ -35,7 +35,6 @@ from polobench.analysis.statistics.intervals import (
     WILSON,
     Array,
     bootstrap_band,
-    mean,
     student_ends,
     wilson_interval,
 )
@@ -45,6 +44,10 @@ SIMULATIONS = 4_000
 SEED = 0
 LEVELS = np.array([0.6, 0.8, 1.0, 1.2, 1.4])  # five tasks: the same returns times these
 BCA = "BCa bootstrap"
+IQM = "interquartile mean over tasks"
+MEDIAN_OF_TASKS = "median of task means"
+MEAN_OF_TASKS = "mean of task means"
+SOLVED = "share of runs"
 SOLVING = (0.5, 0.8, 0.95)
 _BLOCK = 250  # simulated studies in memory at once
 _POPULATION = 200_000
@@ -154,9 +157,9 @@ def aggregate_coverage(returns: Returns, n: int, simulations: int) -> dict[tuple
 
 # `[..., tasks, n]` to `[...]`, as `analysis.statistics.aggregates` does, for many resamples at once
 AGGREGATES: dict[str, Callable[[Array], Array]] = {
-    IQM: lambda scores: interquartile_mean(scores.reshape(*scores.shape[:-2], -1)),
-    MEDIAN_OF_TASKS: lambda scores: np.asarray(np.median(mean(scores), axis=-1)),
-    MEAN_OF_TASKS: lambda scores: mean(mean(scores)),
+    IQM: lambda scores: iqm([scores.reshape(*scores.shape[:-2], -1)]),
+    MEDIAN_OF_TASKS: lambda scores: np.asarray(np.median(scores.mean(axis=-1), axis=-1)),
+    MEAN_OF_TASKS: lambda scores: scores.mean(axis=-1).mean(axis=-1),
 }
 
 

@@ -12,7 +12,7 @@ from synthetic import failed, make_result
 from polobench.analysis import reliability
 from polobench.analysis.curves import return_curve
 from polobench.analysis.reliability import scores as scores_of
-from polobench.analysis.statistics.aggregates import tail_mean
+from polobench.analysis.statistics.aggregates import tail_score
 from polobench.core.result import RunResult
 
 
@@ -90,5 +90,5 @@ def test_without_a_target_nothing_is_known() -> None:
 
 
 def test_the_tail_is_the_mean_of_the_worst_quarter() -> None:
-    assert tail_mean(np.array([5.0, 1.0, 3.0, 2.0, 4.0])) == pytest.approx(1.5)  # two of five
-    assert tail_mean(np.array([7.0])) == 7.0
+    assert tail_score([np.array([5.0, 1.0, 3.0, 2.0, 4.0])]) == pytest.approx(1.5)  # two of five
+    assert tail_score([np.array([7.0])]) == 7.0

@@ -63,10 +63,10 @@ def test_numbers_of_a_run_are_made_once_a_report(
     monkeypatch: pytest.MonkeyPatch, found: Collection, tmp_path: Path
 ) -> None:
     scores = Counter(measures.scores)
-    interval = Counter(survival.restricted_mean_interval)
+    interval = Counter(survival.restricted_mean)
     summarized = Counter(summary.summarize)
     monkeypatch.setattr(measures, "scores", scores)
-    monkeypatch.setattr(survival, "restricted_mean_interval", interval)
+    monkeypatch.setattr(survival, "restricted_mean", interval)
     monkeypatch.setattr(summary, "summarize", summarized)
     write_report(found, tmp_path)
     judged = [run for run in found.cells if run.label != "random"]  # no claim is about it

@@ -12,7 +12,6 @@ from polobench.analysis.statistics.aggregates import (
     aggregate,
     iqm,
     mean_score,
-    median_score,
     performance_profile,
 )
 from polobench.analysis.statistics.intervals import Interval
@@ -24,7 +23,6 @@ metrics = pytest.importorskip("rliable.metrics", reason=reason, exc_type=ImportE
 RESAMPLES = 1_000  # of rliable's, which are slow; ours are 10,000
 STATISTICS = {
     iqm: "aggregate_iqm",
-    median_score: "aggregate_median",
     mean_score: "aggregate_mean",
 }
 

@@ -409,7 +409,7 @@ def test_samples_to_target_are_the_restricted_mean() -> None:
     reached = [run.status == "ok" and run.time_to_target["samples"] is not None for run in runs]
     times = [run.time_to_target["samples"] if there else 50_000 for run, there in zip(runs, reached, strict=True)]
     assert reached == [True, True, False, False]
-    assert values.mean() == pytest.approx(restricted_mean(times, reached, 50_000) / 50_000)
+    assert values.mean() == pytest.approx(restricted_mean(times, reached, 50_000).value / 50_000)
 
 
 def test_a_target_that_neither_reaches_says_nothing_of_their_speed(tmp_path: Path) -> None:

@@ -16,10 +16,6 @@ from polobench.analysis.statistics.intervals import STUDENT
 SUFFICIENT = 0.93
 ADVISED_SEEDS = 10
 MEAN = "mean"
-IQM = "interquartile mean over tasks"
-MEDIAN_OF_TASKS = "median of task means"
-MEAN_OF_TASKS = "mean of task means"
-SOLVED = "share of runs"
 
 
 @dataclass(frozen=True)

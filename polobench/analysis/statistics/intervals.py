@@ -44,11 +44,6 @@ class Interval:
     n: int  # the runs or prompts that it is made from
 
 
-def mean(samples: Array) -> Array:
-    """The mean over the last axis."""
-    return np.asarray(samples.mean(axis=-1), dtype=np.float64)
-
-
 def mean_interval(values: Sequence[float] | Array) -> Interval:
     """Student's t interval of the mean. Its ends may lie beyond what the task allows, such as CartPole's 500.
 
@@ -65,8 +60,8 @@ def mean_interval(values: Sequence[float] | Array) -> Interval:
 def student_ends(data: Array) -> tuple[Array, Array]:
     """Ends of Student's t interval of the mean over the last axis, at least two long; `[..., n]` to `[...]` each."""
     n = data.shape[-1]
-    half = student.ppf(TAILS[1], n - 1) * data.std(axis=-1, ddof=1) / math.sqrt(n)
-    return mean(data) - half, mean(data) + half
+    middle, half = data.mean(axis=-1), student.ppf(TAILS[1], n - 1) * data.std(axis=-1, ddof=1) / math.sqrt(n)
+    return middle - half, middle + half
 
 
 def bootstrap_band(curves: Array, *, resamples: int = BAND_RESAMPLES, seed: int = 0) -> tuple[Array, Array]:

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.stats import CensoredData, ecdf, norm
 
 from polobench.analysis.statistics import intervals
+from polobench.analysis.statistics.aggregates import Estimate
 from polobench.analysis.statistics.intervals import Array, Interval
 
 
@@ -34,7 +35,6 @@ class TimeToTarget:
     reached_share: Array  # `[G]` 1 minus the Kaplan-Meier estimate, from each time until the next
     low: Array  # `[G]` ends of its 95 % interval, for each time by itself
     high: Array
-    n: int  # runs
 
 
 def time_to_target(times: Sequence[float], reached: Sequence[bool]) -> TimeToTarget:
@@ -59,7 +59,7 @@ def time_to_target(times: Sequence[float], reached: Sequence[bool]) -> TimeToTar
     survival_before = 1 - np.concatenate([[0.0], share[:-1]])
     at_risk = len(ends) - np.searchsorted(np.sort(ends), grid, side="left")
     low, high = _wilson_ends(share, at_risk / survival_before)
-    return TimeToTarget(grid, share, low, high, len(ends))
+    return TimeToTarget(grid, share, low, high)
 
 
 def _wilson_ends(share: Array, n: Array) -> tuple[Array, Array]:
@@ -70,30 +70,26 @@ def _wilson_ends(share: Array, n: Array) -> tuple[Array, Array]:
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
 
 
-def restricted_mean(times: Sequence[float], reached: Sequence[bool], horizon: float) -> float:
+def restricted_mean(times: Sequence[float], reached: Sequence[bool], horizon: float) -> Estimate:
     """The mean time to target, capped at the horizon: the area under the Kaplan-Meier curve.
 
     Where no run is censored before the horizon it is the mean of `min(time, horizon)`. A curve that ends before the
-    horizon stays level, as if no further run would get there.
+    horizon stays level, as if no further run would get there. The interval is the percentile bootstrap's over runs.
 
     Args:
         times, reached: as of `time_to_target`.
         horizon: in the unit of the times, above 0.
 
     Returns:
-        In the unit of the times, at most the horizon; NaN without runs.
+        In the unit of the times, at most the horizon; NaN without runs, its ends below two.
     """
-    return float(_restricted_means(times, reached, horizon, np.ones((1, len(times))))[0]) if len(times) else math.nan
-
-
-def restricted_mean_interval(times: Sequence[float], reached: Sequence[bool], horizon: float) -> Interval:
-    """The percentile bootstrap interval of the restricted mean over resampled runs; NaN ends below two runs."""
     n = len(times)
-    if n < 2:
-        return Interval(math.nan, math.nan, intervals.BOOTSTRAP, n)
-    found = _restricted_means(times, reached, horizon, intervals.resample_counts(n, intervals.BAND_RESAMPLES, 0))
-    low, high = np.quantile(found, intervals.TAILS)
-    return Interval(float(low), float(high), intervals.BOOTSTRAP, n)
+    value = float(_restricted_means(times, reached, horizon, np.ones((1, n)))[0]) if n else math.nan
+    low = high = math.nan
+    if n > 1:
+        counts = intervals.resample_counts(n, intervals.BAND_RESAMPLES, 0)
+        low, high = np.quantile(_restricted_means(times, reached, horizon, counts), intervals.TAILS).tolist()
+    return Estimate(value, Interval(low, high, intervals.BOOTSTRAP, n))
 
 
 def _restricted_means(times: Sequence[float], reached: Sequence[bool], horizon: float, counts: Array) -> Array:

@@ -67,8 +67,7 @@ def arrivals_of(every: Sequence[Panel]) -> list[Arrival]:
         for arm, runs in panel.arms:
             times, there = _times(runs, end)
             mean = survival.restricted_mean(times, there, end)
-            interval = survival.restricted_mean_interval(times, there, end)
-            found.append(Arrival(arm, len(runs), sum(there), mean, interval))
+            found.append(Arrival(arm, len(runs), sum(there), mean.value, mean.interval))
     return found
 
 

@@ -63,10 +63,6 @@ class Panel:
         beside = any(result.ran_beside_others for _, runs in self.arms for result in runs)
         return "cpu_seconds" if beside else "wall_seconds"
 
-    @property
-    def has_curves(self) -> bool:
-        return any(len(result.curve) > 1 for _, runs in self.arms for result in runs)
-
     def name(self, arm: Arm) -> str:
         """The label of one of its arms, with the budget where that differs between them."""
         budget = re.match(r"([\d,]+) samples", arm.budget) if self.budget == SEVERAL else None
@@ -85,9 +81,10 @@ def panels(collection: Collection) -> list[Panel]:
 def with_curves(every: Sequence[Panel], look: Looks) -> list[Panel]:
     """The panels that have learning curves, in parts with no more arms than lines can be followed."""
     parts: list[Panel] = []
-    for panel in (one for one in merged(every, ARMS_A_FIGURE) if one.has_curves):
-        found = parts_of(panel.arms, lambda item: (item[0].label, look[item[0].label].family))
-        parts += [replace(panel, part=part, arms=tuple(arms)) for part, arms in found]
+    for panel in merged(every, ARMS_A_FIGURE):
+        if any(len(result.curve) > 1 for _, runs in panel.arms for result in runs):
+            found = parts_of(panel.arms, lambda item: (item[0].label, look[item[0].label].family))
+            parts += [replace(panel, part=part, arms=tuple(arms)) for part, arms in found]
     return parts
 
 

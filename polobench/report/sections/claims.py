@@ -11,7 +11,7 @@ import pandas as pd
 from polobench.analysis import verdicts
 from polobench.analysis.claims import Claim, Column
 from polobench.analysis.frame import flat_rows, table_of
-from polobench.analysis.measures import MEASURES, Measure, Place
+from polobench.analysis.measures import MEASURES, Measure
 from polobench.analysis.statistics.hypothesis import CEILING, EQUIVALENT
 from polobench.analysis.statistics.intervals import Interval
 from polobench.report.blocks import Block, Link, Paragraph, Piece, Section, Strong, Table, Text, compact
@@ -78,7 +78,8 @@ def sections(findings: Findings) -> list[Section]:
     if not findings.has_verdicts:
         return []
     found = [_column(item, findings) for item in findings.columns] if findings.has_ratings else []
-    return [*found, Section("Further claims", [_claim_table(findings.claims)], tables_of(findings))]
+    claims = Table.of([_claim_row(item) for item in findings.claims], "lllll")
+    return [*found, Section("Further claims", [claims], tables_of(findings))]
 
 
 def anchor_of(item: verdicts.ColumnVerdict) -> str:
@@ -89,19 +90,19 @@ def anchor_of(item: verdicts.ColumnVerdict) -> str:
 def _column(item: verdicts.ColumnVerdict, findings: Findings) -> Section:
     order = " < ".join(" = ".join(words) for words in item.column.order)
     measure = MEASURES[item.column.measure]
-    effect = f"{item.column.smallest_effect:g}"
+    effect, tasks = f"{item.column.smallest_effect:g}", listed(task for task, _, _ in item.places)
     said = (
         f"Measured by: {measure.title} ({measure.unit}). The article's words in the order of the measure: {order}. "
         f"Smallest effect that counts: {effect}. The means are over the tasks that all measured methods share: "
-        f"{_places(item.places)}. A pair is compared on all that the two share."
+        f"{tasks or 'no common task'}. A pair is compared on all that the two share."
     )
     return Section(
         item.column.name.capitalize(),
         [
             Paragraph(" ".join(filter(None, [said, item.column.note]))),
-            *compact(_rating_table(item), 3),
+            *compact(Table.of([_rating_row(word, measure) for word in item.words], "lllrrl"), 3),
             Paragraph(note("rules", level=findings.rules.level)),
-            *compact(_pair_table(item), 3),
+            *compact(Table.of([_pair_row(pair, measure) for pair in item.pairs], "lllrrrrrrrrl"), 3),
         ],
     )
 
@@ -111,21 +112,16 @@ def strong(verdict: str) -> Text:
     return Strong(verdict) if verdict in (verdicts.SUPPORTED, verdicts.MIXED, *verdicts.FAILS) else verdict
 
 
-def _rating_table(item: verdicts.ColumnVerdict) -> Table:
-    """Every rating beside the measure."""
-    measure = MEASURES[item.column.measure]
-    rows: list[dict[str, Text]] = [
-        {
-            "method": word.method,
-            "rating": word.word,
-            "our verdict": strong(word.verdict),
-            f"{measure.title} ({measure.unit}) [95 %]": shown_level(word.level, measure),
-            "n": _size(word.level, measure),
-            "reason": word.reason or NOTHING,
-        }
-        for word in item.words
-    ]
-    return Table.of(rows, "lllrrl")
+def _rating_row(word: verdicts.WordVerdict, measure: Measure) -> dict[str, Text]:
+    """A rating beside the measure."""
+    return {
+        "method": word.method,
+        "rating": word.word,
+        "our verdict": strong(word.verdict),
+        f"{measure.title} ({measure.unit}) [95 %]": shown_level(word.level, measure),
+        "n": _size(word.level, measure),
+        "reason": word.reason or NOTHING,
+    }
 
 
 def shown_level(level: verdicts.Level | None, measure: Measure) -> str:
@@ -154,46 +150,32 @@ def _ends(interval: Interval, measure: Measure) -> str:
     return f"[{_shown(interval.low, measure)}, {_shown(interval.high, measure)}]"
 
 
-def _places(places: Sequence[Place]) -> str:
-    return listed(task for task, _, _ in places) or "no common task"
-
-
-def _pair_table(item: verdicts.ColumnVerdict) -> Table:
-    return Table.of([_pair_row(pair, MEASURES[item.column.measure]) for pair in item.pairs], "lllrrrrrrrrl")
-
-
 def _pair_row(pair: verdicts.PairVerdict, measure: Measure) -> dict[str, Text]:
     found = pair.compared
-    row: dict[str, Text] = {"less": pair.less, "more": pair.more, "verdict": pair.verdict}
-    tests = ("p of d = 0", "p of d ≥ effect", "p of |d| ≥ effect")
-    numbers = ("d [Bonferroni]", *tests, "detectable", "margin", "n", "settings")
-    row |= dict.fromkeys(numbers, NOTHING) | {"reason": pair.reason}
-    if found is None:
-        return row
-    return row | {
-        "d [Bonferroni]": f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}",
+    return {
+        "less": pair.less,
+        "more": pair.more,
+        "verdict": pair.verdict,
+        "d [Bonferroni]": f"{_shown(found.difference, measure)} {_ends(found.interval, measure)}" if found else NOTHING,
         "p of d = 0": p_value(pair.p),
         "p of d ≥ effect": p_value(pair.below_p),
         "p of |d| ≥ effect": p_value(pair.equal_p),
-        "detectable": _shown(found.detectable, measure),
-        "margin": _shown(found.margin, measure),
-        "n": str(found.n),
-        "settings": str(len(pair.places)),
+        "detectable": _shown(found.detectable, measure) if found else NOTHING,
+        "margin": _shown(found.margin, measure) if found else NOTHING,
+        "n": str(found.n) if found else NOTHING,
+        "settings": str(len(pair.places)) if found else NOTHING,
+        "reason": pair.reason,
     }
 
 
-def _claim_table(items: Sequence[verdicts.ClaimVerdict]) -> Table:
-    rows: list[dict[str, Text]] = [
-        {
-            "where": item.claim.source,
-            "the article says": item.claim.says,
-            "verdict": strong(item.verdict),
-            "measured": _measured(item),
-            "reason": _reason(item),
-        }
-        for item in items
-    ]
-    return Table.of(rows, "lllll")
+def _claim_row(item: verdicts.ClaimVerdict) -> dict[str, Text]:
+    return {
+        "where": item.claim.source,
+        "the article says": item.claim.says,
+        "verdict": strong(item.verdict),
+        "measured": _measured(item),
+        "reason": _reason(item),
+    }
 
 
 def _measured(item: verdicts.ClaimVerdict) -> str:
