@@ -15,6 +15,7 @@ import polobench
 from polobench.core.errors import UsageError
 from polobench.registry import find_task
 from polobench.tasks.control import ControlTask
+from polobench.tasks.spaces import ActionCodec
 
 SMALL = {"n_envs": 2, "n_steps": 8, "epochs": 1}
 BUDGET = 50
@@ -141,6 +142,18 @@ def test_an_infinite_bound_leaves_the_other_dimensions_scaled() -> None:
     bounds = np.array([0.0, -np.inf, -4.0]), np.array([10.0, np.inf, np.inf])
     task = ControlTask("half", environment(action=Box(*bounds, dtype=np.float64)))
     np.testing.assert_allclose(recorded(task, [[-1, 7, -9], [0.5, -7, 3]]), [[0, 7, -4], [7.5, -7, 3]])
+
+
+SPACES = [Discrete(3), Discrete(3, start=1), MultiDiscrete([2, 3]), MultiBinary(2), Box(-1.0, 1.0, (2,))]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_an_environment_that_changes_its_actions_does_not_change_the_recorded_ones(space):
+    codec = ActionCodec("odd", space)
+    actions = np.ones((4, codec.size), np.float32) if codec.continuous else np.ones(4, np.int64)
+    decoded = codec.decode(actions)
+    decoded[...] = 0
+    assert np.array_equal(actions, np.ones_like(actions))
 
 
 def test_choices_are_one_number_for_each_combination() -> None:

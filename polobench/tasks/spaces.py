@@ -149,10 +149,10 @@ class ActionCodec:
             )
 
     def decode(self, actions: np.ndarray) -> np.ndarray:
-        """`[N]` or `[N, size]` to what the environment takes; out of bounds is clipped."""
+        """`[N]` or `[N, size]` to what the environment takes, in memory of its own; out of bounds is clipped."""
         space = self._space
         if isinstance(space, Discrete):
-            return actions if space.start == 0 else np.asarray(actions + space.start)
+            return actions + space.start if space.start else actions.copy()
         if not isinstance(space, Box):
             chosen = np.stack(np.unravel_index(actions, self._choices), -1).reshape(len(actions), *(space.shape or ()))
             return np.asarray(chosen + (space.start if isinstance(space, MultiDiscrete) else 0), dtype=space.dtype)
