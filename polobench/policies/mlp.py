@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polobench.core.arrays import Array, cat, spread
+from polobench.core.arrays import Array, Values, cat, spread
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import Distribution, Optimizer, Policy
 from polobench.core.rollout import Rollout
@@ -65,10 +66,14 @@ class InputStatistics(nn.Module):
             self.scale.copy_((self.seen_squares / self.count + 1e-8).sqrt())
 
     def forward(self, observations: Tensor) -> Tensor:
-        mean, scale = self.mean, self.scale
-        if isinstance(observations, Array):
-            mean, scale = mean.numpy(), scale.numpy()
-        return ((observations - mean) / scale).clamp(-10, 10)
+        return ((observations - self.mean) / self.scale).clamp(-10, 10)
+
+    def of_rows(self, rows: Values) -> Values:
+        """The same of `[M, D]` in numpy."""
+        found: Values = rows - self.mean.numpy()
+        found /= self.scale.numpy()
+        np.maximum(found, -10, out=found)
+        return np.minimum(found, 10, out=found)
 
 
 class MLPPolicy(Policy):
@@ -119,15 +124,15 @@ class MLPPolicy(Policy):
         """The outputs `[..., O]` of the actor, or values `[...]` of the critic, counted; arrays go through the flat
         networks, tensors through torch.
         """
-        inputs = observations if self.statistics is None else self.statistics(observations)
-        if isinstance(inputs, Tensor):
-            self.ledger.forward_rows += math.prod(inputs.shape[:-1])
+        shape = observations.shape[:-1]
+        if isinstance(observations, Tensor):
+            inputs = observations if self.statistics is None else self.statistics(observations)
+            self.ledger.forward_rows += math.prod(shape)
             return self.actor(inputs) if self.critic is None or number == ACTOR else self.critic(inputs).squeeze(-1)
-        shape = inputs.value.shape
-        rows = inputs.value.reshape(-1, shape[-1])
+        rows = self._rows(observations)
         self.ledger.forward_rows += len(rows)
         states = self.flat.forward(rows, number)
-        found = states[-1].reshape((*shape[:-1], -1) if number == ACTOR else shape[:-1])
+        found = states[-1].reshape((*shape, -1) if number == ACTOR else shape)
         if not torch.is_grad_enabled():
             return Array(found)
 
@@ -135,6 +140,11 @@ class MLPPolicy(Policy):
             self.flat.backward(states, spread(cotangent, found).reshape(states[-1].shape), number)
 
         return Array(found, [(None, pull)])
+
+    def _rows(self, observations: Array) -> Values:
+        """`[M, D]`, what the flat networks read."""
+        rows: Values = observations.value.reshape(-1, observations.shape[-1])
+        return rows if self.statistics is None else self.statistics.of_rows(rows)
 
     def _actor_outputs(self, observations: Tensor) -> Tensor:
         outputs: Tensor = self._through(ACTOR, observations)
@@ -199,9 +209,8 @@ class MLPPolicy(Policy):
         observations: Any = rollout.observations
         if isinstance(observations, Tensor):
             return super().linearize(rollout)
-        inputs = observations if self.statistics is None else self.statistics(observations)
-        states = self.flat.forward(inputs.value.reshape(-1, inputs.shape[-1]), ACTOR)
-        rows, shape = len(states[0]), (*inputs.shape[:-1], states[-1].shape[-1])
+        states = self.flat.forward(self._rows(observations), ACTOR)
+        rows, shape = len(states[0]), (*observations.shape[:-1], states[-1].shape[-1])
         self.ledger.forward_rows += rows
 
         def jvp(tangent: Tensor) -> Any:
