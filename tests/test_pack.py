@@ -75,7 +75,7 @@ def test_a_pack_is_read_like_its_folder(make: Callable[..., Path], tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "store.zip"]
 
 
-def test_updates_and_snapshots_keep_seven_digits(tmp_path: Path) -> None:
+def test_updates_keep_five_digits_and_snapshots_seven(tmp_path: Path) -> None:
     loss, text = 0.10784840583801270, "0.10784840583801270"
 
     def before(log_prob: float) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_updates_and_snapshots_keep_seven_digits(tmp_path: Path) -> None:
     reader = open_store(packed(tmp_path, result))
     found = reader.load(result.cell_id)
     assert isinstance(found, RunResult)
-    assert found.updates.to_dict("list") == {"samples": [123_456_789.0], "loss": [0.1078484]}
+    assert found.updates.to_dict("list") == {"samples": [123_456_789.0], "loss": [0.10785]}
     assert found.snapshots == before(-0.1078484)
 
 

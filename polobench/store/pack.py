@@ -27,7 +27,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack witho
 _ENCRYPTED = 0x1
 _FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 _LONG = ("updates", "trail", "snapshots")  # what a slim pack leaves empty, with the traceback
-_ROUNDED = ("updates", "snapshots")  # three quarters of a cell; what a run computed in float32
+_DIGITS = {"updates": 5, "snapshots": 7}  # three quarters of a cell: what is drawn, and log-probabilities of float32
 VERBATIM = ("snapshots", "curve", "updates", "trail")  # what models say, and tables of numbers
 _QUOTED = re.compile(r"""(["'])((?:~?/|[A-Za-z]:[\\/]|\\\\)[^"'\n]*)\1""")
 _NAME = r"""[^\s/\\"'@:;,<>()\[\]{}|]"""
@@ -148,7 +148,7 @@ def store_to_fill(place: Path | str, say: Callable[[str], object]) -> Store:
 def write_pack(stores: Sequence[Path | str], output: Path, slim: bool = False) -> int:
     """Write the cells of all stores as one pack, whole or not at all; returns how many there are.
 
-    Fractions in the updates and the snapshots keep 7 significant digits.
+    Fractions in the updates keep 5 significant digits, those in the snapshots 7.
 
     Args:
         stores: folders or packs.
@@ -192,17 +192,17 @@ def _write(output: Path, cells: dict[str, bytes]) -> None:
 def _packed(plain: dict[str, Any], slim: bool) -> dict[str, Any]:
     """A result's plain data as a pack holds them."""
     left_out = {name: type(plain[name])() for name in (*_LONG, "traceback")} if slim else {}
-    kept = plain | left_out | {key: _rounded(plain[key]) for key in _ROUNDED if key not in left_out}
+    kept = plain | left_out | {key: _rounded(plain[key], digits) for key, digits in _DIGITS.items() if key not in left_out}
     return {key: value if key in VERBATIM else _shortened(value) for key, value in kept.items()}
 
 
-def _rounded(value: Any) -> Any:
-    """Plain data whose fractions have 7 significant digits, as many as float32 has."""
+def _rounded(value: Any, digits: int) -> Any:
+    """Plain data whose fractions have so many significant digits."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: _rounded(item, digits) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.7g}") if isinstance(value, float) and not value.is_integer() else value
+        return [_rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) and not value.is_integer() else value
 
 
 def _shortened(value: Any) -> Any:
