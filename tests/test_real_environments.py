@@ -309,6 +309,19 @@ class Many(gymnasium.vector.VectorEnv[Any, Any, Any]):
         setattr(self, self.state_name, values.T.copy() if self.transposed else values)
         return values.T * self.scale, {}
 
+    def step(self, actions: Any) -> Any:
+        observations, never = np.zeros((self.num_envs, 2), np.float32), np.zeros(self.num_envs, bool)
+        return observations, np.zeros(self.num_envs), never, never.copy(), {}
+
+
+class Reused(Many):
+    """Writes every step into the same arrays."""
+
+    def step(self, actions: Any) -> Any:
+        self.given = getattr(self, "given", super().step(actions))
+        self.given[2][...] = actions
+        return self.given
+
 
 class Single(environment(gymnasium.spaces.Box(-9, 9, (2,)))):  # type: ignore[misc]
     pass
@@ -324,6 +337,7 @@ SPOILT: dict[str, Callable[[], bool]] = {
     "scaled observation": lambda: accepted(many=type("Scaled", (Many,), {"scale": 0.5})),
     "no state": lambda: accepted(many=type("Hidden", (Many,), {"state_name": "hidden"})),
     "no time limit": lambda: accepted(max_episode_steps=None),
+    "arrays that the next step writes into": lambda: accepted(many=Reused),
     "another reset": lambda: accepted(
         many=type("Same", (Many,), {"metadata": {"autoreset_mode": AutoresetMode.SAME_STEP}})
     ),

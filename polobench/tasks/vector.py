@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import closing
+from itertools import pairwise
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -32,9 +33,9 @@ def vectorized(spec: EnvSpec | None, make_env: MakeEnv, count: int) -> VectorEnv
 def has_equal_vector_version(spec: EnvSpec, env: gymnasium.Env[Any, Any]) -> bool:
     """Whether the spec's vector version can stand for environments like `env`.
 
-    Its spaces and its time limit must be the same, it must reset on the next step, and groups of episodes must be able
-    to share a start: its state is an array `[D, N]` that is its observation, or its `reset` takes a seed for each
-    environment, as `metadata["one_seed_each"]` says.
+    Its spaces and its time limit must be the same, it must reset on the next step, what it gives must stay as it is,
+    and groups of episodes must be able to share a start: its state is an array `[D, N]` that is its observation, or its
+    `reset` takes a seed for each environment, as `metadata["one_seed_each"]` says.
     """
     if spec.vector_entry_point is None or spec.additional_wrappers or spec.max_episode_steps is None:
         return False
@@ -52,9 +53,19 @@ def has_equal_vector_version(spec: EnvSpec, env: gymnasium.Env[Any, Any]) -> boo
                     many.metadata.get("one_seed_each", False)
                     or (isinstance(state, np.ndarray) and np.array_equal(state.T.astype(np.float32), observations))
                 )
+                and _gives_new_arrays(many, observations)
             )
     except Exception:  # what does not start is not used
         return False
+
+
+def _gives_new_arrays(env: VectorEnv[Any, Any, Any], observations: Any) -> bool:
+    """Whether a step writes into nothing that the reset or the step before it gave, which rollouts keep."""
+    env.action_space.seed(0)
+    given = [(observations,), *(env.step(env.action_space.sample())[:4] for _ in range(2))]
+    arrays = [[part for part in parts if isinstance(part, np.ndarray) and part.flags.writeable] for parts in given]
+    pairs = ((one, two) for before, after in pairwise(arrays) for one in before for two in after)
+    return not any(np.may_share_memory(one, two) for one, two in pairs)
 
 
 class Untruncated(gymnasium.Wrapper[Any, Any, Any, Any]):
