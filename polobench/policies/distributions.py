@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from polobench.core.arrays import Array, Values, cat, spread
@@ -17,14 +18,13 @@ class Categorical:
     def log_prob(self, outputs: Any, actions: Any) -> Any:
         if isinstance(outputs, Array):
             return outputs.log_softmax_at(actions)
-        chosen = outputs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        return chosen - outputs.logsumexp(-1)
+        return outputs.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self, outputs: Any) -> Any:
         if isinstance(outputs, Array):
             return outputs.softmax_entropy()
         log_probs = outputs.log_softmax(-1)
-        return -(log_probs.exp() * log_probs).sum(-1)
+        return -torch.einsum("...a,...a->...", log_probs.exp(), log_probs)  # a vocabulary of products is not kept
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         log_old = old.log_softmax(-1)

@@ -192,7 +192,8 @@ def _write(output: Path, cells: dict[str, bytes]) -> None:
 def _packed(plain: dict[str, Any], slim: bool) -> dict[str, Any]:
     """A result's plain data as a pack holds them."""
     left_out = {name: type(plain[name])() for name in (*_LONG, "traceback")} if slim else {}
-    kept = plain | left_out | {key: _rounded(plain[key], digits) for key, digits in _DIGITS.items() if key not in left_out}
+    rounded = {key: _rounded(plain[key], digits) for key, digits in _DIGITS.items()}
+    kept = plain | rounded | left_out
     return {key: value if key in VERBATIM else _shortened(value) for key, value in kept.items()}
 
 
