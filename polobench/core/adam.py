@@ -69,7 +69,7 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     if not gradients:
         return torch.zeros(())
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if norm.is_cpu and norm + 1e-6 <= max_norm:  # times 1; asked elsewhere, a device would be waited for
+    if norm.is_cpu and norm + 1e-6 <= max_norm:  # the factor is 1; asking another device would wait for it
         return norm
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

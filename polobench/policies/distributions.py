@@ -24,7 +24,7 @@ class Categorical:
         if isinstance(outputs, Array):
             return outputs.softmax_entropy()
         log_probs = outputs.log_softmax(-1)
-        return -torch.einsum("...a,...a->...", log_probs.exp(), log_probs)  # a vocabulary of products is not kept
+        return -torch.einsum("...a,...a->...", log_probs.exp(), log_probs)  # without an array of the products
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         log_old = old.log_softmax(-1)
