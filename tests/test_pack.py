@@ -68,14 +68,15 @@ def test_a_pack_is_read_like_its_folder(make: Callable[..., Path], tmp_path: Pat
     found, damaged = Pack(tmp_path / "store.zip").read(lambda done, total: seen.append((done, total)))
     for item, original in zip(found, Store(folder).read()[0], strict=True):
         assert {name for name, value in item.to_dict().items() if value != original.to_dict()[name]} <= {
-            "updates", "snapshots"}  # fmt: skip
+            "updates", "curve", "snapshots"}  # fmt: skip
+        assert item.final_score == original.final_score
     assert (damaged, seen[-1]) == ([], (len(found), len(found)))
     assert verdict_text(Findings(collect(tmp_path / "store.zip"))) == verdict_text(Findings(collect(folder)))
     pd.testing.assert_frame_equal(polobench.load(tmp_path / "store.zip"), polobench.load(folder))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "store.zip"]
 
 
-def test_updates_keep_five_digits_and_snapshots_seven(tmp_path: Path) -> None:
+def test_updates_keep_five_digits_snapshots_and_curves_seven_and_returns_all(tmp_path: Path) -> None:
     loss, text = 0.10784840583801270, "0.10784840583801270"
 
     def before(log_prob: float) -> dict[str, Any]:
@@ -85,11 +86,14 @@ def test_updates_keep_five_digits_and_snapshots_seven(tmp_path: Path) -> None:
 
     updates = pd.DataFrame({"samples": [123_456_789.0], "loss": [loss]})
     result = replace(make_result(), updates=updates, snapshots=before(-loss))
+    result.curve["entropy"] = result.curve["return_mean"] = loss
     reader = open_store(packed(tmp_path, result))
     found = reader.load(result.cell_id)
     assert isinstance(found, RunResult)
     assert found.updates.to_dict("list") == {"samples": [123_456_789.0], "loss": [0.10785]}
     assert found.snapshots == before(-0.1078484)
+    assert set(found.curve["entropy"]) == {0.1078484}
+    assert set(found.curve["return_mean"]) == {loss}
 
 
 def test_a_report_has_the_same_bytes_from_both(tmp_path: Path) -> None:
@@ -176,10 +180,11 @@ def test_a_slim_pack_keeps_outcomes_curves_and_settings(tmp_path: Path) -> None:
     folder = save_all(tmp_path / "store", result, failed(make_result()))
     for slim in (True, False):
         write_pack([folder], tmp_path / f"{slim}.zip", slim)
-    found = Pack(tmp_path / "True.zip").load(result.cell_id)
+    found, whole = (Pack(tmp_path / f"{slim}.zip").load(result.cell_id) for slim in (True, False))
     assert isinstance(found, RunResult)
+    assert isinstance(whole, RunResult)
     left_out = {"updates": {}, "trail": "", "snapshots": {}, "traceback": ""}
-    assert found.to_dict() == result.to_dict() | left_out
+    assert found.to_dict() == whole.to_dict() | left_out
     assert (tmp_path / "True.zip").stat().st_size < 0.7 * (tmp_path / "False.zip").stat().st_size
     assert verdict_text(Findings(collect(tmp_path / "True.zip"))) == verdict_text(Findings(collect(folder)))
 

@@ -35,6 +35,7 @@ from polobench.analysis.verdicts import (
 )
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
+from polobench.report.sections.claims import difference
 
 RULES = Claims(level=0.05, least_seeds_on_one_task=8, least_seeds=5, columns=(), claims=())
 TASKS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
@@ -121,6 +122,19 @@ def test_noise_leaves_it_undecided_and_says_what_could_have_been_seen(tmp_path: 
     found = column_verdict(Observations(collection), COLUMN, RULES)
     assert {pair.verdict for pair in found.pairs} == {OPEN}
     assert all(pair.compared is not None and pair.compared.detectable > 0.2 for pair in found.pairs)
+
+
+def test_a_difference_that_is_shown_and_below_the_smallest_effect_is_open_and_called_small() -> None:
+    numbers = {"reinforce": (0.5, 0.06), "ppo": (0.54, 0.06), "trpo": (0.54, 0.6)}
+    arms = {
+        name: {(task, "", "cpu"): mean + spread * np.linspace(-1, 1, 10) for task in TASKS}
+        for name, (mean, spread) in numbers.items()
+    }
+    small, none = column_verdict(Known(arms), COLUMN, RULES).pairs
+    assert small.p < 0.05 < none.p
+    assert [(pair.verdict, pair.is_small) for pair in (small, none)] == [(OPEN, True), (OPEN, False)]
+    said = [difference(pair, MEASURES["final_score"]) for pair in (small, none)]
+    assert ["below the smallest effect" in text for text in said] == [True, False]
 
 
 def test_words_of_equal_rank_are_not_compared() -> None:

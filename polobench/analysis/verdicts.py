@@ -82,6 +82,7 @@ class PairVerdict:
     below_p: float = math.nan  # of d being at least the smallest effect
     equal_p: float = math.nan  # of |d| being at least the smallest effect
     is_full: bool = False  # at the ceiling
+    is_small: bool = False  # open, since d is above 0 and below the smallest effect
     reason: str = ""  # why it was not measured, or why the test was skipped
 
 
@@ -294,7 +295,9 @@ def _decided(draft: PairVerdict, effect: float, level: float) -> PairVerdict:
         return replace(draft, verdict=SUPPORTED)
     if draft.equal_p <= level:
         return replace(draft, verdict=EQUIVALENT)
-    return replace(draft, verdict=CONTRADICTED if draft.below_p <= level else OPEN)
+    if draft.below_p <= level:
+        return replace(draft, verdict=CONTRADICTED)
+    return replace(draft, verdict=OPEN, is_small=draft.p <= level and found.difference > 0)
 
 
 def _level_verdict(observed: Observed, claim: Claim, rules: Claims) -> ClaimVerdict:

@@ -27,7 +27,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack witho
 _ENCRYPTED = 0x1
 _FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 _LONG = ("updates", "trail", "snapshots")  # what a slim pack leaves empty, with the traceback
-_DIGITS = {"updates": 5, "snapshots": 7}  # three quarters of a cell: what is drawn, and log-probabilities of float32
+_DIGITS = {"updates": 5, "curve": 7, "snapshots": 7}  # nearly a whole cell: what is drawn, and numbers of float32
+_EXACT = "return_mean"  # of the curve: what scores and verdicts are made of
 VERBATIM = ("snapshots", "curve", "updates", "trail")  # what models say, and tables of numbers
 _QUOTED = re.compile(r"""(["'])((?:~?/|[A-Za-z]:[\\/]|\\\\)[^"'\n]*)\1""")
 _NAME = r"""[^\s/\\"'@:;,<>()\[\]{}|]"""
@@ -148,7 +149,8 @@ def store_to_fill(place: Path | str, say: Callable[[str], object]) -> Store:
 def write_pack(stores: Sequence[Path | str], output: Path, slim: bool = False) -> int:
     """Write the cells of all stores as one pack, whole or not at all; returns how many there are.
 
-    Fractions in the updates keep 5 significant digits, those in the snapshots 7.
+    Fractions in the updates keep 5 significant digits, those in the snapshots and the curve 7, but for its mean return,
+    which is exact.
 
     Args:
         stores: folders or packs.
@@ -198,9 +200,9 @@ def _packed(plain: dict[str, Any], slim: bool) -> dict[str, Any]:
 
 
 def _rounded(value: Any, digits: int) -> Any:
-    """Plain data whose fractions have so many significant digits."""
+    """Plain data whose fractions have so many significant digits, but where they must be exact."""
     if isinstance(value, dict):
-        return {key: _rounded(item, digits) for key, item in value.items()}
+        return {key: item if key == _EXACT else _rounded(item, digits) for key, item in value.items()}
     if isinstance(value, list):
         return [_rounded(item, digits) for item in value]
     return float(f"{value:.{digits}g}") if isinstance(value, float) and not value.is_integer() else value

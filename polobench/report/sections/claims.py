@@ -60,17 +60,18 @@ def _why(item: verdicts.ColumnVerdict, word: verdicts.WordVerdict) -> str:
     """The pairs that decide, or what kept it open."""
     deciding = [pair for pair in word.pairs if pair.verdict in (*verdicts.FAILS, CEILING, word.verdict)]
     reasons = dict.fromkeys(filter(None, [word.reason, *(pair.reason for pair in deciding)]))
-    said = [_difference(pair, MEASURES[item.column.measure]) for pair in deciding if pair.compared and not pair.reason]
+    said = [difference(pair, MEASURES[item.column.measure]) for pair in deciding if pair.compared and not pair.reason]
     return "; ".join([*said[:2], *list(reasons)[:1]][:2]) or "no runs to compare with all that it is compared with"
 
 
-def _difference(pair: verdicts.PairVerdict, measure: Measure) -> str:
-    """`ppo less trpo 0.12 (p = 0.012)`."""
+def difference(pair: verdicts.PairVerdict, measure: Measure) -> str:
+    """`ppo less trpo 0.12 (p = 0.012)`, and what keeps a difference open that is shown."""
     assert pair.compared is not None
     verb = "over" if measure.is_ratio else "less"
     tested = {verdicts.CONTRADICTED: pair.below_p, EQUIVALENT: pair.equal_p}.get(pair.verdict, pair.p)
     size = _shown(pair.compared.difference, measure)
-    return f"{quoted(pair.more)} {verb} {quoted(pair.less)} {size} ({p_text(tested)})"
+    small = ", below the smallest effect" if pair.is_small else ""
+    return f"{quoted(pair.more)} {verb} {quoted(pair.less)} {size} ({p_text(tested)}{small})"
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -187,7 +188,7 @@ def _measured(item: verdicts.ClaimVerdict) -> str:
         for label, level in (item.levels or {}).items()
     ]
     parts += [
-        f"{_difference(pair, measure)} {_ends(pair.compared.interval, measure)}, "
+        f"{difference(pair, measure)} {_ends(pair.compared.interval, measure)}, "
         f"n = {pair.compared.n} {measure.observation} x {counted(len(pair.places), 'setting')}"
         for pair in item.pairs
         if pair.compared
