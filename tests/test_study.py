@@ -9,6 +9,7 @@ import pytest
 
 from polobench.cells.runner import prepare, run_cell
 from polobench.core.errors import UsageError
+from polobench.core.hyperparameters import tuned_values
 from polobench.run.library import BUILT_IN, find_study
 from polobench.run.listing import rows
 from polobench.run.study import load_study, parse_seeds, parse_study
@@ -214,3 +215,10 @@ def test_every_result_of_a_study_says_how_many_looks_it_declares() -> None:
     assert len({result.cell_id for result in results}) == 1, "they define nothing"
     results[0].provenance["looks"] = 0
     assert [problem(result) for result in results] == ["provenance.looks is not a count from 1 or null", ""]
+
+
+def test_other_numbers_of_pairs_are_run_at_the_values_that_were_tuned_on_two_thousand() -> None:
+    """A task under another label has no tuned values of its own, so the study writes them out."""
+    for cell in load_study(BUILT_IN / "preference-sizes.toml").cells:
+        task = cell.task.split(",")[0]
+        assert dict(cell.overrides) == tuned_values(cell.method, task, cell.label)
