@@ -222,3 +222,16 @@ def test_other_numbers_of_pairs_are_run_at_the_values_that_were_tuned_on_two_tho
     for cell in load_study(BUILT_IN / "preference-sizes.toml").cells:
         task = cell.task.split(",")[0]
         assert dict(cell.overrides) == tuned_values(cell.method, task, cell.label)
+
+
+def test_a_task_under_another_name_says_that_it_is_not_tuned() -> None:
+    named = {"id": "CartPole-v1", "label": "CartPole, long", "max_episode_steps": 1000}
+    values = tuned_values("ppo", "CartPole-v1")
+    found = parse_study("s", study(methods=["ppo", "trpo"], tasks=["CartPole-v1", named]))
+    assert found.untuned() == [
+        "not tuned: ppo, trpo on 'CartPole, long', since the tuned values are of 'CartPole-v1' under its own name"
+    ]
+    written_out = parse_study("s", study(methods=[{"method": "ppo", **values}], tasks=[named]))
+    by_choice = parse_study("s", {**study(tasks=[named]), "tuned": False})
+    assert values
+    assert written_out.untuned() == by_choice.untuned() == []

@@ -78,7 +78,10 @@ def run(
 
     asked = load_study(study, present_devices()).limited(timeout_seconds=timeout, memory_mib=memory)
     place = store or Path("results") / asked.name
-    cells = prepare_all(asked.narrowed(only or (), task or ()).cells)
+    asked = asked.narrowed(only or (), task or ())
+    cells = prepare_all(asked.cells)
+    for line in asked.untuned():
+        note(line)
     if dry_run:
         _print_cells(cells, open_store(place), jobs or 1, retry_failed)
         return

@@ -12,6 +12,7 @@ from typing import Any
 
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
+from polobench.core.hyperparameters import tuned_values
 from polobench.kinds.cell import Cell
 from polobench.kinds.environment import parse_task
 from polobench.kinds.parsing import check_keys, parse_count, parse_list, parse_positive, parse_text, parse_truth
@@ -58,6 +59,19 @@ class Study:
         if not cells:
             raise UsageError(f"study {self.name!r} has no {' or '.join(parts)} cells on {' or '.join(tasks)}")
         return replace(self, cells=cells)
+
+    def untuned(self) -> list[str]:
+        """A line for each task under another name with the methods whose tuned values it therefore does not take."""
+        found: dict[tuple[str, str], dict[str, None]] = {}
+        for cell in self.cells:
+            named = str(cell.environment.get("id", cell.task))
+            there = tuned_values(cell.method, named, cell.label) if cell.tuned and named != cell.task else {}
+            if there.keys() - cell.overrides.keys() - tuned_values(cell.method, cell.task, cell.label).keys():
+                found.setdefault((cell.task, named), {})[cell.label] = None
+        return [
+            f"not tuned: {', '.join(labels)} on {task!r}, since the tuned values are of {named!r} under its own name"
+            for (task, named), labels in found.items()
+        ]
 
 
 def parse_seeds(value: object) -> list[int]:
