@@ -19,6 +19,7 @@ from synthetic import demo, failed, language_demo, make_language, make_result, m
 
 import polobench
 from polobench.analysis.collection import collect
+from polobench.analysis.overall import LANGUAGE, PREFERENCES, comparables
 from polobench.cli import main
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
@@ -187,6 +188,14 @@ def test_a_slim_pack_keeps_outcomes_curves_and_settings(tmp_path: Path) -> None:
     assert found.to_dict() == whole.to_dict() | left_out
     assert (tmp_path / "True.zip").stat().st_size < 0.7 * (tmp_path / "False.zip").stat().st_size
     assert verdict_text(Findings(collect(tmp_path / "True.zip"))) == verdict_text(Findings(collect(folder)))
+
+
+def test_language_stays_language_in_a_slim_pack(tmp_path: Path) -> None:
+    folder = language_demo(tmp_path / "store", seeds=2)
+    write_pack([folder], tmp_path / "slim.zip", slim=True)
+    worlds = [[group.world for group in comparables(collect(place))] for place in (folder, tmp_path / "slim.zip")]
+    assert worlds[0] == worlds[1] != []
+    assert set(worlds[0]) <= {LANGUAGE, PREFERENCES}
 
 
 # What is not trusted

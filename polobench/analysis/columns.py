@@ -11,6 +11,8 @@ import pandas as pd
 from polobench.analysis.statistics.intervals import Array
 from polobench.core.result import RunResult
 
+_OF_LANGUAGE = ("heldout_entropy", "heldout_accuracy")  # in curves of language models alone
+
 
 def columns(table: pd.DataFrame, *names: str) -> list[Array]:
     """Columns of `curve` or `updates` as floats, `[rows]` each, read-only.
@@ -50,3 +52,8 @@ def mean_of(values: Iterable[float | None]) -> float:
     """The mean; NaN without numbers, and where one is None."""
     found = np.array(list(values), dtype=np.float64)
     return float(found.mean()) if len(found) else math.nan
+
+
+def speaks(run: RunResult) -> bool:
+    """Whether its policy is a language model; of a slim pack, which has no answers, its measures say so."""
+    return bool(run.snapshots) or any(name in run.curve for name in _OF_LANGUAGE)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from polobench.analysis.collection import Arm, Collection, has_smoke_run, looks_of, more_than_declared
-from polobench.analysis.columns import column, finite, mean_of, value_of
+from polobench.analysis.columns import column, finite, mean_of, speaks, value_of
 from polobench.analysis.frontier import GOLD_REWARD, REWARD_MODEL, place_of
 from polobench.analysis.reliability import (
     Scores,
@@ -111,7 +111,7 @@ class Observations:
     @cached_property
     def language(self) -> set[str]:
         """The tasks on which a policy says something."""
-        return {place_of(runs[0])[0] for runs in self._collection.arms.values() if any(run.snapshots for run in runs)}
+        return {place_of(runs[0])[0] for runs in self._collection.arms.values() if any(map(speaks, runs))}
 
     def of(self, label: str, name: str) -> dict[Place, Array]:
         """The numbers of one label by place, of the measure of that name; nothing is concluded from smoke runs."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from polobench.analysis.collection import Collection, has_smoke_run, looks_of, more_than_declared
-from polobench.analysis.columns import finite, value_of
+from polobench.analysis.columns import finite, speaks, value_of
 from polobench.analysis.curves import return_curve
 from polobench.analysis.frame import solved
 from polobench.analysis.frontier import GOLD_REWARD, KL, UNIT, line_of, place_of
@@ -82,7 +82,7 @@ def comparables(collection: Collection) -> list[Comparable]:
 
 def _world(runs: Sequence[RunResult]) -> str:
     """Only a language model says something, and only preference data are read."""
-    if not any(run.snapshots for run in runs):
+    if not any(map(speaks, runs)):
         return CONTROL
     return PREFERENCES if any(run.ledger.samples_read or run.unit == UNIT for run in runs) else LANGUAGE
 
