@@ -27,6 +27,7 @@ from polobench.report.words import note
 FEEDBACKS = ("pairs", "reward model", "gold reward")
 PANELS_A_PAGE = 8
 _TALL, _SMALL = (4.4, 4.6), (4.4, 3.2)
+_FAR = 5.0  # nats, above which the axis is drawn in powers of ten
 _AXES = {"learned": "learned reward [checkpoint's deviations]", "gold": "gold reward"}
 
 
@@ -148,7 +149,8 @@ def draw_frontier(items: Sequence[Place], baselines: Sequence[BestOf]) -> Drawin
         best = [item for item in baselines if item.feedback == feedback]
         spots.append([_line(ax, found, look[found[0].line].colour) for found in mine] + [_best_of(ax, i) for i in best])
         style.name_panel(ax, f"sees {feedback}")
-        ax.set_xscale("symlog", linthresh=1.0)
+        if any(item.kl.value > _FAR for item in items):
+            ax.set_xscale("symlog", linthresh=1.0)
         ax.set_xlabel("KL to the checkpoint [nats per completion]")
         style.label_first_column(ax, "gold reward of sampled completions")
         style.ticks(ax.xaxis, style.compact)
