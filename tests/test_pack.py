@@ -71,6 +71,7 @@ def test_a_pack_is_read_like_its_folder(make: Callable[..., Path], tmp_path: Pat
         assert {name for name, value in item.to_dict().items() if value != original.to_dict()[name]} <= {
             "updates", "curve", "snapshots"}  # fmt: skip
         assert item.final_score == original.final_score
+        pd.testing.assert_frame_equal(item.curve, original.curve, rtol=1e-6, atol=0)
     assert (damaged, seen[-1]) == ([], (len(found), len(found)))
     assert verdict_text(Findings(collect(tmp_path / "store.zip"))) == verdict_text(Findings(collect(folder)))
     pd.testing.assert_frame_equal(polobench.load(tmp_path / "store.zip"), polobench.load(folder))

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from polobench.analysis.collection import Arm, Collection
+from polobench.analysis.columns import speaks
 from polobench.analysis.overall import Comparable
 from polobench.core.result import RunResult
 from polobench.report.draw.style import Looks, compact, natural, pages, short
@@ -54,8 +55,8 @@ class Panel:
 
     @property
     def speaks(self) -> bool:
-        """Whether it is a task of language: only there is something said before and after."""
-        return any(result.snapshots for _, runs in self.arms for result in runs)
+        """Whether it is a task of language."""
+        return any(speaks(result) for _, runs in self.arms for result in runs)
 
     @property
     def seconds(self) -> str:
