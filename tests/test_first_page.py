@@ -43,6 +43,7 @@ from polobench.core.budget import LedgerTotals
 from polobench.core.result import RunResult
 from polobench.report import page as page_module
 from polobench.report.blocks import Figure, Paragraph, Section, Table
+from polobench.report.draw.dots import draw_passes
 from polobench.report.findings import Findings
 from polobench.report.formatting import p_text
 from polobench.report.markdown import render
@@ -300,6 +301,8 @@ def test_sharpening_is_told_from_skill(after: tuple[float, float], word: str, tm
             run.curve[name] = np.linspace(before, last, len(run.curve))
     found = Findings(collect(save_all(tmp_path, *runs)))
     assert {item.word for item in found.sharpenings} == {word}
+    ways = [ax.lines[0].get_xdata() for ax in draw_passes([found.sharpenings], found.looks).axes]
+    np.testing.assert_allclose(ways, [[0.2, after[0]], [0.6, after[1]]], atol=0.01)
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
@@ -450,11 +453,12 @@ def test_greedy_stands_beside_sampled(tmp_path: Path) -> None:
     runs = [make_language(method, "summaries", seed) for method in ("dpo", "grpo") for seed in range(5)]
     for run in runs:
         run.curve["heldout_sampled_return"] = 0.75
-    table = rows(section(report_pages(collect(save_all(tmp_path, *runs)))["report"], "Leaderboard"))
-    text = section(report_pages(collect(tmp_path))["report"], "Leaderboard")
-    share = (0.75 - runs[0].floor) / (runs[0].target - runs[0].floor)
-    assert f"sampled = {share:.2f}" in text
-    assert "untrained" in table[0] or "untrained = " in text
+        run.curve.loc[0, "return_mean"] = 0.2  # the checkpoint's, on the curve's prompts
+    text = section(report_pages(collect(save_all(tmp_path, *runs)))["report"], "Leaderboard")
+    assert runs[0].floor != 0.2, "as that of all prompts"
+    share = (0.75 - 0.2) / (runs[0].target - 0.2)
+    assert f"sampled = {share:.2f}; " in text
+    assert "untrained = 0.00; " in text
 
 
 def test_worlds_and_smoke_runs_are_kept_apart(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ pytest.importorskip("transformers")
 
 import polobench
 from polobench import Budget, RunResult
+from polobench.analysis.overall import score_at
+from polobench.analysis.reliability import scores
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.optimization import Tally
@@ -88,11 +90,14 @@ def test_three_updates(name):
 
 
 @pytest.mark.parametrize("temperature", [0.1, 3.0])
-def test_a_temperature_alone_scores_exactly_nothing(temperature):
-    """A sharper policy has learned nothing."""
+def test_a_temperature_alone_scores_exactly_nothing(temperature, monkeypatch):
+    """A sharper policy has learned nothing, on the curve's prompts and on all."""
+    monkeypatch.setattr(RewardTask, "final_episodes", 50)
     settings = {"temperature": temperature, "learning_rate": 0.0, "n_episodes": ROWS, "baseline": "batch_mean"}
-    result = Reinforce(sort_digits(), **settings).run(0, THREE_UPDATES)
+    result = Reinforce(sort_digits(), **settings).run(0, budget=600)
     assert (result.status, result.final_score) == ("ok", 0)
+    assert result.curve["return_mean"][0] != result.floor, "of the first 20 and of all 50 prompts"
+    assert set(scores(result).found) == {score_at(result, result.ledger.cpu_seconds)} == {0.0}
     measures = result.curve.filter(like="heldout_")
     assert measures["heldout_kl"].tolist() == [0] * len(measures)
     pd.testing.assert_series_equal(measures.iloc[0], measures.iloc[-1], check_names=False)

@@ -57,3 +57,16 @@ def mean_of(values: Iterable[float | None]) -> float:
 def speaks(run: RunResult) -> bool:
     """Whether its policy is a language model; of a slim pack, which has no answers, its measures say so."""
     return bool(run.snapshots) or any(name in run.curve for name in _OF_LANGUAGE)
+
+
+def on_the_curve(run: RunResult, returns: Array) -> Array:
+    """Scores of values of the run's curve, of the first of the final episodes; NaN without a target.
+
+    Of a language model 0 is the checkpoint's own greedy return on just these prompts, so what does not learn scores
+    exactly 0; elsewhere it is the floor.
+    """
+    if run.target is None:
+        return np.full_like(returns, math.nan)
+    floor = value_of(run, "return_mean", 0) if speaks(run) else math.nan
+    floor = run.floor if math.isnan(floor) else floor
+    return (returns - floor) / (run.target - floor)

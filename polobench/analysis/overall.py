@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from polobench.analysis.collection import Collection, has_smoke_run, looks_of, more_than_declared
-from polobench.analysis.columns import finite, speaks, value_of
+from polobench.analysis.columns import finite, on_the_curve, speaks, value_of
 from polobench.analysis.curves import return_curve
 from polobench.analysis.frame import solved
 from polobench.analysis.frontier import GOLD_REWARD, KL, UNIT, line_of, place_of
@@ -124,12 +124,11 @@ def score_at(run: RunResult, end: float) -> float:
     """The score on the learning curve after so many CPU seconds."""
     if run.target is None or end <= 0:
         return math.nan
-    (found,) = return_curve(run, "cpu_seconds", np.array([end]))
-    return _scored(run, float(found))
+    return float(on_the_curve(run, return_curve(run, "cpu_seconds", np.array([end])))[0])
 
 
-def _scored(run: RunResult, value: float) -> float:
-    return math.nan if run.target is None else (value - run.floor) / (run.target - run.floor)
+def _score_of(run: RunResult, name: str, place: int = -1) -> float:
+    return float(on_the_curve(run, np.array([value_of(run, name, place)]))[0])
 
 
 def fell_below_start(run: RunResult) -> bool:
@@ -180,8 +179,8 @@ def _overall(group: Comparable, label: str) -> Overall:
         beside_others=sum(run.ran_beside_others for run in runs),
         below_start=sum(map(fell_below_start, runs)),
         evaluation_error=float(max(finite(map(evaluation_error, runs)), default=math.nan)),
-        sampled=mean_over_tasks(group, label, lambda run: _scored(run, value_of(run, SAMPLED))),
-        untrained=mean_over_tasks(group, label, lambda run: _scored(run, value_of(run, "return_mean", 0))),
+        sampled=mean_over_tasks(group, label, lambda run: _score_of(run, SAMPLED)),
+        untrained=mean_over_tasks(group, label, lambda run: _score_of(run, "return_mean", 0)),
         kl=mean_over_tasks(group, label, lambda run: value_of(run, KL)),
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.columns import columns, finite
+from polobench.analysis.columns import columns, finite, on_the_curve
 from polobench.analysis.statistics.intervals import Array
 from polobench.core.result import RunResult
 
@@ -50,7 +50,7 @@ def scores(result: RunResult) -> Scores:
     samples, returns = samples[known], returns[known]
     if result.status != "ok":
         samples, returns = np.append(samples, result.ledger.samples), np.append(returns, result.final_return)
-    return Scores(samples / budget, (returns - result.floor) / (result.target - result.floor))
+    return Scores(samples / budget, on_the_curve(result, returns))
 
 
 def area_under_curve(run: Scores) -> float:

@@ -1,4 +1,4 @@
-"""Dots with their intervals: gradient noise, and in named rows pairs of responses."""
+"""Dots with their intervals: gradient noise, and in named rows pairs of responses and pass@k."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polobench.analysis.language import Pairs, has_after, pooled_pairs
+from polobench.analysis.language import Pairs, Sharpening, has_after, pooled_pairs
 from polobench.analysis.statistics.intervals import Array
 from polobench.analysis.summary import NoiseSummary
 from polobench.report.draw import style
@@ -120,3 +120,25 @@ def _draw_moments(ax: Axes, row: int, values: Array, colour: tuple[float, float,
             ax.plot(middle, row + place, color=colour, markerfacecolor=face, zorder=4, **_DOT)
             ends += [low, high]
     return ends
+
+
+def draw_passes(tasks: Sequence[Sequence[Sharpening]], look: style.Looks) -> Figure:
+    """A row of two panels per task, pass@1 and pass@8: each method's way from before to after."""
+    height = 0.32 * max(len(found) for found in tasks) + 1.2
+    figure, axes = style.grid_of_axes(2 * len(tasks), 2, (5.2, height))
+    panels = [(found, eight) for found in tasks for eight in (False, True)]
+    for ax, (found, eight) in zip(axes, panels, strict=True):
+        for row, item in enumerate(found):
+            ends, colour = item.pass_8 if eight else item.pass_1, look[item.arm.label].colour
+            ax.plot(ends, [row, row], color=colour, linewidth=_THICKNESS)
+            for value, face in zip(ends, ("white", colour), strict=True):
+                ax.plot(value, row, color=colour, markerfacecolor=face, zorder=4, clip_on=False, **_DOT)
+        ax.set_yticks(range(len(found)), [style.short(item.arm.label) for item in found])
+        ax.set_ylim(len(found) - 0.5, -0.5)
+        ax.set_xlim(0, 1)
+        ax.grid(visible=False, axis="y")
+        ax.tick_params(labelleft=style.label_first_column(ax, ""))
+        ax.set_xlabel("share of prompts")
+        style.name_panel(ax, f"{style.short(found[0].arm.task)}: {'pass@8' if eight else 'pass@1'}")
+    style.explain(figure, [style.key("before", markerfacecolor="white", **_DOT), style.key("after", **_DOT)])
+    return figure

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import groupby
+
 from polobench.analysis.frame import flat_rows, table_of
 from polobench.analysis.overall import Comparable, Overall, Standing, Standings, horizons
 from polobench.analysis.statistics.hypothesis import CEILING, OPEN, SEPARATED
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.analysis.summary import is_smoke
-from polobench.report.blocks import Block, Bullets, Heading, Link, Paragraph, Section, Strong, Table, Text, compact
+from polobench.report.blocks import (
+    Block,
+    Bullets,
+    Figure,
+    Heading,
+    Link,
+    Paragraph,
+    Section,
+    Strong,
+    Table,
+    Text,
+    compact,
+)
+from polobench.report.draw.dots import draw_passes
 from polobench.report.findings import Findings
 from polobench.report.formatting import listed, number, p_text, sentence, share, significant, with_ends
 from polobench.report.words import note, place_names, term
@@ -23,7 +39,7 @@ def sections(findings: Findings) -> list[Section]:
     every = list(zip(findings.overalls, findings.leaders, strict=True))
     compared = [(group, items, found) for (group, items), found in every if len(items) > 1]
     alone = [(group, items[0]) for (group, items), _ in every if len(items) == 1]
-    blocks = [block for found in compared[:MOST_GROUPS] for block in _group(findings, *found)]
+    blocks = [block for n, found in enumerate(compared[:MOST_GROUPS], 1) for block in _group(findings, n, *found)]
     if any(arm.method == "ranking" for arm in findings.collection.arms):
         blocks.append(Paragraph(note("ranking")))
     if len(compared) > MOST_GROUPS:
@@ -39,7 +55,7 @@ def sections(findings: Findings) -> list[Section]:
     return [Section("Leaderboard", blocks, {"overall": table_of(rows)})] if blocks else []
 
 
-def _group(findings: Findings, group: Comparable, items: list[Overall], found: Standings) -> list[Block]:
+def _group(findings: Findings, rank: int, group: Comparable, items: list[Overall], found: Standings) -> list[Block]:
     by_label = {item.label: item for item in items}
     rows = [_row(found, item, by_label[item.label]) for item in found.items[:MOST_ROWS]]
     more = len(found.items) - MOST_ROWS
@@ -48,7 +64,7 @@ def _group(findings: Findings, group: Comparable, items: list[Overall], found: S
         Heading(f"{group.world.capitalize()}: {place_names(group.places, findings.budgets)}"),
         *compact(Table.of(rows, "lrlrrrrrrrrrrr")),
         Paragraph(_flags(group, items)),
-        *_pass_rows(findings, group),
+        *_passes(findings, rank, group),
         Paragraph(f"{more} more are in tables/overall.csv." if more > 0 else ""),
         Paragraph(f"Fewer than {CONCLUSIVE_SEEDS} seeds: nothing can be concluded." if few else ""),
     ]
@@ -87,7 +103,11 @@ def _against(found: Standings, standing: Standing) -> str:
 
 def _flags(group: Comparable, items: list[Overall]) -> str:
     """What the marks of the table mean, and how sure a single final evaluation is."""
-    said = ["sampled: the score of drawn actions"] if any(item.sampled == item.sampled for item in items) else []
+    said = (
+        ["sampled: the score of drawn actions on the curve's episodes"]
+        if any(item.sampled == item.sampled for item in items)
+        else []
+    )
     said += ["untrained: of greedy ones before the first update"]
     said += [f"CPU seconds are equal at {', '.join(significant(end, 2) for end in horizons(group))}"]
     said += ["‡: some runs ran beside others"] if any(item.beside_others for item in items) else []
@@ -100,15 +120,26 @@ def _flags(group: Comparable, items: list[Overall]) -> str:
     return sentence("; ".join(said))
 
 
-def _pass_rows(findings: Findings, group: Comparable) -> list[Block]:
+def _passes(findings: Findings, rank: int, group: Comparable) -> list[Block]:
     """pass@1 beside pass@8, before and after."""
-    headers = ["task", "method", "pass@1: before", "after", "pass@8: before", "after ", "so it is"]
-    rows = [
-        [item.arm.task, item.arm.label, *(number(share, 2) for share in (*item.pass_1, *item.pass_8)), item.word]
+    found = [
+        item
         for item in findings.sharpenings
         if (item.arm.task, item.arm.budget) in group.places and item.arm.label in group.runs
     ]
-    return [Paragraph(note("sharpening")), Table(headers, rows, "llrrrrl")] if rows else []
+    if not found:
+        return []
+    headers = ["task", "method", "pass@1: before", "after", "pass@8: before", "after ", "so it is"]
+    rows = [
+        [item.arm.task, item.arm.label, *(number(share, 2) for share in (*item.pass_1, *item.pass_8)), item.word]
+        for item in found
+    ]
+    tasks = [list(items) for _, items in groupby(found, lambda item: item.arm.task)]
+    drawn = partial(draw_passes, tasks, findings.looks)
+    return [
+        Figure(f"pass_at_k_{rank}", "pass@1 and pass@8 before and after", drawn, note("sharpening")),
+        Table(headers, rows, "llrrrrl"),
+    ]
 
 
 def _alone(findings: Findings, found: list[tuple[Comparable, Overall]]) -> Bullets:
