@@ -166,6 +166,18 @@ def test_the_learned_reward_is_charged() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "batch"),
+    [("trpo", {"n_envs": 32, "n_steps": 9}), ("dpo", {"n_groups": 8}), ("ranking", {"n_groups": 8})],
+)
+def test_what_no_study_runs_on_a_reward_model_runs_there_too(method: str, batch: dict[str, int]) -> None:
+    task = short(digit_preferences_learned(pairs=60))
+    ledger = polobench.make(method, task=task, tuned=False, **batch).run(seed=0, budget=6000).ledger
+    assert ledger.updates >= 3
+    assert ledger.samples_generated > 1000
+    assert ledger.reward_calls % 32 == 0 < ledger.reward_calls, "the reward model scores every completion"
+
+
+@pytest.mark.parametrize(
     ("make_task", "method"),
     [(digit_preferences, "dpo"), (digit_preferences_learned, "grpo"), (digit_preferences_gold, "grpo")],
     ids=["offline", "learned", "gold"],
