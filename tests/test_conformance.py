@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from importlib import resources
 from importlib.metadata import entry_points
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import polobench
 from polobench.policies.pretrained import Pretrained
 from polobench.registry import METHODS, TASKS
+from polobench.tasks.judged import digit_preferences_learned
 from polobench.tasks.preference import PreferenceTask
 from polobench.tasks.preference_data import PreferenceData, RankedGroup
 from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
@@ -65,7 +67,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "sft": {"task": Paired, "budgets": (1, 331, 2003), "hyperparameters": {"learning_rate": 1e-2}},  # it reads data
     "article-dpo": {"task": Ranked, "budgets": (1, 331)},  # they read data
     "article-grpo": {"task": Ranked, "budgets": (1, 331)},
-    "digit-preferences-learned": {"budget": 100_000},  # of which its reward model takes most
+    # its reward model takes the most of a budget, of 2,000 pairs 82,000
+    "digit-preferences-learned": {"task": partial(digit_preferences_learned, pairs=200), "budget": 20_000},
     "preferences": {"task": f"preferences@{TINY_MODEL}"},  # the model that it names may be absent, and is large
 }
 

@@ -188,14 +188,30 @@ def test_the_passes_of_a_step_are_its_tokens(module):
 
 def test_the_matrix_is_all_cpu_seconds_of_all_its_cells(module, monkeypatch, tmp_path):
     today, asked = module("peers.today"), []
+    tuned = tmp_path / "polobench" / "methods" / "tuned.toml"
+    tuned.parent.mkdir(parents=True)
+    tuned.write_text("".join(f'[{name}."{task}"]\ngamma = 0.5\n' for name in today.METHODS for task in today.MATRIX))
     monkeypatch.setattr(today, "old_code", lambda folder: tmp_path)
-    monkeypatch.setattr(
-        today, "run", lambda root, *cell: asked.append(cell) or {"whole_seconds": 2.0 if root == tmp_path else 1.0}
-    )
+
+    def run(root, *cell, evaluated):
+        asked.append(cell)
+        assert evaluated
+        return {"whole_seconds": 2.0 if root == tmp_path else 1.0}
+
+    monkeypatch.setattr(today, "run", run)
     found = today.compare_matrix(2).row()
     assert (found["ratio"], found["ours"], found["theirs"], found["met"]) == (2.0, 1 / 20, 1 / 40, True)
     assert len(asked) == 2 * 2 * 20
-    assert set(asked[:2]) == {("CartPole-v1", "reinforce", 40, 100_000)}
+    assert [cell[:4] for cell in asked[:2]] == 2 * [("CartPole-v1", "reinforce", 40, 100_000)]
+    assert asked[0][4] == asked[1][4] | {"max_gradient_norm": 1e9}, "as it was by default"
+
+
+def test_what_was_tuned_then_is_called_as_now(module):
+    settings, tuned = module("peers.today").settings, {"dpo": {"t": {"refresh_updates": 8, "reference": "sampler"}}}
+    assert settings(tuned, "t", "dpo", "then") == tuned["dpo"]["t"]
+    assert settings(tuned, "t", "dpo", "now") == {"epochs": 8, "reference": "sampler", "max_gradient_norm": 1.0}
+    tuned["dpo"]["t"]["refresh_updates"] = 1
+    assert settings(tuned, "t", "dpo", "now")["reference"] == "checkpoint"
 
 
 def test_learning_that_never_differs_is_said():

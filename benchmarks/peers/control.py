@@ -30,7 +30,7 @@ from polobench.methods.trpo import TRPO
 from polobench.registry import find_task
 from polobench.tasks.control import ControlTask
 
-ROUNDS, FIRST_SEED, HIDDEN = 6, 40, 64
+ROUNDS, FIRST_SEED, HIDDEN = 10, 40, 64
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ The same hyper-parameters (tuned at that commit), 20,000 samples, a process for 
 training alone. The old code is read from git into a temporary folder, where git has it.
 
 `matrix` runs the learning cells of that commit's study `matrix` on the tasks that both have, a seed in each round, at
-the tuned values of each commit, and counts all CPU seconds of a run, its evaluations too.
+the values that were tuned at that commit, and counts all CPU seconds of a run, its evaluations too, which have grown
+since then: from 500 to 2,500 prompts, and with pass@k. The checkpoint of sort-digits is another, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -32,15 +34,16 @@ TASK, SAMPLES, GOAL = "CartPole-v1", 20_000, 3.0
 MATRIX = {"CartPole-v1": 100_000, "Acrobot-v1": 150_000, "Pendulum-v1": 150_000, "sort-digits": 400_000}
 METHODS = ("reinforce", "trpo", "ppo", "dpo", "grpo")
 MATRIX_GOAL = 1 / 0.65  # at most 65 % of its CPU seconds
+CLIPPED = {"reinforce": 1e9, "dpo": 1.0, "grpo": 1.0}  # the gradient's norm by default then; of the others as now
 RUN = """
 import json, sys, time
 import polobench
 from polobench.registry import find_task
 order = json.loads(sys.argv[1])
 task = find_task(order["task"])
-if order["settings"]:
+if not order["evaluated"]:
     task.evaluations = task.evaluation_episodes = task.final_episodes = 1
-method = polobench.make(order["method"], task, tuned=not order["settings"], **order["settings"])
+method = polobench.make(order["method"], task, tuned=False, **order["settings"])
 start = time.process_time()
 result = method.run(order["seed"], order["samples"])
 whole = time.process_time() - start
@@ -91,8 +94,8 @@ def compare(name: str, method: str, rounds: int | None) -> Comparison:
         roots = {"now": ROOT, "then": old_code(Path(folder))}
         for number in range(rounds or ROUNDS):
             for side in draw.sample(list(roots), len(roots)):
-                settings = setting.shared | getattr(setting, side)
-                found = run(roots[side], TASK, method, FIRST_SEED + number, SAMPLES, settings)
+                chosen = setting.shared | getattr(setting, side)
+                found = run(roots[side], TASK, method, FIRST_SEED + number, SAMPLES, chosen)
                 per_sample[side].append(found["cpu_seconds"] / found["samples"])
                 if side == "now":
                     counts = found
@@ -108,12 +111,31 @@ def compare_matrix(rounds: int | None) -> Comparison:
     seconds: dict[str, list[float]] = {"now": [], "then": []}
     with tempfile.TemporaryDirectory() as folder:
         roots = {"now": ROOT, "then": old_code(Path(folder))}
+        tuned = tomllib.loads((roots["then"] / "polobench" / "methods" / "tuned.toml").read_text("utf-8"))
         for seed in range(FIRST_SEED, FIRST_SEED + (rounds or 1)):
             cells = [(task, method, seed, samples) for task, samples in MATRIX.items() for method in METHODS]
-            found = [{side: run(root, *cell)["whole_seconds"] for side, root in roots.items()} for cell in cells]
+            found = [
+                {
+                    side: run(root, *cell, settings(tuned, *cell[:2], side), evaluated=True)["whole_seconds"]
+                    for side, root in roots.items()
+                }
+                for cell in cells
+            ]
             for side, of in seconds.items():
                 of.append(sum(cell[side] for cell in found))
     return Comparison("matrix study", f"polobench {REVISION}", "seeds", 1, MATRIX_GOAL, *seconds.values())
+
+
+def settings(tuned: dict[str, Any], task: str, method: str, side: str) -> dict[str, Any]:
+    """What was tuned then, as each commit calls it."""
+    found: dict[str, Any] = dict(tuned[method][task])
+    if side == "then":
+        return found
+    if method in CLIPPED:
+        found.setdefault("max_gradient_norm", CLIPPED[method])
+    if method == "dpo" and found.setdefault("epochs", found.pop("refresh_updates", 1)) == 1:
+        found["reference"] = "checkpoint"  # one step on pairs of the sampler follows no margin, and is refused now
+    return found
 
 
 WORKS: dict[str, Callable[[int | None], Comparison]] = {
@@ -135,10 +157,11 @@ def old_code(folder: Path) -> Path:
 
 
 def run(
-    root: Path, task: str, method: str, seed: int, samples: int, settings: dict[str, Any] | None = None
+    root: Path, task: str, method: str, seed: int, samples: int, chosen: dict[str, Any], evaluated: bool = False
 ) -> dict[str, Any]:
-    """Counts and CPU seconds of a run by the package in `root`; without settings at its tuned values, evaluated."""
-    order = {"task": task, "method": method, "settings": settings or {}, "seed": seed, "samples": samples}
+    """Counts and CPU seconds of a run by the package in `root`, at chosen hyper-parameters."""
+    order = {"task": task, "method": method, "settings": chosen, "seed": seed, "samples": samples}
+    order["evaluated"] = evaluated
     command = [sys.executable, "-P", "-W", "ignore", "-c", RUN, json.dumps(order)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(
