@@ -193,9 +193,8 @@ def test_the_matrix_is_all_cpu_seconds_of_all_its_cells(module, monkeypatch, tmp
     tuned.write_text("".join(f'[{name}."{task}"]\ngamma = 0.5\n' for name in today.METHODS for task in today.MATRIX))
     monkeypatch.setattr(today, "old_code", lambda folder: tmp_path)
 
-    def run(root, *cell, evaluated):
+    def run(root, *cell):
         asked.append(cell)
-        assert evaluated
         return {"whole_seconds": 2.0 if root == tmp_path else 1.0}
 
     monkeypatch.setattr(today, "run", run)
@@ -203,6 +202,7 @@ def test_the_matrix_is_all_cpu_seconds_of_all_its_cells(module, monkeypatch, tmp
     assert (found["ratio"], found["ours"], found["theirs"], found["met"]) == (2.0, 1 / 20, 1 / 40, True)
     assert len(asked) == 2 * 2 * 20
     assert [cell[:4] for cell in asked[:2]] == 2 * [("CartPole-v1", "reinforce", 40, 100_000)]
+    assert {cell[5] for cell in asked} == {tmp_path / "polobench" / "tasks" / "checkpoints" / "sort-digits"}
     assert asked[0][4] == asked[1][4] | {"max_gradient_norm": 1e9}, "as it was by default"
 
 

@@ -4,8 +4,8 @@ The same hyper-parameters (tuned at that commit), 20,000 samples, a process for 
 training alone. The old code is read from git into a temporary folder, where git has it.
 
 `matrix` runs the learning cells of that commit's study `matrix` on the tasks that both have, a seed in each round, at
-the values that were tuned at that commit, and counts all CPU seconds of a run, its evaluations too, which have grown
-since then: from 500 to 2,500 prompts, and with pass@k. The checkpoint of sort-digits is another, too.
+the values that were tuned at that commit, and counts all CPU seconds of a run, its evaluations too. sort-digits is as
+it was then, six digits from the checkpoint of then: that of today has longer prompts, and other evaluations.
 """
 
 from __future__ import annotations
@@ -31,16 +31,28 @@ from polobench.core.errors import PoloError, Unavailable
 
 ROOT, REVISION = Path(__file__).parents[2], "4eeb11b"
 TASK, SAMPLES, GOAL = "CartPole-v1", 20_000, 3.0
-MATRIX = {"CartPole-v1": 100_000, "Acrobot-v1": 150_000, "Pendulum-v1": 150_000, "sort-digits": 400_000}
+SORT = "sort-digits"
+MATRIX = {"CartPole-v1": 100_000, "Acrobot-v1": 150_000, "Pendulum-v1": 150_000, SORT: 400_000}
 METHODS = ("reinforce", "trpo", "ppo", "dpo", "grpo")
 MATRIX_GOAL = 1 / 0.65  # at most 65 % of its CPU seconds
 CLIPPED = {"reinforce": 1e9, "dpo": 1.0, "grpo": 1.0}  # the gradient's norm by default then; of the others as now
 RUN = """
 import json, sys, time
-import polobench
+import numpy, polobench
 from polobench.registry import find_task
+from polobench.tasks.reward import RewardTask
+
+def exact_match(prompts, completions):
+    return [float(text == "".join(sorted(prompt[:-1]))) for prompt, text in zip(prompts, completions)]
+
+def sorts_six_digits(checkpoint):
+    drawn = numpy.random.default_rng(0).integers(0, 10**6, 5000)
+    prompts = list(dict.fromkeys(f"{number:06d}=" for number in drawn))[:4500]
+    settings = {"max_new_tokens": 7, "target": 0.8, "floor": 0.384}
+    return RewardTask("six-digits", checkpoint, prompts[500:], prompts[:500], exact_match, **settings)
+
 order = json.loads(sys.argv[1])
-task = find_task(order["task"])
+task = sorts_six_digits(order["checkpoint"]) if order["checkpoint"] else find_task(order["task"])
 if not order["evaluated"]:
     task.evaluations = task.evaluation_episodes = task.final_episodes = 1
 method = polobench.make(order["method"], task, tuned=False, **order["settings"])
@@ -111,12 +123,14 @@ def compare_matrix(rounds: int | None) -> Comparison:
     seconds: dict[str, list[float]] = {"now": [], "then": []}
     with tempfile.TemporaryDirectory() as folder:
         roots = {"now": ROOT, "then": old_code(Path(folder))}
-        tuned = tomllib.loads((roots["then"] / "polobench" / "methods" / "tuned.toml").read_text("utf-8"))
+        old = roots["then"] / "polobench"
+        tuned = tomllib.loads((old / "methods" / "tuned.toml").read_text("utf-8"))
+        checkpoint = old / "tasks" / "checkpoints" / SORT
         for seed in range(FIRST_SEED, FIRST_SEED + (rounds or 1)):
             cells = [(task, method, seed, samples) for task, samples in MATRIX.items() for method in METHODS]
             found = [
                 {
-                    side: run(root, *cell, settings(tuned, *cell[:2], side), evaluated=True)["whole_seconds"]
+                    side: run(root, *cell, settings(tuned, *cell[:2], side), checkpoint)["whole_seconds"]
                     for side, root in roots.items()
                 }
                 for cell in cells
@@ -157,11 +171,14 @@ def old_code(folder: Path) -> Path:
 
 
 def run(
-    root: Path, task: str, method: str, seed: int, samples: int, chosen: dict[str, Any], evaluated: bool = False
+    root: Path, task: str, method: str, seed: int, samples: int, chosen: dict[str, Any], checkpoint: Path | None = None
 ) -> dict[str, Any]:
-    """Counts and CPU seconds of a run by the package in `root`, at chosen hyper-parameters."""
+    """Counts and CPU seconds of a run by the package in `root`, at chosen hyper-parameters.
+
+    With a checkpoint, from which sort-digits starts, the run is evaluated as cells are.
+    """
     order = {"task": task, "method": method, "settings": chosen, "seed": seed, "samples": samples}
-    order["evaluated"] = evaluated
+    order |= {"evaluated": checkpoint is not None, "checkpoint": str(checkpoint) if task == SORT and checkpoint else ""}
     command = [sys.executable, "-P", "-W", "ignore", "-c", RUN, json.dumps(order)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(
