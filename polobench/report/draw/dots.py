@@ -126,10 +126,10 @@ def draw_passes(tasks: Sequence[Sequence[Sharpening]], look: style.Looks) -> Fig
     """A row of two panels per task, pass@1 and pass@8: each method's way from before to after."""
     height = 0.32 * max(len(found) for found in tasks) + 1.2
     figure, axes = style.grid_of_axes(2 * len(tasks), 2, (5.2, height))
-    panels = [(found, eight) for found in tasks for eight in (False, True)]
-    for ax, (found, eight) in zip(axes, panels, strict=True):
+    panels = [(found, title, name) for found in tasks for title, name in (("pass@1", "pass_1"), ("pass@8", "pass_8"))]
+    for ax, (found, title, name) in zip(axes, panels, strict=True):
         for row, item in enumerate(found):
-            ends, colour = item.pass_8 if eight else item.pass_1, look[item.arm.label].colour
+            ends, colour = getattr(item, name), look[item.arm.label].colour
             ax.plot(ends, [row, row], color=colour, linewidth=_THICKNESS)
             for value, face in zip(ends, ("white", colour), strict=True):
                 ax.plot(value, row, color=colour, markerfacecolor=face, zorder=4, clip_on=False, **_DOT)
@@ -139,6 +139,6 @@ def draw_passes(tasks: Sequence[Sequence[Sharpening]], look: style.Looks) -> Fig
         ax.grid(visible=False, axis="y")
         ax.tick_params(labelleft=style.label_first_column(ax, ""))
         ax.set_xlabel("share of prompts")
-        style.name_panel(ax, f"{style.short(found[0].arm.task)}: {'pass@8' if eight else 'pass@1'}")
+        style.name_panel(ax, f"{style.short(found[0].arm.task)}: {title}")
     style.explain(figure, [style.key("before", markerfacecolor="white", **_DOT), style.key("after", **_DOT)])
     return figure
