@@ -123,6 +123,28 @@ def test_pass_at_k_is_the_share_of_all_subsets_with_a_right_one():
     assert reward_tasks.pass_at(3, np.array([2]), 6) == pytest.approx(expected)
 
 
+def test_the_checkpoints_pass_at_k_is_measured_once_and_that_of_what_learned_each_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("POLOBENCH_CACHE", str(tmp_path))
+    measured = []
+
+    def watched(task, policy, seed):
+        measured.append(policy)
+        return measure(task, policy, seed)
+
+    measure = RewardTask.measures_at_ends
+    monkeypatch.setattr(RewardTask, "measures_at_ends", watched)
+    columns = ["heldout_pass_1", "heldout_pass_8"]
+    first, again, other = (run(name, sort_digits()) for name in ("reinforce", "reinforce", "grpo"))
+    assert len(measured) == 1 + 3, "one checkpoint, and the ends of three runs"
+    assert first.digest == again.digest
+    for found in (first, again, other):
+        assert found.curve[columns].iloc[0].tolist() == first.curve[columns].iloc[0].tolist()
+    assert first.curve[columns].iloc[-1].tolist() != first.curve[columns].iloc[0].tolist()
+    narrower = METHODS["reinforce"][1] | {"generation_batch": 16}
+    Reinforce(sort_digits(), **narrower).run(0, THREE_UPDATES)
+    assert len(measured) == 6, "another batch of a pass rounds otherwise"
+
+
 @EVERY
 def test_the_seed_decides_the_digest(name):
     assert run(name, sort_digits()).digest == first_run(name).digest

@@ -26,9 +26,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
 
+import torch
+
+from polobench.core.policy import Policy
 from polobench.core.seeding import SeedAxes
 from polobench.policies.causal_lm import CausalLM
-from polobench.tasks.floors import stored_floor
+from polobench.tasks.floors import stored, stored_floor
+from polobench.tasks.language import language_policy
 from polobench.tasks.reward import RewardTask
 
 CHARACTERS = "0123456789="
@@ -124,11 +128,23 @@ PROBLEMS = {problem.name: problem for problem in (SORT, ORDER)}
 
 
 class DigitsTask(RewardTask):
-    """A problem with a checkpoint. Its floor, that checkpoint's greedy return, is measured once on a platform."""
+    """A problem with a checkpoint, whose greedy return (the floor) and pass@k are measured once on a platform."""
 
     def floor_of(self, checkpoint: CausalLM) -> float:
-        definition = f"{self.name}, {self.final_episodes} of {self.split}, {sorted(self.identity().items())}"
-        return stored_floor(self.modules(), definition, lambda: super(DigitsTask, self).floor_of(checkpoint))
+        return stored_floor(self.modules(), self._definition, lambda: super(DigitsTask, self).floor_of(checkpoint))
+
+    def measures_at_ends(self, policy: Policy, seed: int) -> dict[str, float]:
+        """As every reward task's. Every run begins at the checkpoint, so what is measured of that is stored."""
+        language, measure = language_policy(policy), partial(super().measures_at_ends, policy, seed)
+        if not language.equals(language_policy(self.reference_policy())):
+            return measure()
+        rows_at_once, dtype, threads = language.generation_batch, language.model.dtype, torch.get_num_threads()
+        definition = f"{self._definition}, {seed}, {rows_at_once}, {dtype}, {self.device}, {threads}"
+        return stored("passes", self.modules(), definition, measure, dict)
+
+    @property
+    def _definition(self) -> str:
+        return f"{self.name}, {self.final_episodes} of {self.split}, {sorted(self.identity().items())}"
 
 
 def digits_task(
