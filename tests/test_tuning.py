@@ -201,6 +201,9 @@ def test_a_trial_is_evaluated_on_the_tuning_split_and_its_id_says_so() -> None:
     first, second = run_cell(trial), run_cell(other)
     assert (first.provenance["split"], first.provenance["trial"], first.provenance["arm"]) == ("tuning", 0, "ppo")
     assert first.updates.equals(second.updates), "training does not know the split"
+    assert list(first.curve["progress"]) == [0, 1], "what lies between chooses nothing"
+    assert len(second.curve) > 2
+    assert "heldout_sampled_return" in second.curve.columns.difference(first.curve.columns)
     asked = prepare(replace(cell, method="reinforce", task="sort-digits", overrides={}))
     assert asked.method is not None
     questions = asked.method.task._heldout  # type: ignore[attr-defined]

@@ -85,7 +85,7 @@ class Recorder:
         if self.policy is None:
             self.policy = policy
             with self._ledger.clock.paused():
-                self._take_snapshot("before", self._evaluate(0.0, self.task.measures_at_ends))
+                self._take_snapshot("before", self._evaluate(0.0, self._measures_at_ends))
 
     def __call__(self, update: Update) -> None:
         synchronize(self._device)
@@ -172,6 +172,10 @@ class Recorder:
         self._returns_sum, self._returns_count = 0.0, 0
         return evaluation
 
+    def _measures_at_ends(self, policy: Policy, seed: int) -> dict[str, float]:
+        """Those of the task; none of a trial, by which nothing would be chosen."""
+        return {} if self.task.split == "tuning" else self.task.measures_at_ends(policy, seed)
+
     def _change_error(self, evaluation: Evaluation) -> float:
         """Standard error of the change of the mean return since the last evaluation, which was of the same episodes."""
         before, self._last_returns = self._last_returns, evaluation.returns
@@ -201,7 +205,7 @@ class Recorder:
             return None
         with self._ledger.clock.paused():
             self._take_returns()
-            evaluation = self._evaluate(1.0, self.task.measures_at_ends)
+            evaluation = self._evaluate(1.0, self._measures_at_ends)
             self._take_snapshot("after", evaluation)
             rest = range(self.task.evaluation_episodes, self.task.final_episodes)
             return evaluation.with_more(self._evaluated(rest)) if rest else evaluation

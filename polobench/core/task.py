@@ -165,11 +165,13 @@ class Task(ABC):
         return self._introduce(self.build_floor_policy())
 
     def for_tuning(self) -> Self:
-        """The same task, evaluated on the split "tuning"; raises `UsageError` if it has none."""
+        """The same task, evaluated on the split "tuning", and at both ends of a run alone, since a trial's final score
+        is all that is read; raises `UsageError` if it has none.
+        """
         if not self.has_tuning_split:
             raise UsageError(f"task {self.name!r} has no tuning split, neither trained on nor reported")
         tuning = copy.copy(self)
-        tuning.split = "tuning"
+        tuning.split, tuning.evaluations = "tuning", 1
         return tuning
 
     def identity(self) -> dict[str, str]:

@@ -93,7 +93,6 @@ class RewardTask(LanguageTask):
     def for_tuning(self) -> Self:
         tuning = super().for_tuning()
         tuning._heldout = self._tuning
-        tuning._right_from = None  # pass@k, by which nothing is chosen, would take as long as all scores together
         return tuning
 
     def modules(self) -> set[str]:
