@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import failed_language, language_demo, make_language, make_result, report_pages, report_text, save_all
+from synthetic import (
+    failed_language,
+    language_demo,
+    make_language,
+    make_result,
+    report_pages,
+    report_text,
+    report_text_unless_named,
+    save_all,
+)
 
 from polobench.analysis.collection import collect
 from polobench.analysis.frame import flat_table
@@ -104,16 +113,16 @@ def _places(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
 @pytest.mark.filterwarnings("ignore")
 def test_any_value_of_a_snapshot_may_be_bad(tmp_path: Path) -> None:
     store = save_all(tmp_path, make_language(seed=7, prompts=2, pairs=3))
-    named = 0
+    damaged, named = 0, set[str]()
     curve = [("curve", name) for name in _plain()["curve"] if name.startswith("heldout_")]
     for place in [*_places(_plain()["snapshots"], ("snapshots",)), *curve]:
         for value in NASTY:
             (store / "bad.json").write_text(_changed(place, value))
             found = collect(store)
             assert 1 <= len(found.cells) <= 2
-            assert report_text(found), (place, value)
-            named += len(found.damaged)
-    assert named > 150
+            report_text_unless_named(found, named)
+            damaged += len(found.damaged)
+    assert damaged > 150
 
 
 @pytest.mark.parametrize(
