@@ -142,6 +142,13 @@ def test_what_rests_changes_no_episode_and_is_not_stepped(envpool: Any, monkeypa
     assert rested < 0.7 * sum(stepped)
 
 
+def test_fragments_in_which_nothing_rests_are_stepped_by_one_call(envpool: Any) -> None:
+    task, policy = bound("envpool:CartPole-v1")
+    task.fragments(policy, batch=64, n_steps=2)
+    assert task._runner("fragments", 64).env.unwrapped._part == 64
+    assert task._runner("episodes", 64).env.unwrapped._part == 8
+
+
 def test_an_episode_without_a_time_limit_goes_on(envpool: Any) -> None:
     task, policy = bound("envpool:Pendulum-v1")
     task.ledger.budget = Budget(samples=300)

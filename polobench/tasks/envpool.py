@@ -4,7 +4,7 @@ They follow gymnasium's rules but draw other random numbers, so each is a task o
 EnvPool takes its seeds when it is made, so every seeded reset makes a new one (1 ms for 8 of Acrobot-v1, 20 ms for 8 of
 HalfCheetah-v5). Environments with equal seeds share the start and, where the dynamics are random, their draws as well.
 
-Many side by side are stepped in parts, so that those whose episode is over can rest while the longest episodes go on.
+Many whole episodes side by side are stepped in parts, so that what is over can rest while the longest go on.
 """
 
 from __future__ import annotations
@@ -78,14 +78,19 @@ class EnvPoolVector(VectorEnv[Any, Any, Any]):
             self.single_action_space = spec.gymnasium_action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._part = _part_of(num_envs) if isinstance(self.single_observation_space, Box) else num_envs
-        self._make = partial(envpool.make, env_id, "gymnasium", num_envs=num_envs, batch_size=self._part, **settings)
+        self._make = partial(envpool.make, env_id, "gymnasium", num_envs=num_envs, **settings)
         self._pool: Any = None
+        self._part = num_envs
+
+    def step_in_parts(self) -> None:
+        """From the next seeded reset on, so that `rest` spares steps; a part costs a call."""
+        if isinstance(self.single_observation_space, Box):
+            self._part = _part_of(self.num_envs)
 
     def reset(self, *, seed: int | Sequence[int] | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         with warnings.catch_warnings(action="ignore"):  # as above
             if seed is not None or self._pool is None:
-                self._pool = self._make(seed=0 if seed is None else seed)
+                self._pool = self._make(seed=0 if seed is None else seed, batch_size=self._part)
             self._resting = np.zeros(self.num_envs, bool)
             self._stepped = np.arange(self.num_envs, dtype=np.int32)
             if self._part == self.num_envs:
