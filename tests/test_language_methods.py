@@ -66,8 +66,8 @@ EVERY = pytest.mark.parametrize("name", METHODS)
 def few_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("final_episodes", "evaluation_episodes"):
         monkeypatch.setattr(RewardTask, name, 20)
-    for name in ("PROBE_PROMPTS", "PASS_PROMPTS"):
-        monkeypatch.setattr(reward_tasks, name, 8)
+    monkeypatch.setattr(RewardTask, "pass_prompts", 8)
+    monkeypatch.setattr(reward_tasks, "PROBE_PROMPTS", 8)
 
 
 def run(name: str, task: Task, seed: int = 0, budget: Budget | int = THREE_UPDATES) -> RunResult:

@@ -139,8 +139,8 @@ class DigitsTask(RewardTask):
         if not language.equals(language_policy(self.reference_policy())):
             return measure()
         rows_at_once, dtype, threads = language.generation_batch, language.model.dtype, torch.get_num_threads()
-        definition = f"{self._definition}, {seed}, {rows_at_once}, {dtype}, {self.device}, {threads}"
-        return stored("passes", self.modules(), definition, measure, dict)
+        how = f"{self.pass_prompts} prompts, {seed}, {rows_at_once}, {dtype}, {self.device}, {threads}"
+        return stored("passes", self.modules(), f"{self._definition}, {how}", measure, dict)
 
     @property
     def _definition(self) -> str:

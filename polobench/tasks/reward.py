@@ -27,7 +27,7 @@ from polobench.tasks.reward_function import GivenPrompt, Question, Reward, Rewar
 from polobench.tasks.text import as_rollout, shown
 
 PROBE_PROMPTS, PROBE_SAMPLES = 48, 8
-PASS_PROMPTS, PASS_SAMPLES, PASS_AT = 500, 16, (1, 8)
+PASS_SAMPLES, PASS_AT = 16, (1, 8)
 IDLE_BATCHES = 20  # to which the reward applied nowhere
 
 
@@ -54,6 +54,7 @@ class RewardTask(LanguageTask):
     """
 
     sampled_prompts = 200  # held-out ones to which an evaluation samples answers
+    pass_prompts = 500  # held-out ones of pass@k
 
     def __init__(
         self,
@@ -218,7 +219,7 @@ class RewardTask(LanguageTask):
         """pass@k: the chance that one of k sampled completions is right, mean over prompts."""
         if self._right_from is None:
             return {}
-        language, prompts = language_policy(policy), range(min(PASS_PROMPTS, len(self._heldout)))
+        language, prompts = language_policy(policy), range(min(self.pass_prompts, len(self._heldout)))
         rows = [(prompt, sample) for prompt in prompts for sample in range(PASS_SAMPLES)]
         with language.at_temperature(1):
             tokens = [self._heldout_tokens[prompt] for prompt, _ in rows]
