@@ -17,7 +17,6 @@ from polobench.core.errors import Unavailable, UsageError
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.registry import find_task, make
-from polobench.tasks import envpool as adapter
 
 
 @pytest.fixture(autouse=True)
@@ -109,44 +108,6 @@ def test_episodes_share_their_start_and_nothing_else(envpool: Any) -> None:
     assert not torch.equal(starts[0], starts[3])
     assert not torch.equal(first.observations[0, 50], first.observations[1, 50])
     assert not torch.equal(task.episodes(policy, groups=2, size=3).observations[0, 0], starts[0])
-
-
-@pytest.mark.parametrize(("count", "part"), [(8, 8), (31, 31), (32, 4), (37, 37), (78, 6), (100, 10), (500, 50)])
-def test_parts_are_equal_and_no_part_is_small(count: int, part: int) -> None:
-    assert adapter._part_of(count) == part
-
-
-def test_what_rests_changes_no_episode_and_is_not_stepped(envpool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    stepped: list[int] = []
-
-    def evaluated() -> list[float]:
-        task, policy = bound("envpool:CartPole-v1")
-        for runner in (task._runner("evaluation", 64), task._runner("episodes", 64)):
-            pool = runner.env.unwrapped
-            monkeypatch.setattr(pool, "step", lambda actions, step=pool.step, pool=pool: count(step(actions), pool))
-        found = task._held_out(policy, policy.act, 3, range(64)).tolist()
-        rollout = task.episodes(policy, groups=32, size=2)
-        assert rollout.mask.sum() + task.ledger.discarded_transitions == sum(
-            stepped[len(stepped) - rollout.mask.shape[1] :]
-        )
-        return [*found, *rollout.returns.tolist(), float(rollout.observations[rollout.mask].sum())]
-
-    def count(answer: Any, pool: Any) -> Any:
-        stepped.append(len(pool._stepped))
-        return answer
-
-    in_parts, rested = evaluated(), sum(stepped)
-    stepped.clear()
-    monkeypatch.setattr(adapter, "SMALLEST_PART", 64)
-    assert evaluated() == in_parts
-    assert rested < 0.7 * sum(stepped)
-
-
-def test_fragments_in_which_nothing_rests_are_stepped_by_one_call(envpool: Any) -> None:
-    task, policy = bound("envpool:CartPole-v1")
-    task.fragments(policy, batch=64, n_steps=2)
-    assert task._runner("fragments", 64).env.unwrapped._part == 64
-    assert task._runner("episodes", 64).env.unwrapped._part == 8
 
 
 def test_an_episode_without_a_time_limit_goes_on(envpool: Any) -> None:

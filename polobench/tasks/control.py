@@ -218,8 +218,6 @@ class ControlTask(Task):
         if key not in self._runners:
             untruncated = purpose == "untruncated"
             env = without_time_limit(self._make_env) if untruncated else self.vector_env(count)
-            if purpose != "fragments" and env.metadata.get("can_rest", False):
-                env.unwrapped.step_in_parts()  # type: ignore[attr-defined]
             self._runners[key] = VectorRunner(env, self._observation_codec, self._action_codec)
             self._runners[key].reset(self.rng, -1)
         return self._runners[key]

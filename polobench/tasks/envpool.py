@@ -3,8 +3,6 @@
 They follow gymnasium's rules but draw other random numbers, so each is a task of its own. One thread steps them. An
 EnvPool takes its seeds when it is made, so every seeded reset makes a new one (1 ms for 8 of Acrobot-v1, 20 ms for 8 of
 HalfCheetah-v5). Environments with equal seeds share the start and, where the dynamics are random, their draws as well.
-
-Many whole episodes side by side are stepped in parts, so that what is over can rest while the longest go on.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 
@@ -25,7 +22,6 @@ from polobench.core.errors import Unavailable, first_line, unknown
 
 PREFIX = "envpool:"
 NO_LIMIT = 2**31 - 1  # steps
-PARTS, SMALLEST_PART = 8, 4  # a part costs a call, which takes as long as one step of LunarLander-v3
 
 
 def register(env_id: str) -> str:
@@ -66,7 +62,7 @@ class EnvPoolVector(VectorEnv[Any, Any, Any]):
         settings: for `envpool.make`.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "one_seed_each": True, "can_rest": True}  # noqa: RUF012
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "one_seed_each": True}  # noqa: RUF012
 
     def __init__(self, env_id: str, release: str, num_envs: int = 1, **settings: Any) -> None:
         import envpool
@@ -80,57 +76,15 @@ class EnvPoolVector(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._make = partial(envpool.make, env_id, "gymnasium", num_envs=num_envs, **settings)
         self._pool: Any = None
-        self._part = num_envs
-
-    def step_in_parts(self) -> None:
-        """From the next seeded reset on, so that `rest` spares steps; a part costs a call."""
-        if isinstance(self.single_observation_space, Box):
-            self._part = _part_of(self.num_envs)
 
     def reset(self, *, seed: int | Sequence[int] | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         with warnings.catch_warnings(action="ignore"):  # as above
             if seed is not None or self._pool is None:
-                self._pool = self._make(seed=0 if seed is None else seed, batch_size=self._part)
-            self._resting = np.zeros(self.num_envs, bool)
-            self._stepped = np.arange(self.num_envs, dtype=np.int32)
-            if self._part == self.num_envs:
-                return self._pool.reset()  # type: ignore[no-any-return]
-            self._pool.async_reset()
-            self._observations = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
-            return self._received()[0], {}
+                self._pool = self._make(seed=0 if seed is None else seed)
+            return self._pool.reset()  # type: ignore[no-any-return]
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        if self._part == self.num_envs:
-            return self._pool.step(actions)  # type: ignore[no-any-return]
-        self._pool.send(actions[self._stepped], self._stepped)
-        return (*self._received(), {})
-
-    def rest(self, over: np.ndarray) -> int:
-        """Step those with these numbers no more until the next seeded reset, but as many as fill the last part.
-
-        Gives how many are not stepped any more; what they are asked for is their last observation and no reward.
-        """
-        self._resting[over] = True
-        awake, resting = (~self._resting).nonzero()[0], self._resting.nonzero()[0]
-        filled = np.concatenate([awake, resting[: -len(awake) % self._part]])
-        self._stepped = np.sort(filled).astype(np.int32)
-        return self.num_envs - len(filled)
-
-    def _received(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Observations, rewards, terminated and truncated of all, after those that are stepped have answered."""
-        observations, rewards = self._observations.copy(), np.zeros(self.num_envs, np.float32)
-        terminated, truncated = np.zeros((2, self.num_envs), bool)
-        for _ in range(0, len(self._stepped), self._part):
-            *found, info = self._pool.recv()
-            for whole, part in zip((observations, rewards, terminated, truncated), found, strict=True):
-                whole[info["env_id"]] = part
-        self._observations = observations
-        return observations, rewards, terminated, truncated
-
-
-def _part_of(count: int) -> int:
-    """How many of `count` environments are stepped together: a divisor, or all where a part would be too small."""
-    return next((size for size in range(count // PARTS, SMALLEST_PART - 1, -1) if count % size == 0), count)
+        return self._pool.step(actions)  # type: ignore[no-any-return]
 
 
 class OneOfEnvPool(gymnasium.Env[Any, Any]):

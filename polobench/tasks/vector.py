@@ -163,15 +163,13 @@ class VectorRunner:
     def rest(self, unfinished: np.ndarray) -> np.ndarray:
         """Which of the environments marked in `unfinished` `[N]` are so after the last step.
 
-        The others are not stepped any more, if the environments are stepped one by one or can rest.
+        The others are not stepped any more, if the environments are stepped one by one.
         """
         if not self.any_over:
             return unfinished
-        over = (unfinished & ~self.live).nonzero()[0]
         if isinstance(self.env, SyncVectorEnv):
+            over = (unfinished & ~self.live).nonzero()[0]
             self.resting += len(over)
             for index in over:
                 self.env.envs[index].resting = True  # type: ignore[attr-defined]  # of `Checked`
-        elif self.env.metadata.get("can_rest", False):
-            self.resting = self.env.unwrapped.rest(over)  # type: ignore[attr-defined]
         return unfinished & self.live
