@@ -145,6 +145,17 @@ def test_the_checkpoints_pass_at_k_is_measured_once_and_that_of_what_learned_eac
     assert len(measured) == 6, "another batch of a pass rounds otherwise"
 
 
+@pytest.mark.parametrize("damage", ["{}", "[]", "{", '{"heldout_pass_1": "x"}'])
+def test_a_damaged_pass_at_k_is_measured_again(damage, tmp_path, monkeypatch):
+    monkeypatch.setenv("POLOBENCH_CACHE", str(tmp_path))
+    assert run("reinforce", sort_digits()).digest == first_run("reinforce").digest
+    (stored,) = (tmp_path / "passes").iterdir()
+    sound = stored.read_text()
+    stored.write_text(damage)
+    assert run("reinforce", sort_digits()).digest == first_run("reinforce").digest
+    assert stored.read_text() == sound
+
+
 @EVERY
 def test_the_seed_decides_the_digest(name):
     assert run(name, sort_digits()).digest == first_run(name).digest

@@ -31,7 +31,7 @@ def kept(kind: str, decided_by: Iterable[str], measure: Callable[[], Any], read:
     """
     key = hashlib.sha256("\n".join(decided_by).encode()).hexdigest()[:32]
     path = cache_root() / kind / f"{key}.json"
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, LookupError):
         return read(json.loads(path.read_text()))
     found = measure()
     with suppress(OSError):  # a folder that cannot be written to: the next run measures again

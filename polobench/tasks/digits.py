@@ -33,7 +33,7 @@ from polobench.core.seeding import SeedAxes
 from polobench.policies.causal_lm import CausalLM
 from polobench.tasks.floors import stored, stored_floor
 from polobench.tasks.language import language_policy
-from polobench.tasks.reward import RewardTask
+from polobench.tasks.reward import PASS_AT, RewardTask
 
 CHARACTERS = "0123456789="
 LENGTHS = range(3, 9)
@@ -140,11 +140,15 @@ class DigitsTask(RewardTask):
             return measure()
         rows_at_once, dtype, threads = language.generation_batch, language.model.dtype, torch.get_num_threads()
         how = f"{self.pass_prompts} prompts, {seed}, {rows_at_once}, {dtype}, {self.device}, {threads}"
-        return stored("passes", self.modules(), f"{self._definition}, {how}", measure, dict)
+        return stored("passes", self.modules(), f"{self._definition}, {how}", measure, _as_pass_at)
 
     @property
     def _definition(self) -> str:
         return f"{self.name}, {self.final_episodes} of {self.split}, {sorted(self.identity().items())}"
+
+
+def _as_pass_at(found: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(found[name]) for name in PASS_AT}
 
 
 def digits_task(

@@ -27,7 +27,7 @@ from polobench.tasks.reward_function import GivenPrompt, Question, Reward, Rewar
 from polobench.tasks.text import as_rollout, shown
 
 PROBE_PROMPTS, PROBE_SAMPLES = 48, 8
-PASS_SAMPLES, PASS_AT = 16, (1, 8)
+PASS_SAMPLES, PASS_AT = 16, {"heldout_pass_1": 1, "heldout_pass_8": 8}
 IDLE_BATCHES = 20  # to which the reward applied nowhere
 
 
@@ -227,7 +227,7 @@ class RewardTask(LanguageTask):
         given = self._rewards(self._heldout_reward, [self._heldout[prompt] for prompt, _ in rows], texts)
         right = np.array([value is not None and value >= self._right_from for value in given])
         counts = right.reshape(-1, PASS_SAMPLES).sum(1)
-        return {f"heldout_pass_{k}": pass_at(k, counts, PASS_SAMPLES) for k in PASS_AT}
+        return {name: pass_at(k, counts, PASS_SAMPLES) for name, k in PASS_AT.items()}
 
     def _sampled(self, policy: CausalLM, rng: SeedAxes, call: int, rows: Sequence[tuple[int, int]]) -> Rollout:
         """Completions of held-out prompts; each of `rows` is a prompt's number and a sample's."""
