@@ -20,6 +20,7 @@ import pytest
 import polobench
 from polobench.cells.runner import blank_result, prepare, run_cell
 from polobench.cli import main
+from polobench.core.device import present_devices
 from polobench.core.errors import UsageError
 from polobench.core.result import STATUSES, RunResult
 from polobench.run.executor import SweepStopped
@@ -303,6 +304,19 @@ def test_an_absent_device_is_skipped_and_tried_again_next_time(tmp_path: Path) -
     store.save(result)
     assert (result.status, "mps" in result.reason) == ("skipped", True)
     assert pending([prepared], store) == [prepared]
+
+
+def test_a_study_of_which_nothing_can_run_says_so(tmp_path: Path) -> None:
+    absent = "devices = ['{}']\n[[grid]]\nmethods = ['random']\ntasks = ['CartPole-v1']\nseeds = 2\nbudget = 10\n"
+    device = next(name for name in ("cuda", "mps", "xpu") if name not in present_devices())
+    study = write_study(tmp_path, absent.format(device))
+    found = command("run", study.name, "--store", "store", cwd=tmp_path)
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1] == "polobench: nothing ran: all 2 cells were skipped, for the reasons above"
+    assert "is absent" in found.stderr
+    write_study(tmp_path, absent.format(f"cpu', '{device}"))
+    assert command("run", study.name, "--store", "store", cwd=tmp_path).returncode == 0
+    assert command("run", study.name, "--store", "store", cwd=tmp_path).returncode == 0, "what is done is done"
 
 
 def test_what_only_the_machine_ended_is_run_again(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def run(
     run the same command again to continue after an interruption. Finished cells are always kept. A cell beyond its
     limits is ended, and the sweep goes on. Ctrl-C lets the running cells finish; a second Ctrl-C stops them.
 
-    Exit code: 0 if every cell ended ok, 1 if one did not, 2 on a usage error, 130 after Ctrl-C.
+    Exit code: 0 if every cell ended ok or was skipped, 1 if one did not or all were skipped, 2 on a usage error, 130
+    after Ctrl-C.
     """
     from polobench.cells.runner import prepare_all
     from polobench.core.device import present_devices
@@ -91,6 +92,8 @@ def run(
     typer.echo(f"results: {folder.folder}   next: polobench report {folder.folder}")
     if not_ok := len(ends) - ends.count("ok") - ends.count("skipped"):
         raise PoloError(f"{not_ok} of {len(ends)} cells did not end ok; `polobench report` says why")
+    if cells and ends.count("skipped") == len(cells):
+        raise PoloError(f"nothing ran: all {len(cells)} cells were skipped, for the reasons above")
 
 
 def _run_cells(
