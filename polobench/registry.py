@@ -152,8 +152,10 @@ def _described_task(name: str, environment: Mapping[str, Any], registered: Mappi
     if base in registered and base not in gymnasium.registry:
         if odd := rest.keys() - {"kwargs"}:
             raise UsageError(f"tasks: {', '.join(sorted(odd))} of {described_id!r} does not apply to this task")
-        chosen = {"model": model} if model else {}
-        return _named(_registered_task(name, registered[base], {**rest.get("kwargs", {}), **chosen}), name)
+        chosen, given = {"model": model} if model else {}, rest.get("kwargs", {})
+        task = _named(_registered_task(name, registered[base], {**given, **chosen}), name)
+        task.arguments = given
+        return task
     is_data = _is_data(base)
     odd = rest.keys() - {"max_length"} if is_data else rest.keys() & {"max_length"}
     if odd:

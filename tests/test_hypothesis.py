@@ -174,6 +174,7 @@ def test_the_one_sided_p_is_welchs() -> None:
     constant = np.full(5, 2.0)
     assert math.isnan(equivalence_p([(constant, constant)], math.nan)), "no margin, no equivalence"
     assert (below_p([(constant, constant)], 0.1), below_p([(constant, constant)], 0.0)) == (0.0, 1.0)
+    assert math.isnan(below_p([(constant[:4], constant)], 0.1)), "too few runs to say that none differs"
 
 
 def test_equivalence_has_its_error_rate_and_power() -> None:

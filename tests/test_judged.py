@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from polobench.core.errors import UsageError
 from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.methods.sft import best_of_each_group
+from polobench.policies.causal_lm import CausalLM
 from polobench.registry import find_task
 from polobench.tasks.comparisons import Comparisons, scale_for
 from polobench.tasks.digits import SORT
@@ -142,6 +144,14 @@ def test_the_learned_reward_is_standardised_and_never_asks_the_gold_reward() -> 
     finally:
         task._reward, task._heldout_reward = before
     assert torch.equal(rollout.returns, task._reward_of(rollout)), "what is scored is what was sampled"
+
+
+def test_a_reward_model_of_a_bfloat16_checkpoint_is_trained_in_float32() -> None:
+    task, policy = learned()
+    halved = CausalLM(deepcopy(policy.model), compute_dtype="bfloat16")
+    halved.ledger = task.ledger
+    model = RewardModel(halved)
+    assert {parameter.dtype for parameter in model.body.model.parameters()} == {torch.float32}
 
 
 def test_the_learned_reward_is_charged() -> None:

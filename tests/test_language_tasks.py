@@ -6,9 +6,11 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +270,45 @@ def test_sampling_stops_where_the_chat_template_ends_an_answer() -> None:
 def test_one_prompt_cannot_be_trained_on_and_held_out() -> None:
     with pytest.raises(UsageError, match="both trained on and held out"):
         RewardTask("leak", small_model, ["b?", "c?"], ["c?"], lambda p, c: [0.0] * len(c), max_new_tokens=4)
+
+
+def test_one_prompt_cannot_be_tuned_on_and_trained_on_or_held_out() -> None:
+    more: Any = {"reward": lambda p, c: [0.0] * len(c), "max_new_tokens": 4}
+    for heldout, tuning, said in ((["d?"], ["b?"], "trained"), (None, ["b?"], "trained"), (["d?"], ["d?"], "held out")):
+        with pytest.raises(UsageError, match=f"both {said} .*tuned on"):
+            RewardTask("leak", small_model, ["b?", "c?"], heldout, tuning_prompts=tuning, **more)
+
+
+def test_the_unit_says_that_prompts_are_trained_on() -> None:
+    for heldout, unit in ((None, "greedy reward on training prompts"), (["d?"], "held-out greedy reward")):
+        task = RewardTask("t", small_model, ["b?"], heldout, lambda p, c: [0.0] * len(c), max_new_tokens=4)
+        assert task.unit == unit
+
+
+def length(completions: list[str]) -> list[float]:
+    return [float(len(text)) for text in completions]
+
+
+def test_whatever_decides_a_reward_task_is_in_its_identity() -> None:
+    def identity(answer: str = "b", prompt: str = "c?", reward: Any = length, **more: Any) -> dict[str, str]:
+        rows = [{"prompt": "b?", "answer": answer}], [{"prompt": prompt, "answer": "c"}]
+        return RewardTask("t", small_model, *rows, reward, **{"max_new_tokens": 4, **more}).identity()
+
+    assert identity() == identity()
+    others = [
+        identity(answer="c"), identity(prompt="d?"), identity(reward=partial(length)), identity(right_from=1.0),
+        identity(max_new_tokens=5), identity(tuning_prompts=[{"prompt": "e?", "answer": "e"}]),
+    ]  # fmt: skip
+    found = [identity(), *others]
+    assert all(one != two for one, two in itertools.combinations(found, 2))
+
+
+def test_what_a_study_gives_a_registered_task_is_in_the_identity_of_its_label() -> None:
+    def identity(**kwargs: Any) -> dict[str, str]:
+        return find_task("digits", {"id": "sort-digits", "kwargs": kwargs}).identity()
+
+    assert identity(with_partial_credit=True) != identity(with_partial_credit=False)
+    assert identity(with_partial_credit=True) == identity(with_partial_credit=True)
 
 
 SEEN = ["b?", [{"role": "user", "content": "c?"}]]

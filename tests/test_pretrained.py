@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from polobench.core.kept import cache_root
 from polobench.policies import model_files, pretrained, reading
 from polobench.policies.causal_lm import CausalLM
 from polobench.policies.generation import complete
+from polobench.policies.model_files import conversion
 from polobench.policies.pretrained import ModelSource, Pretrained, load, locate
 from polobench.policies.reading import Reading
 
@@ -459,7 +461,8 @@ def test_a_gguf_is_converted_once(tiny_gguf: Path, cache: Path, monkeypatch: pyt
     source = locate(str(tiny_gguf))
     direct, tokenizer = model_files._from_gguf(tiny_gguf)
     first = load(source)
-    assert [path.name for path in cache.iterdir()] == [source.identity()]
+    versions = f"{transformers.__version__}-{version('gguf')}"
+    assert [path.name for path in cache.iterdir()] == [f"{source.identity()}-{versions}"]
     monkeypatch.setattr(model_files, "_from_gguf", None)
     second = load(source)
     with torch.no_grad():
@@ -489,14 +492,14 @@ def test_a_damaged_gguf_is_refused_and_leaves_nothing(tiny_gguf: Path, cache: Pa
 def test_a_damaged_conversion_says_how_to_mend_it(tiny_gguf: Path, cache: Path) -> None:
     source = locate(str(tiny_gguf))
     load(source)
-    (cache / source.identity() / "model.safetensors").write_bytes(b"broken")
-    assert f"delete {cache / source.identity()} to convert it again" in refusal(tiny_gguf, UsageError)
+    (conversion(source) / "model.safetensors").write_bytes(b"broken")
+    assert f"delete {conversion(source)} to convert it again" in refusal(tiny_gguf, UsageError)
 
 
 def test_who_converts_second_drops_its_own(tiny_gguf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = locate(str(tiny_gguf))
     load(source)
-    target, elsewhere = cache / source.identity(), cache.parent / "elsewhere"
+    target, elsewhere = conversion(source), cache.parent / "elsewhere"
     target.rename(elsewhere)
     convert = model_files._from_gguf
 
@@ -518,7 +521,7 @@ def test_two_processes_convert_at_once(tiny_gguf: Path, cache: Path) -> None:
     command = [sys.executable, "-c", LOAD, str(tiny_gguf)]
     both = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
-    assert [path.name for path in cache.iterdir()] == [locate(str(tiny_gguf)).identity()]
+    assert [path.name for path in cache.iterdir()] == [conversion(locate(str(tiny_gguf))).name]
 
 
 def test_an_interrupted_conversion_is_not_taken_for_one_and_is_cleared(tiny_gguf: Path, cache: Path) -> None:
@@ -537,7 +540,7 @@ def test_an_interrupted_conversion_is_not_taken_for_one_and_is_cleared(tiny_gguf
     process.kill()
     process.communicate()
     load(locate(str(tiny_gguf)))
-    assert {path.name for path in cache.iterdir()} == {locate(str(tiny_gguf)).identity(), live.name}
+    assert {path.name for path in cache.iterdir()} == {conversion(locate(str(tiny_gguf))).name, live.name}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")

@@ -90,6 +90,8 @@ def test_tables_as_csv(report: Path) -> None:
     assert len(tables["cells"]) == 84
     assert len(tables["comparison"]) == 12
     assert set(tables["failures"]["status"]) == {"diverged"}
+    digits = re.findall(r"(?<![\w.-])0\.0*([1-9]\d*)", (report.parent / "tables" / "overall.csv").read_text())
+    assert max(map(len, digits)) == 10
 
 
 def test_no_torch() -> None:

@@ -26,6 +26,12 @@ CHATML = (
 WORDS = "abcdefgh <>usertainl\n?."
 
 
+def test_a_template_that_writes_the_date_gives_the_same_prompt_every_day() -> None:
+    asked = "{% if strftime_now is defined %}{% set day = strftime_now('%-d %d %b %B %Y-%m') %}{{ day }}{% endif %}"
+    codec = TextCodec(characters(template=asked + CHATML))
+    assert codec._written("abc") == "26 26 Jul July 2024-07<user>abc~\n<assistant>"
+
+
 def characters(special: str = "~", template: str | None = None) -> Any:
     tokenizer = character_tokenizer("".join(dict.fromkeys(WORDS + special)))
     tokenizer.add_special_tokens({"additional_special_tokens": list(special)})

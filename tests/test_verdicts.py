@@ -222,12 +222,105 @@ def test_claims_of_every_form(tmp_path: Path) -> None:
 
 
 def test_a_share_has_wilsons_interval(tmp_path: Path) -> None:
-    collection = collect(save_all(tmp_path, *(make_result("ppo", seed=seed) for seed in range(6))))
+    collection = collect(save_all(tmp_path, *(make_result("ppo", seed=seed) for seed in range(8))))
     claim = Claim("text", "needs no reward", "works_without_reward_model", of=("ppo",), at_least=0.5)
     found = claim_verdict(Observations(collection), claim, RULES)
     assert found.levels is not None
     assert found.levels["ppo"].interval.method == "Wilson"
-    assert found.verdict == SUPPORTED, "6 of 6 has a lower end of 0.61"
+    assert found.verdict == SUPPORTED, "8 of 8 has a lower end of 0.68"
+
+
+def at_two_budgets(label: str, scores: list[float]) -> list[RunResult]:
+    """A run of each score, at half of its budget, too."""
+    runs = []
+    for seed, score in enumerate(scores):
+        for budget in (20_000, 40_000):
+            run = make_result("ppo", "CartPole-v1", seed, label=label, budget=budget)
+            run.final_score = score
+            run.final_return = run.floor + run.final_score * (run.target - run.floor)
+            run.ledger.samples = budget
+            runs.append(with_id(run))
+    return runs
+
+
+def test_a_seed_at_two_budgets_is_one_run(tmp_path: Path) -> None:
+    scores = [0.9 + 0.01 * seed for seed in range(8)]
+    runs = [*at_two_budgets("one", scores), *at_two_budgets("two", [score - 0.3 for score in scores])]
+    observations = Observations(collect(save_all(tmp_path, *runs)))
+    level = Claim("text", "good", "final_score", of=("one",), at_least=0.5)
+    found = claim_verdict(observations, level, RULES).levels
+    assert found is not None
+    assert (found["one"].n, found["one"].places) == (8, 1)
+    (pair,) = claim_verdict(observations, dataclasses.replace(BETTER, less=("two",), more=("one",)), RULES).pairs
+    assert [place[1] for place in pair.places] == ["40,000 samples"]
+
+
+BETTER = Claim("text", "better", "final_score", less=("trpo",), more=("ppo",), smallest_effect=0.05)
+
+
+def declared(collection: Collection, tasks: Iterable[str] = TASKS, **facts: int) -> Observations:
+    """The same runs, of which the study declares something else."""
+    for runs in collection.arms.values():
+        for run in runs:
+            run.provenance |= facts if run.task in tasks else {}
+    return Observations(collection)
+
+
+def test_a_level_pays_for_looks_labels_and_seeds_that_were_not_declared(tmp_path: Path) -> None:
+    collection = store(tmp_path, scored({"reinforce": 0.9, "ppo": 0.9, "trpo": 0.9}, 0.1), seeds=8)
+    claim = Claim("text", "good", "final_score", of=("ppo",), at_least=0.1)
+
+    def widths(labels: tuple[str, ...], **facts: int) -> float:
+        found = claim_verdict(declared(collection, **facts), dataclasses.replace(claim, of=labels), RULES).levels
+        assert found is not None
+        return found["ppo"].interval.high - found["ppo"].interval.low
+
+    once = widths(("ppo",), looks=1)
+    assert widths(("ppo",), looks=6) == widths(("ppo", "trpo"), looks=3) > widths(("ppo",), looks=3) > once
+    found = claim_verdict(declared(collection, seeds=6), claim, RULES)
+    assert (found.verdict, found.reason) == (OPEN, "ppo has 8 seeds, 6 were declared")
+
+
+def test_looks_are_those_of_the_runs_that_are_compared(tmp_path: Path) -> None:
+    collection = store(tmp_path, scored({"reinforce": 0.7, "ppo": 0.75, "trpo": 0.72}, 0.05), seeds=8)
+    claim = dataclasses.replace(BETTER, tasks=("CartPole-v1",))
+
+    def p(tasks: tuple[str, ...], looks: int) -> float:
+        return claim_verdict(declared(collection, tasks, looks=looks), claim, RULES).pairs[0].below_p
+
+    once = p(TASKS, 1)
+    assert p(("Acrobot-v1",), 3) == once > 0
+    assert p(("CartPole-v1",), 3) == pytest.approx(min(1.0, 3 * once))
+
+
+def test_a_trend_with_a_run_missing_on_one_task_is_open(tmp_path: Path) -> None:
+    means = (0.5, 0.6, 0.7, 0.8)
+    whole, part = (sized(tmp_path / task, means, task=task) for task in TASKS[:2])
+    runs = [run for found in (whole, part) for arm in found._collection.arms.values() for run in arm]
+    runs = [run for run in runs if (run.task, run.label, run.seed) != (TASKS[1], "16", 7)]
+    claim = Claim("text", "more is better", "final_score", trend=("2", "4", "8", "16"), smallest_effect=0.05)
+    (pair,) = claim_verdict(Observations(collect(save_all(tmp_path / "both", *runs))), claim, RULES).pairs
+    assert (pair.verdict, pair.reason) == (OPEN, "the arms have different seeds")
+
+
+def test_what_a_run_that_never_started_says_is_no_support(tmp_path: Path) -> None:
+    runs = [failed(make_result("grpo", seed=seed), at=0.0, status="failed") for seed in range(10)]
+    for run in runs:
+        run.ledger.updates = 0
+    claim = Claim("text", "needs no reward", "works_without_reward_model", of=("grpo",), at_least=0.5)
+    assert claim_verdict(Observations(collect(save_all(tmp_path, *runs))), claim, RULES).verdict == CONTRADICTED
+
+
+def test_seconds_of_two_processors_are_not_compared(tmp_path: Path) -> None:
+    collection = store(tmp_path, scored({"reinforce": 0.9, "ppo": 0.9, "trpo": 0.9}), seeds=8)
+    for arm, runs in collection.arms.items():
+        for run in runs:
+            run.provenance["cpu_model"] = "quick" if arm.label == "ppo" else "slow"
+    dear = Claim("text", "dear", "cpu_seconds", less=("ppo",), more=("trpo",), smallest_effect=1.25)
+    (pair,) = claim_verdict(Observations(collection), dear, RULES).pairs
+    assert (pair.verdict, "different processors" in pair.reason) == (OPEN, True)
+    (pair,) = claim_verdict(Observations(collection), dataclasses.replace(dear, measure="backward_rows"), RULES).pairs
+    assert "processors" not in pair.reason
 
 
 NOISIER = Claim("text", "noisier", "gradient_variance", less=("trpo",), more=("ppo",), smallest_effect=1.1)

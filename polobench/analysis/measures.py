@@ -74,6 +74,7 @@ class Measure:
     is_score: bool = False  # the final score, which has a ceiling
     never: float = math.nan  # the number of a run that never got there
     per_sample: bool = False  # a cost, of which a sample that is read has another than one that is taken
+    by_clock: bool = False  # in seconds, which compare on one processor alone
     noise: str = ""  # the measure of what the noise of evaluations alone gives
     by_policy: Callable[[Cells], Mapping[Policy, float]] | None = None  # where two methods are paired by policies
 
@@ -134,9 +135,28 @@ class Observations:
                 found[place] = (_over_stages(one, common), _over_stages(other, common))
         return found
 
-    def looks(self, labels: Iterable[str], kind: str) -> int:
-        """The most looks that a study of these labels declares."""
-        return looks_of(run for label in labels for cells in self._by_place(label, kind).values() for run in cells.runs)
+    def looks(self, places: Mapping[str, Iterable[Place]], kind: str) -> int:
+        """The most looks that a study of these labels declares, of what it ran at these places of each."""
+        cells = [self._by_place(label, kind).get(place) for label, found in places.items() for place in found]
+        return looks_of(run for item in cells if item is not None for run in item.runs)
+
+    def longest(self, places: Iterable[Place], label: str, kind: str) -> list[Place]:
+        """Of the budgets on one task the largest: a run of a seed begins as the shorter run of that seed does."""
+        largest: dict[tuple[str, str], Place] = {}
+        for place in sorted(places, key=lambda place: self._samples(label, place, kind)):
+            task, _, device = place
+            largest[task, device] = place
+        return sorted(largest.values())
+
+    def _samples(self, label: str, place: Place, kind: str) -> int:
+        cells = self._by_place(label, kind).get(place)
+        return max(run.ledger.samples for run in cells.runs) if cells else 0
+
+    def undeclared(self, label: str, places: Iterable[Place], kind: str) -> str:
+        """As `more_than_declared`, of one label at these places."""
+        cells = [self._by_place(label, kind).get(place) for place in places]
+        runs = [list({run.seed: run for run in item.runs}.values()) for item in cells if item is not None]
+        return next(filter(None, map(more_than_declared, runs)), "")
 
     def refused(self, less: str, more: str, name: str) -> str:
         """Why two labels get no verdict: more seeds than declared, or what does not compare by this measure."""
@@ -149,6 +169,8 @@ class Observations:
                     return why
             if measure.by_policy and (names := _unequal(*(runs[0].hyperparameters for runs in pair))):
                 return f"measured with unequal {', '.join(names)}"
+            if measure.by_clock and len({run.provenance.get("cpu_model") for runs in pair for run in runs}) > 1:
+                return "their runs at one task are of different processors, whose seconds do not compare"
             if measure.per_sample and len({_only_reads(runs[0]) for runs in pair}) > 1:
                 return "one only reads its samples, and the other takes some: their costs per sample do not compare"
         return ""
@@ -258,10 +280,12 @@ def _generalisation_gap(run: RunResult) -> float:
 
 
 def _early_fall(run: RunResult) -> float:
-    """The early share of the loss's fall from the first tenth of the updates to the last."""
+    """The early share of the loss's fall from the first tenth of the updates to the last; 0 where it does not fall."""
     if "loss" not in run.updates or len(run.updates) < STRETCHES:
         return math.nan
-    return early_share(np.array([part.mean() for part in np.array_split(column(run.updates, "loss"), STRETCHES)]))
+    losses = np.array([part.mean() for part in np.array_split(column(run.updates, "loss"), STRETCHES)])
+    share = early_share(losses)
+    return 0.0 if math.isnan(share) else share
 
 
 def _at_the_end(name: str) -> Callable[[RunResult], float]:
@@ -297,8 +321,13 @@ def _rose(name: str) -> Callable[[RunResult], float]:
 
 
 def _without_reward_model(run: RunResult) -> float:
-    """Calls of a verifier are none of a reward model; a task that has one in place of pairs asks no method."""
-    return math.nan if place_of(run)[1] == REWARD_MODEL else float(getattr(run.ledger, "reward_tokens", 0) == 0)
+    """Calls of a verifier are none of a reward model; a task that has one in place of pairs asks no method.
+
+    A run that failed before its first update counts as 0.
+    """
+    if place_of(run)[1] == REWARD_MODEL:
+        return math.nan
+    return float(run.ledger.updates > 0 and getattr(run.ledger, "reward_tokens", 0) == 0)
 
 
 def _log_kl(run: RunResult) -> float:
@@ -315,14 +344,14 @@ def _of_scores(title: str, unit: str, function: Callable[[Scores], float], **mor
     return Measure(title, unit, Learning.name, lambda cells: finite([function(one) for one in cells.scores]), **more)
 
 
-def _cost(title: str, unit: str, amount: Callable[[RunResult], float]) -> Measure:
+def _cost(title: str, unit: str, amount: Callable[[RunResult], float], *, by_clock: bool = False) -> Measure:
     """The logarithm of an amount per 1,000 samples."""
 
     def one(run: RunResult) -> float:
         value, samples = amount(run), run.ledger.samples
         return math.log(1000 * value / samples) if samples and value > 0 else math.nan
 
-    return Measure(title, unit, Learning.name, _each(one), is_ratio=True, per_sample=True)
+    return Measure(title, unit, Learning.name, _each(one), is_ratio=True, per_sample=True, by_clock=by_clock)
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -346,11 +375,13 @@ MEASURES: Mapping[str, Measure] = {
         "gain of a search, best of eight settings less one", "score", TUNING, _gain_of_search, "configurations"
     ),
     # cost
-    "cpu_seconds": _cost("CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds),
+    "cpu_seconds": _cost(
+        "CPU seconds of training", "s per 1,000 samples", lambda run: run.ledger.cpu_seconds, by_clock=True
+    ),
     "backward_rows": _cost("rows backward", "per 1,000 samples", lambda run: run.ledger.backward_rows),
     "update_seconds": Measure(
         "seconds of an update", "s per 1,000 samples", Throughput.name, _log_update_seconds, "rounds", is_ratio=True,
-        per_sample=True,
+        per_sample=True, by_clock=True,
     ),
     # generalisation, and what preference optimization does
     "generalisation_gap": _learning("training less held-out", "score", _generalisation_gap),

@@ -29,6 +29,7 @@ from polobench.core.result import RunResult
 
 CONTROL, LANGUAGE, PREFERENCES = "control", "language", "preferences"
 SAMPLED = "heldout_sampled_return"
+ENOUGH_SHARE = 0.75  # of the seeds of the arm with the most: with fewer an arm is one of a sweep
 COSTS = ("cpu_seconds", "gradient_steps", "backward_rows")
 
 
@@ -49,9 +50,9 @@ class Comparable:
 def comparables(collection: Collection) -> list[Comparable]:
     """Every largest such group of the learning arms, most tasks first; a smoke run has no part.
 
-    Tasks that are ways to one preference problem are one place. There the arms with the most seeds are compared, of
-    which the others are sweeps, and of a line the arm that is named as the line itself, if there is one; an arm that
-    sees the gold reward is none of them.
+    Tasks that are ways to one preference problem are one place. There the arms with at least three quarters of the
+    most seeds are compared, of which the others are sweeps, and of a line the arm that is named as the line itself, if
+    there is one; an arm that sees the gold reward is none of them.
     """
     arms = collection.learning
     of_task: dict[str, list[RunResult]] = {}
@@ -67,7 +68,7 @@ def comparables(collection: Collection) -> list[Comparable]:
     for (world, device, task, budget), found in sorted(tasks.items()):
         if world == PREFERENCES:
             most = max(map(len, found.values()))
-            found = {label: runs for label, runs in found.items() if len(runs) == most}
+            found = {label: runs for label, runs in found.items() if len(runs) >= ENOUGH_SHARE * most}
             found = {
                 label: runs for label, runs in found.items() if label == line_of(label) or line_of(label) not in found
             }
@@ -290,7 +291,7 @@ def standings_of(group: Comparable, case: UseCase) -> Standings:
     tested = None if case.statistic is mean_score else case.statistic
     arms = [runs for places in group.runs.values() for runs in places]
     looks = looks_of(run for runs in arms for run in runs)
-    refused = next(filter(None, map(more_than_declared, arms)), "")
+    refused = next(filter(None, map(more_than_declared, arms)), _processors_differ(group) if case.at_equal_cost else "")
     contrasts = {item.other: item for item in against_best(ordered, tested, looks=looks, refused=refused)}
     items = tuple(
         Standing(
@@ -303,6 +304,14 @@ def standings_of(group: Comparable, case: UseCase) -> Standings:
         for label, values in ordered
     )
     return Standings(case, group, items, min(len(task) for values in numbers.values() for task in values))
+
+
+def _processors_differ(group: Comparable) -> str:
+    """Why CPU seconds of a group do not compare; empty where each task ran on one processor."""
+    for place, (task, _) in enumerate(group.places):
+        if len({run.provenance.get("cpu_model") for found in group.runs.values() for run in found[place]}) > 1:
+            return f"the runs on {task} are of different processors, whose seconds do not compare"
+    return ""
 
 
 FINAL_SCORE = UseCase("final score", "", "final score", _final_scores)

@@ -23,7 +23,7 @@ is mixed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -50,7 +50,7 @@ from polobench.analysis.statistics.hypothesis import (
     stratified_mean_interval,
     trend_p,
 )
-from polobench.analysis.statistics.intervals import Array, Interval, wilson_interval
+from polobench.analysis.statistics.intervals import CONFIDENCE, Array, Interval, wilson_interval
 
 SUPPORTED, CONTRADICTED, MIXED = "supported", "contradicted", "mixed"
 NOT_MEASURED, NOT_TESTABLE = "not measured", "not testable here"
@@ -176,7 +176,7 @@ def _judged(observations: Observations, claim: Claim, rules: Claims) -> ClaimVer
         for label, found in _observed(observations, labels, claim.measure, rules).items()
     }
     if claim.of:
-        return _level_verdict(observed, claim, rules)
+        return _level_verdict(observations, observed, claim, rules)
     pairs = _pair_verdicts(observations, observed, claim, rules)
     return ClaimVerdict(claim, _together([pair.verdict for pair in pairs]), pairs)
 
@@ -201,13 +201,14 @@ def _shared_level(observed: Observed, label: str, measure: str) -> Level | None:
     return _level([observed[label][place] for place in shared], MEASURES[measure]) if shared else None
 
 
-def _level(values: Sequence[Array], measure: Measure) -> Level:
+def _level(values: Sequence[Array], measure: Measure, confidence: float = CONFIDENCE) -> Level:
     if measure.is_share:
         pooled = np.concatenate(values)
-        interval = wilson_interval(int(pooled.sum()), len(pooled))
+        interval = wilson_interval(int(pooled.sum()), len(pooled), confidence=confidence)
         return Level(float(pooled.mean()), interval, len(pooled), len(values))
     centre = float(np.mean([item.mean() for item in values]))
-    return Level(centre, stratified_mean_interval(values), min(map(len, values)), len(values))
+    interval = stratified_mean_interval(values, confidence=confidence)
+    return Level(centre, interval, min(map(len, values)), len(values))
 
 
 def _pair_verdicts(
@@ -216,7 +217,7 @@ def _pair_verdicts(
     """All pairs of one column or claim: they share `level`, also with those that were not tested."""
     measure = MEASURES[rule.measure]
     effect = math.log(rule.smallest_effect) if measure.is_ratio else rule.smallest_effect
-    looks = observations.looks(observed, measure.kind)
+    looks = observations.looks(_compared(observed, rule.pairs), measure.kind)
     alpha = rules.level / (looks * len(rule.pairs))
     noise = _observed(observations, list(observed), measure.noise, rules) if measure.noise else {}
     drafts = []
@@ -232,6 +233,15 @@ def _pair_verdicts(
     )
 
 
+def _compared(observed: Observed, pairs: Sequence[tuple[str, str]]) -> dict[str, set[Place]]:
+    """The places of each label at which it meets another one of its pairs."""
+    met: dict[str, set[Place]] = {label: set() for label in observed}
+    for pair in pairs:
+        for label in pair:
+            met[label] |= set(_shared([observed[name] for name in pair]))
+    return met
+
+
 def _draft(
     observations: Observations, observed: Observed, less: str, more: str, rule: Column | Claim, alpha: float,
     effect: float, rules: Claims,
@@ -239,7 +249,7 @@ def _draft(
     """A pair with its own p, or with the reason why there is none."""
     measure, trend = MEASURES[rule.measure], getattr(rule, "trend", ())
     absent = [label for label in trend or (less, more) if not observed[label]]
-    places = _shared([observed[label] for label in trend or (less, more)])
+    places = observations.longest(_shared([observed[label] for label in trend or (less, more)]), less, measure.kind)
     paired = observations.pairs(less, more, rule.measure)
     if measure.by_policy:
         places = [place for place in places if place in paired]
@@ -268,7 +278,7 @@ def _draft(
         needed = pairs_needed(alpha, tasks) if paired else seeds_needed(alpha, tasks)
         return replace(untested, reason=f"too few seeds to reach p = {alpha:.2g}; the test needs {needed}")
     arms = [[observed[label][place] for label in trend] for place in places]
-    if trend and len({len(values) for values in arms[0]}) > 1:
+    if trend and any(len({len(values) for values in place}) > 1 for place in arms):
         return replace(untested, reason="the arms have different seeds")
     p = trend_p(arms) if trend else permutation_p(exchanged)
     return replace(untested, p=p, below_p=below_p(strata, effect), equal_p=equivalence_p(strata, effect))
@@ -300,17 +310,36 @@ def _decided(draft: PairVerdict, effect: float, level: float) -> PairVerdict:
     return replace(draft, verdict=OPEN, is_small=draft.p <= level and found.difference > 0)
 
 
-def _level_verdict(observed: Observed, claim: Claim, rules: Claims) -> ClaimVerdict:
+def _level_verdict(observations: Observations, observed: Observed, claim: Claim, rules: Claims) -> ClaimVerdict:
     """Of a claim that each of its methods has a measure on one side of a bound."""
     measure = MEASURES[claim.measure]
-    found = {label: _level(list(values.values()), measure) for label, values in observed.items() if values}
+    kept = {
+        label: {place: values[place] for place in observations.longest(values, label, measure.kind)}
+        for label, values in observed.items()
+        if values
+    }
+    alpha = rules.level / (observations.looks(kept, measure.kind) * len(claim.of))
+    found = {label: _level(list(values.values()), measure, 1 - alpha) for label, values in kept.items()}
     absent = [label for label in claim.of if label not in found]
-    few = {label: level.n for label, level in found.items() if level.n < rules.least_seeds}
+    reasons = {
+        label: _untold(observations, label, kept[label], level, measure, rules) for label, level in found.items()
+    }
     verdicts = [NOT_MEASURED] * len(absent)
-    verdicts += [OPEN if label in few else _bounded(level, claim) for label, level in found.items()]
-    reasons = [f"no matching {' and '.join(absent)} runs"] if absent else []
-    reasons += [f"{label} has n = {n}, the test needs {rules.least_seeds}" for label, n in few.items()]
-    return ClaimVerdict(claim, _together(verdicts), levels=found, reason="; ".join(reasons))
+    verdicts += [OPEN if reasons[label] else _bounded(level, claim) for label, level in found.items()]
+    said = [f"no matching {' and '.join(absent)} runs"] if absent else []
+    said += [f"{label} has {reason}" for label, reason in reasons.items() if reason]
+    return ClaimVerdict(claim, _together(verdicts), levels=found, reason="; ".join(said))
+
+
+def _untold(
+    observations: Observations, label: str, places: Iterable[Place], level: Level, measure: Measure, rules: Claims
+) -> str:
+    """Why a level gets no verdict: too few runs, or more than were declared."""
+    tasks = len({task for task, *_ in places})
+    least = rules.least_seeds_on_one_task if tasks == 1 else rules.least_seeds
+    if level.n < least:
+        return f"n = {level.n}, the test needs {least}"
+    return observations.undeclared(label, places, measure.kind)
 
 
 def _bounded(level: Level, claim: Claim) -> str:

@@ -6,10 +6,12 @@ A `Task` is a description and may be shared. `bind` makes the metered copy that 
 from __future__ import annotations
 
 import copy
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -72,6 +74,7 @@ class Task(ABC):
         libraries: slow modules that its runs import late; a sweep loads them once for all workers.
         unscored: why it has no score although it has a target, once `bind` has compared that with the floor.
         made_in: module of the plug-in's function that made it; empty for built-in tasks.
+        arguments: what a study gives to the function that makes it; its name may not say so.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Task(ABC):
     has_checkpoint = False
     libraries: tuple[str, ...] = ()
     made_in: str = ""
+    arguments: Mapping[str, object] = MappingProxyType({})
     unscored: str = ""
 
     rng: SeedAxes
@@ -176,7 +180,8 @@ class Task(ABC):
 
     def identity(self) -> dict[str, str]:
         """What defines the task beside its code and name, such as the hash of a data file; part of a cell's id."""
-        return {} if self.split == "heldout" else {"split": self.split}
+        split = {} if self.split == "heldout" else {"split": self.split}
+        return split | ({"arguments": json.dumps(self.arguments, sort_keys=True)} if self.arguments else {})
 
     def adopt(self, policy: Policy) -> Policy:
         """Attach the ledger and announce the policy, so that it is evaluated before its first update."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 INSTALL = "pip install 'polobench[gguf]'"
+CONVERTERS = ("transformers", "gguf")
 PICKLED = {".bin", ".ckpt", ".pt", ".pth"}
 HASHED = {".jinja", ".json", ".model", ".safetensors", ".tiktoken", ".txt"}
 HUB_ID = re.compile(r"(?!.*(--|\.\.|\.git$))(?=.{1,96}$)\w([\w.-]*\w)?(/\w([\w.-]*\w)?)?", re.ASCII)
@@ -171,8 +173,15 @@ def _file_hash(path: Path, size: int, changed: int) -> str:
 
 
 def conversion(source: ModelSource) -> Path:
-    """The folder into which a GGUF file is converted."""
-    return cache_root() / "models" / source.identity()
+    """The folder into which a GGUF file is converted, by the versions of what converts it."""
+    return cache_root() / "models" / "-".join([source.identity(), *map(_version, CONVERTERS)])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def converted(source: ModelSource) -> Path:

@@ -180,7 +180,10 @@ def _write_tables(findings: Findings, found: Sequence[Page], folder: Path) -> No
         tables |= section.tables
     for name, table in tables.items():
         if not table.empty:
-            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", errors="replace")
+            # of a mean, what follows the tenth digit depends on the processor
+            table.to_csv(
+                folder / f"{name}.csv", index=False, lineterminator="\n", errors="replace", float_format="%.10g"
+            )
 
 
 def verdict_text(findings: Findings) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +24,15 @@ from polobench.policies.pretrained import Pretrained
 from polobench.tasks.fields import brief, prompt_key
 from polobench.tasks.language import PROBE_SEED, LanguageTask, Tokens, language_policy
 from polobench.tasks.pairs import PairSet
-from polobench.tasks.reward_function import GivenPrompt, Question, Reward, RewardFunction, read_questions
+from polobench.tasks.reward_function import (
+    GivenPrompt,
+    Question,
+    Reward,
+    RewardFunction,
+    described,
+    functions_in,
+    read_questions,
+)
 from polobench.tasks.text import as_rollout, shown
 
 PROBE_PROMPTS, PROBE_SAMPLES = 48, 8
@@ -43,14 +52,14 @@ class RewardTask(LanguageTask):
     Args:
         name, model, max_new_tokens, unit, target, floor: as `LanguageTask`.
         train_prompts: texts, lists of messages, or rows: mappings with a `prompt` and further columns.
-        heldout_prompts: other prompts; None evaluates on the training prompts.
+        heldout_prompts: other prompts; None evaluates on the training prompts, which the default unit says.
         tuning_prompts: again others, on which settings are chosen (`for_tuning`); as many as held-out ones.
         reward: gives a finite number, or None, for each completion; see `reward_function`.
         heldout_reward: of the evaluation; the same by default.
         right_from: the reward from which on a completion counts as right, for pass@k; None where none does.
 
     Raises:
-        UsageError: no prompt, one that is in both lists whatever its blanks, or a reward whose signature does not fit.
+        UsageError: no prompt, one that is in two lists whatever its blanks, or a reward whose signature does not fit.
     """
 
     sampled_prompts = 200  # held-out ones to which an evaluation samples answers
@@ -67,25 +76,26 @@ class RewardTask(LanguageTask):
         tuning_prompts: Sequence[GivenPrompt] = (),
         max_new_tokens: int,
         heldout_reward: Reward | None = None,
-        unit: str = "held-out greedy reward",
+        unit: str = "",
         right_from: float | None = None,
         target: float | None = None,
         floor: float = math.nan,
     ) -> None:
+        unit = unit or ("greedy reward on training prompts" if heldout_prompts is None else "held-out greedy reward")
         super().__init__(name, model, max_new_tokens=max_new_tokens, unit=unit, target=target, floor=floor)
         try:
             self._train = read_questions(train_prompts)
             self._heldout = self._train if heldout_prompts is None else read_questions(heldout_prompts)
             self._tuning = read_questions(tuning_prompts) if tuning_prompts else []
             self.has_tuning_split = bool(self._tuning)
-            trained_on = {prompt_key(question.prompt) for question in self._train if heldout_prompts is not None}
-            asked = [question.prompt for question in (*self._heldout, *self._tuning)]
-            both = [prompt for prompt in asked if prompt_key(prompt) in trained_on]
-            if both:
-                raise UsageError(f"prompt {brief(both[0])} is both trained on and held out")
+            if heldout_prompts is not None:
+                _refuse_common(self._train, self._heldout, "trained on and held out")
+            _refuse_common(self._train, self._tuning, "trained on and tuned on")
+            _refuse_common(self._heldout, self._tuning, "held out and tuned on")
             self._reward = RewardFunction(reward, tuple(self._train[0].columns))
             self._heldout_reward = RewardFunction(heldout_reward or reward, tuple(self._heldout[0].columns))
             self._right_from = right_from
+            self._data = _digest(self._train, self._heldout, self._tuning)
             self.final_episodes = min(self.final_episodes, len(self._heldout))
             self.evaluation_episodes = min(self.evaluation_episodes, self.final_episodes)
         except UsageError as error:
@@ -96,10 +106,14 @@ class RewardTask(LanguageTask):
         tuning._heldout = self._tuning
         return tuning
 
+    def identity(self) -> dict[str, str]:
+        rewards = described([self._reward.function, self._heldout_reward.function])
+        how = f"{rewards}, right from {self._right_from}, {self.horizon} tokens"
+        return super().identity() | {"data": self._data, "reward": how}
+
     def modules(self) -> set[str]:
-        functions = (self._reward.function, self._heldout_reward.function, self._source)
-        made_of = [function.func if isinstance(function, partial) else function for function in functions]
-        found = {getattr(function, "__module__", None) for function in made_of}
+        deciding = (self._reward.function, self._heldout_reward.function, self._source)
+        found = {getattr(function, "__module__", None) for given in deciding for function in functions_in(given)}
         return super().modules() | {name for name in found if name and name.partition(".")[0] != "builtins"}
 
     def _prepare(self, context_length: int) -> None:
@@ -191,7 +205,8 @@ class RewardTask(LanguageTask):
         with self._at_temperature_1(language):
             returns = self._greedy_returns(language, episodes)
             spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
-            evaluation = Evaluation(float(np.mean(returns)), spread, len(returns), returns=tuple(returns))
+            complete = tuple(returns) if len(returns) == len(self._heldout[episodes.start : episodes.stop]) else ()
+            evaluation = Evaluation(float(np.mean(returns)), spread, len(returns), returns=complete)
             if episodes.start > 0:
                 return evaluation
             rows = [(prompt, 0) for prompt in episodes[: self.sampled_prompts] if prompt < len(self._heldout)]
@@ -246,6 +261,19 @@ class RewardTask(LanguageTask):
 
         prompts = [question.prompt for question in self._heldout]
         return self._snapshot(language_policy(policy), prompts, self._heldout_tokens, rewards)
+
+
+def _refuse_common(some: Sequence[Question], others: Sequence[Question], roles: str) -> None:
+    known = {prompt_key(question.prompt) for question in some}
+    both = [question.prompt for question in others if prompt_key(question.prompt) in known]
+    if both:
+        raise UsageError(f"prompt {brief(both[0])} is both {roles}")
+
+
+def _digest(*parts: Sequence[Question]) -> str:
+    """Of all prompts and their columns, in order."""
+    rows = [[[described(question.prompt), described(question.columns)] for question in part] for part in parts]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _applied(

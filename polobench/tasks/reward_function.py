@@ -11,8 +11,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -24,6 +26,7 @@ GivenPrompt = str | list[dict[str, str]] | Mapping[str, Any]  # text, messages, 
 
 ARGUMENTS = ("prompts", "completions")
 RESERVED = {*ARGUMENTS, "completion", "completion_ids"}
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,41 @@ def read_questions(prompts: Sequence[GivenPrompt]) -> list[Question]:
     if not questions:
         raise UsageError("it has no prompts")
     return list(questions.values())
+
+
+def described(value: Any) -> str:
+    """A value of a row, or a function with what is bound to it, as text that is the same in every process.
+
+    The text of what has no name of its own, such as a lambda, has a `<` in it.
+    """
+    if isinstance(value, partial):
+        return f"partial({described(value.func)}, {described(value.args)}, {described(value.keywords)})"
+    if inspect.ismethod(value):
+        return f"{described(value.__self__)}.{value.__name__}"
+    if is_dataclass(value) and not isinstance(value, type):
+        held = {item.name: getattr(value, item.name) for item in fields(value)}
+        return f"{type(value).__qualname__}({described(held)})"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {described(item)}" for key, item in sorted(value.items(), key=repr)) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(described, value)) + "]"
+    plain = value.tolist() if hasattr(value, "tolist") else value  # an array writes its first and last numbers alone
+    return _ADDRESS.sub("", repr(plain))
+
+
+def functions_in(value: Any) -> Iterator[Callable[..., Any]]:
+    """The functions that decide what a callable gives: itself, and those that are bound to it."""
+    if isinstance(value, partial):
+        for item in (value.func, *value.args, *value.keywords.values()):
+            yield from functions_in(item)
+    elif callable(value):
+        yield value
+        bound = getattr(value, "__self__", None)
+        if is_dataclass(bound) and not isinstance(bound, type):
+            for item in fields(bound):
+                yield from functions_in(getattr(bound, item.name))
 
 
 class RewardFunction:

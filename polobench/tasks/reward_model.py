@@ -41,11 +41,14 @@ class RewardModel:
     """Scores of responses; those of `standardise` have mean 0 and deviation 1.
 
     Args:
-        checkpoint: a copy of its transformer is trained, and counts into the checkpoint's ledger.
+        checkpoint: a copy of its transformer is trained, and counts into the checkpoint's ledger. It is of float32
+            where the checkpoint is of bfloat16, in which small steps would round away.
     """
 
     def __init__(self, checkpoint: CausalLM) -> None:
         self.body = checkpoint.frozen_copy().requires_grad_(True)
+        if self.body.model.dtype == torch.bfloat16:
+            self.body.model.float()
         self.head = blank_linear(self.body.reading.width, 1, next(self.body.model.parameters()).device)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)

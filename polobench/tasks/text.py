@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -17,6 +18,14 @@ from polobench.policies.generation import Completions
 from polobench.tasks.fields import Prompt, messages_of
 
 CONTENT = "polobench answers"  # stands for a response, to see how a chat template ends one
+TODAY = datetime(2024, 7, 26)  # for chat templates that write the date: a prompt is the same every day
+DIRECTIVES = [f"%{letter}" for letter in ("-d", "-m", *"aAbBcdHIjmMpSUwWxXyY")]
+# takes the place of the function that chat templates call; transformers gives them no other function
+DATED = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('{directive}', '{TODAY.strftime(directive)}')" for directive in DIRECTIVES)
+    + " }}{%- endmacro -%}"
+)
 
 
 class TextCodec:
@@ -104,10 +113,18 @@ class TextCodec:
             return "\n".join(content for _, content in messages_of(prompt))
         return self._rendered(messages_of(prompt), asks=True)
 
+    @property
+    def _template(self) -> str | None:
+        """One that writes the date, made to write the same one every day; None for the tokenizer's own."""
+        own = self._tokenizer.chat_template
+        return DATED + own if isinstance(own, str) and "strftime_now" in own else None
+
     def _rendered(self, messages: Sequence[tuple[str, str]], *, asks: bool) -> str:
         said = [{"role": role, "content": content} for role, content in messages]
         try:
-            text: str = self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=asks)
+            text: str = self._tokenizer.apply_chat_template(
+                said, chat_template=self._template, tokenize=False, add_generation_prompt=asks
+            )
         except Exception as error:  # a template may raise whatever its author wrote
             roles = ", ".join(role for role, _ in messages)
             raise UsageError(f"the chat template refuses messages of {roles}: {first_line(error)}") from error

@@ -33,6 +33,7 @@ DRAWS = 19_999
 MANY = 100  # observations per side and task from which the normal limit of the arrangements is taken
 POWER = 0.8
 LEVEL = 0.05
+LEAST_EQUAL = 5  # runs per side that may be called equivalent although none of them differs from another
 MARGIN = 0.05  # of the way from floor to target: a smaller difference of scores is of no use to anybody
 SEPARATED, EQUIVALENT, CEILING, OPEN = "separated", "equivalent", "ceiling, no room", "open"
 Who = TypeVar("Who")
@@ -175,11 +176,13 @@ def adjusted(p_values: Sequence[float], looks: int = 1, unseen: int = 0) -> list
 
 
 def below_p(strata: Strata, bound: float) -> float:
-    """Welch's one-sided p, small where d is surely below a bound; NaN below two runs per side."""
+    """Welch's one-sided p, small where d is surely below a bound; NaN below two runs per side, and below
+    `LEAST_EQUAL` runs that are all equal.
+    """
     size, freedom = _error([side for pair in strata for side in pair], len(strata))
     beyond = difference(strata) - bound
     if size == 0 and not math.isnan(bound):
-        return float(beyond >= 0)
+        return float(beyond >= 0) if min(len(side) for pair in strata for side in pair) >= LEAST_EQUAL else math.nan
     return float(student.cdf(beyond / size, freedom)) if size > 0 else math.nan
 
 

@@ -129,11 +129,11 @@ def _cluster_counts(n: int, rng: np.random.Generator) -> Iterator[Array]:
         yield rng.multinomial(n, np.full(n, 1 / n), size=min(block, RESAMPLES - start)).astype(np.float64)
 
 
-def wilson_interval(successes: int, n: int) -> Interval:
+def wilson_interval(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Interval:
     """Wilson's score interval of a share, without continuity correction; NaN ends at n = 0."""
     if n == 0:
         return Interval(math.nan, math.nan, WILSON, 0)
-    found = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
+    found = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
     return Interval(float(found.low), float(found.high), WILSON, n)
 
 
