@@ -18,8 +18,9 @@ import torch
 
 from polobench.core.errors import UsageError
 from polobench.tasks import reward_function
+from polobench.tasks.digits import SORT
 from polobench.tasks.reward import RewardTask
-from polobench.tasks.reward_function import Question, RewardFunction, read_questions
+from polobench.tasks.reward_function import Question, RewardFunction, described, functions_in, read_questions
 
 ASKED = [Question("Say 1", {"answer": "one"}), Question("Say 2", {"answer": "two"})]
 
@@ -194,6 +195,21 @@ def test_bad_prompts_are_named_in_one_line(prompts: Any, said: str) -> None:
         read_questions(prompts)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_description_is_the_same_in_every_process_and_tells_values_apart() -> None:
+    long = np.arange(5000)
+    other = long.copy()
+    other[2500] = 0  # which numpy does not write out
+    assert described(long) != described(other)
+    assert described({"b": {"y", "x"}, "a": (1, None)}) == "{'a': [1, None], 'b': {'x', 'y'}}"
+    assert described(object()) == "<object object>"
+    assert described(partial(max, 1, key=len)) == "partial(builtins.max, [1], {'key': builtins.len})"
+    assert "<" in described(lambda text: text)
+    assert described(SORT.exact_match) == (
+        "Problem({'name': 'sort-digits', 'target': 0.982, 'way': polobench.tasks.digits.ascending}).exact_match"
+    )
+    assert {function.__name__ for function in functions_in(SORT.exact_match)} == {"exact_match", "ascending"}
 
 
 def test_questions_that_differ_in_another_column_are_two() -> None:

@@ -87,6 +87,8 @@ def described(value: Any) -> str:
         return "{" + ", ".join(f"{key!r}: {described(item)}" for key, item in sorted(value.items(), key=repr)) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(described, value)) + "]"
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(described, value))) + "}"
     plain = value.tolist() if hasattr(value, "tolist") else value  # an array writes its first and last numbers alone
     return _ADDRESS.sub("", repr(plain))
 
