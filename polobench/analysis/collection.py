@@ -148,6 +148,11 @@ def more_than_declared(runs: Sequence[RunResult]) -> str:
     return f"{len(runs)} seeds, {declared} were declared" if len(runs) > declared else ""
 
 
+def of_several_processors(runs: Iterable[RunResult]) -> bool:
+    """Whether their seconds do not compare."""
+    return len({run.provenance.get("cpu_model") for run in runs}) > 1
+
+
 def has_smoke_run(runs: Iterable[RunResult]) -> bool:
     """Whether a run only shows that the parts work together: nothing is concluded from its arm."""
     return any(run.provenance.get("smoke") is True for run in runs)

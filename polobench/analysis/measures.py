@@ -17,7 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.collection import Arm, Collection, has_smoke_run, looks_of, more_than_declared
+from polobench.analysis.collection import (
+    Arm,
+    Collection,
+    has_smoke_run,
+    looks_of,
+    more_than_declared,
+    of_several_processors,
+)
 from polobench.analysis.columns import column, finite, mean_of, speaks, value_of
 from polobench.analysis.frontier import GOLD_REWARD, REWARD_MODEL, place_of
 from polobench.analysis.reliability import (
@@ -169,7 +176,7 @@ class Observations:
                     return why
             if measure.by_policy and (names := _unequal(*(runs[0].hyperparameters for runs in pair))):
                 return f"measured with unequal {', '.join(names)}"
-            if measure.by_clock and len({run.provenance.get("cpu_model") for runs in pair for run in runs}) > 1:
+            if measure.by_clock and of_several_processors(run for runs in pair for run in runs):
                 return "their runs at one task are of different processors, whose seconds do not compare"
             if measure.per_sample and len({_only_reads(runs[0]) for runs in pair}) > 1:
                 return "one only reads its samples, and the other takes some: their costs per sample do not compare"

@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from polobench.analysis.collection import Collection, has_smoke_run, looks_of, more_than_declared
+from polobench.analysis.collection import (
+    Collection,
+    has_smoke_run,
+    looks_of,
+    more_than_declared,
+    of_several_processors,
+)
 from polobench.analysis.columns import finite, on_the_curve, speaks, value_of
 from polobench.analysis.curves import return_curve
 from polobench.analysis.frame import solved
@@ -309,7 +315,7 @@ def standings_of(group: Comparable, case: UseCase) -> Standings:
 def _processors_differ(group: Comparable) -> str:
     """Why CPU seconds of a group do not compare; empty where each task ran on one processor."""
     for place, (task, _) in enumerate(group.places):
-        if len({run.provenance.get("cpu_model") for found in group.runs.values() for run in found[place]}) > 1:
+        if of_several_processors(run for found in group.runs.values() for run in found[place]):
             return f"the runs on {task} are of different processors, whose seconds do not compare"
     return ""
 

@@ -19,11 +19,12 @@ from polobench.tasks.fields import Prompt, messages_of
 
 CONTENT = "polobench answers"  # stands for a response, to see how a chat template ends one
 TODAY = datetime(2024, 7, 26)  # for chat templates that write the date: a prompt is the same every day
-DIRECTIVES = [f"%{letter}" for letter in ("-d", "-m", *"aAbBcdHIjmMpSUwWxXyY")]
+DAYS = {"%-d": str(TODAY.day), "%-m": str(TODAY.month)}  # which Windows does not know
+DAYS |= {f"%{letter}": TODAY.strftime(f"%{letter}") for letter in "aAbBcdHIjmMpSUwWxXyY"}
 # takes the place of the function that chat templates call; transformers gives them no other function
 DATED = (
     "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(f" | replace('{directive}', '{TODAY.strftime(directive)}')" for directive in DIRECTIVES)
+    + "".join(f" | replace('{directive}', '{written}')" for directive, written in DAYS.items())
     + " }}{%- endmacro -%}"
 )
 
