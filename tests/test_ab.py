@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from polobench.ab import processes as ab_processes
 from polobench.ab import sides as ab_sides
 from polobench.ab import speed
 from polobench.ab import timing as ab
-from polobench.ab.processes import servers
+from polobench.ab.processes import Worker, servers
 from polobench.ab.sides import Side, can_share, checked_out, write_metadata
 from polobench.ab.timing import BLOCKS
 from polobench.cli import main
@@ -184,6 +185,17 @@ def test_a_worker_whose_polobench_comes_from_elsewhere_is_refused(checkout: Chec
         with servers(*wrong) as between:
             found = ab.time_cells(between(*wrong), [CELL], 1, 0, lambda share: None)
     assert all("ImportError: polobench comes from" in problem for problem in found[0].problems)
+
+
+def test_an_order_says_what_a_study_says_of_its_task(tmp_path: Path) -> None:
+    orders: list[dict[str, Any]] = []
+    server: Any = SimpleNamespace(fork=lambda order, channel: orders.append(order))
+    side: Any = SimpleNamespace(home=tmp_path, paths=[])
+    lake = {"id": "FrozenLake-v1", "kwargs": {"is_slippery": False}}
+    for cell in (CELL, replace(CELL, task="lake", environment=lake)):
+        Worker(server, side, cell, []).close()
+    assert [order["task"] for order in orders] == ["CartPole-v1", {**lake, "label": "lake"}]
+    json.dumps(orders)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])

@@ -23,6 +23,7 @@ import polobench
 from polobench.cells.runner import PreparedCell, blank_result, prepare, prepare_all
 from polobench.core.errors import PoloError
 from polobench.core.result import RunResult
+from polobench.run import remote
 from polobench.run.choice import choose
 from polobench.run.executor import OpenExecutor, Serial
 from polobench.run.processes import Processes
@@ -31,7 +32,7 @@ from polobench.run.scratch import scratch
 from polobench.run.slurm import minutes_of
 from polobench.run.status import FRESH_SECONDS, Mark, running, status, tidy
 from polobench.run.study import Study, load_study, parse_study
-from polobench.run.sweep import pending, run_sweep
+from polobench.run.sweep import pending, run_sweep, statuses
 from polobench.store.folder import Store
 from polobench.store.pack import open_store, write_pack
 
@@ -175,7 +176,7 @@ def test_a_limit_ends_a_cell_and_its_children(tmp_path: Path, monkeypatch: pytes
     assert result.status == "out_of_memory"
     assert "limit: 64 MiB" in result.reason
     assert result.final_score == 0
-    assert pending([prepared], Store(tmp_path / "store")) == [prepared]
+    assert pending([prepared], statuses(Store(tmp_path / "store"))) == [prepared]
 
 
 def test_an_unknown_executor_or_a_limit_that_it_cannot_keep_is_one_line(tmp_path: Path) -> None:
@@ -191,6 +192,17 @@ def test_an_unknown_executor_or_a_limit_that_it_cannot_keep_is_one_line(tmp_path
             choose(**{"study": study, "folder": tmp_path, "jobs": None} | given)  # type: ignore[arg-type]
     with pytest.raises(PoloError, match="cannot limit"):
         choose("serial", study.limited(memory_mib=64.0), tmp_path, None)
+
+
+def test_an_order_of_a_part_of_a_study_names_the_same_cell(tmp_path: Path) -> None:
+    """Also where preparing gives the cell another label, as dpo on sampled pairs is called online dpo."""
+    text = STUDY.replace('"ppo"]', '"dpo"]').replace('"probe-bandit"', '"CartPole-v1", "probe-bandit"')
+    study = load_study(write_study(tmp_path, text))
+    part = study.narrowed(tasks=["probe-bandit"])
+    prepared = [prepare(cell) for cell in part.cells]
+    found = [remote._accepted(json.loads(order)) for order in map(remote.orders(part), prepared)]
+    assert [item.cell_id for item in map(prepare, (item.cell for item in found))] == [one.cell_id for one in prepared]
+    assert {item.cell.label for item in found} == {"random", "online dpo"}
 
 
 def test_limits_of_the_command_take_the_place_of_the_studys(tmp_path: Path) -> None:
@@ -219,8 +231,8 @@ def test_status_counts_what_is_done_running_failed_and_missing(tmp_path: Path) -
         assert (by_label["ppo"]["running"], by_label["ppo"]["missing"]) == (1, 1)
         assert found["left"].startswith("about ")
     assert running(store) == set()
-    assert pending(cells, store) == cells[2:]
-    assert pending(cells, store, retry_failed=True) == cells[1:]
+    assert pending(cells, statuses(store)) == cells[2:]
+    assert pending(cells, statuses(store), retry_failed=True) == cells[1:]
     done = command("status", "store", "--study", str(study), "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["missing"] == 2
     assert (
@@ -264,9 +276,9 @@ def test_a_call_that_fails_stops_the_sweep_in_one_line_and_loses_nothing(
     with pytest.raises(PoloError, match="cannot be written to: Input/output error"):
         sweep(cells, store, lambda cells: Serial())
     assert len(list(store.folder.iterdir())) == 1, "the finished cell, and no temporary file"
-    found = sweep(pending(cells, store), store, lambda cells: Serial())
+    found = sweep(pending(cells, statuses(store)), store, lambda cells: Serial())
     assert len(found) == 3
-    assert not pending(cells, store)
+    assert not pending(cells, statuses(store))
 
 
 def test_slurm_gives_the_digests_of_one_process(tmp_path: Path, digests: dict[str, str | None]) -> None:
@@ -453,7 +465,7 @@ def test_what_is_pending_takes_one_reading_of_each_file(
         read = getattr(sys.modules[f"polobench.store.{module}"], "result_of")  # noqa: B009
         counted = partial(_noting, reads, read)
         monkeypatch.setattr(f"polobench.store.{module}.result_of", counted)
-    assert pending(cells, open_store(tmp_path / ("store.zip" if packed else "store"))) == cells[30:]
+    assert pending(cells, statuses(open_store(tmp_path / ("store.zip" if packed else "store")))) == cells[30:]
     assert len(reads) == len(set(reads)) == 30
 
 

@@ -200,7 +200,7 @@ def test_the_verdict_names_score_cost_certainty_and_what_would_change(text: str)
     found = {row[0]: row for row in rows(section(text, "Verdict"))[2:]}
     assert list(found) == [case.name for case in USE_CASES]
     samples = found["few samples, control"]
-    assert samples[1] in ("**ppo**", "**trpo**", "**ppo or trpo**", "**trpo or ppo**")
+    assert re.fullmatch(r"\*\*(ppo|trpo|ppo or trpo|trpo or ppo)\*\*( \(.* not told apart\))?", samples[1])
     assert re.fullmatch(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", samples[2])
     assert re.fullmatch(r"[\d.]+( to [\d.]+)?", samples[3])
     assert samples[4] == "600"
@@ -227,6 +227,29 @@ def test_the_answers_words_come_from_the_tests_not_from_intervals(tmp_path: Path
     marks = {row[0]: row[2] for row in rows(section(render(pages(found)[0]), "Leaderboard"))[2:]}
     assert marks["trpo"].endswith(f"behind ({p_text(contrasts['trpo'].p)})".replace("<", "&lt;"))
     assert marks["grpo"] == f"open ({p_text(contrasts['grpo'].p)})"
+
+
+def test_a_row_of_the_verdict_says_what_is_not_told_apart_and_costs_what_its_score_took(tmp_path: Path) -> None:
+    runs = of_scores("ppo", [0.61, 0.7, 0.8, 0.9, 1.0]) + of_scores("grpo", [0.5, 0.6, 0.8, 0.9, 1.0])
+    runs += of_scores("trpo", [-0.4, -0.3, -0.2, -0.1, 0.0])
+    for run in runs:
+        run.ledger.cpu_seconds = {"ppo": 40.0, "grpo": 20.0, "trpo": 60.0}[run.method]
+    first = render(pages(Findings(collect(save_all(tmp_path, *runs))))[0])
+    found = {row[0]: row for row in rows(section(first, "Verdict"))[2:]}
+    assert found["worst-case seeds, control"][1] == "**ppo** (grpo not told apart)"
+    assert found["worst-case seeds, control"][-1] == "more seeds than 5"
+    assert found["worst-case seeds, control"][3] == "40"
+    assert found["little CPU time, control"][3:5] == ["20", "–"]
+
+
+def test_a_bound_of_several_p_values_is_rounded_up() -> None:
+    assert [p_text(p, "≤") for p in (0.0192, 0.019, 0.0009, 0.00147)] == [
+        "p ≤ 0.020",
+        "p ≤ 0.019",
+        "p < 0.001",
+        "p ≤ 0.002",
+    ]
+    assert p_text(0.0192) == "p = 0.019"
 
 
 def test_equal_is_said_only_where_equivalence_was_tested(tmp_path: Path) -> None:
@@ -530,7 +553,7 @@ def test_several_stores_and_claims_of_ones_own(folder: Path, tmp_path: Path, mon
     assert done.exit_code == 0, done.output
     assert done.output.lstrip().startswith("if you care about")
     text = (tmp_path / "reports" / "matrix" / "report.md").read_text()
-    assert text.startswith("# Report on matrix + more\n")
+    assert text.startswith("# Report on matrix and more\n")
     assert "Of its 1 further claim: 1 supported" in text
     assert "grpo" in (tmp_path / "reports" / "matrix" / "tasks" / "CartPole-v1.md").read_text()
     wrong = runner.invoke(app, ["report", str(folder), "--claims", "absent.toml"])

@@ -263,15 +263,41 @@ def test_cells_are_matched_by_what_was_asked_and_the_newest_counts() -> None:
         ("hyper-parameters set by the study", lambda result: result.provenance.update(overrides={"gamma": 0.5})),
         ("budget", lambda result: result.budget.update(samples=60_000)),
         ("target", lambda result: setattr(result, "target", 999.0)),
+        ("data, model and arguments of the task", lambda result: result.provenance.update(task_hash="other")),
     ],
 )
 def test_another_question_is_incomparable_and_named(field: str, change: Change) -> None:
     def changed(result: RunResult) -> None:
-        result.provenance["overrides"] = {}
+        asked(result)
         only("learning", change)(result)
 
+    def asked(result: RunResult) -> None:
+        result.provenance |= {"overrides": {}, "task_hash": "one"}
+
     with pytest.raises(Incomparable, match=field):
-        compare_results(side(change=lambda result: result.provenance.update(overrides={})), side(change=changed))
+        compare_results(side(change=asked), side(change=changed))
+
+
+def test_a_cell_that_was_skipped_before_it_ran_asks_nothing_else() -> None:
+    skipped = learner("ppo", 0)
+    skipped.status, skipped.started_at = "skipped", "2001-01-01"
+    del skipped.provenance["threads"]
+    assert compare_results([with_id(skipped), *side()], side()).exit_code == 0
+    absent = [result for result in side() if (result.label, result.seed) != ("ppo", 0)]
+    assert compare_results(side(), [skipped, *absent]).exit_code == 1, "skipped in the head alone"
+
+
+def test_a_measure_that_one_side_lacks_is_told() -> None:
+    def without_kl(result: RunResult) -> None:
+        if result.kind == "learning":
+            result.updates = result.updates.drop(columns="kl")
+
+    for base, head, lacking in ((None, without_kl, "head"), (without_kl, None, "base")):
+        nothing: Change = lambda result: None  # noqa: E731
+        found = compare_results(side(change=base or nothing), side(digests="x", change=head or nothing))
+        refused = {row.refused for row in found.rows if row.measure == "kl"}
+        assert (found.exit_code, refused) == (0, {f"no run of the {lacking} has a value"})
+        assert f"no run of the {lacking} has a value" in gate_markdown(found)
 
 
 def test_few_runs_are_refused_with_the_number_that_is_needed() -> None:

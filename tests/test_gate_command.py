@@ -68,6 +68,11 @@ def test_timings_of_pytest_benchmark(tmp_path: Path) -> None:
     assert "a: 1.50 times" in ended.output
     assert "b: vanished" in ended.output
     assert CliRunner().invoke(app, ["compare", base, base]).exit_code == 0
+    ended_early = {"fullname": "b", "stats": {"median": 0.0}, "extra_info": {"status": "diverged"}}
+    found = json.loads(Path(head).read_text())["benchmarks"]
+    Path(head).write_text(json.dumps({"benchmarks": [*found, ended_early]}))
+    ended = CliRunner().invoke(app, ["compare", base, head])
+    assert (ended.exit_code, "b: vanished" in ended.output) == (1, True)
     (tmp_path / "bad.json").write_text('{"benchmarks": [{"fullname": "a", "stats": {"median": "x"}}]}')
     ended = CliRunner().invoke(app, ["compare", base, str(tmp_path / "bad.json")])
     assert "no JSON of pytest-benchmark" in str(ended.exception)

@@ -34,7 +34,7 @@ from polobench.kinds.throughput import Throughput
 from polobench.methods.ppo import PPO
 from polobench.run import library
 from polobench.run.study import load_study, parse_study
-from polobench.run.sweep import pending
+from polobench.run.sweep import pending, statuses
 from polobench.store.folder import Damaged, Store
 from polobench.store.identity import definition, newest
 
@@ -140,7 +140,7 @@ def test_an_outcome_is_decided_once_for_all_kinds(
     assert (result.status, result.kind) == (status, plan.name)
     assert result.final_score == 0
     assert isinstance(store.load(prepared.cell_id), RunResult)
-    assert (pending([prepared], store) == [prepared]) is again
+    assert (pending([prepared], statuses(store)) == [prepared]) is again
 
 
 def test_the_users_interrupt_is_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,15 +333,17 @@ def test_what_cannot_be_packed_is_one_line(command: Command, tmp_path: Path) -> 
     other = save_all(tmp_path / "other", make_result(final_return=1.0))
     bad = save_all(tmp_path / "bad", make_result())
     (bad / "0bad.json").write_text("{")
+    whole = tmp_path / "whole.zip"
+    write_pack([good], whole)
     for stores, output, said in (
         ([good, other], "x.zip", "two different results of cell"), ([bad], "x.zip", "0bad.json is damaged"),
         ([tmp_path / "no"], "x.zip", "does not exist"), ([good], "x.tar", "ends in .zip"),
-        ([good], "bad/0bad.json/x.zip", "cannot be written"),
+        ([good], "bad/0bad.json/x.zip", "cannot be written"), ([whole], "whole.zip", "written over itself"),
     ):  # fmt: skip
         code, printed, errors = command("pack", *stores, "-o", tmp_path / output)
         assert (code, printed, errors.count("\n")) == (2, "", 1)
         assert said in errors
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "good", "other"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "good", "other", "whole.zip"]
 
 
 STUDY = '[[grid]]\nmethods = ["ppo"]\ntasks = ["probe-bandit"]\nseeds = {seeds}\nbudget = 2000\n'

@@ -9,10 +9,12 @@ import random
 import shutil
 import subprocess
 import sys
+import types
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -181,6 +183,26 @@ def changed(tmp_path_factory) -> dict[str, set[str]]:
 @pytest.mark.parametrize("source", EDITS)
 def test_code_hash_changes_with_the_code_that_a_run_reaches_and_with_no_other(source, changed):
     assert changed[source] == EDITS[source]
+
+
+def test_simulators_and_what_a_plug_in_imports_are_in_the_code_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("gymnasium.envs.jumper")
+    module.simulator, module.json, module.numpy = types.ModuleType("simulator.core"), json, np
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    jumper = type("Jumper", (), {"__module__": module.__name__})
+    assert provenance.simulators_of(jumper) == {"simulator"}
+    assert provenance.simulators_of(type(gymnasium.make("CartPole-v1").unwrapped)) == set()
+
+    (tmp_path / "plug_in.py").write_text("import typer, json, numpy, polobench\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    hashes = []
+    for version in "112":
+        provenance.code_hash.cache_clear()
+        monkeypatch.setattr(provenance, "_distribution_of", lambda top, now=version: f"{top} {now}" * (top == "typer"))
+        hashes.append(provenance.code_hash("plug_in"))
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_imports_are_the_same_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

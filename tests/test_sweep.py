@@ -26,8 +26,8 @@ from polobench.core.result import STATUSES, RunResult
 from polobench.run.executor import SweepStopped
 from polobench.run.processes import Processes, preloaded
 from polobench.run.progress import Display
-from polobench.run.study import parse_study
-from polobench.run.sweep import pending, run_sweep
+from polobench.run.study import load_study, parse_study
+from polobench.run.sweep import pending, run_sweep, statuses
 from polobench.store.folder import Store
 
 MINI = """
@@ -287,7 +287,7 @@ def test_a_full_disk_stops_the_sweep_in_one_line(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(store, "save", full)
     with pytest.raises(SweepStopped, match="No space left on device"), Display(len(cells)) as display:
         run_sweep(cells, store, display, partial(Processes, 1))
-    assert len(pending(cells, store)) == len(cells)
+    assert len(pending(cells, statuses(store))) == len(cells)
 
 
 def _grid(device: str) -> dict[str, object]:
@@ -303,7 +303,7 @@ def test_an_absent_device_is_skipped_and_tried_again_next_time(tmp_path: Path) -
     result = run_cell(prepared)
     store.save(result)
     assert (result.status, "mps" in result.reason) == ("skipped", True)
-    assert pending([prepared], store) == [prepared]
+    assert pending([prepared], statuses(store)) == [prepared]
 
 
 def test_a_study_of_which_nothing_can_run_says_so(tmp_path: Path) -> None:
@@ -326,7 +326,27 @@ def test_what_only_the_machine_ended_is_run_again(tmp_path: Path) -> None:
         again = status in ("timeout", "out_of_memory", "crashed", "skipped")
         for reason in ("", "the worker process was ended by SIGKILL"):  # the reason has no say
             store.save(blank_result(prepared, status, reason))
-            assert (pending([prepared], store) == [prepared]) is again
+            assert (pending([prepared], statuses(store)) == [prepared]) is again
+
+
+def test_what_ended_ok_stays_where_the_machine_ends_it_later(tmp_path: Path) -> None:
+    (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
+    prepared, store = prepare(cell), Store(tmp_path)
+    assert store.keep(blank_result(prepared, "crashed", "another sweep's")).status == "crashed"
+    for status, stands in (("ok", "ok"), ("timeout", "ok"), ("failed", "failed"), ("crashed", "crashed")):
+        assert store.keep(blank_result(prepared, status, "")).status == stands
+        assert statuses(store) == {prepared.cell_id: stands}
+
+
+def test_a_stored_failure_is_told_each_time(tmp_path: Path) -> None:
+    study = write_study(tmp_path, MINI.replace("throughput_rounds = 2", ""))
+    cells = [prepare(cell) for cell in load_study(study).cells]
+    store = Store(tmp_path / "store")
+    store.prepare()
+    for item in cells:
+        store.save(blank_result(item, "failed" if item is cells[0] else "ok", "the loss is nan"))
+    done = command("run", str(study), "--store", "store", cwd=tmp_path)
+    assert (done.returncode, f"1 of {len(cells)} cells did not end ok" in done.stderr) == (1, True)
 
 
 def test_a_worker_whose_sources_differ_from_the_parents_stops_the_sweep(tmp_path: Path) -> None:

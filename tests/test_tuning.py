@@ -262,10 +262,10 @@ def test_a_method_needs_more_tuning_where_a_search_gains_more() -> None:
     ]
     rules = load_claims()
     (claim,) = (claim for claim in rules.claims if claim.measure == "gain_of_search")
-    assert claim_verdict(Observations(Collection("", trials=runs)), claim, rules).verdict == "supported"
+    assert claim_verdict(Observations(Collection([], trials=runs)), claim, rules).verdict == "supported"
     for run in runs:
         run.final_score = 0.9  # nothing to be gained from any setting of any method
-    assert claim_verdict(Observations(Collection("", trials=runs)), claim, rules).verdict == "equivalent"
+    assert claim_verdict(Observations(Collection([], trials=runs)), claim, rules).verdict == "equivalent"
 
 
 def test_the_numbers_of_configurations_have_the_gain_of_their_search_as_their_mean() -> None:
@@ -386,6 +386,16 @@ def test_the_command_runs_trials_once_and_the_report_reads_them(
     build(method_class("ppo").Hyperparameters, "ppo", tuned["ppo, tight"]["probe-bandit"])
     assert set(load(store)["split"]) == {"tuning"}
     assert "Random search chose the settings: 2 configurations" in report_text(collect(store))
+
+
+def test_the_winners_of_one_task_stay_when_another_is_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    Path("mini-study.toml").write_text(STUDY)
+    Path("mini.toml").write_text(MINI)
+    for task in ("probe-bandit", "probe-truncation"):
+        assert tune("--trials", "1", "--task", task) == 0
+    found = tomllib.loads(Path("results/tuning-mini/tuned.toml").read_text())
+    assert {task for tasks in found.values() for task in tasks} == {"probe-bandit", "probe-truncation"}
 
 
 def test_an_interrupted_command_says_where_the_trials_are_kept(

@@ -110,7 +110,7 @@ class Known(Observations):
     """Numbers without runs."""
 
     def __init__(self, numbers: dict[str, dict[Place, Array]]) -> None:
-        super().__init__(Collection(""))
+        super().__init__(Collection([]))
         self.numbers = numbers
 
     def of(self, method: str, name: str) -> dict[Place, Array]:

@@ -79,6 +79,13 @@ def test_a_stored_result_is_the_same_cell_again(ran: list[RunResult], store: Pat
     assert len(results) == len(ran) == 4
 
 
+def test_a_trial_is_run_again_on_its_own_split() -> None:
+    study = {"devices": ["cpu"], "grid": [{"methods": ["random"], "tasks": ["CartPole-v1"], "seeds": 1, "budget": 50}]}
+    (cell,) = parse_study("mini", study).cells
+    trial = prepare(replace(cell, split="tuning", facts={"split": "tuning", "trial": 0, "arm": "random"}))
+    assert prepare(cell_of(run_cell(trial))).cell_id == trial.cell_id != prepare(cell).cell_id
+
+
 def test_tuned_values_are_set_by_hand(tmp_path: Path) -> None:
     study = {"devices": ["cpu"], "grid": [{"methods": ["ppo"], "tasks": ["CartPole-v1"], "seeds": 1, "budget": 50}]}
     prepared = prepare(parse_study("mini", study).cells[0])

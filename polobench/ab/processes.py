@@ -99,13 +99,14 @@ class Worker:
 
     def __init__(self, server: _Server, side: Side, cell: Cell, cores: list[int]) -> None:
         self._server = server
-        names = ("method", "label", "task", "device", "threads", "tuned", "seed")
+        names = ("method", "label", "device", "threads", "tuned", "seed")
+        task = {**cell.environment, "label": cell.task} if cell.environment else cell.task
         where = {"overrides": dict(cell.overrides), "home": str(side.home), "paths": side.paths, "cores": cores}
         ours, theirs = socket.socketpair()
         ours.settimeout(ANSWER_SECONDS)
         with ours, theirs:
             self._lines = ours.makefile("rw", encoding="utf-8")
-            server.fork({name: getattr(cell, name) for name in names} | where, theirs)
+            server.fork({name: getattr(cell, name) for name in names} | {"task": task} | where, theirs)
 
     def ready(self) -> None:
         """Wait until it is open."""

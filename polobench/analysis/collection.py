@@ -51,7 +51,7 @@ class Arm:
 class Collection:
     """A store as the report sees it."""
 
-    name: str  # of the store's folder or pack
+    names: list[str]  # of the stores' folders or packs
     cells: list[RunResult] = field(default_factory=list)  # of those that differ only by code or platform the newest
     arms: dict[Arm, list[RunResult]] = field(default_factory=dict)  # the cells that ran, by arm and seed, each once
     trials: list[RunResult] = field(default_factory=list)  # runs that chose settings; neither in `cells` nor in `arms`
@@ -118,7 +118,7 @@ def collect(
         if result.status != "skipped":
             arms.setdefault(Arm.of(result), []).append(result)
     return Collection(
-        name=" + ".join(item.name for item in stores),
+        names=[item.name for item in stores],
         sources=[item.source for item in stores],
         cells=sorted(cells, key=_order),
         arms=arms,

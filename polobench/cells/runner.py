@@ -25,6 +25,7 @@ class PreparedCell:
 
     Attributes:
         code: hashes of the code that decides the numbers.
+        task_hash: of the task's data, model and arguments.
         job: the running half of the cell's kind, with the stored files that it reads.
         defined_by: what decides what the cell computes; the id is its hash.
     """
@@ -34,6 +35,7 @@ class PreparedCell:
     method: Method | None = None
     job: Job[Any] | None = None
     code: str = ""
+    task_hash: str = ""
     unavailable: str = ""
     defined_by: Mapping[str, object] = field(default_factory=dict)
 
@@ -60,7 +62,7 @@ def prepare(cell: Cell) -> PreparedCell:
             missing = PreparedCell(cell, "", unavailable=str(error))
             return _identified(missing, cell, _definition(cell, hyperparameters, **known))
     known |= {"floor": str(method.task.floor), "target": method.task.target, "files": job.hashes, "measuring": job.code}
-    prepared = PreparedCell(cell, "", method, job, code=f"{origin['code_hash']} {job.code}")
+    prepared = PreparedCell(cell, "", method, job, f"{origin['code_hash']} {job.code}", _hash(identity))
     return _identified(prepared, cell, _definition(cell, hyperparameters, **known, **identity))
 
 
@@ -81,8 +83,11 @@ def prepare_all(cells: Iterable[Cell]) -> list[PreparedCell]:
 
 
 def _identified(prepared: PreparedCell, cell: Cell, parts: dict[str, object]) -> PreparedCell:
-    cell_id = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
-    return replace(prepared, cell=cell, cell_id=cell_id, defined_by=parts)
+    return replace(prepared, cell=cell, cell_id=_hash(parts), defined_by=parts)
+
+
+def _hash(parts: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
 
 
 def _definition(cell: Cell, hyperparameters: dict[str, object], **known: object) -> dict[str, object]:
@@ -126,12 +131,15 @@ def blank_result(prepared: PreparedCell, status: str, reason: str) -> RunResult:
         result.score_as_failed()
         result.provenance = prepared.method.provenance()
     cell.plan.describe(result, prepared.job.hashes if prepared.job else {})
-    return _of_study(result, cell)
+    return _of_study(result, prepared)
 
 
-def _of_study(result: RunResult, cell: Cell) -> RunResult:
-    """The result, with what its study says of it."""
+def _of_study(result: RunResult, prepared: PreparedCell) -> RunResult:
+    """The result, with what its study says of it and what its task is made of."""
+    cell = prepared.cell
     result.provenance |= {"study": cell.study, "overrides": dict(cell.overrides), **cell.facts}
+    if prepared.task_hash:
+        result.provenance["task_hash"] = prepared.task_hash
     if cell.environment:
         result.provenance["environment"] = dict(cell.environment)
     result.provenance |= {name: True for name in ("probe", "smoke") if getattr(cell, name)}
@@ -146,4 +154,4 @@ def run_cell(prepared: PreparedCell, watch: Watch | None = None) -> RunResult:
     with chdir("."), outcome_into(result):
         result = prepared.job.measure(prepared.method, prepared.cell, result, watch or Watch())
     result.cell_id = prepared.cell_id
-    return _of_study(result, prepared.cell)
+    return _of_study(result, prepared)

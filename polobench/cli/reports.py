@@ -62,8 +62,11 @@ def pack(
     A pack is read by report, compare, verify and run --store like the folder. The same store gives the same bytes.
     Absolute paths in reasons, tracebacks and settings are cut to their last part.
     """
+    from polobench.core.errors import UsageError
     from polobench.store.pack import open_store, write_pack
 
     file = output or Path("results") / f"{open_store(stores[0]).name}.zip"
+    if file.resolve() in {store.resolve() for store in stores}:
+        raise UsageError(f"{str(file)!r} would be written over itself (name another file with -o)")
     count, size = write_pack(stores, file, slim), file.stat().st_size
     typer.echo(f"pack: {file}, {count:,} cells, {size:,} bytes ({size / max(1, count):,.0f} per cell)")

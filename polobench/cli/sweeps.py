@@ -99,13 +99,15 @@ def run(
 def _run_cells(
     cells: Sequence[PreparedCell], folder: Store, open_executor: OpenExecutor, retry_failed: bool = False
 ) -> list[str]:
-    """Run what the store lacks, with a display; the status of each result."""
+    """Run what the store lacks, with a display; the status of each cell, those that it had included."""
     from polobench.run.progress import Display
     from polobench.run.status import tidy
-    from polobench.run.sweep import interrupted_text, pending, run_sweep
+    from polobench.run.sweep import interrupted_text, pending, run_sweep, statuses
 
     tidy(folder)
-    todo, ends = pending(cells, folder, retry_failed), list[str]()
+    ended = statuses(folder)
+    todo = pending(cells, ended, retry_failed)
+    ends = [ended[cell_id] for cell_id in {item.cell_id for item in cells} - {item.cell_id for item in todo}]
     try:
         note(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}")
         with Display(len(todo)) as display:
@@ -159,15 +161,15 @@ def _print_cells(cells: list[PreparedCell], store: Reader, jobs: int, retry_fail
     from polobench.run.sweep import pending
     from polobench.store.folder import outcome_only
 
-    todo = {item.cell_id for item in pending(cells, store, retry_failed)}
     stored = list(store.each(trim=outcome_only)) if store.place.exists() else []
+    results = [item for item in stored if isinstance(item, RunResult)]
+    todo = {item.cell_id for item in pending(cells, {item.cell_id: item.status for item in results}, retry_failed)}
     for item in cells:
         note = (
             f"unavailable: {item.unavailable}" if item.unavailable else "to run" if item.cell_id in todo else "finished"
         )
         typer.echo(f"{item.cell_id}  {item.cell}  {item.cell.budget}  [{note}]")
     possible = [item for item in cells if item.cell_id in todo and not item.unavailable]
-    results = [item for item in stored if isinstance(item, RunResult)]
     typer.echo(f"cells: {len(cells)}, to run: {len(possible)}; {estimate(possible, results, jobs)}")
 
 
@@ -197,25 +199,26 @@ def tune(
     from polobench.core.result import RunResult
     from polobench.run.processes import Processes
     from polobench.run.tuning import check_scored, load_tuning
-    from polobench.store.folder import outcome_only
+    from polobench.store.folder import outcome_only, replacing
     from polobench.store.pack import open_store, store_to_fill
 
-    tuning = load_tuning(file, trials).narrowed(tasks=task or ())
-    place = store or Path("results") / f"tuning-{tuning.name}"
-    cells = prepare_all(tuning.cells)
+    whole = load_tuning(file, trials)
+    place = store or Path("results") / f"tuning-{whole.name}"
+    cells = prepare_all(whole.narrowed(tasks=task or ()).cells)
     check_scored(cells)
     if dry_run:
         _print_cells(cells, open_store(place), jobs, retry_failed=False)
         return
     folder = store_to_fill(place, note)
     _run_cells(cells, folder, partial(Processes, jobs))
-    ids = {cell.cell_id for cell in cells}
+    ids = {cell.cell_id for cell in (prepare_all(whole.cells) if task else cells)}  # tasks of other days included
     results = [item for item in folder.each(trim=outcome_only) if isinstance(item, RunResult) and item.cell_id in ids]
     found = trials_of(results)
     if not found:
         raise Unavailable(f"nothing can be tuned here: {cells[0].unavailable}")
     winners = folder.folder / "tuned.toml"
-    winners.write_text(tuned_toml(found, f"polobench tune {file}"), encoding="utf-8")
+    with replacing(winners) as written:
+        written.write(tuned_toml(found, f"polobench tune {file}").encode())
     table = trial_frame(found)
     if as_json:
         typer.echo(table.to_json(orient="records", indent=2))

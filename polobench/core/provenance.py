@@ -54,6 +54,13 @@ def modules_of(cls: type) -> set[str]:
     return {base.__module__ for base in cls.__mro__ if not _is_fixed(base.__module__.partition(".")[0])}
 
 
+def simulators_of(cls: type) -> set[str]:
+    """The libraries that gymnasium's own modules of a class and its bases have loaded, such as mujoco."""
+    ours = (sys.modules[base.__module__] for base in cls.__mro__ if base.__module__.startswith("gymnasium.envs."))
+    loaded = (item.__name__ for module in ours for item in vars(module).values() if inspect.ismodule(item))
+    return {top for top in (name.partition(".")[0] for name in loaded) if not _is_fixed(top)}
+
+
 def _is_fixed(top: str) -> bool:
     """The platform's fingerprint stands for this library."""
     return top in FINGERPRINTED or top in sys.stdlib_module_names
@@ -64,11 +71,16 @@ def code_hash(*modules: str) -> str:
     """SHA-256 (16 hex digits) of every source that the modules reach by imports and that no version stands for.
 
     These are polobench's own, those of no distribution, and those of one that is installed to be edited. For a module
-    of another distribution, its own source and the distribution's version stand beside these.
+    of another distribution, its own source and the distribution's version stand beside these; so do the versions of
+    those that a plug-in's sources import.
     """
-    digest = hashlib.sha256()
-    for name in sorted(_reached(modules)):
+    digest, reached = hashlib.sha256(), _reached(modules)
+    for name in sorted(reached):
         digest.update(f"{name}\n".encode() + _source(name))
+    plugins = {name for name in reached.union(modules) if name.partition(".")[0] != "polobench" and _is_open(name)}
+    tops = {target.partition(".")[0] for name in plugins for target in _imports(name)}
+    for version in sorted({_distribution_of(top) for top in tops if not _is_fixed(top)} - {"", "polobench"}):
+        digest.update(version.encode())
     for name in modules:
         distribution = _distribution_of(name)
         if distribution != "polobench":

@@ -39,7 +39,7 @@ class WatchedMeasure:
 
     def smallest_change(self, base: Array) -> float:
         """The smallest change that matters, in the measure's own unit."""
-        return self.smallest if self.of_score else self.smallest * float(np.abs(base).mean())
+        return self.smallest if self.of_score else self.smallest * _mean(np.abs(base))
 
     def values(self, cells: Cells) -> Array:
         """The finite values of the cells, ordered by seed."""
@@ -86,13 +86,22 @@ Columns = Mapping[Name, tuple[Array, Array]]
 
 
 def columns_of(arms: Sequence[MatchedArm]) -> dict[Name, tuple[Array, Array]]:
-    """The finite values of base and head `[n]`, `[m]`, of every measure that both sides of an arm have."""
+    """The finite values of base and head `[n]`, `[m]`, of every measure that a side of an arm with sound runs has."""
     found = {
         (item.arm, name): (measure.values(item.base), measure.values(item.head))
         for item in arms
+        if _has_sound(item.base) and _has_sound(item.head)
         for name, measure in WATCHED.items()
     }
-    return {name: values for name, values in found.items() if min(map(len, values)) > 0}
+    return {name: values for name, values in found.items() if max(map(len, values)) > 0}
+
+
+def _has_sound(cells: Cells) -> bool:
+    return any(run.status == "ok" for run in cells.values())
+
+
+def _mean(values: Array) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def judge(columns: Columns) -> list[Row]:
@@ -105,16 +114,21 @@ def judge(columns: Columns) -> list[Row]:
     for name, values in columns.items():
         measure, shift = WATCHED[name[1]], found.get(name)
         smallest = measure.smallest_change(values[0])
-        row = Row(*name, float(values[0].mean()), shift, smallest, math.nan, math.nan)
+        row = Row(*name, _mean(values[0]), shift, smallest, math.nan, math.nan)
         if shift is not None and name in adjusted:
             detectable = shift.detectable(LEVEL / len(possible), smallest)
             rows.append(replace(row, adjusted_p=adjusted[name], detectable=detectable))
         else:
-            level = LEVEL / len(columns)
-            needed = max(LEAST_RUNS, runs_needed(level, measure.harm))
-            said = f"{min(map(len, values))} runs per side cannot reach p = {level:.2g} (needed: {needed})"
-            rows.append(replace(row, refused=said))
+            rows.append(replace(row, refused=_why_refused(values, measure, LEVEL / len(columns))))
     return rows
+
+
+def _why_refused(values: tuple[Array, Array], measure: WatchedMeasure, level: float) -> str:
+    fewest = min(map(len, values))
+    if not fewest:
+        return f"no run of the {'head' if len(values[0]) else 'base'} has a value"
+    needed = max(LEAST_RUNS, runs_needed(level, measure.harm))
+    return f"{fewest} runs per side cannot reach p = {level:.2g} (needed: {needed})"
 
 
 def _possible(columns: Columns) -> list[Name]:

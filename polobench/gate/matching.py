@@ -27,6 +27,7 @@ FIELDS: Mapping[str, Callable[[RunResult], object]] = {
     "device": lambda result: result.device,
     "hyper-parameters set by the study": lambda result: result.provenance.get("overrides"),
     "threads": lambda result: result.provenance.get("threads"),
+    "data, model and arguments of the task": lambda result: result.provenance.get("task_hash"),
     "floor": lambda result: result.floor,
     "target": lambda result: result.target,
     "probe": lambda result: bool(result.provenance.get("probe")),
@@ -76,7 +77,7 @@ def matched_arms(base: Sequence[RunResult], head: Sequence[RunResult]) -> list[M
 def cells_by_arm(results: Iterable[RunResult]) -> dict[Arm, dict[Key, RunResult]]:
     """The newest result for each key of each arm; one that ran counts as newer than one that was skipped."""
     found: dict[Arm, dict[Key, RunResult]] = {}
-    for result in newest(results, lambda result: (Arm.of(result), within_arm(result))):
+    for result in newest(results, _within_study):
         found.setdefault(Arm.of(result), {})[within_arm(result)] = result
     return found
 
@@ -85,7 +86,7 @@ def _study_differences(base: Sequence[RunResult], head: Sequence[RunResult]) -> 
     names = [sorted({str(result.provenance.get("study", "")) for result in side}) for side in (base, head)]
     if names[0] != names[1]:
         return [f"study {', '.join(names[0])!r} against {', '.join(names[1])!r}"]
-    sides = [_asked(base), _asked(head)]
+    sides = [_asked(newest(side, _within_study)) for side in (base, head)]
     return [
         f"{kind} cells of {label} on {task}: {field} {_shown(one[field])} against {_shown(other[field])}"
         for kind, label, task in sorted(sides[0].keys() & sides[1].keys())
@@ -93,6 +94,10 @@ def _study_differences(base: Sequence[RunResult], head: Sequence[RunResult]) -> 
         for field in one
         if _differ(one[field], other.get(field, set()))
     ]
+
+
+def _within_study(result: RunResult) -> tuple[Arm, Key]:
+    return Arm.of(result), within_arm(result)
 
 
 def _asked(results: Iterable[RunResult]) -> dict[tuple[str, str, str], dict[str, set[str]]]:
@@ -109,7 +114,8 @@ def _asked(results: Iterable[RunResult]) -> dict[tuple[str, str, str], dict[str,
 
 def _differ(one: set[str], other: set[str]) -> bool:
     """Whether the values differ; a side on which none is known cannot differ."""
-    return bool(one - {"null"}) and bool(other - {"null"}) and one != other
+    known, also_known = one - {"null"}, other - {"null"}
+    return bool(known) and bool(also_known) and known != also_known
 
 
 def _shown(values: set[str]) -> str:

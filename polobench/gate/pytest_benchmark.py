@@ -38,13 +38,16 @@ class TimingComparison:
 def read_timings(path: Path) -> dict[str, float]:
     """Median seconds by the full name of a benchmark, from what `pytest --benchmark-json` or its storage has written.
 
+    A cell that did not end ok is left out, as its seconds are of less work.
+
     Raises:
         UsageError: it cannot be read, is no such file, or holds no benchmark.
     """
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-        found = {str(item["fullname"]): float(item["stats"]["median"]) for item in plain["benchmarks"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        sound = [item for item in plain["benchmarks"] if item.get("extra_info", {}).get("status", "ok") == "ok"]
+        found = {str(item["fullname"]): float(item["stats"]["median"]) for item in sound}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{str(path)!r} is no JSON of pytest-benchmark: {first_line(error)}") from error
     if not found or not all(0 < seconds < float("inf") for seconds in found.values()):
         raise UsageError(f"{str(path)!r} holds no benchmark with a positive median")

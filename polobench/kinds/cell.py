@@ -27,6 +27,7 @@ class Cell:
         study, probe, smoke: the study's name, and whether it calls this a probe or a smoke run; for the record, they
             define nothing.
         facts: what else its provenance says of it: the study's `looks`, or which trial it is; they define nothing.
+        number: its place in the whole study, by which a worker on another machine finds it; it defines nothing.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Cell:
     probe: bool = field(default=False, compare=False)
     smoke: bool = field(default=False, compare=False)
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    number: int = field(default=0, compare=False)
 
     @property
     def kind(self) -> str:

@@ -70,8 +70,8 @@ def p_value(p: float) -> str:
 
 
 def p_text(p: float, sign: str = "=") -> str:
-    """`p = 0.012`, `p < 0.001`."""
-    shown = p_value(p)
+    """`p = 0.012`, `p < 0.001`; as the bound of several, with the sign `≤`, it is rounded up."""
+    shown = p_value(math.ceil(1000 * p) / 1000 if sign == "≤" and p >= 0.001 else p)
     return f"p {shown}" if "<" in shown else f"p {sign} {shown}"
 
 

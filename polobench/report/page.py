@@ -39,7 +39,7 @@ from polobench.report.sections import (
     verdict,
     welcome,
 )
-from polobench.report.words import GLOSSARY, glossary, note
+from polobench.report.words import GLOSSARY, glossary, names, note
 
 MakeSections = Callable[[Findings], Sequence[Section]]
 FIRST_PAGE: tuple[MakeSections, ...] = (
@@ -91,7 +91,7 @@ def pages(findings: Findings) -> list[Page]:
     ]
     cards = task_cards.pages(findings)
     first = [*_made(FIRST_PAGE, findings), Section("Details", [_links(cards, linked)])]
-    title = f"Report on {findings.collection.name}"
+    title = f"Report on {names(findings.collection.names, most=2)}"
     return [Page("report", title, first, _intro(findings), has_contents=True), *cards, *linked, glossary()]
 
 
@@ -107,10 +107,9 @@ def _intro(findings: Findings) -> list[Block]:
     methods = counted(len({cell.method for cell in ran}), "method")
     tasks = counted(len({cell.task for cell in ran}), "task")
     cells = f"{counted(len(ran), 'cell')} ({provenance.kinds_of(ran)})"
-    said: list[Piece] = [f"{cells} of {methods} on {tasks}, drawn from "]
-    said += [piece for name in sources for piece in (" and ", Code(plain(name)))][1:]
     command = provenance.report_command(sources)
-    said += [" by ", Code(command)] if command else []
+    drawn = [Code(command)] if command else [piece for name in sources for piece in (" and ", Code(plain(name)))][1:]
+    said: list[Piece] = [f"{cells} of {methods} on {tasks}, drawn {'by' if command else 'from'} ", *drawn]
     return [Paragraph([*said, ". Words are defined in the ", Link("glossary", GLOSSARY), "."])]
 
 

@@ -25,14 +25,13 @@ Orders = Callable[[PreparedCell], str]
 
 
 def orders(study: Study) -> Orders:
-    """What gives the order of each prepared cell of a study that was read from a file."""
-    numbers = {cell: number for number, cell in enumerate(study.cells)}
+    """What gives the order of each prepared cell of a study that was read from a file, or of a part of it."""
     common = {"study": study.name, "text": study.text, "folder": str(study.folder), "devices": list(study.devices)}
 
     def order(prepared: PreparedCell) -> str:
         limits = {name: getattr(prepared.cell, name) for name in LIMITS}
         expected = {"cell_id": prepared.cell_id, "code": prepared.code, "platform": _platform(prepared)}
-        return json.dumps(common | {"number": numbers[prepared.cell], "limits": limits, "expected": expected})
+        return json.dumps(common | {"number": prepared.cell.number, "limits": limits, "expected": expected})
 
     return order
 

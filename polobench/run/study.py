@@ -153,7 +153,8 @@ def parse_study(
     cells = [cell for grid in grids for cell in _grid_cells(grid, devices, common, Path(folder))]
     _check_unique(cells)
     ordered = sorted(cells, key=lambda cell: cell.plan.runs_alone)
-    return Study(name, ordered, str(text.get("title", "")), folder=Path(folder), devices=present_devices)
+    numbered = [replace(cell, number=number) for number, cell in enumerate(ordered)]
+    return Study(name, numbered, str(text.get("title", "")), folder=Path(folder), devices=present_devices)
 
 
 def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, Any], folder: Path) -> list[Cell]:

@@ -6,7 +6,7 @@ As many cells run at the same time as the executor takes; those whose kind must 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from polobench.cells.runner import PreparedCell, blank_result
@@ -22,19 +22,25 @@ from polobench.store.folder import Reader, Store, outcome_only
 OnResult = Callable[[RunResult], object]
 
 
-def pending(prepared: Sequence[PreparedCell], store: Reader, retry_failed: bool = False) -> list[PreparedCell]:
-    """The cells whose result is not in the store yet; damaged ones and those that only the machine ended included, and
-    with `retry_failed` all that did not end ok.
-    """
+def statuses(store: Reader) -> dict[str, str]:
+    """How each cell of a store ended, by its id; damaged ones left out, and nothing where there is no store yet."""
     stored = store.each(trim=outcome_only) if store.place.exists() else ()
+    return {item.cell_id: item.status for item in stored if isinstance(item, RunResult)}
+
+
+def pending(
+    prepared: Sequence[PreparedCell], ended: Mapping[str, str], retry_failed: bool = False
+) -> list[PreparedCell]:
+    """The cells without a result yet; those that only the machine ended included, and with `retry_failed` all that did
+    not end ok.
+    """
     again = STATUSES[1:] if retry_failed else TRIED_AGAIN
-    finished = {item.cell_id for item in stored if isinstance(item, RunResult) and item.status not in again}
-    return [item for item in prepared if item.cell_id not in finished]
+    return [item for item in prepared if ended.get(item.cell_id, "skipped") in again]
 
 
 def interrupted_text(cells: Sequence[PreparedCell], store: Store) -> str:
     """What to say of an interrupted sweep."""
-    kept = len(cells) - len(pending(cells, store))
+    kept = len(cells) - len(pending(cells, statuses(store)))
     return f"interrupted; {kept} of {len(cells)} cells are kept in {store.folder}"
 
 
@@ -130,7 +136,7 @@ class _Sweep:
         result.ran_beside_others = self._beside_others
         try:
             try:
-                self.store.save(result)
+                result = self.store.keep(result)
             except (TypeError, ValueError) as error:  # a plug-in's value that JSON does not know
                 result = blank_result(prepared, "failed", f"the result cannot be stored: {first_line(error)}")
                 self.store.save(result)

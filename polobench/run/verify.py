@@ -93,6 +93,7 @@ def cell_of(result: RunResult) -> Cell:
         threads=threads_of(result),
         tuned=False,
         environment=result.provenance.get("environment", {}),
+        split=result.provenance.get("split", "heldout"),
     )
 
 

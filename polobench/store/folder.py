@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from polobench.core.errors import UsageError, first_line
 from polobench.core.printable import printable
-from polobench.core.result import SCHEMA_VERSION, RunResult
+from polobench.core.result import SCHEMA_VERSION, TRIED_AGAIN, RunResult
 from polobench.store.validation import problem
 
 ID_DIGITS = 20
@@ -117,6 +117,15 @@ class Store(Reader):
         with replacing(self.path(result.cell_id)) as file:
             file.write(content)
         return self.path(result.cell_id)
+
+    def keep(self, result: RunResult) -> RunResult:
+        """Save it, unless only the machine ended it and the store has one that ended ok; gives what stands."""
+        if result.status in TRIED_AGAIN:
+            stored = self.load(result.cell_id)
+            if isinstance(stored, RunResult) and stored.status == "ok":
+                return stored
+        self.save(result)
+        return result
 
     def load(self, cell_id: str) -> RunResult | Damaged | None:
         path = self.path(cell_id)

@@ -11,11 +11,14 @@ from polobench.kinds.table import kind_of
 
 
 def definition(result: RunResult) -> Hashable:
-    """What defines a cell, code and platform left out; two results of one definition differ by these alone."""
+    """What defines a cell, code and platform left out; two results of one definition differ by these alone.
+
+    Older files do not say what data and arguments their task had.
+    """
     arm = result.kind, result.method, result.label, result.task, result.device, budget_text(result.budget)
     settings = json.dumps(result.hyperparameters, sort_keys=True, default=str), threads_of(result)
     own = json.dumps(kind_of(result).definition(result), sort_keys=True, default=str)
-    return arm, settings, own, within_arm(result)
+    return arm, settings, own, result.provenance.get("task_hash"), within_arm(result)
 
 
 def within_arm(result: RunResult) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from polobench.core.errors import Unavailable, UsageError, first_line, unknown
 from polobench.core.modules import import_named
-from polobench.core.provenance import modules_of
+from polobench.core.provenance import modules_of, simulators_of
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 LONGEST_EPISODE = 10_000
@@ -175,8 +175,8 @@ def start(name: str, make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
 
 
 def sources(make_env: MakeEnv, env: gymnasium.Env[Any, Any]) -> set[str]:
-    """The modules of the environment, of its wrappers and of what makes it."""
-    found = modules_of(type(env))
+    """The modules of the environment, of its simulator, of its wrappers and of what makes it."""
+    found = modules_of(type(env)) | simulators_of(type(env.unwrapped))
     while isinstance(env, gymnasium.Wrapper):
         env = env.env
         found = found | modules_of(type(env))

@@ -56,6 +56,7 @@ def _mixed_arms(collection: Collection) -> list[str]:
     """Arms whose seeds are not the same experiment; such an interval mixes more than chance."""
     checks: dict[str, Callable[[RunResult], str]] = {
         "code": lambda result: str(result.provenance.get("code_hash")),
+        "the task's data, model or arguments": lambda result: str(result.provenance.get("task_hash")),
         "hyper-parameters": lambda result: repr(sorted(result.hyperparameters.items())),
         "platforms": lambda result: str(result.provenance.get("platform_fingerprint")),
     }

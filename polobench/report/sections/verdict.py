@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from polobench.analysis.frame import flat_rows, table_of
-from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES, Standings, UseCase
+from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES, Standings, UseCase, horizons
 from polobench.analysis.statistics.aggregates import mean_score
 from polobench.analysis.statistics.hypothesis import LEVEL, MARGIN, OPEN
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.report.blocks import Block, Paragraph, Section, Strong, Table, Text
 from polobench.report.findings import Findings
-from polobench.report.formatting import counted, listed, number, sentence, significant, span, with_ends
-from polobench.report.words import against_others, note, place_names
+from polobench.report.formatting import NOTHING, counted, listed, number, sentence, significant, span, with_ends
+from polobench.report.words import against_others, names, note, place_names
 
 NOT_MEASURED = "not measured yet"
 _CHEAPER, _NEARLY = 0.67, 0.75  # of the CPU seconds of the best, and of its score
@@ -48,15 +48,24 @@ def _row(case: UseCase, found: Standings | None) -> dict[str, Text]:
     if found is None:
         empty = dict.fromkeys(("score [95 %]", "CPU s", "gradient steps", "how sure"), "")
         return row | empty | {"what would change the answer": f"a study with {_STUDIES[case.world]}"}
-    steps = sorted(item.gradient_steps for item in found.equal)
     return row | {
         "use": _use(found),
         "score [95 %]": with_ends(found.best.value.value, found.best.value.interval),
-        "CPU s": span(*(significant(found.equal[at].cpu_seconds, 2) for at in (0, -1))),
-        "gradient steps": span(*(number(steps[at]) for at in (0, -1))),
+        **_costs(found),
         "how sure": how_sure(found),
         "what would change the answer": _what_would_change(found),
     }
+
+
+def _costs(found: Standings) -> dict[str, Text]:
+    """Of whole runs; where all had equal CPU seconds, these, from the task with the fewest to that with the most."""
+    if found.case.at_equal_cost:
+        seconds, steps = sorted(horizons(found.group)), NOTHING
+    else:
+        seconds = sorted(item.cpu_seconds for item in found.equal)
+        of_all = sorted(item.gradient_steps for item in found.equal)
+        steps = span(number(of_all[0]), number(of_all[-1]))
+    return {"CPU s": span(*(significant(seconds[at], 2) for at in (0, -1))), "gradient steps": steps}
 
 
 def _use(found: Standings) -> Text:
@@ -64,7 +73,9 @@ def _use(found: Standings) -> Text:
     if len(found.equal) == len(found.items):
         return f"any: no test tells the {len(found.items)} apart by more than {MARGIN:g}"
     if found.is_conclusive:
-        return Strong(listed([item.label for item in found.equal], "or"))
+        best = Strong(listed([item.label for item in found.equal], "or"))
+        rivals = names([item.label for item in found.undecided])
+        return [best, f" ({rivals} not told apart)"] if rivals else best
     highest = [item.label for item in found.items if item.value.value == found.best.value.value]
     return f"too few seeds; highest: {listed(highest, 'or')}"
 
@@ -85,10 +96,11 @@ def _what_would_change(found: Standings) -> str:
     if not found.is_conclusive:
         return "more seeds"
     seen = [item.contrast.compared for item in found.undecided if item.contrast]
+    if seen and found.case.statistic is not mean_score:
+        return f"more seeds than {found.n}"  # the detectable gap is that of means
     if seen:
         gap, margin = (number(max(sizes), 2) for sizes in zip(*((one.detectable, one.margin) for one in seen)))
-        equal = "" if found.case.statistic is not mean_score else f", nor equality within less than {margin}"
-        return f"more seeds: {found.n} cannot show gaps below {gap}{equal}"
+        return f"more seeds: {found.n} cannot show gaps below {gap}, nor equality within less than {margin}"
     cheap = min(found.items, key=lambda item: item.cpu_seconds)
     is_good = cheap.value.value > _NEARLY * found.best.value.value and not found.case.at_equal_cost
     if is_good and cheap.cpu_seconds < _CHEAPER * found.best.cpu_seconds:
