@@ -100,7 +100,7 @@ def test_a_scale_that_is_skipped_is_off_by_its_size() -> None:
 def test_gradients_of_what_a_text_does_not_use_are_0(name: str) -> None:
     policy, rollout = CausalLM(made(name), compute_dtype="float64"), architectures.pairs()
     policy.ledger = Ledger(Budget(updates=1))
-    gradient = policy.actor_gradient([policy.outputs(rollout).log_softmax(-1)[..., 5].mean()], 4)
+    gradient = policy.actor_gradient([policy.outputs(rollout).log_softmax(-1)[..., 5].mean()])
     product = policy.fisher_product([rollout], damping=0.0)
     images = torch.cat([torch.full((p.numel(),), "vision" in n) for n, p in policy.model.named_parameters()])
     assert images.any() == (name != "GPT-2")

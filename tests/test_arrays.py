@@ -62,7 +62,7 @@ def close(found, expected, atol=1e-10):
 def gradient(policy, loss):
     """What a loss of either kind leaves with the parameters."""
     optimizer = policy.adam(policy.actor_parameters + policy.critic_parameters, lr=0.0)
-    policy.gradient_step(optimizer, [loss], 1)
+    policy.gradient_step(optimizer, [loss])
     return parameters_to_vector([p.grad for p in policy.parameters()]).clone()
 
 
@@ -239,7 +239,7 @@ def check_adam(clip=0.3):
         norms = []
         for policy, stepped in ((ours, optimizer), (theirs, reference)):
             loss = sum((p**2 * (step + 1)).sum() for p in policy.parameters())
-            norms.append(float(policy.gradient_step(stepped, [loss], 1, clip).gradient_norm))
+            norms.append(float(policy.gradient_step(stepped, [loss], clip).gradient_norm))
             stepped.param_groups[0]["lr"] = 0.05 / (step + 2)
         assert np.isnan(norms[0]) if clip is None else abs(norms[0] - norms[1]) < 1e-9
     close(parameters_to_vector(ours.parameters()), parameters_to_vector(theirs.parameters()))
@@ -323,7 +323,7 @@ def test_the_networks_follow_whatever_changes_the_parameters(change):
         policy.set_actor_vector(torch.linspace(-1, 1, len(policy.actor_vector())))
     else:
         optimizer = torch.optim.Adam(policy.parameters(), lr=0.1)
-        policy.gradient_step(optimizer, [sum((p**2).sum() for p in policy.parameters())], 1, 0.5)
+        policy.gradient_step(optimizer, [sum((p**2).sum() for p in policy.parameters())], 0.5)
     rollout = checks.random_rollout(0).rows()
     rollout = rollout.attach(observations=rollout.observations.to(next(policy.parameters()).dtype))
     close(policy.outputs(rollout.as_arrays()), policy.outputs(rollout), 1e-5)

@@ -219,6 +219,25 @@ def test_a_fit_of_the_critic_reads_the_model_once():
     assert 2.5 * rows_once < rows_anew
 
 
+def test_rows_that_come_back_have_their_prompts_and_those_of_a_head_alone_are_none():
+    policy, rollout = tiny(critic=True, generator=torch.Generator().manual_seed(0)), every_length()
+    before = policy.ledger.forward_rows
+    policy.outputs(rollout).sum().backward()
+    rows = policy.ledger.forward_rows - before
+    assert rows > rollout.mask.numel(), "prompts are read, too"
+    assert policy.ledger.backward_rows == rows
+    outputs, values = policy.outputs_and_values(rollout)
+    (outputs.sum() + values.sum()).backward()
+    assert policy.ledger.backward_rows == 2 * rows, "a value head reads what the policy's pass has made"
+    descent = Descent(policy, policy.critic_parameters, 1e-2, GradientHyperparameters())
+    fitted = rollout.attach(value_targets=torch.zeros(rollout.mask.shape, dtype=torch.float64))
+    fit_critic(policy, descent, fitted, epochs=3, minibatch_size=40, shuffle=np.random.default_rng(0))
+    assert policy.ledger.backward_rows == 2 * rows
+    outputs, _, vjp = policy.linearize(rollout)
+    vjp(outputs.detach())
+    assert policy.ledger.backward_rows == 4 * rows
+
+
 @FAMILIES
 def test_jacobian_products(family):
     policy, rollout = tiny(family), every_length().select(torch.arange(0, 30, 4))
@@ -319,7 +338,7 @@ def test_bfloat16_has_float32_masters_in_step(family):
     optimizer = torch.optim.Adam(policy.actor_parameters, lr=1e-3)
     start = policy.actor_vector()
     for _ in range(3):
-        policy.gradient_step(optimizer, [squares(policy, rollout)], 1)
+        policy.gradient_step(optimizer, [squares(policy, rollout)])
         for master, weight in zip(policy.actor_parameters, policy.model.parameters(), strict=True):
             assert master.dtype == master.grad.dtype == torch.float32
             assert weight.dtype == torch.bfloat16
@@ -339,7 +358,7 @@ def test_bfloat16_gradients_are_added_in_float32():
     def gradient(parts: list[Rollout]) -> list[Tensor]:
         policy = tiny("gpt2", "bfloat16")
         still = torch.optim.SGD(policy.actor_parameters, lr=0.0)
-        policy.gradient_step(still, (squares(policy, part) for part in parts), 1)
+        policy.gradient_step(still, (squares(policy, part) for part in parts))
         return [parameter.grad for parameter in policy.actor_parameters]
 
     both, first, second = gradient(halves), gradient(halves[:1]), gradient(halves[1:])
@@ -358,7 +377,7 @@ def test_frozen_copy_stays(dtype):
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     assert frozen.ledger is policy.ledger
     optimizer = torch.optim.Adam(policy.actor_parameters, lr=1e-2)
-    policy.gradient_step(optimizer, [squares(policy, rollout)], 1)
+    policy.gradient_step(optimizer, [squares(policy, rollout)])
     assert all(parameter.grad is None for parameter in frozen.parameters())
     assert torch.equal(frozen.outputs(rollout), before)
     assert not torch.equal(policy.outputs(rollout), before)

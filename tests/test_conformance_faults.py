@@ -58,7 +58,7 @@ class Sound(Method):
             log_probs = policy.distribution.log_prob(policy.outputs(rollout), rollout.actions)
             advantages = rollout.returns - rollout.returns.mean()
             loss = -self.sign * ((log_probs * rollout.mask).sum(1) * advantages).mean()
-            policy.gradient_step(optimizer, [loss], rollout.n_rows)
+            policy.gradient_step(optimizer, [loss])
             yield Update(loss.item(), policy, {"reward": float(rollout.returns.mean())})
 
 

@@ -266,8 +266,17 @@ def test_a_task_that_gives_a_reward_model_says_nothing_of(name: str) -> None:
     """Neither whether a method needs one, nor by how much a return in training is above the gold reward."""
     asked, trained = run(PAIRS, "dpo", 0), run(LEARNED, "ppo", 0)
     for found in (asked, trained):
-        found.curve["train_return"] = 1.0
+        found.curve["train_return"] = found.curve["heldout_sampled_return"] = 1.0
     assert [len(MEASURES[name].values([found])) for found in (asked, trained)] == [1, 0]
+
+
+def test_a_policy_that_answers_training_and_held_out_prompts_alike_has_no_gap() -> None:
+    """Fault: the sampled answers of training stood against greedy ones, which are better."""
+    found = run(PAIRS, "dpo", 0)
+    found.curve["train_return"], found.curve["heldout_sampled_return"], found.final_return = 0.7, 0.7, 0.9
+    assert MEASURES["generalisation_gap"].values([found]).tolist() == [0.0]
+    found.curve["train_return"] = 0.7 + 0.1 * ((found.target or 1.0) - found.floor)
+    assert MEASURES["generalisation_gap"].values([found]).tolist() == [pytest.approx(0.1)]
 
 
 def test_equal_seconds_count_those_of_the_reward_model(tmp_path: Path) -> None:

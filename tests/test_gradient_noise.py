@@ -258,7 +258,7 @@ class Mover(Method):
         while True:
             rollout = task.episodes(policy, 8, 1)
             loss = policy.outputs(rollout).square().mean()
-            policy.gradient_step(optimizer, [loss], 8)
+            policy.gradient_step(optimizer, [loss])
             with torch.no_grad():
                 policy.actor_parameters[-1] += 1.0
             yield Update(0.0, policy)

@@ -34,6 +34,7 @@ from polobench.methods.grpo import GRPO, token_weights
 from polobench.methods.ranking import Ranking
 from polobench.methods.reinforce import Reinforce
 from polobench.objectives.preference import group_advantages
+from polobench.objectives.reference import log_probs_of
 from polobench.objectives.surrogates import score_function_objective
 from polobench.tasks import reward as reward_tasks
 from polobench.tasks.digits import (
@@ -343,6 +344,27 @@ def test_grpos_first_gradient_is_that_of_reinforce(normalization):
     found = torch.autograd.grad(loss, policy.actor_parameters)
     for mine, other in zip(found, torch.autograd.grad(-objective, policy.actor_parameters), strict=True):
         checks.close(mine, other, atol=1e-6)
+
+
+def test_grpos_kl_is_that_from_before_an_update_to_its_end():
+    """Fault: the mean over the steps counted the first one's 0, and never what the last one did."""
+    learner = polobench.make("grpo", task="sort-digits", tuned=False, epochs=3, learning_rate=1e-3)
+    with checks.bound(learner.task) as task:
+        before, seen = [], task.episodes
+
+        def episodes(policy, groups, size):
+            rollout = seen(policy, groups, size)
+            before[:] = [(rollout, log_probs_of(policy, rollout, None))]
+            return rollout
+
+        task.episodes = episodes
+        update = next(iter(learner.learn(task, task.rng)))
+        ((rollout, old),) = before
+        now = log_probs_of(update.policy, rollout, None)
+    ratio = (old - now)[rollout.mask]
+    expected = float((torch.exp(-ratio) - 1 + ratio).mean())
+    assert update.metrics["kl"] == pytest.approx(expected, rel=1e-4)
+    assert expected > 1e-6
 
 
 def test_the_first_update_of_a_run_has_loss_0():

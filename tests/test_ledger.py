@@ -13,6 +13,7 @@ import torch
 import polobench
 from polobench import Budget, Method, Update, UsageError
 from polobench.core.budget import Stopwatch
+from polobench.core.recorder import Recorder
 from polobench.policies.perceptrons import FlatPerceptrons
 from polobench.tasks.classic import CartPoleSideBySide
 from polobench.tasks.control import ControlTask
@@ -163,6 +164,45 @@ def test_forward_rows_are_what_the_networks_saw_in_training(method, settings, mo
         ledger = polobench.make(method, task=task, **settings).run(seed=0, budget=500).ledger
     assert rows[True] > 0
     assert ledger.forward_rows == rows[False]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("ppo", FRAGMENTS), ("reinforce", EPISODES), ("dpo", {"n_groups": 3}), ("grpo", {})]
+)
+def test_backward_rows_are_what_came_back_through_the_networks(method, settings, monkeypatch):
+    """Steps after an episode's end are padding, which these networks are spared."""
+    rows = []
+
+    def counted(networks, states, cotangent, number, backward=FlatPerceptrons.backward):
+        rows.append(len(states[0]))
+        return backward(networks, states, cotangent, number)
+
+    monkeypatch.setattr(FlatPerceptrons, "backward", counted)
+    ledger = polobench.make(method, task="CartPole-v1", **settings).run(seed=0, budget=2_000).ledger
+    assert ledger.gradient_steps > 0
+    assert ledger.backward_rows == sum(rows)
+
+
+@pytest.mark.parametrize("method", ["reinforce", "grpo"])
+def test_the_last_evaluation_is_of_the_policy_of_the_last_update(method, monkeypatch):
+    """Fault: a rollout in which the budget ended had moved the statistics of observations already."""
+    kept, finish = [], Recorder.finish
+
+    def counted(recorder):
+        kept.append([tensor.clone() for tensor in (recorder.policy.statistics.mean, recorder.policy.statistics.scale)])
+        return finish(recorder)
+
+    def seen(recorder, update, record=Recorder.__call__):
+        kept[:] = [[tensor.clone() for tensor in (update.policy.statistics.mean, update.policy.statistics.scale)]]
+        return record(recorder, update)
+
+    monkeypatch.setattr(Recorder, "finish", counted)
+    monkeypatch.setattr(Recorder, "__call__", seen)
+    learner = polobench.make(method, task="CartPole-v1", normalize_observations=True)
+    assert learner.run(seed=0, budget=3_001).status == "ok"
+    last_update, end = kept
+    assert all(map(torch.equal, last_update, end))
+    assert not torch.equal(end[0], torch.zeros(4))
 
 
 @pytest.mark.parametrize("method", ["ppo", "trpo", "reinforce"])

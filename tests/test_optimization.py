@@ -59,7 +59,7 @@ def test_the_schedule_ends_at_0() -> None:
     descent = Descent(policy, policy.actor_parameters, 0.5, GradientHyperparameters(learning_rate_schedule="linear"))
     before = policy.actor_vector()
     descent.schedule(1.0)
-    descent.step([sum((parameter**2).sum() for parameter in policy.actor_parameters)], 1)
+    descent.step([sum((parameter**2).sum() for parameter in policy.actor_parameters)])
     assert torch.equal(policy.actor_vector(), before)
 
 

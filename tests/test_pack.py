@@ -89,8 +89,7 @@ def test_updates_keep_five_digits_snapshots_and_curves_seven_and_returns_all(tmp
     updates = pd.DataFrame({"samples": [123_456_789.0], "loss": [loss]})
     result = replace(make_result(), updates=updates, snapshots=before(-loss))
     result.curve["entropy"] = result.curve["return_mean"] = loss
-    reader = open_store(packed(tmp_path, result))
-    found = reader.load(result.cell_id)
+    (found,) = open_store(packed(tmp_path, result)).each()
     assert isinstance(found, RunResult)
     assert found.updates.to_dict("list") == {"samples": [123_456_789.0], "loss": [0.10785]}
     assert found.snapshots == before(-0.1078484)
@@ -107,15 +106,6 @@ def test_a_report_has_the_same_bytes_from_both(tmp_path: Path) -> None:
               for found in page.parent.rglob("*") if found.is_file()} for page in pages]  # fmt: skip
     assert len(files[0]) > 5
     assert files[0] == files[1]
-
-
-def test_one_cell_is_found_by_its_id(tmp_path: Path) -> None:
-    result = make_result()
-    reader = open_store(packed(tmp_path, result, make_result(seed=1)))
-    found = reader.load(result.cell_id)
-    assert isinstance(found, RunResult)
-    assert found.cell_id == result.cell_id
-    assert reader.load("0" * 16) is None
 
 
 def test_sources_name_no_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +172,8 @@ def test_a_slim_pack_keeps_outcomes_curves_and_settings(tmp_path: Path) -> None:
     folder = save_all(tmp_path / "store", result, failed(make_result()))
     for slim in (True, False):
         write_pack([folder], tmp_path / f"{slim}.zip", slim)
-    found, whole = (Pack(tmp_path / f"{slim}.zip").load(result.cell_id) for slim in (True, False))
-    assert isinstance(found, RunResult)
-    assert isinstance(whole, RunResult)
+    packs = [read_whole(tmp_path / f"{slim}.zip") for slim in (True, False)]
+    found, whole = (next(item for item in cells if item.cell_id == result.cell_id) for cells in packs)
     left_out = {"updates": {}, "trail": "", "snapshots": {}, "traceback": ""}
     assert found.to_dict() == whole.to_dict() | left_out
     assert (tmp_path / "True.zip").stat().st_size < 0.7 * (tmp_path / "False.zip").stat().st_size

@@ -55,7 +55,7 @@ class ArticleDPO(Method[ArticleDPOHyperparameters]):
         optimizer = torch.optim.AdamW(policy.actor_parameters, lr=self.hp.learning_rate, fused=True)
         while True:
             batch = task.preferences(1)
-            step = policy.gradient_step(optimizer, [self.loss(policy, batch)], batch.n_rows)
+            step = policy.gradient_step(optimizer, [self.loss(policy, batch)])
             yield Update(float(step.loss), policy)
 
     def loss(self, policy: Policy, batch: Rollout) -> Tensor:

@@ -70,7 +70,7 @@ class ArticleGRPO(Method[ArticleGRPOHyperparameters]):
             optimizer.param_groups[0]["lr"] = hp.learning_rate * (1 - task.progress())
             group = task.preferences(1)
             loss = self.loss(policy, base, group)
-            step = policy.gradient_step(optimizer, [loss], group.n_rows, hp.max_gradient_norm)
+            step = policy.gradient_step(optimizer, [loss], hp.max_gradient_norm)
             yield Update(float(step.loss), policy, {"gradient_norm": float(step.gradient_norm)})
 
     def loss(self, policy: Policy, base: Policy, group: Rollout) -> Tensor:

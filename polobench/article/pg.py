@@ -62,7 +62,7 @@ class ArticlePG(Method[ArticlePGHyperparameters]):
         while True:
             episode = task.untruncated_episode(policy) if until_terminated else task.episodes(policy, 1, 1)
             loss = self.loss(policy, episode)
-            policy.gradient_step(optimizer, [loss], episode.n_rows)
+            policy.gradient_step(optimizer, [loss])
             yield Update(loss.item(), policy, {"episode_return": float(episode.returns.mean())})
 
     def loss(self, policy: Policy, episode: Rollout) -> Tensor:

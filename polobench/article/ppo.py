@@ -64,7 +64,7 @@ class ArticlePPO(Method[ArticlePPOHyperparameters]):
             losses = []
             for batch in rows.minibatches(hp.minibatch_size, shuffle, hp.epochs):
                 loss = self.loss(policy, batch)
-                policy.gradient_step(optimizer, [loss], batch.n_rows)
+                policy.gradient_step(optimizer, [loss])
                 losses.append(loss.item())
             metrics = {"episode_return": float(episode.returns.mean()), "kl": kl_since(policy, [rows])}
             yield Update(sum(losses) / len(losses), policy, metrics)

@@ -76,7 +76,7 @@ class ArticleTRPO(Method[ArticleTRPOHyperparameters]):
         """`[n]` the step that is added to the actor's parameters."""
         outputs = policy.outputs(episode)
         objective = self.surrogate(policy, episode, advantages, outputs.detach(), outputs)
-        gradient = policy.actor_gradient([objective], episode.n_rows)
+        gradient = policy.actor_gradient([objective])
         fisher = policy.fisher_product([episode], self.hp.cg_damping)
         direction, curvature = conjugate_gradient(fisher, gradient, self.hp.cg_steps, CG_TOLERANCE)
         # an episode of one step has no gradient

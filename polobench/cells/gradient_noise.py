@@ -53,9 +53,15 @@ class _Held(Policy):
     """Stands before a policy's class: the actor stays as it is, and `hear` is told its gradients and their rows."""
 
     hear: Hear
+    rows_before: int
 
-    def _gradients_complete(self, rows: int) -> None:
-        parameters = self.actor_parameters
+    def _rows_since(self) -> int:
+        """Rows backward since the gradient before."""
+        counted, self.rows_before = self.rows_before, self.ledger.backward_rows
+        return self.rows_before - counted
+
+    def _gradients_complete(self) -> None:
+        parameters, rows = self.actor_parameters, self._rows_since()
         if all(parameter.grad is None for parameter in parameters):
             return  # a step of the critic alone
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -65,10 +71,10 @@ class _Held(Policy):
                 parameter.grad.zero_()  # where it is a view, as `MLPPolicy`'s are
             parameter.grad = None  # which torch's optimizers pass over
 
-    def actor_gradient(self, objectives: Iterable[Tensor], rows: int) -> Tensor:
+    def actor_gradient(self, objectives: Iterable[Tensor]) -> Tensor:
         """None to follow: a method that would turn it into a step (by a Fisher matrix, say) need not."""
-        gradient = super().actor_gradient(objectives, rows)
-        self.hear(gradient, rows)
+        gradient = super().actor_gradient(objectives)
+        self.hear(gradient, self._rows_since())
         return torch.zeros_like(gradient)
 
     def set_actor_vector(self, vector: Tensor) -> None: ...
@@ -83,6 +89,7 @@ def hold(policy: Policy, hear: Hear) -> None:
     members = {"hear": staticmethod(hear)}
     held = type(f"Held{type(policy).__name__}", (_Held, type(policy)), members)
     policy.__class__ = cast(Any, held)
+    cast(_Held, policy).rows_before = policy.ledger.backward_rows
 
 
 class _Ear:

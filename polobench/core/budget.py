@@ -146,7 +146,9 @@ class Counts:
         discarded_transitions: steps taken after an episode's end inside a rollout (the autoreset step, or a finished
             episode that waits for its batch); their actions have no effect, and they are never charged.
         gradient_steps: changes of parameters along a gradient.
-        forward_rows, backward_rows: rows (one observation, or one token) through the actor or the critic.
+        forward_rows: rows (one observation, or one token) through the actor or the critic, padding and prompts of a
+            language model included; through a value head on hidden states that are at hand, none.
+        backward_rows: those of them that came back for a gradient, and those of products with a Jacobian.
         rollout_seconds: the part of the wall seconds spent inside the task's verbs.
     """
 

@@ -11,8 +11,8 @@ samples falls as 1 / m.
 Source: McCandlish et al. 2018, "An Empirical Model of Large-Batch Training", section 2.2 (B is their simple noise
 scale) and appendix A.1; their estimates with a small batch of b and a big one of n b samples are these.
 
-The signal-to-noise, the noise scale and cosines do not change when an objective is multiplied by a number, so they may
-be compared between methods; |G|^2 and tr(S) may not.
+The signal-to-noise and the noise scale do not change when an objective is multiplied by a number, so they may be
+compared between methods; |G|^2 and tr(S) may not.
 """
 
 from __future__ import annotations

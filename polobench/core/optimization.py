@@ -59,23 +59,22 @@ class Descent:
         left = 1.0 - progress if self._hp.learning_rate_schedule == "linear" else 1.0
         self._optimizer.param_groups[0]["lr"] = self._learning_rate * left
 
-    def step(self, losses: Iterable[Tensor], rows: int) -> GradientStep:
-        """One step down the gradient of the sum of `losses`, which came from `rows` rows."""
-        return self._policy.gradient_step(self._optimizer, losses, rows, self._hp.max_gradient_norm)
+    def step(self, losses: Iterable[Tensor]) -> GradientStep:
+        """One step down the gradient of the sum of `losses`."""
+        return self._policy.gradient_step(self._optimizer, losses, self._hp.max_gradient_norm)
 
-    def fit(self, minibatches: Iterable[list[Rollout]], losses: Losses, passes: int = 1) -> dict[str, float]:
+    def fit(self, minibatches: Iterable[list[Rollout]], losses: Losses) -> dict[str, float]:
         """A step on each minibatch; gives each metric's mean over the steps.
 
         Args:
             minibatches: each in its parts.
             losses: of the parts, scalars; tells the tally its metrics.
-            passes: networks that a row goes through.
         """
         tally, steps = Tally(), 0
         for parts in minibatches:
             found = Tally()
             try:
-                step = self.step(losses(parts, found), passes * sum(part.n_rows for part in parts))
+                step = self.step(losses(parts, found))
             except FarEnough:
                 break
             found.add(loss=step.loss, gradient_norm=step.gradient_norm)

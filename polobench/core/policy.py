@@ -131,6 +131,10 @@ class Policy(nn.Module, ABC):
     def refresh_statistics(self) -> None:
         """Start using the absorbed statistics. Only between rollouts: within one the policy must not move."""
 
+    def keep_statistics(self) -> Callable[[], None]:
+        """What puts the statistics in use back as they are now."""
+        return lambda: None
+
     def adam(self, parameters: Sequence[nn.Parameter], lr: float, eps: float = 1e-8) -> Optimizer:
         """Adam (Kingma and Ba 2015, algorithm 1) for parameters of this policy."""
         return FusedAdam(parameters, lr, eps)
@@ -139,10 +143,9 @@ class Policy(nn.Module, ABC):
         self,
         optimizer: Optimizer,
         losses: Iterable[Tensor],
-        rows: int,
         max_gradient_norm: float | None = None,
     ) -> GradientStep:
-        """One step down the gradient of the sum of `losses`, which came from `rows` rows.
+        """One step down the gradient of the sum of `losses`.
 
         An iterator's losses are differentiated one by one, so that only one of their graphs is in memory at a time.
         """
@@ -151,11 +154,10 @@ class Policy(nn.Module, ABC):
         for loss in losses:
             loss.backward()  # type: ignore[no-untyped-call]
             parts.append(loss.detach())
-        self._gradients_complete(rows)
+        self._gradients_complete()
         norm = math.nan if max_gradient_norm is None else self._clip(optimizer, max_gradient_norm)
         optimizer.step()
         self._parameters_changed()
-        self.ledger.backward_rows += rows
         self.ledger.gradient_steps += 1
         return GradientStep(parts[0] if len(parts) == 1 else stack(parts).sum(), norm)
 
@@ -163,19 +165,24 @@ class Policy(nn.Module, ABC):
         """Scale the gradient of all that the optimizer steps to this norm at most; gives the norm before."""
         return clip((item for group in optimizer.param_groups for item in group["params"]), max_norm)
 
-    def actor_gradient(self, objectives: Iterable[Tensor], rows: int) -> Tensor:
-        """The gradient `[n]` of the sum of scalars in the actor's parameters; they came from `rows` rows.
+    def actor_gradient(self, objectives: Iterable[Tensor]) -> Tensor:
+        """The gradient `[n]` of the sum of scalars in the actor's parameters.
 
         An iterator's scalars are differentiated one by one, as in `gradient_step`.
         """
-        self.ledger.backward_rows += rows
         return cast(Tensor, sum(map(self._actor_gradient, objectives)))
 
     def _actor_gradient(self, objective: Tensor) -> Tensor:
         return torch.cat([piece.flatten() for piece in _gradients(objective, self.actor_parameters)])
 
-    def _gradients_complete(self, rows: int) -> None:
-        """Called once the gradients of a step, from `rows` rows, are complete, before they are clipped or used."""
+    def _gradients_complete(self) -> None:
+        """Called once the gradients of a step are complete, before they are clipped or used."""
+
+    def _count(self, rows: int) -> None:
+        """Count what goes through a network; with gradients enabled it comes back through it, too."""
+        self.ledger.forward_rows += rows
+        if torch.is_grad_enabled():
+            self.ledger.backward_rows += rows
 
     def _parameters_changed(self) -> None:
         """Called after the parameters were changed, for a policy that computes on a copy of them."""
@@ -195,13 +202,13 @@ class Policy(nn.Module, ABC):
                 backward trick), so that any policy that autograd can handle has it.
             vjp: `[B, T, P] -> [n]`, J' u.
         """
+        counted = self.ledger.backward_rows
         outputs = self.outputs(rollout)
         parameters = self.actor_parameters
-        rows = outputs.shape[0] * outputs.shape[1]
+        rows = self.ledger.backward_rows - counted
         dummy = torch.zeros_like(outputs, requires_grad=True)
         pulled = _gradients(outputs, parameters, dummy, create_graph=True)
         pulled_vector = parameters_to_vector(pulled)
-        self.ledger.backward_rows += rows
 
         def jvp(tangent: Tensor) -> Tensor:
             self.ledger.forward_rows += rows

@@ -66,11 +66,6 @@ class Rollout:
         return int(self.mask.sum())
 
     @property
-    def n_rows(self) -> int:
-        """Rows in one pass of a network over it, padding and prompts included."""
-        return self.mask.numel() + (0 if self.prompts is None else self.prompts.numel())
-
-    @property
     def has_ranking(self) -> bool:
         """Whether some group has rows with different returns."""
         groups, returns = numbers(self.groups), numbers(self.returns)

@@ -43,9 +43,9 @@ from polobench.core.rollout import Rollout
 from polobench.core.seeding import SeedAxes
 from polobench.core.task import Task
 from polobench.objectives.preference import group_advantages, is_tied
-from polobench.objectives.reference import log_probs_of, with_reference
+from polobench.objectives.reference import kl_since, log_probs_of, with_reference
 from polobench.objectives.returns import masked_mean
-from polobench.objectives.surrogates import clip_fraction, clipped_terms, k3_kl, k3_terms
+from polobench.objectives.surrogates import clip_fraction, clipped_terms, k3_terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +102,13 @@ class GRPO(Method[GRPOHyperparameters]):
         batch: Rollout,
         shuffle: np.random.Generator,
     ) -> dict[str, float]:
-        """The gradient steps on one batch; gives the mean of every metric over them."""
+        """The gradient steps on one batch; gives each metric's mean over them, and the KL at the end."""
         hp = self.hp
         rows = self.with_fixed_log_probs(policy, reference, policy.prepare(batch).rows())
         minibatches = rows.minibatches(hp.minibatch_size, shuffle, hp.epochs)
         parts = (minibatch.split(hp.micro_batch) for minibatch in minibatches)
-        return descent.fit(parts, partial(self.losses, policy, rows.mask.shape[0]))
+        metrics = descent.fit(parts, partial(self.losses, policy, rows.mask.shape[0]))
+        return metrics | ({} if rows.old_log_probs is None else {"kl": kl_since(policy, rows.split(hp.micro_batch))})
 
     def with_fixed_log_probs(self, policy: Policy, reference: Policy | None, rows: Rollout) -> Rollout:
         """Attach what stays as it is: the log-probabilities of the reference, and of the sampler if it moves."""
@@ -136,7 +137,7 @@ class GRPO(Method[GRPOHyperparameters]):
                 tally.add(share, entropy=masked_mean(policy.distribution.entropy(outputs), part.mask))
                 if part.old_log_probs is not None:
                     outside = clip_fraction(log_probs, old, part.mask, hp.clip_eps, high)
-                    tally.add(share, clip_fraction=outside, kl=k3_kl(log_probs, old, part.mask))
+                    tally.add(share, clip_fraction=outside)
             yield -scale * (terms * part.weights * part.mask).sum()
 
 

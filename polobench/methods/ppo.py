@@ -5,10 +5,13 @@
 
 Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms", equations 7 and 9, algorithm 1.
 
-Actor and critic share no layers (section 6.1), so the value loss cannot move the policy; one Adam steps both.
+Actor and critic share no layers (section 6.1), or the value head of a language model reads its last hidden states
+without a gradient, so the value loss does not move the policy; one Adam steps both.
 
 Departures from the paper:
-- Advantages are standardised over each minibatch, and the gradient's norm is clipped (Engstrom et al. 2020).
+- Advantages are standardised over each minibatch, and the norm of the gradient is clipped (Engstrom et al. 2020): of
+  that of actor and critic together, so that a large value loss shrinks the policy's part.
+- `normalize_rewards` divides rewards by a running deviation of their discounted sum (Engstrom et al. 2020).
 - With `kl_coef` each token's reward is lowered by kl_coef (log pi - log pi_ref), the reference being the checkpoint
   (Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", equation 2).
 - Learning rate and clip range may fall linearly to 0 over the budget (the paper does so on Atari).
@@ -111,7 +114,7 @@ class PPO(Method[PPOHyperparameters]):
     ) -> dict[str, float]:
         """The epochs over one rollout; gives each metric's mean over the minibatches, and the KL at the end."""
         losses = partial(self.losses, policy, clip_eps)
-        metrics = descent.fit(self.minibatches(rows, shuffle), losses, passes=2)
+        metrics = descent.fit(self.minibatches(rows, shuffle), losses)
         return metrics | {"kl": kl_since(policy, rows.split(self.hp.micro_batch))}
 
     def minibatches(self, rows: Rollout, shuffle: np.random.Generator) -> Iterator[list[Rollout]]:

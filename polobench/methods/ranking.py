@@ -16,6 +16,7 @@ Departures:
 - The KL is taken over the whole vocabulary, at the states of the ranked responses, which the policy did not visit
   itself where they come from a data set.
 - Tied responses do not compete with each other in Plackett-Luce.
+- Adam, and the gradient's norm is clipped.
 """
 
 from __future__ import annotations

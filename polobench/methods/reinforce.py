@@ -10,7 +10,8 @@ Departures from the paper:
 - The factor gamma^t of the discounted objective's gradient is dropped, as is usual (Nota and Thomas 2020).
 - With `kl_coef` each token's reward is lowered by kl_coef (log pi - log pi_ref), the reference being the checkpoint
   (Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", equation 2).
-- The gradient's norm is clipped.
+- The gradient's norm is clipped; an entropy bonus (`entropy_coef`, Williams and Peng 1991) and rewards divided by a
+  running deviation of their discounted sum (`normalize_rewards`) may be added.
 - Baseline "batch_mean" is the mean return-to-go of the whole batch, each action's own episode included: that biases
   the gradient by a factor of order 1 / (episodes in the batch).
 - Baseline "leave_one_out" is RLOO (Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"; Ahmadian et

@@ -6,7 +6,8 @@ y_w is the best response of its group. Source: Rafailov et al. 2023, "Direct Pre
 ("Preferred-FT").
 
 Departures from the paper: the mean is over the tokens of a batch; responses that tie for the best count alike. All
-responses of a group are charged, as they are for every method that reads the data.
+responses of a group are charged, as they are for every method that reads the data. Adam, and the gradient's norm is
+clipped.
 """
 
 from __future__ import annotations

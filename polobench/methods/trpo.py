@@ -11,6 +11,8 @@ Departures from the paper:
 - F carries a damping term, F + damping I, as in the authors' code; the step length is computed with it.
 - F is the analytic Fisher matrix of the action distribution between two Jacobian products, J' F_dist J, which equals
   the Hessian of the KL at the old policy; `fisher_rows` may take it on a random part of the rollout (appendix C.1).
+- The value of the next state is bootstrapped where a time limit cut an episode, and `normalize_rewards` divides
+  rewards by a running deviation of their discounted sum, as in PPO.
 - Advantages are standardised over the rollout; those that are all within the rounding of the values are taken as 0,
   since the step's length does not depend on the gradient's: it would follow the rounding.
 """
@@ -137,8 +139,7 @@ class TRPO(Method[TRPOHyperparameters]):
                 mean = importance_objective(log_probs, log_probs.detach(), part.advantages, part.mask)
                 yield part.n_samples / n_steps * mean
 
-        gradient = policy.actor_gradient(objectives(), sum(part.mask.numel() for part in parts))
-        return gradient, outputs
+        return policy.actor_gradient(objectives()), outputs
 
     def gain_and_kl(self, policy: Policy, part: Rollout, old_outputs: Tensor) -> tuple[float, float]:
         """How much the surrogate's mean over a part is above the old policy's, where the ratio is 1, and KL(old || new)

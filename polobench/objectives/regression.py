@@ -33,6 +33,6 @@ def fit_critic(
         losses = []
         for batch in rows.minibatches(minibatch_size, shuffle):
             loss = value_loss(policy.state_values(batch), batch)
-            descent.step([loss], batch.n_rows)
+            descent.step([loss])
             losses.append(loss.item())
     return sum(losses) / len(losses)

@@ -65,6 +65,16 @@ class InputStatistics(nn.Module):
             self.mean.copy_(self.seen_mean)
             self.scale.copy_((self.seen_squares / self.count + 1e-8).sqrt())
 
+    def keep(self) -> Callable[[], None]:
+        """What puts mean and scale back as they are now."""
+        mean, scale = self.mean.clone(), self.scale.clone()
+
+        def put_back() -> None:
+            self.mean.copy_(mean)
+            self.scale.copy_(scale)
+
+        return put_back
+
     def forward(self, observations: Tensor) -> Tensor:
         return ((observations - self.mean) / self.scale).clamp(-10, 10)
 
@@ -127,10 +137,10 @@ class MLPPolicy(Policy):
         shape = observations.shape[:-1]
         if isinstance(observations, Tensor):
             inputs = observations if self.statistics is None else self.statistics(observations)
-            self.ledger.forward_rows += math.prod(shape)
+            self._count(math.prod(shape))
             return self.actor(inputs) if self.critic is None or number == ACTOR else self.critic(inputs).squeeze(-1)
         rows = self._rows(observations)
-        self.ledger.forward_rows += len(rows)
+        self._count(len(rows))
         states = self.flat.forward(rows, number)
         found = states[-1].reshape((*shape, -1) if number == ACTOR else shape)
         if not torch.is_grad_enabled():
@@ -230,3 +240,6 @@ class MLPPolicy(Policy):
     def refresh_statistics(self) -> None:
         if self.statistics is not None:
             self.statistics.refresh()
+
+    def keep_statistics(self) -> Callable[[], None]:
+        return super().keep_statistics() if self.statistics is None else self.statistics.keep()

@@ -53,10 +53,6 @@ class Reader(ABC):
         return found.relative_to(Path.cwd()).as_posix() if found.is_relative_to(Path.cwd()) else found.name
 
     @abstractmethod
-    def load(self, cell_id: str) -> RunResult | Damaged | None:
-        """The result of this id, what is wrong with its file, or None if there is none."""
-
-    @abstractmethod
     def each(self, on_file: OnFile | None = None, trim: Trim | None = None) -> Iterator[RunResult | Damaged]:
         """Every file and what it holds, ordered by name, one in memory at a time.
 
@@ -128,6 +124,7 @@ class Store(Reader):
         return result
 
     def load(self, cell_id: str) -> RunResult | Damaged | None:
+        """The result of this id, what is wrong with its file, or None if there is none."""
         path = self.path(cell_id)
         return read_result(path) if path.exists() else None
 

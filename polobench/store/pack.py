@@ -50,11 +50,6 @@ class Pack(Reader):
     def name(self) -> str:
         return self.place.resolve().stem
 
-    def load(self, cell_id: str) -> RunResult | Damaged | None:
-        with self._open() as file:
-            found = _entries(file).get(f"{cell_id}.json")
-            return self._result(file, found) if found else None
-
     def each(self, on_file: OnFile | None = None, trim: Trim | None = None) -> Iterator[RunResult | Damaged]:
         with self._open() as file:
             entries = _entries(file)
@@ -80,9 +75,7 @@ class Pack(Reader):
                 raise UsageError(f"{said} unpacks to more than {MOST_CELLS:,} files or {LARGEST_SUM // MIB:,} MiB")
             yield file
 
-    def _result(
-        self, file: zipfile.ZipFile, same: list[zipfile.ZipInfo], trim: Trim | None = None
-    ) -> RunResult | Damaged:
+    def _result(self, file: zipfile.ZipFile, same: list[zipfile.ZipInfo], trim: Trim | None) -> RunResult | Damaged:
         entry = same[-1]
         if wrong := _problem(entry, len(same)):
             return Damaged(self.place, f"entry {entry.filename!r:.100} {wrong}")

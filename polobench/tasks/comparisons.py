@@ -62,8 +62,9 @@ class Comparisons:
 
     def pairs(self, numbers: list[int]) -> Rollout:
         """The responses to some of the pairs, as groups 0, 1, 2, ..."""
-        rows = torch.tensor([row for number in numbers for row in (2 * number, 2 * number + 1)])
-        return self.responses.select(rows).attach(groups=torch.arange(len(numbers)).repeat_interleave(2))
+        device = self.responses.mask.device
+        rows = torch.tensor([row for number in numbers for row in (2 * number, 2 * number + 1)], device=device)
+        return self.responses.select(rows).attach(groups=torch.arange(len(numbers), device=device).repeat_interleave(2))
 
 
 def scale_for(gold: np.ndarray, agreement: float = AGREEMENT) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import cache, partial
 from importlib import resources
 from typing import Any
@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from polobench.core.arrays import Array
-from polobench.core.budget import Budget, Ledger
+from polobench.core.budget import Budget, BudgetExhausted, Ledger
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import Hyperparameters
 from polobench.core.policy import Policy
@@ -146,10 +146,9 @@ class ControlTask(Task):
         return UniformPolicy(codec.size, codec.continuous, codec.center, codec.half)
 
     def fragments(self, policy: Policy, batch: int, n_steps: int) -> Rollout:
-        with self.ledger.timing_rollout():
+        with self.ledger.timing_rollout(), _sampling(policy):
             runner = self._runner("fragments", batch)
             recording = _Recording()
-            policy.refresh_statistics()
             while len(recording.columns) < n_steps or not recording.n_samples:
                 self._step(runner, policy, runner.live, recording)
             return self._finish(policy, runner, recording, np.arange(batch))
@@ -169,13 +168,12 @@ class ControlTask(Task):
 
     def _whole_episodes(self, policy: Policy, runner: VectorRunner, size: int) -> Rollout:
         """One episode of each environment; runs of `size` neighbours share a start state."""
-        with self.ledger.timing_rollout():
+        with self.ledger.timing_rollout(), _sampling(policy):
             runner.reset(self.rng, self._episode_calls, size)
             self._episode_calls += 1
             groups = np.arange(len(runner.live)) // size
             unfinished = runner.live
             recording = _Recording()
-            policy.refresh_statistics()
             while np.count_nonzero(unfinished):
                 self._step(runner, policy, unfinished, recording)
                 unfinished = runner.rest(unfinished)
@@ -248,6 +246,21 @@ class ControlTask(Task):
         rollout = recording.rollout(runner.observations, groups, self.device)
         policy.absorb(rollout.observations[rollout.mask])
         return rollout
+
+
+@contextmanager
+def _sampling(policy: Policy) -> Iterator[None]:
+    """A rollout by what was absorbed before it. Where the budget ends in it no update follows, so that the policy of
+    the last update, which is evaluated then, has its own statistics again.
+    """
+    put_back = policy.keep_statistics()
+    policy.refresh_statistics()
+    try:
+        with torch.no_grad():
+            yield
+    except BudgetExhausted:
+        put_back()
+        raise
 
 
 class _Recording:

@@ -76,7 +76,7 @@ class JudgedTask(DigitsTask):
         self.data = Comparisons.drawn(answers.select(kept), gold[: self.n_pairs], scale, labels)
         rows = [(prompt, sample) for prompt in range(PAIRED_PROMPTS) for sample in (0, 1)]
         self._ordinary = self._sampled(checkpoint, rng, 0, rows)
-        gold = self._ordinary.returns.reshape(-1, 2).double().numpy()
+        gold = self._ordinary.returns.reshape(-1, 2).cpu().double().numpy()
         differ = gold[:, 0] != gold[:, 1]
         answers = self._ordinary.select(torch.from_numpy(np.flatnonzero(np.repeat(differ, 2))))
         self.heldout = Comparisons.drawn(answers, gold[differ], scale, rng.numpy("held-out labels"))
@@ -206,7 +206,7 @@ class RewardModelTask(JudgedTask):
         measures = super()._measures_of_samples(policy, sampled)
         if self.reward_model is None:  # the floor is measured before
             return measures
-        return measures | {"learned_return": float(self._reward_of(sampled).double().mean())}
+        return measures | {"learned_return": float(self._reward_of(sampled).cpu().double().mean())}
 
     def snapshot(self, policy: Policy) -> dict[str, Any]:
         """With what the reward model took to train, and its calibration on the held-out pairs."""

@@ -193,7 +193,7 @@ class LanguageTask(Task):
                 sums["entropy"] += float((distribution.entropy(outputs) * part.mask).sum())
                 sums["kl"] += float((distribution.kl(outputs, fixed) * part.mask).sum())
                 log_ratios = distribution.log_prob(outputs, part.actions) - distribution.log_prob(fixed, part.actions)
-                sums["log_ratio"] += float((log_ratios * part.mask).double().sum())
+                sums["log_ratio"] += float((log_ratios * part.mask).cpu().double().sum())
         response_kl = sums.pop("log_ratio") / len(sampled.mask)
         means = {name: value / sampled.n_samples for name, value in sums.items()}
         return means | {"response_kl": response_kl, "completion_length": sampled.mean_length}

@@ -211,7 +211,7 @@ class RewardTask(LanguageTask):
                 return evaluation
             rows = [(prompt, 0) for prompt in episodes[: self.sampled_prompts] if prompt < len(self._heldout)]
             sampled = self._sampled(language, SeedAxes(seed), 0, rows)
-            measures = {"sampled_return": float(sampled.returns.double().mean())}
+            measures = {"sampled_return": float(sampled.returns.cpu().double().mean())}
             measures |= self._measures_of_samples(language, sampled)
             if own_temperature != 1:
                 with language.at_temperature(own_temperature):

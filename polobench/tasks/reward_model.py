@@ -87,19 +87,19 @@ class RewardModel:
             scores = self._scores(part).reshape(-1, 2)
             signs = torch.where(part.returns.reshape(-1, 2)[:, 0] == 1, 1.0, -1.0)
             loss = logistic_losses(signs * (scores[:, 0] - scores[:, 1])).mean()
-            self.body.gradient_step(optimizer, [loss], part.n_rows)
+            self.body.gradient_step(optimizer, [loss])
 
     def standardise(self, rollout: Rollout) -> None:
         """Shift and scale the rewards, so that those of these responses have mean 0 and deviation 1."""
         self._mean, self._deviation = 0.0, 1.0
         with unmetered(self.body):
-            scores = self(rollout).double()
+            scores = self(rollout).cpu().double()
         self._mean, self._deviation = float(scores.mean()), max(float(scores.std()), 1e-6)
 
     def checked(self, data: Comparisons) -> Calibration:
         """How well it predicts the labels of these pairs."""
         with unmetered(self.body):
-            scores = self(data.responses).double() * self._deviation
+            scores = self(data.responses).cpu().double() * self._deviation
         gaps = scores.reshape(-1, 2).diff(dim=1).squeeze(1).neg().numpy()
         return calibration(gaps, data.first_preferred, data.gold[:, 0] > data.gold[:, 1])
 
