@@ -38,10 +38,10 @@ def test_every_step_follows_the_same_settings(method: str, monkeypatch: pytest.M
         made.append((lr, eps))
         return adam(policy, parameters, lr, eps)
 
-    def noted_step(policy: Any, optimizer: Any, losses: Any, rows: int, clip: float) -> Any:
+    def noted_step(policy: Any, optimizer: Any, losses: Any, clip: float) -> Any:
         clips.append(clip)
         rates.append(optimizer.param_groups[0]["lr"])
-        return step(policy, optimizer, losses, rows, clip)
+        return step(policy, optimizer, losses, clip)
 
     monkeypatch.setattr(MLPPolicy, "adam", noted_adam)
     monkeypatch.setattr(MLPPolicy, "gradient_step", noted_step)

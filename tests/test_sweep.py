@@ -332,9 +332,8 @@ def test_what_only_the_machine_ended_is_run_again(tmp_path: Path) -> None:
 def test_what_ended_ok_stays_where_the_machine_ends_it_later(tmp_path: Path) -> None:
     (cell,) = parse_study("s", {"grid": [_grid("cpu")]}).cells
     prepared, store = prepare(cell), Store(tmp_path)
-    assert store.keep(blank_result(prepared, "crashed", "another sweep's")).status == "crashed"
-    for status, stands in (("ok", "ok"), ("timeout", "ok"), ("failed", "failed"), ("crashed", "crashed")):
-        assert store.keep(blank_result(prepared, status, "")).status == stands
+    for status, stands in (("crashed",) * 2, ("ok",) * 2, ("timeout", "ok"), ("failed",) * 2, ("crashed",) * 2):
+        store.keep(blank_result(prepared, status, ""))
         assert statuses(store) == {prepared.cell_id: stands}
 
 

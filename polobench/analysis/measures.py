@@ -280,10 +280,13 @@ def _log_update_seconds(cells: Cells) -> Array:
 
 
 def _generalisation_gap(run: RunResult) -> float:
-    """Return of the last training samples less that of held-out ones, as a share of the way from floor to target."""
+    """Return of the last training samples less that of held-out ones at the same temperature, as a share of the way
+    from floor to target.
+    """
     if run.target is None or run.status != "ok" or place_of(run)[1] == REWARD_MODEL:  # which has a scale of its own
         return math.nan
-    return (value_of(run, "train_return") - value_of(run, "heldout_sampled_return")) / (run.target - run.floor)
+    own, at_1 = value_of(run, "heldout_own_return"), value_of(run, "heldout_sampled_return")  # own: where it is not 1
+    return (value_of(run, "train_return") - (at_1 if math.isnan(own) else own)) / (run.target - run.floor)
 
 
 def _early_fall(run: RunResult) -> float:

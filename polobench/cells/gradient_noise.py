@@ -100,6 +100,7 @@ class _Ear:
         self._rows = 0
 
     def hear(self, gradient: Tensor, rows: int) -> None:
+        rows = max(1, rows)  # a plug-in's policy may count none
         weighted = rows * gradient.detach().float().cpu()
         self._sum = weighted if self._sum is None else self._sum + weighted
         self._rows += rows

@@ -202,16 +202,17 @@ def tune(
     from polobench.store.folder import outcome_only, replacing
     from polobench.store.pack import open_store, store_to_fill
 
-    whole = load_tuning(file, trials)
-    place = store or Path("results") / f"tuning-{whole.name}"
-    cells = prepare_all(whole.narrowed(tasks=task or ()).cells)
+    tuning = load_tuning(file, trials).narrowed(tasks=task or ())
+    place = store or Path("results") / f"tuning-{tuning.name}"
+    cells = prepare_all(tuning.cells)
     check_scored(cells)
     if dry_run:
         _print_cells(cells, open_store(place), jobs, retry_failed=False)
         return
+    on_other_tasks = [cell for cell in load_tuning(file).cells if task and cell.task not in task]  # of other days
+    ids = {item.cell_id for item in (*cells, *prepare_all(on_other_tasks))}
     folder = store_to_fill(place, note)
     _run_cells(cells, folder, partial(Processes, jobs))
-    ids = {cell.cell_id for cell in (prepare_all(whole.cells) if task else cells)}  # tasks of other days included
     results = [item for item in folder.each(trim=outcome_only) if isinstance(item, RunResult) and item.cell_id in ids]
     found = trials_of(results)
     if not found:

@@ -148,7 +148,8 @@ class Counts:
         gradient_steps: changes of parameters along a gradient.
         forward_rows: rows (one observation, or one token) through the actor or the critic, padding and prompts of a
             language model included; through a value head on hidden states that are at hand, none.
-        backward_rows: those of them that came back for a gradient, and those of products with a Jacobian.
+        backward_rows: those of them that go through with gradients and so come back (but for a minibatch at which PPO's
+            `target_kl` ends the epochs), and those of products with a transposed Jacobian.
         rollout_seconds: the part of the wall seconds spent inside the task's verbs.
     """
 

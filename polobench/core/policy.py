@@ -178,7 +178,7 @@ class Policy(nn.Module, ABC):
     def _gradients_complete(self) -> None:
         """Called once the gradients of a step are complete, before they are clipped or used."""
 
-    def _count(self, rows: int) -> None:
+    def count_rows(self, rows: int) -> None:
         """Count what goes through a network; with gradients enabled it comes back through it, too."""
         self.ledger.forward_rows += rows
         if torch.is_grad_enabled():

@@ -86,14 +86,17 @@ Columns = Mapping[Name, tuple[Array, Array]]
 
 
 def columns_of(arms: Sequence[MatchedArm]) -> dict[Name, tuple[Array, Array]]:
-    """The finite values of base and head `[n]`, `[m]`, of every measure that a side of an arm with sound runs has."""
-    found = {
-        (item.arm, name): (measure.values(item.base), measure.values(item.head))
-        for item in arms
-        if _has_sound(item.base) and _has_sound(item.head)
-        for name, measure in WATCHED.items()
-    }
-    return {name: values for name, values in found.items() if max(map(len, values)) > 0}
+    """The finite values of base and head `[n]`, `[m]`, of every measure that both sides of an arm have, or that one of
+    them has although runs of both ended ok.
+    """
+    found: dict[Name, tuple[Array, Array]] = {}
+    for item in arms:
+        least = max if _has_sound(item.base) and _has_sound(item.head) else min
+        for name, measure in WATCHED.items():
+            values = measure.values(item.base), measure.values(item.head)
+            if least(map(len, values)) > 0:
+                found[item.arm, name] = values
+    return found
 
 
 def _has_sound(cells: Cells) -> bool:

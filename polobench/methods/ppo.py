@@ -9,8 +9,8 @@ Actor and critic share no layers (section 6.1), or the value head of a language 
 without a gradient, so the value loss does not move the policy; one Adam steps both.
 
 Departures from the paper:
-- Advantages are standardised over each minibatch, and the norm of the gradient is clipped (Engstrom et al. 2020): of
-  that of actor and critic together, so that a large value loss shrinks the policy's part.
+- Advantages are standardised over each minibatch, and the gradient's norm is clipped, that of actor and critic together
+  (Engstrom et al. 2020), so that a large value loss shrinks the policy's part.
 - `normalize_rewards` divides rewards by a running deviation of their discounted sum (Engstrom et al. 2020).
 - With `kl_coef` each token's reward is lowered by kl_coef (log pi - log pi_ref), the reference being the checkpoint
   (Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", equation 2).

@@ -138,7 +138,7 @@ class CausalLM(Policy):
     def _hidden(self, rollout: Rollout, columns: int) -> Tensor:
         """`[B, columns, H]` the last hidden states, from the last prompt token on."""
         tokens, first = _left_aligned(rollout, columns - 1)
-        self._count(tokens.numel())
+        self.count_rows(tokens.numel())
         if isinstance(first, int):
             return self._whole_rows(tokens, first)[:, :columns]
         start = int(first.min())
@@ -164,7 +164,7 @@ class CausalLM(Policy):
 
     def read(self, tokens: Tensor, hidden_states: HiddenStates) -> Tensor:
         """`[N, V]` logits after the last of `tokens` `[N, L]`, whose states are taken from `hidden_states`."""
-        self._count(tokens.numel())
+        self.count_rows(tokens.numel())
         return self.logits(hidden_states(tokens)[:, -1])
 
     def next_token_logits(self, tokens: Tensor) -> Tensor:

@@ -137,10 +137,10 @@ class MLPPolicy(Policy):
         shape = observations.shape[:-1]
         if isinstance(observations, Tensor):
             inputs = observations if self.statistics is None else self.statistics(observations)
-            self._count(math.prod(shape))
+            self.count_rows(math.prod(shape))
             return self.actor(inputs) if self.critic is None or number == ACTOR else self.critic(inputs).squeeze(-1)
         rows = self._rows(observations)
-        self._count(len(rows))
+        self.count_rows(len(rows))
         states = self.flat.forward(rows, number)
         found = states[-1].reshape((*shape, -1) if number == ACTOR else shape)
         if not torch.is_grad_enabled():

@@ -136,7 +136,7 @@ class _Sweep:
         result.ran_beside_others = self._beside_others
         try:
             try:
-                result = self.store.keep(result)
+                self.store.keep(result)
             except (TypeError, ValueError) as error:  # a plug-in's value that JSON does not know
                 result = blank_result(prepared, "failed", f"the result cannot be stored: {first_line(error)}")
                 self.store.save(result)

@@ -114,14 +114,11 @@ class Store(Reader):
             file.write(content)
         return self.path(result.cell_id)
 
-    def keep(self, result: RunResult) -> RunResult:
-        """Save it, unless only the machine ended it and the store has one that ended ok; gives what stands."""
-        if result.status in TRIED_AGAIN:
-            stored = self.load(result.cell_id)
-            if isinstance(stored, RunResult) and stored.status == "ok":
-                return stored
-        self.save(result)
-        return result
+    def keep(self, result: RunResult) -> None:
+        """Save it, unless only the machine ended it and the store has one that ended ok."""
+        stored = self.load(result.cell_id) if result.status in TRIED_AGAIN else None
+        if not (isinstance(stored, RunResult) and stored.status == "ok"):
+            self.save(result)
 
     def load(self, cell_id: str) -> RunResult | Damaged | None:
         """The result of this id, what is wrong with its file, or None if there is none."""

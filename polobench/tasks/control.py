@@ -250,8 +250,8 @@ class ControlTask(Task):
 
 @contextmanager
 def _sampling(policy: Policy) -> Iterator[None]:
-    """A rollout by what was absorbed before it. Where the budget ends in it no update follows, so that the policy of
-    the last update, which is evaluated then, has its own statistics again.
+    """A rollout with the statistics absorbed before it. If the budget ends in it, the statistics of the last update are
+    put back, since that policy is evaluated.
     """
     put_back = policy.keep_statistics()
     policy.refresh_statistics()

@@ -18,7 +18,7 @@ from polobench.report.formatting import NOTHING, counted, listed, number, plain,
 from polobench.report.words import names, note
 
 _SHOWN = ("os", "os_release", "machine", "cpu_model", "cpu_count", "instruction_set", "threads")
-_OF_THE_STUDY = ("code_hash", "study", "smoke", "looks", "seeds")
+_OF_THE_STUDY = ("code_hash", "task_hash", "study", "smoke", "looks", "seeds")
 _SAFE_WORD = re.compile(r"[\w.:/+][\w.:/+-]*", re.ASCII)
 MOST_CAVEATS = 3
 
@@ -41,7 +41,7 @@ def store_caveats(collection: Collection) -> list[str]:
         it = "it" if code == 1 else "them"
         found.append(f"{counted(code, 'cell')} left out: a newer cell differs from {it} only by code or platform.")
     if settings:
-        same = "a newer cell has the same arm and seed, but other hyper-parameters, threads or rounds"
+        same = "a newer cell has the same arm and seed, but other hyper-parameters, threads, rounds or task data"
         found.append(f"{counted(settings, 'cell')} left out: {same}.")
     found += [*_mixed_arms(collection), *_mixed_references(collection)]
     if collection.skipped:

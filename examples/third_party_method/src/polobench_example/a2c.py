@@ -35,5 +35,5 @@ class A2C(Method[A2CHyperparameters]):
             advantages = generalized_advantages(rollout, values.detach(), gamma=0.99, gae_lambda=1.0)
             errors = advantages + (values.detach() - values)[:, :-1]
             terms = errors**2 / 2 - policy.distribution.log_prob(outputs, rollout.actions) * advantages
-            step = policy.gradient_step(optimizer, [masked_mean(terms, rollout.mask)], 2 * rollout.n_rows, 0.5)
+            step = policy.gradient_step(optimizer, [masked_mean(terms, rollout.mask)], 0.5)
             yield Update(step.loss.item(), policy, {"gradient_norm": step.gradient_norm.item()})
