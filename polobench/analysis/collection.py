@@ -59,7 +59,7 @@ class Collection:
     damaged: list[Damaged] = field(default_factory=list)  # files that are no result
     older_code: int = 0  # cells left out because a newer one differs from them only by code or platform
     older_settings: int = (
-        0  # left out of `arms` as a newer one has other hyper-parameters, threads, rounds or task data
+        0  # left out of `arms`: a newer one has other hyper-parameters, threads, rounds or data
     )
     sources: list[str] = field(default_factory=list)  # the folders and packs it was read from, as relative paths
 
