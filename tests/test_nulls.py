@@ -45,7 +45,7 @@ def test_a_run_that_changes_nothing_neither_rises_nor_falls(
     assert result.status == "ok"
     assert len(result.curve) > 5
     assert set(result.curve["return_mean"]) == {result.curve["return_mean"][0]}
-    assert set(result.curve["change_error"][1:]) == {0.0}
+    assert set(result.curve["change_error"][1:]) == set(result.curve["start_error"][1:]) == {0.0}
     assert largest_drawdown(scores(result)) == drawdown_of_noise(result) == 0
 
 

@@ -27,6 +27,7 @@ class Column:
     order: tuple[tuple[str, ...], ...]  # the words from the least of the measure to the most, equal ones together
     words: Mapping[str, str]  # by method
     note: str = ""  # what to know beside its numbers
+    alike: tuple[str, ...] = ()  # methods whose measure is the same by construction
 
     def rank(self, method: str) -> int:
         """How far up the measure the method's word stands."""
@@ -34,8 +35,9 @@ class Column:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """(less, more): every two methods whose words rank differently."""
-        ordered = [sorted(pair, key=self.rank) for pair in itertools.combinations(self.words, 2)]
+        """(less, more): every two methods whose words rank differently, but for those that are alike."""
+        tested = [pair for pair in itertools.combinations(self.words, 2) if not set(pair) <= set(self.alike)]
+        ordered = [sorted(pair, key=self.rank) for pair in tested]
         return [(less, more) for less, more in ordered if self.rank(less) < self.rank(more)]
 
 
@@ -120,7 +122,7 @@ _SHAPES: Mapping[str, Rule] = {
     **dict.fromkeys(("column", "claim"), _filled(OBJECT.listed("a list of tables"))),
     **dict.fromkeys(("name", "measure", "source", "says", "not_testable", "note"), _TEXT),
     **dict.fromkeys(("smallest_effect", "at_least", "at_most"), Rule("a number", FINITE.holds)),
-    **dict.fromkeys(("less", "more", "trend", "of", "tasks", "on_language"), _NAMES),
+    **dict.fromkeys(("less", "more", "trend", "of", "tasks", "on_language", "alike"), _NAMES),
     "order": _filled(_NAMES.listed("a list of lists of words")),
     "words": Rule("a table of words", lambda value: OBJECT.holds(value) and all(map(_TEXT.holds, value.values()))),
 }

@@ -58,9 +58,7 @@ class Collection:
     skipped: list[RunResult] = field(default_factory=list)  # the cells that did not run
     damaged: list[Damaged] = field(default_factory=list)  # files that are no result
     older_code: int = 0  # cells left out because a newer one differs from them only by code or platform
-    older_settings: int = (
-        0  # left out of `arms`: a newer one has other hyper-parameters, threads, rounds or data
-    )
+    older_settings: int = 0  # left out of `arms`: a newer one has other hyper-parameters, threads, rounds or data
     sources: list[str] = field(default_factory=list)  # the folders and packs it was read from, as relative paths
 
     def of_kind(self, kind: str) -> dict[Arm, list[RunResult]]:

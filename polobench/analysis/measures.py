@@ -269,24 +269,13 @@ def _log_noise_share(cells: Cells) -> Array:
 
 
 def _log_update_seconds(cells: Cells) -> Array:
-    """One per timed round: the seconds of its update per 1,000 samples of its rollout, in cells that ran alone."""
-    found: list[float] = []
-    for run in cells.runs:
-        timed, speed = run.throughput, run.throughput.get("samples_per_second")
-        if run.status == "ok" and speed and not run.ran_beside_others:
-            samples = speed * float(np.mean(timed["iteration_seconds"]))
-            found += [1000 * seconds / samples for seconds in timed["update_seconds"] if seconds * samples > 0]
-    return finite(np.log(found))
-
-
-def _generalisation_gap(run: RunResult) -> float:
-    """Return of the last training samples less that of held-out ones at the same temperature, as a share of the way
-    from floor to target.
-    """
-    if run.target is None or run.status != "ok" or place_of(run)[1] == REWARD_MODEL:  # which has a scale of its own
-        return math.nan
-    own, at_1 = value_of(run, "heldout_own_return"), value_of(run, "heldout_sampled_return")  # own: where it is not 1
-    return (value_of(run, "train_return") - (at_1 if math.isnan(own) else own)) / (run.target - run.floor)
+    """One per cell that ran alone, whose rounds are of one process: seconds of its updates per 1,000 samples."""
+    found = [
+        1000 * sum(run.throughput["update_seconds"]) / sum(run.throughput["iteration_seconds"]) / speed
+        for run in cells.runs
+        if run.status == "ok" and (speed := run.throughput.get("samples_per_second")) and not run.ran_beside_others
+    ]
+    return np.log([seconds for seconds in found if seconds > 0])
 
 
 def _early_fall(run: RunResult) -> float:
@@ -321,11 +310,11 @@ def start_third_end(losses: Array) -> tuple[float, float, float]:
 
 
 def _rose(name: str) -> Callable[[RunResult], float]:
-    """1 if the last number of a column is above 0, else 0; a run that failed counts as 0."""
+    """1 if the last number of a column is above the first, else 0; a run that failed counts as 0."""
 
     def one(run: RunResult) -> float:
-        value = value_of(run, name)
-        return math.nan if math.isnan(value) and run.status == "ok" else float(run.status == "ok" and value > 0)
+        rise = value_of(run, name) - value_of(run, name, 0)
+        return math.nan if math.isnan(rise) and run.status == "ok" else float(run.status == "ok" and rise > 0)
 
     return one
 
@@ -390,16 +379,15 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "backward_rows": _cost("rows backward", "per 1,000 samples", lambda run: run.ledger.backward_rows),
     "update_seconds": Measure(
-        "seconds of an update", "s per 1,000 samples", Throughput.name, _log_update_seconds, "rounds", is_ratio=True,
+        "seconds of an update", "s per 1,000 samples", Throughput.name, _log_update_seconds, "cells", is_ratio=True,
         per_sample=True, by_clock=True,
     ),
-    # generalisation, and what preference optimization does
-    "generalisation_gap": _learning("training less held-out", "score", _generalisation_gap),
-    "preferred_over_rejected": _learning(
-        "runs whose margin on training pairs rose", "share of runs", _rose("train_margin"), is_share=True
+    # what preference optimization does
+    "more_pairs_in_order": _learning(
+        "runs with more training pairs in order at the end", "share of runs", _rose("train_accuracy"), is_share=True
     ),
-    "preferred_over_rejected_heldout": _learning(
-        "runs whose margin on held-out pairs rose", "share of runs", _rose("heldout_margin"), is_share=True
+    "more_heldout_pairs_in_order": _learning(
+        "runs with more held-out pairs in order at the end", "share of runs", _rose("heldout_accuracy"), is_share=True
     ),
     "loss_at_the_end": _learning("loss at the end", "loss", _at_the_end("loss")),
     "update_kl_at_the_end": _learning("KL(old || new) of an update at the end", "nats", _at_the_end("kl")),

@@ -141,7 +141,7 @@ def _score_of(run: RunResult, name: str, place: int = -1) -> float:
 def fell_below_start(run: RunResult) -> bool:
     """Whether the last evaluation is below the first by more than their noise: two standard errors of the change."""
     found = scores(run).found
-    error = value_of(run, "change_error")
+    error = value_of(run, "start_error" if "start_error" in run.curve else "change_error")  # which older files have
     known = 0.0 if math.isnan(error) or run.target is None else 2 * error / (run.target - run.floor)
     return len(found) > 1 and bool(found[-1] < found[0] - known)
 

@@ -73,6 +73,7 @@ class Recorder:
         self._since_evaluation = 0
         self._returns_sum, self._returns_count = 0.0, 0
         self._next_due = 1
+        self._first_returns: tuple[float, ...] = ()
         self._last_returns: tuple[float, ...] = ()
         self.memory = PeakMemory(device)
         self.policy: Policy | None = None
@@ -161,13 +162,17 @@ class Recorder:
                 "cpu_seconds": self._ledger.cpu_seconds,
                 "return_mean": evaluation.mean,
                 "return_std": evaluation.std,
-                "change_error": self._change_error(evaluation),
+                "change_error": _error_of_change(self._last_returns, evaluation.returns),
+                "start_error": _error_of_change(self._first_returns, evaluation.returns),
                 "score": math.nan if score is None else score,
                 "train_return": self._returns_sum / self._returns_count if self._returns_count else math.nan,
                 **measures,
                 **_means(self._updates[self._since_evaluation :]),
             }
         )
+        self._last_returns = evaluation.returns
+        if len(self._curve) == 1:
+            self._first_returns = evaluation.returns
         self._since_evaluation = len(self._updates)
         self._returns_sum, self._returns_count = 0.0, 0
         return evaluation
@@ -175,14 +180,6 @@ class Recorder:
     def _measures_at_ends(self, policy: Policy, seed: int) -> dict[str, float]:
         """Those of the task; none of a trial, by which nothing would be chosen."""
         return {} if self.task.split == "tuning" else self.task.measures_at_ends(policy, seed)
-
-    def _change_error(self, evaluation: Evaluation) -> float:
-        """Standard error of the change of the mean return since the last evaluation, which was of the same episodes."""
-        before, self._last_returns = self._last_returns, evaluation.returns
-        if len(before) != len(evaluation.returns) or len(before) < 2:
-            return math.nan
-        changes = np.subtract(evaluation.returns, before)
-        return float(changes.std(ddof=1) / math.sqrt(len(changes)))
 
     def _evaluated(self, episodes: range) -> Evaluation:
         assert self.policy is not None
@@ -236,6 +233,14 @@ class Recorder:
             return table
         stretch = np.arange(len(table)) * STORED_UPDATES // len(table)
         return table.groupby(stretch).mean().reset_index(drop=True)
+
+
+def _error_of_change(before: Sequence[float], now: Sequence[float]) -> float:
+    """Standard error of the change of the mean return between evaluations of the same episodes; NaN if they are not."""
+    if len(before) != len(now) or len(before) < 2:
+        return math.nan
+    changes = np.subtract(now, before)
+    return float(changes.std(ddof=1) / math.sqrt(len(changes)))
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from polobench.testing.use import task_of
 VERBS = ("fragments", "episodes", "untruncated_episode", "preferences")
 CURVE_COLUMNS = (
     "progress", "samples", "updates", "wall_seconds", "cpu_seconds", "return_mean", "return_std", "score",
-    "change_error", "train_return",
+    "change_error", "start_error", "train_return",
 )  # fmt: skip
 LEARNING_SEEDS = range(4)
 LEAST_SCORE = 0.5
