@@ -75,7 +75,7 @@ class Measure:
     unit: str
     kind: str  # of the cells that it reads
     numbers: Numbers  # of the cells of one place, only finite ones
-    observation: str = "seeds"  # what one number belongs to, in the plural
+    observation: str = "seed"  # what one number belongs to
     is_ratio: bool = False  # numbers are logarithms, and differences are shown as ratios
     is_share: bool = False  # numbers are 0 or 1
     is_score: bool = False  # the final score, which has a ceiling
@@ -88,6 +88,10 @@ class Measure:
     def values(self, runs: Sequence[RunResult]) -> Array:
         """The numbers of cells of one place."""
         return self.numbers(Cells(runs))
+
+    def counted(self, n: int) -> str:
+        """`8 seeds`, `1 cell`."""
+        return f"{n} {self.observation}{'' if n == 1 else 's'}"
 
 
 class Observations:
@@ -356,7 +360,7 @@ def _cost(title: str, unit: str, amount: Callable[[RunResult], float], *, by_clo
 MEASURES: Mapping[str, Measure] = {
     # variance (McCandlish et al. 2018, section 2.2, of a gradient's noise)
     "gradient_variance": Measure(
-        "variance of the gradient", "share of its squared length", GradientNoise.name, _log_noise_share, "runs",
+        "variance of the gradient", "share of its squared length", GradientNoise.name, _log_noise_share, "run",
         is_ratio=True, by_policy=_log_noise_shares,
     ),
     "variance_between_runs": Measure(
@@ -371,7 +375,7 @@ MEASURES: Mapping[str, Measure] = {
     "samples_to_target": _learning("samples to target", "share of the budget", _samples_to_target, never=1.0),
     "final_score": _learning("final score", "0 = floor, 1 = target", lambda run: run.final_score, is_score=True),
     "gain_of_search": Measure(
-        "gain of a search, best of eight settings less one", "score", TUNING, _gain_of_search, "configurations"
+        "gain of a search, best of eight settings less one", "score", TUNING, _gain_of_search, "configuration"
     ),
     # cost
     "cpu_seconds": _cost(
@@ -379,7 +383,7 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "backward_rows": _cost("rows backward", "per 1,000 samples", lambda run: run.ledger.backward_rows),
     "update_seconds": Measure(
-        "seconds of an update", "s per 1,000 samples", Throughput.name, _log_update_seconds, "cells", is_ratio=True,
+        "seconds of an update", "s per 1,000 samples", Throughput.name, _log_update_seconds, "cell", is_ratio=True,
         per_sample=True, by_clock=True,
     ),
     # what preference optimization does

@@ -271,9 +271,7 @@ def _draft(
     least, where = (rules.least_seeds_on_one_task, "one task") if tasks == 1 else (rules.least_seeds, f"{tasks} tasks")
     refused = observations.refused(less, more, rule.measure)
     if refused or compared.n < least:
-        return replace(
-            untested, reason=refused or f"{compared.n} {measure.observation} on {where}; the test needs {least}"
-        )
+        return replace(untested, reason=refused or f"{measure.counted(compared.n)} on {where}; the test needs {least}")
     if smallest_p(exchanged) > alpha:
         needed = pairs_needed(alpha, tasks) if paired else seeds_needed(alpha, tasks)
         return replace(untested, reason=f"too few seeds to reach p = {alpha:.2g}; the test needs {needed}")

@@ -135,7 +135,7 @@ def _size(level: verdicts.Level | None, measure: Measure) -> str:
     if level is None:
         return NOTHING
     over = f" x {counted(level.places, 'setting')}" if level.places > 1 and not measure.is_share else ""
-    return f"{level.n} {measure.observation}{over}"
+    return f"{measure.counted(level.n)}{over}"
 
 
 def _shown(value: float, measure: Measure) -> str:
@@ -189,7 +189,7 @@ def _measured(item: verdicts.ClaimVerdict) -> str:
     ]
     parts += [
         f"{difference(pair, measure)} {_ends(pair.compared.interval, measure)}, "
-        f"n = {pair.compared.n} {measure.observation} x {counted(len(pair.places), 'setting')}"
+        f"n = {measure.counted(pair.compared.n)} x {counted(len(pair.places), 'setting')}"
         for pair in item.pairs
         if pair.compared
     ]
