@@ -299,7 +299,9 @@ def test_three_updates_are_those_of_the_reference(method, monkeypatch):
     close(found, expected, 1e-7)
     assert ledger.samples == its_ledger.samples
     assert ledger.gradient_steps == its_ledger.gradient_steps
-    if method != "trpo":  # which needs a backward pass to make forward products by autograd
+    if method in ("reinforce", "dpo"):  # whose padding is spared
+        assert ledger.backward_rows < its_ledger.backward_rows
+    elif method != "trpo":  # which needs a backward pass to make forward products by autograd
         assert ledger.backward_rows == its_ledger.backward_rows
     for mine, other in zip(metrics, its_metrics, strict=True):
         assert mine.keys() == other.keys()

@@ -457,7 +457,7 @@ def test_every_rating_has_a_number_an_interval_and_n(collection: Collection) -> 
         found = {row[0]: row for row in reversed(rows(section(evidence, title)))}
         for method in METHODS:
             assert re.fullmatch(r"-?\d\.\d{3}( \[-?\d\.\d{3}, -?\d\.\d{3}\])?", found[method][3])
-            assert re.fullmatch(r"5 seeds x 3 settings|1 runs", found[method][4])
+            assert re.fullmatch(r"5 seeds x 3 settings|1 run", found[method][4])
         assert found["grpo"][2] == "not measured"
 
 

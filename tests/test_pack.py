@@ -113,7 +113,7 @@ def test_sources_name_no_absolute_path(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     found = collect(path, None, Path("results/store"), "./results/../results/store.zip")
     assert found.sources == ["results/store.zip", "results/store", "results/store.zip"]
-    assert found.name == "store + store + store"
+    assert found.names == ["store"] * 3
     monkeypatch.chdir(path.parent / "store")
     assert open_store(path).source == "store.zip"
 

@@ -274,11 +274,12 @@ def _log_noise_share(cells: Cells) -> Array:
 
 def _log_update_seconds(cells: Cells) -> Array:
     """One per cell that ran alone, whose rounds are of one process: seconds of its updates per 1,000 samples."""
-    found = [
-        1000 * sum(run.throughput["update_seconds"]) / sum(run.throughput["iteration_seconds"]) / speed
-        for run in cells.runs
-        if run.status == "ok" and (speed := run.throughput.get("samples_per_second")) and not run.ran_beside_others
-    ]
+    found: list[float] = []
+    for run in cells.runs:
+        timed, speed = run.throughput, run.throughput.get("samples_per_second")
+        if run.status == "ok" and speed and not run.ran_beside_others:
+            samples = speed * sum(timed["iteration_seconds"])
+            found += [1000 * sum(timed["update_seconds"]) / samples] if samples > 0 else []
     return np.log([seconds for seconds in found if seconds > 0])
 
 
