@@ -292,9 +292,9 @@ def test_a_measure_that_one_side_lacks_is_told() -> None:
         if result.kind == "learning":
             result.updates = result.updates.drop(columns="kl")
 
-    for base, head, lacking in ((None, without_kl, "head"), (without_kl, None, "base")):
-        nothing: Change = lambda result: None  # noqa: E731
-        found = compare_results(side(change=base or nothing), side(digests="x", change=head or nothing))
+    whole, without = {}, {"change": without_kl}
+    for base, head, lacking in ((whole, without, "head"), (without, whole, "base")):
+        found = compare_results(side(**base), side(digests="x", **head))
         refused = {row.refused for row in found.rows if row.measure == "kl"}
         assert (found.exit_code, refused) == (0, {f"no run of the {lacking} has a value"})
         assert f"no run of the {lacking} has a value" in gate_markdown(found)

@@ -107,7 +107,8 @@ def _run_cells(
     tidy(folder)
     ended = statuses(folder)
     todo = pending(cells, ended, retry_failed)
-    ends = [ended[cell_id] for cell_id in {item.cell_id for item in cells} - {item.cell_id for item in todo}]
+    waiting = {item.cell_id for item in todo}
+    ends = [ended[item.cell_id] for item in cells if item.cell_id not in waiting]
     try:
         note(f"cells: {len(cells)}, already in {folder.folder}: {len(cells) - len(todo)}")
         with Display(len(todo)) as display:
@@ -209,8 +210,8 @@ def tune(
     if dry_run:
         _print_cells(cells, open_store(place), jobs, retry_failed=False)
         return
-    on_other_tasks = [cell for cell in load_tuning(file).cells if task and cell.task not in task]  # of other days
-    ids = {item.cell_id for item in (*cells, *prepare_all(on_other_tasks))}
+    of_other_days = [cell for cell in load_tuning(file).cells if cell.task not in task] if task else []
+    ids = {item.cell_id for item in (*cells, *prepare_all(of_other_days))}
     folder = store_to_fill(place, note)
     _run_cells(cells, folder, partial(Processes, jobs))
     results = [item for item in folder.each(trim=outcome_only) if isinstance(item, RunResult) and item.cell_id in ids]
