@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # transformers reads it when it is imported
 
 import pytest
 import torch
 
+from polobench.cli import main
+
 LONGEST_ID = 60
+
+
+class Said(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Floors that tests measure are kept apart from those of the user's own runs; workers inherit the folder."""
+    if not hasattr(config, "workerinput"):
+        kept = config.cache.mkdir("polobench") if config.cache else tempfile.mkdtemp(prefix="polobench-tests-")
+        os.environ["POLOBENCH_CACHE"] = str(kept)
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """A command that a test runs in this process leaves Ctrl-C ignored and the collector at ease, as it then ends."""
+    handler, thresholds = signal.getsignal(signal.SIGINT), gc.get_threshold()
+    yield
+    signal.signal(signal.SIGINT, handler)
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +63,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`polobench` with these arguments, in this process: a start takes as long as torch takes to load."""
+
+    def run(*arguments: object) -> Said:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["polobench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Said(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

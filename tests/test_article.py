@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from types import SimpleNamespace
 from typing import Any
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import checks
 import pytest

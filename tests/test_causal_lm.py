@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 from functools import cache, partial
 from typing import Any
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import checks
 import numpy as np

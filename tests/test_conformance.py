@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from importlib import resources
 from importlib.metadata import entry_points
 from typing import Any
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 
 import polobench
 from polobench.policies.pretrained import Pretrained
 from polobench.registry import METHODS, TASKS
+from polobench.tasks import reward
 from polobench.tasks.judged import digit_preferences_learned
 from polobench.tasks.preference import PreferenceTask
 from polobench.tasks.preference_data import PreferenceData, RankedGroup
@@ -34,6 +32,14 @@ EXCUSED_FROM_BEATING_RANDOM = (
 )
 CHARACTERS, CONTEXT = "abcdefgh?", 32
 TINY_MODEL = resources.files("polobench.tasks").joinpath("checkpoints", "preferences-bytes")
+
+
+@pytest.fixture(autouse=True)
+def few_prompts(monkeypatch):
+    """What a task owes does not depend on how many prompts it is evaluated on."""
+    for name in ("final_episodes", "evaluation_episodes"):
+        monkeypatch.setattr(reward.RewardTask, name, 60)
+    monkeypatch.setattr(reward, "PROBE_PROMPTS", 8)
 
 
 def tiny_model() -> Pretrained:

@@ -47,6 +47,7 @@ budget = 600
 """
 
 # what methods do that they should not
+NAP = f"9{os.getpid()}"  # seconds that no other sleep of this machine takes
 UNRULY = """
     import os, subprocess, sys, time
     from polobench import Method
@@ -82,7 +83,7 @@ UNRULY = """
     class Orphans(Unruly):
         name = "orphans"
         def misbehave(self):
-            child = "import subprocess, sys; subprocess.Popen(['sleep', '98765'])"
+            child = "import subprocess, sys; subprocess.Popen(['sleep', '{NAP}'])"
             subprocess.run([sys.executable, "-c", child])
             os._exit(8)
 
@@ -104,7 +105,7 @@ UNRULY = """
                     task.fragments(task.make_policy(self.hp), batch=1, n_steps=8)
                 except Exception:
                     pass
-"""
+""".replace("{NAP}", NAP)
 METHODS = ("sleeps", "leaks", "exits", "prints", "orphans", "returns", "yields", "swallows")
 
 
@@ -131,7 +132,7 @@ def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
 
 
 def sleeping() -> list[psutil.Process]:
-    return [found for found in psutil.process_iter(["cmdline"]) if found.info["cmdline"] == ["sleep", "98765"]]
+    return [found for found in psutil.process_iter(["cmdline"]) if found.info["cmdline"] == ["sleep", NAP]]
 
 
 def test_processes_give_the_digests_of_one_process(tmp_path: Path, digests: dict[str, str | None]) -> None:

@@ -141,7 +141,9 @@ def test_every_link_leads_somewhere(full: Collection) -> None:
             assert not anchor or anchor in anchors, (file, target)
 
 
-def test_what_several_sections_read_is_computed_once(full: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_several_sections_read_is_computed_once(
+    full: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: dict[str, int] = {}
 
     def counted(name: str, function: Any) -> Any:
@@ -158,7 +160,7 @@ def test_what_several_sections_read_is_computed_once(full: Collection, monkeypat
         for module in [module for module in modules if isinstance(getattr(module, name, None), FunctionType)]:
             monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     found = Findings(full)
-    page_module._write_tables(found, pages(found), Path("/tmp"))
+    page_module._write_tables(found, pages(found), tmp_path)
     verdict_text(found)
     assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
     assert calls["column_verdict"] == len(found.rules.columns)

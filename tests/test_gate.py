@@ -136,10 +136,15 @@ def test_the_gate_and_the_report_read_the_same_numbers(name: str, measure: str, 
 
 
 def test_a_sure_change_that_is_too_small_to_matter_is_no_regression() -> None:
-    found = compare_results(side(), side(shift=-0.045, digests="x"))
-    tests = [row for row in found.rows if row.measure == "final_score"]
-    assert all(row.adjusted_p <= LEVEL for row in tests if row.shift and row.shift.difference < -0.04)
-    assert found.exit_code == 0
+    def scored(mean: float) -> Change:
+        return only("learning", lambda result: setattr(result, "final_score", mean + 0.001 * result.seed))
+
+    small, large = (compare_results(side(change=scored(0.8)), side(0.0, "x", scored(mean))) for mean in (0.755, 0.745))
+    for found in (small, large):
+        tests = [row for row in found.rows if row.measure == "final_score"]
+        assert len(tests) == 2
+        assert all(row.adjusted_p <= LEVEL for row in tests)
+    assert (small.exit_code, large.exit_code) == (0, 1)
 
 
 @pytest.mark.parametrize(("column", "factor"), [("loss", 2.0), ("loss", 0.3), ("kl", 3.0), ("kl", 0.1)])

@@ -24,6 +24,7 @@ from polobench.policies.causal_lm import CausalLM
 from polobench.registry import find_task
 from polobench.tasks.comparisons import Comparisons, scale_for
 from polobench.tasks.digits import SORT
+from polobench.tasks import judged
 from polobench.tasks.judged import (
     JudgedTask,
     RewardModelTask,
@@ -51,6 +52,12 @@ def learned(seed: int = 0) -> tuple[RewardModelTask, Any]:
 def short(task: JudgedTask) -> JudgedTask:
     task.final_episodes, task.evaluation_episodes, task.sampled_prompts, task.evaluations = 60, 40, 40, 2
     return task
+
+
+@pytest.fixture
+def few_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of n, which each run measures at both ends, is of few prompts."""
+    monkeypatch.setattr(judged, "BEST_OF_PROMPTS", 20)
 
 
 def test_the_scale_of_labels_is_the_one_that_agrees_as_often_as_asked() -> None:
@@ -154,6 +161,7 @@ def test_a_reward_model_of_a_bfloat16_checkpoint_is_trained_in_float32() -> None
     assert {parameter.dtype for parameter in model.body.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.usefixtures("few_answers")
 def test_the_learned_reward_is_charged() -> None:
     task = short(digit_preferences_learned(pairs=100))
     data = bound(digit_preferences_learned(pairs=100)).data
@@ -175,6 +183,7 @@ def test_the_learned_reward_is_charged() -> None:
     assert small.ledger.samples <= tokens
 
 
+@pytest.mark.usefixtures("few_answers")
 @pytest.mark.parametrize(
     ("method", "batch"),
     [("trpo", {"n_envs": 32, "n_steps": 9}), ("dpo", {"n_groups": 8}), ("ranking", {"n_groups": 8})],
@@ -187,6 +196,7 @@ def test_what_no_study_runs_on_a_reward_model_runs_there_too(method: str, batch:
     assert ledger.reward_calls % 32 == 0 < ledger.reward_calls, "the reward model scores every completion"
 
 
+@pytest.mark.usefixtures("few_answers")
 @pytest.mark.parametrize(
     ("make_task", "method"),
     [(digit_preferences, "dpo"), (digit_preferences_learned, "grpo"), (digit_preferences_gold, "grpo")],
@@ -227,6 +237,7 @@ def test_the_kl_of_responses_is_that_of_an_enumeration() -> None:
     assert abs(found - wanted) < 4 * spread
 
 
+@pytest.mark.usefixtures("few_answers")
 def test_a_run_is_decided_by_its_seed() -> None:
     def digest(seed: int) -> str | None:
         task = short(digit_preferences_learned(pairs=60))
@@ -235,6 +246,7 @@ def test_a_run_is_decided_by_its_seed() -> None:
     assert digest(3) == digest(3) != digest(4)
 
 
+@pytest.mark.usefixtures("few_answers")
 def test_supervised_fine_tuning_takes_the_best_responses_and_raises_gold() -> None:
     task, _ = learned()
     part = task.data.pairs([0, 1, 2])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import itertools
 import json
 import shutil
@@ -19,6 +15,7 @@ import pytest
 import torch
 from transformers import GPT2Model
 
+import polobench
 from polobench.core.budget import Budget
 from polobench.core.errors import Unavailable, UsageError
 from polobench.core.hyperparameters import Hyperparameters
@@ -36,6 +33,7 @@ from polobench.tasks.reward_function import RewardFunction
 from polobench.tasks.tiny import character_tokenizer, tiny_gpt2
 from polobench.testing.use import bound
 
+CHECKPOINTS = Path(polobench.__file__).parent / "tasks" / "checkpoints"
 LETTERS = "abcdefgh ?:usr"
 REACHED = {
     "reinforce": {"n_episodes": 64, "baseline": "batch_mean", "learning_rate": 3e-3},
@@ -125,7 +123,7 @@ def test_pairs_that_no_cut_leaves_apart_are_left_out_and_counted(tmp_path: Path)
 
 
 def test_a_study_sets_the_most_tokens_of_a_pair(tmp_path: Path) -> None:
-    name = f"{data(tmp_path)}@{Path('polobench/tasks/checkpoints/preferences-bytes').resolve()}"
+    name = f"{data(tmp_path)}@{CHECKPOINTS / 'preferences-bytes'}"
     label, described = parse_task({"id": name, "max_length": 8})
     task = find_task(label, described)
     assert (task.name, task.identity()["max_length"]) == (f"{name} (max_length=8)", "8")
@@ -382,7 +380,7 @@ def test_a_reward_that_applies_to_nothing_fails_the_run_in_one_line() -> None:
 
 
 def test_a_task_with_another_model() -> None:
-    folder = Path("polobench/tasks/checkpoints/sort-digits").resolve()
+    folder = CHECKPOINTS / "sort-digits"
     task = find_task(f"sort-digits@{folder}")
     assert task.name == f"sort-digits@{folder}"
     assert task.identity() == find_task("sort-digits").identity()
@@ -395,7 +393,7 @@ def test_a_file_is_a_task(tmp_path: Path) -> None:
     odd.mkdir()
     path = data(odd)
     folder = odd / "a model@last"
-    shutil.copytree("polobench/tasks/checkpoints/sort-digits", folder)
+    shutil.copytree(CHECKPOINTS / "sort-digits", folder)
     task = find_task(f"{path}@{folder}")
     assert task.name == f"{path}@{folder}"
     assert set(task.identity()) == {"data", "model"}
@@ -405,9 +403,10 @@ def test_a_file_is_a_task(tmp_path: Path) -> None:
 
 
 def test_the_shipped_checkpoints_are_small_and_reach_their_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RewardTask, "pass_prompts", 8)
-    size = sum(path.stat().st_size for path in Path("polobench/tasks/checkpoints").rglob("*") if path.is_file())
-    assert size < 2 * 2**20
+    for name, few in (("pass_prompts", 8), ("final_episodes", 500), ("evaluation_episodes", 100)):
+        monkeypatch.setattr(RewardTask, name, few)
+    size = sum(path.stat().st_size for path in CHECKPOINTS.rglob("*") if path.is_file())
+    assert 0 < size < 2 * 2**20
     for name, most in (("sort-digits", 0.25), ("order-digits", 0.25), ("sharpen-digits", 0.3)):
         result = make("random", name).run(0, Budget(updates=1))
         assert result.final_return == result.floor <= most

@@ -72,6 +72,7 @@ ENVIRONMENTS = """
     never_ends = maker("never-ends", NeverEnds)
 """
 # what a cell may leave behind in its process
+NAP = f"9{os.getpid()}"  # seconds that no other sleep of this machine takes
 MEDDLERS = """
     import os, random, sys, threading, time
     import numpy as np, torch
@@ -107,7 +108,7 @@ MEDDLERS = """
         name = "forks"
         def meddle(self):
             if os.fork() == 0:
-                os.execvp("sleep", ["sleep", "87654"])
+                os.execvp("sleep", ["sleep", "{NAP}"])
 
     class Fails(Meddler):
         name = "fails"
@@ -119,7 +120,7 @@ MEDDLERS = """
         def meddle(self):
             for _ in range(2048):
                 sys.stdout.write("x" * 2**20)
-"""
+""".replace("{NAP}", NAP)
 ENDINGS = {
     "dies": ("failed", "no simulator"), "nan-reward": ("failed", "reward"),
     "inf-reward": ("failed", "reward"), "long-reward": ("failed", "reward"),
@@ -176,4 +177,4 @@ def test_what_a_cell_changes_in_its_process_is_not_seen_by_the_next(
     ends = table.status.to_dict()
     assert {name for name in ends if ends[name] != "ok"} == {"fails"}, table.reason.to_dict()
     assert set(table[table.method == "ppo"].digest) == {table.digest["ppo"]}
-    assert not [found for found in psutil.process_iter(["cmdline"]) if found.info["cmdline"] == ["sleep", "87654"]]
+    assert not [found for found in psutil.process_iter(["cmdline"]) if found.info["cmdline"] == ["sleep", NAP]]

@@ -381,8 +381,11 @@ def test_a_pack_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 def test_the_committed_packs_are_small_and_sound() -> None:
     root = Path(polobench.__file__).parents[1]
-    listed = subprocess.run(["git", "ls-files", "results/*.zip"], cwd=root, capture_output=True, text=True, check=False)
-    packs = [root / name for name in listed.stdout.splitlines()]
+    if not (root / ".git").exists():
+        pytest.skip("only a checkout has packs")
+    listed = subprocess.check_output(["git", "ls-files", "results/*.zip"], cwd=root, text=True)
+    packs = [root / name for name in listed.splitlines()]
+    assert packs
     assert sum(path.stat().st_size for path in packs) <= 20 * pack.MIB
     for path in packs:
         assert read_whole(path)

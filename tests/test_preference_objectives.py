@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import checks
 import pytest
@@ -312,22 +309,12 @@ def test_group_advantages_over_the_deviation():
         checks.close(found[groups == group], expected)
 
 
-def equal_returns(size: int, divide_by_std: bool) -> Tensor:
-    returns = torch.full((2 * size,), 0.1)
-    return group_advantages(returns, torch.arange(2).repeat_interleave(size), divide_by_std)
-
-
-@pytest.mark.parametrize("divide_by_std", [False, True])
-@pytest.mark.parametrize("size", [2, 8, 64])
-def test_a_group_of_equal_returns_does_not_blow_up(size, divide_by_std):
-    assert equal_returns(size, divide_by_std).abs().max() < 0.01
-
-
 # the sum of equal returns rounds, so the mean may miss them by a little
 @pytest.mark.parametrize("divide_by_std", [False, True])
 @pytest.mark.parametrize("size", [2, 8, 64])
 def test_a_group_of_equal_returns_has_advantages_of_0(size, divide_by_std):
-    assert not equal_returns(size, divide_by_std).any()
+    returns = torch.full((2 * size,), 0.1)
+    assert not group_advantages(returns, torch.arange(2).repeat_interleave(size), divide_by_std).any()
 
 
 @float64_by_default()

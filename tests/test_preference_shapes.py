@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import csv
 import gzip
 import io
@@ -17,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import polobench
 from polobench.cli import app, main
 from polobench.core.errors import Unavailable, UsageError
 from polobench.registry import find_task
@@ -26,7 +23,7 @@ from polobench.tasks.preference_data import RankedGroup, hub_preferences, read_p
 
 N = range(10)
 GROUPS = [(f"What is {n} and {n}?", f"It is {2 * n}.", f"Perhaps {2 * n + 1}.") for n in N]
-TINY = str(Path("polobench/tasks/checkpoints/preferences-bytes").resolve())
+TINY = str(Path(polobench.__file__).parent / "tasks" / "checkpoints" / "preferences-bytes")
 
 
 def say(role: str, content: str) -> dict[str, str]:

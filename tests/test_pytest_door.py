@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_sweep import ENDLESS, hear_interrupts, plug_in
 
 import polobench
+from benchmarks import conftest as door
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -112,14 +114,6 @@ def test_throughput_is_not_measured_where_benchmarks_are_disabled(tmp_path: Path
     ("options", "named"),
     [
         (["--methods", "ppoo"], "ppoo"),
-        (["--tasks", "CartPole-v9"], "CartPole-v9"),
-        (["--devices", "tpu"], "tpu"),
-        (["--seeds", "few"], "few"),
-        (["--budget", "0"], "samples"),
-        (["--budget", "much"], "much"),
-        (["--budget", "steps=3"], "steps"),
-        (["--throughput-rounds", "-1"], "throughput_rounds"),
-        (["--study", "absent.toml"], "absent.toml"),
         (["--study", "absent.toml", "--seeds", "3"], "--study"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -130,3 +124,28 @@ def test_mistakes_end_in_one_clear_line(tmp_path: Path, options: list[str], name
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "polobench:" in line]
     assert lines
     assert named in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"tasks": "CartPole-v9"}, "CartPole-v9"),
+        ({"devices": "tpu"}, "tpu"),
+        ({"seeds": "few"}, "few"),
+        ({"budget": "0"}, "samples"),
+        ({"budget": "much"}, "much"),
+        ({"budget": "steps=3"}, "steps"),
+        ({"throughput-rounds": -1}, "throughput_rounds"),
+        ({"study": "absent.toml"}, "absent.toml"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_refused_before_anything_is_collected(
+    options: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {f"--{name}": value for name, value in options.items()}
+    config: Any = SimpleNamespace(option=SimpleNamespace(help=False), getoption=options.get)
+    with pytest.raises(pytest.UsageError, match=f"^polobench: .*{named}"):
+        door.pytest_configure(config)
+    assert not list(tmp_path.iterdir())

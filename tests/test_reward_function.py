@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import subprocess
 import sys
 from functools import partial
