@@ -79,6 +79,17 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of a report are empty files, where a test reads its text alone."""
+
+    def save(figure: object, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr("polobench.report.page.save", save)
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """A case that is a list, a table or a path is called by what it holds, and not by its number."""
     if isinstance(val, BaseException):

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from children import hear_interrupts
+from conftest import Command
 from made_up import REGISTRY, STUBS, STUDY, Checkout
-from test_sweep import hear_interrupts
 
 import polobench
 from polobench.ab import processes as ab_processes
@@ -30,7 +31,6 @@ from polobench.ab import timing as ab
 from polobench.ab.processes import Worker, servers
 from polobench.ab.sides import Side, can_share, checked_out, write_metadata
 from polobench.ab.timing import BLOCKS
-from polobench.cli import main
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError
 from polobench.kinds.cell import Cell
@@ -59,17 +59,8 @@ def left_behind(checkout: Checkout) -> list[str]:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["polobench", "ab", "--seconds", "3600", *arguments])  # the pairs end it
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
-
-
-Command = Callable[..., tuple[int, str, str]]
+def command(command: Command) -> Command:
+    return partial(command, "ab", "--seconds", 3600)  # the pairs end it
 
 
 def test_a_commit_that_keeps_its_timed_iterations_elsewhere_is_compared(checkout: Checkout, command: Command) -> None:

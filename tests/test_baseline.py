@@ -6,13 +6,13 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
+from conftest import Command
 from synthetic import make_result, make_throughput, save_all
 from typer.testing import CliRunner
 
-from polobench.cli import app, main
+from polobench.cli import app
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.gate import baseline
@@ -46,15 +46,6 @@ def dirty(seed: int = 0) -> RunResult:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below the folder's parent, so that nothing left beside it goes unseen."""
     return {str(path): path.read_bytes() for path in sorted(folder.parent.rglob("*")) if path.is_file()}
-
-
-def said_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[Any, str]:
-    """Exit code and standard error of the command."""
-    capsys.readouterr()
-    monkeypatch.setattr("sys.argv", ["polobench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code, capsys.readouterr().err
 
 
 def test_the_first_baseline(tmp_path: Path, into: Path) -> None:
@@ -102,9 +93,8 @@ def test_another_update_on_a_stored_batch_differs(tmp_path: Path, into: Path) ->
     ("below", "lies in the baseline"), ("log", "line 2 of"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_changes_nothing(
-    fault: str, said: str, tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    fault: str, said: str, command: Command, tmp_path: Path, into: Path
+) -> None:
     update_baseline(store_of(tmp_path / "first"), into, "first")
     store = tmp_path / "store"
     if fault != "absent":
@@ -119,7 +109,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
         (into / LOG_NAME).write_text((into / LOG_NAME).read_text() + '{"schema_version": 1, "why": 3}\n')
     before = contents(into)
     why = "" if fault == "no reason" else "why not"
-    code, text = said_of(monkeypatch, capsys, "baseline", "update", store, "--into", into, "--why", why)
+    code, _, text = command("baseline", "update", store, "--into", into, "--why", why)
     assert code == 2
     assert len(text.splitlines()) == 1
     assert said in text
@@ -203,7 +193,7 @@ def test_cells_of_no_checkout_have_no_commit(tmp_path: Path, into: Path) -> None
     assert (entry["commits"], entry["dirty"]) == ([], None)
 
 
-def test_show(tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show(command: Command, tmp_path: Path, into: Path) -> None:
     store = store_of(tmp_path / "store")
     for number in range(7):
         arguments = ["baseline", "update", str(store), "--into", str(into), "--why", f"reason {number}"]
@@ -217,11 +207,11 @@ def test_show(tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch, capsy
     every = CliRunner().invoke(app, ["baseline", "show", "--into", str(into), "--lines", "9"]).output
     assert f"  new: {ARM}, seeds 0, 1" in every
     (into / LOG_NAME).write_text("[]\n")
-    code, text = said_of(monkeypatch, capsys, "baseline", "show", "--into", into)
+    code, _, text = command("baseline", "show", "--into", into)
     assert (code, len(text.splitlines())) == (2, 1)
     assert "line 1 of" in text
     assert "is damaged: it is no object" in text
-    code, text = said_of(monkeypatch, capsys, "baseline", "show", "--into", tmp_path / "none")
+    code, _, text = command("baseline", "show", "--into", tmp_path / "none")
     assert (code, len(text.splitlines())) == (2, 1)
 
 

@@ -70,14 +70,16 @@ def _collect(folder: Path, named: set[str]) -> Collection:
 def test_any_value_of_a_file_may_be_bad(tmp_path: Path, kind: str) -> None:
     plain, store = _plain(kind), _store(tmp_path, kind)
     damaged, named = 0, set[str]()
-    for place in _places(plain):
+    # the other keys are those of a learning cell, which one function reads
+    places = _places(plain) if kind == "learning" else _places(plain["throughput"], ("throughput",))
+    for place in places:
         for value in NASTY:
             (store / "bad.json").write_text(_changed(plain, place, value))
             try:
                 damaged += len(_collect(store, named).damaged)
             except Exception as error:
                 raise AssertionError(f"{kind} cell with {place} = {str(value)[:20]!r}") from error
-    assert damaged > 300
+    assert damaged > (300 if kind == "learning" else 10)
 
 
 @pytest.mark.parametrize(

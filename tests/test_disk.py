@@ -11,28 +11,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from children import write_study
+from conftest import Command
 from synthetic import make_result, save_all
-from test_sweep import write_study
 
 from polobench.analysis.collection import collect
-from polobench.cli import main
 from polobench.store.folder import Store
 
 STUDY = 'devices = ["cpu"]\n[[grid]]\nmethods = ["random"]\ntasks = ["probe-bandit"]\nseeds = 8\nbudget = 200\n'
-Said = Callable[..., tuple[object, str]]
+Said = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def polobench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Said:
+def polobench(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
     """The command in this process: its exit code and what it says on stderr, less the lines of a sweep."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: object) -> tuple[object, str]:
-        monkeypatch.setattr(sys, "argv", ["polobench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        lines = capsys.readouterr().err.splitlines(keepends=True)
-        return ended.value.code or 0, "".join(line for line in lines if not line.startswith(("[", "cells: ", "\n")))
+    def run(*arguments: object) -> tuple[int, str]:
+        code, _, said = command(*arguments)
+        lines = said.splitlines(keepends=True)
+        return code, "".join(line for line in lines if not line.startswith(("[", "cells: ", "\n")))
 
     return run
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_sweep import command, plug_in, write_study
+from children import plug_in, started, write_study
 
 import polobench
 from polobench.cells.runner import PreparedCell, blank_result, prepare, prepare_all
@@ -149,7 +149,7 @@ def test_what_a_method_does_is_its_own_cells_outcome(tmp_path: Path) -> None:
     study = f'devices = ["cpu"]\n[[grid]]\nmethods = {names}\ntasks = ["probe-bandit"]\nseeds = 1\nbudget = 100\n'
     limits = {"POLOBENCH_TEST": "", "PYTHONPATH": str(tmp_path)}
     path = write_study(tmp_path, "timeout_seconds = 2\nmemory_mib = 1\n" + study)
-    done = command("run", str(path), "--jobs", "4", "--timeout", "4", "--memory", "1024", cwd=tmp_path, **limits)
+    done = started("run", str(path), "--jobs", "4", "--timeout", "4", "--memory", "1024", cwd=tmp_path, **limits)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     table = polobench.load(tmp_path / "results" / "mini").set_index("method")
@@ -234,11 +234,11 @@ def test_status_counts_what_is_done_running_failed_and_missing(tmp_path: Path) -
     assert running(store) == set()
     assert pending(cells, statuses(store)) == cells[2:]
     assert pending(cells, statuses(store), retry_failed=True) == cells[1:]
-    done = command("status", "store", "--study", str(study), "--json", cwd=tmp_path)
+    done = started("status", "store", "--study", str(study), "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["missing"] == 2
     assert (
         "cells: done 1, running 0, failed 1, missing 1, damaged files: 1"
-        in command("status", "store", cwd=tmp_path).stdout
+        in started("status", "store", cwd=tmp_path).stdout
     )
 
 

@@ -185,7 +185,8 @@ def test_lines_are_read_at_an_equal_kl_between_the_settings_of_each_seed(tmp_pat
     found = frontier.at_equal_kl(store(tmp_path, *runs, *alone))
     assert {(item.line, item.n) for item in found} == {("dpo", 3)}, "one setting makes no line"
     gold = {item.kl: item.gold.value for item in found}
-    assert [gold[kl] for kl in (0.5, 1.0, 1.5, 2.0)] == pytest.approx([0.61, 0.81, 0.735, 0.66])
+    read = [gold[kl] for kl in (0.5, 1.0, 1.5, 2.0)]
+    assert read == pytest.approx([0.61, 0.81, math.nan, 0.66], nan_ok=True), "1 and 3 are too far apart for 1.5"
     assert math.isnan(gold[5.0]), "nothing is known beyond the line's end"
     text = report_pages(store(tmp_path, *runs))["report"]
     assert re.search(r"\| dpo +\| +0\.61 \[", text)

@@ -6,39 +6,29 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import Command
 from synthetic import save_all
 from test_gate import side
 from typer.testing import CliRunner
 
-from polobench.cli import app, main
+from polobench.cli import app
 from polobench.core.result import RunResult
 
 
-def run_command(*words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    monkeypatch.setattr("sys.argv", ["polobench", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0), capsys.readouterr().err
-
-
 @pytest.mark.parametrize("damage", ["{", '{"schema_version": 1}', '{"schema_version": 99}', ""])
-def test_bad_stores_are_one_line_and_exit_2(
-    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_stores_are_one_line_and_exit_2(damage: str, command: Command, tmp_path: Path) -> None:
     good, bad = save_all(tmp_path / "a", *side()), save_all(tmp_path / "b", *side())
     (bad / "broken.json").write_text(damage)
-    code, said = run_command("compare", str(good), str(bad), monkeypatch=monkeypatch, capsys=capsys)
+    code, _, said = command("compare", good, bad)
     assert (code, said.count("\n")) == (2, 1)
     assert "broken.json" in said
 
 
-def test_an_empty_store_and_a_missing_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_empty_store_and_a_missing_one(command: Command, tmp_path: Path) -> None:
     good = save_all(tmp_path / "a", *side())
     (tmp_path / "empty").mkdir()
     for name, words in (("empty", "is empty"), ("nowhere", "does not exist")):
-        code, said = run_command("compare", str(good), str(tmp_path / name), monkeypatch=monkeypatch, capsys=capsys)
+        code, _, said = command("compare", good, tmp_path / name)
         assert (code, said.count("\n")) == (2, 1)
         assert words in said
 
@@ -78,13 +68,11 @@ def test_timings_of_pytest_benchmark(tmp_path: Path) -> None:
     assert "no JSON of pytest-benchmark" in str(ended.exception)
 
 
-def test_another_study_is_incomparable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_study_is_incomparable(command: Command, tmp_path: Path) -> None:
     def quick(result: RunResult) -> None:
         result.provenance["study"] = "quick"
 
     base, head = save_all(tmp_path / "a", *side()), save_all(tmp_path / "b", *side(change=quick))
-    code, said = run_command("compare", str(base), str(head), monkeypatch=monkeypatch, capsys=capsys)
+    code, _, said = command("compare", base, head)
     assert (code, said.count("\n")) == (3, 1)
     assert "study 'ci' against 'quick'" in said

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Command
 from matplotlib.figure import Figure
 from scipy import stats
 from synthetic import failed, make_result, make_throughput, report_pages, report_text, save_all, with_id
 from typer.testing import CliRunner
 
 from polobench.analysis.collection import collect
-from polobench.cli import app, main
+from polobench.cli import app
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.gate.history import entry_of, history_table, read_history, record
@@ -62,16 +63,6 @@ def synthetic_history(path: Path, commits: int = 12, methods: tuple[str, ...] = 
     return path
 
 
-def exit_code_and_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[Any, list[str]]:
-    capsys.readouterr()
-    monkeypatch.setattr("sys.argv", ["polobench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code, capsys.readouterr().err.splitlines()
-
-
 def test_a_line_holds_the_scores_and_speeds_of_the_store(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "history.jsonl"
     entry, is_new = record(store_of(tmp_path / "store", 0.5, 0.75, 1.0), file)
@@ -108,7 +99,7 @@ def test_the_commit_is_that_of_the_newest_cell(tmp_path: Path) -> None:
 
 
 def test_a_second_call_changes_nothing_and_another_line_of_the_commit_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, tmp_path: Path
 ) -> None:
     file = tmp_path / "history.jsonl"
     first, other = store_of(tmp_path / "first", 0.5, 0.75), store_of(tmp_path / "other", 0.5, 0.76)
@@ -118,10 +109,11 @@ def test_a_second_call_changes_nothing_and_another_line_of_the_commit_is_refused
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0
     assert "unchanged, since this line is there already" in again.stdout
-    code, lines = exit_code_and_error(monkeypatch, capsys, "history", other, "--file", file)
-    assert (code, len(lines)) == (2, 1)
-    assert "line 1 of" in lines[0]
-    assert "with other scores" in lines[0]
+    ended = command("history", other, "--file", file)
+    (line,) = ended.err.splitlines()
+    assert ended.code == 2
+    assert "line 1 of" in line
+    assert "with other scores" in line
     assert file.read_bytes() == before
     record(store_of(tmp_path / "next", 0.5, commit="b" * 40), file)
     record(store_of(tmp_path / "language", 0.5, study="language"), file)
@@ -146,14 +138,12 @@ def _set(**provenance: Any) -> list[RunResult]:
     ([of_commit(make_result(), study="")], "come from the studies none"), ([], "is empty"),
     ([of_commit(make_result(), commit="")], "name no commit"),
 ])  # fmt: skip
-def test_a_store_that_has_no_line(
-    results: list[RunResult], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+def test_a_store_that_has_no_line(results: list[RunResult], said: str, command: Command, tmp_path: Path) -> None:
     store = save_all(tmp_path / "store", *results)
-    code, lines = exit_code_and_error(monkeypatch, capsys, "history", store, "--file", tmp_path / "history.jsonl")
-    assert (code, len(lines)) == (2, 1)
-    assert said in lines[0]
+    ended = command("history", store, "--file", tmp_path / "history.jsonl")
+    (line,) = ended.err.splitlines()
+    assert ended.code == 2
+    assert said in line
     assert not (tmp_path / "history.jsonl").exists()
 
 
@@ -181,19 +171,18 @@ SCORE = ARM | {"score": 0.5, "low": None, "high": None, "n": 1}
     (json.dumps(SOUND | {"scores": [SCORE | {"high": 10**400}], "speeds": []}), "high is not a finite number"),
     (json.dumps(SOUND | {"scores": [], "speeds": [ARM | {"n": 1, "samples_per_second": "x"}]}), "samples_per_second"),
 ])  # fmt: skip
-def test_a_damaged_line_is_named_with_its_number(
-    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_line_is_named_with_its_number(line: str, said: str, command: Command, tmp_path: Path) -> None:
     file = tmp_path / "history.jsonl"
     record(store_of(tmp_path / "store", 0.5), file)
     file.write_text(f"{file.read_text()}{line}\n{file.read_text()}")
     before = file.read_bytes()
     store = store_of(tmp_path / "next", 0.5, commit="b" * 40)
     for arguments in (("history", store, "--file", file), ("report", store, "--history", file, "-o", tmp_path / "r")):
-        code, lines = exit_code_and_error(monkeypatch, capsys, *arguments)
-        assert (code, len(lines)) == (2, 1)
-        assert f"line 2 of {str(file)!r} is damaged" in lines[0]
-        assert said in lines[0]
+        ended = command(*arguments)
+        (complaint,) = ended.err.splitlines()
+        assert ended.code == 2
+        assert f"line 2 of {str(file)!r} is damaged" in complaint
+        assert said in complaint
     assert file.read_bytes() == before
 
 

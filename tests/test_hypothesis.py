@@ -71,19 +71,6 @@ def test_p_of_drawn_arrangements_is_never_zero() -> None:
     assert permutation_p(strata, draws=999) == smallest_p(strata, draws=999) == 1 / 1000
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.15, 0.25])
-def test_the_limit_of_many_observations_agrees_with_drawn_ones(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skewed and unequal; fault: the variance with replacement would be off by the shift's square alone."""
-    rng = np.random.default_rng(11)
-    strata = [(rng.exponential(1.0, 120) + shift, rng.exponential(1.0, 150)) for _ in range(2)]
-    limit = permutation_p(strata)
-    monkeypatch.setattr(hypothesis, "MANY", 1_000)
-    drawn = permutation_p(strata)
-    assert limit == pytest.approx(drawn, abs=0.002 + 4 * math.sqrt(drawn * (1 - drawn) / hypothesis.DRAWS))
-    constant = [(np.ones(1_000), np.ones(1_000))]
-    assert permutation_p(constant) == 1.0
-
-
 @pytest.mark.parametrize(("n", "p"), [(3, 0.1), (4, 2 / 70), (5, 2 / 252), (8, 2 / 12870)])
 def test_smallest_p_is_what_separated_data_reach(n: int, p: float) -> None:
     strata = [(np.arange(n) + 100.0, np.arange(n) * 1.0)]
@@ -191,13 +178,13 @@ def test_equal_arms_are_called_apart_no_more_often_than_the_level() -> None:
     """Five equal arms: equivalent where the spread is narrow, open where it is wide, "separated" in at most 5 %."""
     rng = np.random.default_rng(4)
 
-    def words(spread: float) -> list[set[str]]:
+    def words(spread: float, studies: int) -> list[set[str]]:
         """Of studies in which the best is chosen by its runs."""
-        drawn = [sorted(study, key=np.mean, reverse=True) for study in rng.normal(0.5, spread, (1_000, 5, 6))]
+        drawn = [sorted(study, key=np.mean, reverse=True) for study in rng.normal(0.5, spread, (studies, 5, 6))]
         return [{item.word for item in against_best([(arm, [x]) for arm, x in enumerate(study)])} for study in drawn]
 
-    assert words(0.005) == [{EQUIVALENT}] * 1_000
-    wide = words(0.2)
+    assert words(0.005, 100) == [{EQUIVALENT}] * 100
+    wide = words(0.2, 1_000)
     assert sum(SEPARATED in found for found in wide) <= 1_000 * 0.05
     assert not any(EQUIVALENT in found for found in wide)
 

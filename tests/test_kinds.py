@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from children import plug_in, started, write_study
+from conftest import Command
 from synthetic import make_result, make_throughput, noise_cell, save_all
-from test_sweep import command, plug_in, write_study
 
 import polobench
 from polobench.analysis.collection import collect
@@ -164,16 +165,20 @@ def collected(study: Path, tmp_path: Path, **env: str) -> Counter[str]:
 
 
 def test_the_pytest_door_has_a_test_for_every_cell_of_a_study(tmp_path: Path) -> None:
-    cells = Counter(cell.kind for cell in load_study(STUDIES / "ci.toml").cells)
+    """Of fewer seeds than the study has: each cell is prepared anew."""
+    (tmp_path / "batches").symlink_to(STUDIES / "batches")
+    study = tmp_path / "ci.toml"
+    study.write_text((STUDIES / "ci.toml").read_text().replace("seeds = 10", "seeds = 2"))
+    cells = Counter(cell.kind for cell in load_study(study).cells)
     assert cells["fixed_batch"] == 13
-    assert collected(STUDIES / "ci.toml", tmp_path) == cells
+    assert collected(study, tmp_path) == cells
 
 
 def test_a_new_kind_is_two_files_and_a_line(tmp_path: Path) -> None:
     plug_in(tmp_path, "toy", TOY, "kinds:width=toy:Width")
     (tmp_path / "toy_running.py").write_text(TOY_RUNNING.replace("\n    ", "\n"))
     study = write_study(tmp_path, TOY_STUDY)
-    by_run = command("run", str(study), "--only", "width", "--store", "s", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    by_run = started("run", str(study), "--only", "width", "--store", "s", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert by_run.returncode == 0, by_run.stderr
     assert "ppo · probe-bandit · width times 2 · cpu: 256 units" in by_run.stderr
     whole = [sys.executable, "-m", "pytest", str(ROOT / "benchmarks"), "--study", str(study), "--store", "p"]
@@ -182,7 +187,7 @@ def test_a_new_kind_is_two_files_and_a_line(tmp_path: Path) -> None:
     assert "1 passed" in by_pytest.stdout, by_pytest.stdout
     ids = [[path.name for path in (tmp_path / name).glob("*.json")] for name in "sp"]
     assert ids[0] == ids[1]
-    report = command("report", "s", "p", "-o", "r", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    report = started("report", "s", "p", "-o", "r", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert report.returncode == 0, report.stderr
     assert "1 width" in (tmp_path / "r" / "report.md").read_text()
     read = "import sys; from polobench.analysis.collection import collect; assert collect('s').of_kind('width'); "
@@ -194,7 +199,7 @@ def test_a_new_kind_is_two_files_and_a_line(tmp_path: Path) -> None:
 
 def test_a_kind_that_does_not_load_is_left_out_with_a_warning(tmp_path: Path) -> None:
     plug_in(tmp_path, "toy", "raise ImportError('broken')", "kinds:width=toy:Width")
-    done = command("list", "studies", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = started("list", "studies", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0
     seen = subprocess.run(
         [sys.executable, "-c", "from polobench.kinds.table import kinds; print(*kinds())"],
@@ -204,7 +209,9 @@ def test_a_kind_that_does_not_load_is_left_out_with_a_warning(tmp_path: Path) ->
     assert "kind of cells 'width' is left out: ImportError: broken" in seen.stderr
 
 
-def test_a_part_of_a_study_is_chosen_by_kind_and_task_and_an_unknown_one_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_part_of_a_study_is_chosen_by_kind_and_task_and_an_unknown_one_is_refused_by_name(
+    command: Command, tmp_path: Path
+) -> None:
     study = load_study("ci")
     found = study.narrowed(["throughput", "learning"], ["CartPole-v1"]).cells
     assert {(cell.part, cell.task) for cell in found} == {("throughput", "CartPole-v1"), ("learning", "CartPole-v1")}
@@ -212,9 +219,9 @@ def test_a_part_of_a_study_is_chosen_by_kind_and_task_and_an_unknown_one_is_refu
     with pytest.raises(UsageError, match="no probe cells on CartPole-v1"):
         study.narrowed(["probe"], ["CartPole-v1"])
     for option, name, nearest in (("--only", "learnin", "learning"), ("--task", "probe-bandi", "probe-bandit")):
-        done = command("run", str(write_study(tmp_path)), option, name, cwd=tmp_path)
-        assert done.returncode == 2
-        assert f"{name!r}; did you mean {nearest!r}?" in done.stderr
+        code, _, said = command("run", write_study(tmp_path), option, name)
+        assert (code, said.count("\n")) == (2, 1), said
+        assert f"{name!r}; did you mean {nearest!r}?" in said
 
 
 FIXED = {"batch_counts": {}, "rollout_counts": {}, "metrics": {}, "changes": {}}

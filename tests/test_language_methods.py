@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 from collections import Counter
 from functools import cache
 from importlib import resources

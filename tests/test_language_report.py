@@ -65,8 +65,11 @@ def _plain() -> dict[str, Any]:
     return plain | {"cell_id": "bad"}
 
 
+_PLAIN = json.dumps(_plain())
+
+
 def _changed(place: tuple[Any, ...], value: object) -> str:
-    changed = _plain()
+    changed = json.loads(_PLAIN)
     inner: Any = changed
     for key in place[:-1]:
         inner = inner[key]

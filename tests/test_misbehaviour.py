@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_sweep import command, plug_in, write_study
+from children import plug_in, started, write_study
 
 import polobench
 
@@ -134,9 +134,7 @@ def test_an_environment_that_gives_nonsense_or_dies_fails_its_own_cell(tmp_path:
     plug_in(tmp_path, "odd_ones", ENVIRONMENTS, *entries)
     text = 'devices = ["cpu"]\n[[grid]]\nmethods = ["ppo"]\nseeds = 1\nbudget = 600\n'
     study = write_study(tmp_path, text + f"tasks = {json.dumps(list(ENDINGS))}\n")
-    done: subprocess.CompletedProcess[str] = command(
-        "run", str(study), "--jobs", "2", cwd=tmp_path, PYTHONPATH=str(tmp_path)
-    )
+    done = started("run", str(study), "--jobs", "2", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     table = polobench.load(tmp_path / "results" / "mini").set_index("task")

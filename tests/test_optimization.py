@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import checks
 import numpy as np
 import pytest
 import torch
+from test_language_rollouts import first_update, preferred, rewarded, small_model
 from torch.nn.utils import parameters_to_vector
 
 import polobench
@@ -22,8 +24,6 @@ from polobench.objectives.surrogates import clip_fraction, clipped_terms
 from polobench.policies.mlp import MLPPolicy
 from polobench.run.study import parse_study
 from polobench.tasks.reward import RewardTask
-from tests import checks
-from tests.test_language_rollouts import first_update, preferred, rewarded, small_model
 
 METHODS = ("reinforce", "trpo", "ppo", "grpo", "dpo", "ranking")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import Command
 from synthetic import demo, failed, language_demo, make_language, make_result, make_throughput, save_all
 
 import polobench
 from polobench.analysis.collection import collect
 from polobench.analysis.overall import LANGUAGE, PREFERENCES, comparables
-from polobench.cli import main
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
 from polobench.gate.reading import read_whole
@@ -290,20 +289,6 @@ def test_no_flipped_byte_is_a_crash(tmp_path: Path) -> None:
 
 
 # Making and using one
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["polobench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
-
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 def test_the_command_packs_several_stores(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

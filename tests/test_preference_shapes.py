@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Command
 from typer.testing import CliRunner
 
 import polobench
-from polobench.cli import app, main
+from polobench.cli import app
 from polobench.core.errors import Unavailable, UsageError
 from polobench.registry import find_task
 from polobench.tasks import preference_formats
@@ -381,15 +382,11 @@ def test_with_a_model_lengths_are_in_its_tokens_and_what_does_not_fit_is_counted
         (["x.jsonl", "--model", "/no/model"], "unknown model '/no/model'"),
     ],
 )
-def test_what_cannot_be_shown_is_one_line(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["polobench", "data", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said_lines = capsys.readouterr().err.splitlines()
-    assert (ended.value.code, len(said_lines)) == (2, 1)
-    assert said in said_lines[0]
+def test_what_cannot_be_shown_is_one_line(arguments: list[str], said: str, command: Command) -> None:
+    ended = command("data", *arguments)
+    (line,) = ended.err.splitlines()
+    assert ended.code == 2
+    assert said in line
 
 
 def test_paths_with_blanks_and_at_signs_are_tasks(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_sweep import ENDLESS, hear_interrupts, plug_in
+from children import ENDLESS, hear_interrupts, plug_in
 
 import polobench
 from benchmarks import conftest as door

@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from children import plug_in
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from test_odd_environments import BUDGET, SMALL, environment
@@ -63,17 +64,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an environment, and a plug-in `mine` that makes it a task."""
+    """A folder with an environment, and a plug-in `myplug` that makes it a task."""
     (tmp_path / "myenv.py").write_text(MINE)
     (tmp_path / "helper.py").write_text(HELPER)
-    (tmp_path / "myplug.py").write_text(
-        "import myenv\nfrom polobench.tasks.control import ControlTask\n"
-        "def task():\n    return ControlTask('Mine-v0')\n"
-    )
-    info = tmp_path / "mine-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[polobench.tasks]\nMine-v0 = myplug:task\n")
+    source = "import myenv\nfrom polobench.tasks.control import ControlTask\n"
+    source += "def task():\n    return ControlTask('Mine-v0')\n"
+    plug_in(tmp_path, "myplug", source, "tasks:Mine-v0=myplug:task")
     return tmp_path
 
 

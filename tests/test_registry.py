@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from children import plug_in, started
 
 import polobench
 from polobench import ForeignMethod, Method, registry
@@ -35,45 +33,33 @@ NOT_A_METHOD = 3
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> dict[str, str]:
-    """An environment in which a distribution `stranger` is installed; some of its entries are broken."""
-    (tmp_path / "stranger.py").write_text(PLUGIN)
-    info = tmp_path / "stranger-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[polobench.methods]\nidle = stranger:Idle\nabsent = stranger_absent:X\nnumber = stranger:NOT_A_METHOD\n"
-        "ppo = stranger:Idle\n[polobench.tasks]\nbroken-task = stranger:Idle\n"
-    )
-    return os.environ | {"PYTHONPATH": str(tmp_path)}
+def folder(tmp_path: Path) -> Path:
+    """A folder with a distribution `stranger`; some of its entries are broken."""
+    entries = ("idle=stranger:Idle", "absent=stranger_absent:X", "number=stranger:NOT_A_METHOD", "ppo=stranger:Idle")
+    methods = (f"methods:{entry}" for entry in entries)
+    plug_in(tmp_path, "stranger", PLUGIN, *methods, "tasks:broken-task=stranger:Idle")
+    return tmp_path
 
 
-def polobench_command(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "polobench", *arguments]
-    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, check=False)
-
-
-def test_a_stranger_is_listed_with_its_source_and_the_broken_with_their_reason(
-    plugin: dict[str, str], tmp_path: Path
-) -> None:
-    listed = json.loads(polobench_command("list", "methods", "--json", env=plugin, cwd=tmp_path).stdout)
+def test_a_stranger_is_listed_with_its_source_and_the_broken_with_their_reason(folder: Path) -> None:
+    listed = json.loads(started("list", "methods", "--json", cwd=folder, PYTHONPATH=str(folder)).stdout)
     rows = {(row["name"], row["source"]): row["reason"] for row in listed}
     assert rows["idle", "stranger"] == ""
     assert rows["ppo", "polobench"] == ""
     assert "taken by polobench" in rows["ppo", "stranger"]
     assert "stranger_absent" in rows["absent", "stranger"]
     assert "subclass" in rows["number", "stranger"]
-    tasks = json.loads(polobench_command("list", "tasks", "--json", env=plugin, cwd=tmp_path).stdout)
+    tasks = json.loads(started("list", "tasks", "--json", cwd=folder, PYTHONPATH=str(folder)).stdout)
     assert any(row["name"] == "broken-task" and row["reason"] for row in tasks)
 
 
-def test_a_stranger_runs_and_a_broken_one_is_skipped_with_its_reason(plugin: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "s.toml").write_text(
+def test_a_stranger_runs_and_a_broken_one_is_skipped_with_its_reason(folder: Path) -> None:
+    (folder / "s.toml").write_text(
         'devices = ["cpu"]\n[[grid]]\nmethods = ["idle", "absent"]\ntasks = ["probe-bandit"]\nseeds = 1\nbudget = 100\n'
     )
-    done = polobench_command("run", "s.toml", env=plugin, cwd=tmp_path)
+    done = started("run", "s.toml", cwd=folder, PYTHONPATH=str(folder))
     assert done.returncode == 0, done.stderr
-    table = polobench.load(tmp_path / "results" / "s").set_index("method")
+    table = polobench.load(folder / "results" / "s").set_index("method")
     assert table.loc["idle", "status"] == "ok"
     assert table.loc["absent", "status"] == "skipped"
     assert "stranger_absent" in table.loc["absent", "reason"]

@@ -22,7 +22,7 @@ from polobench.report.draw.style import grid_of_axes, looks, name_figure, name_p
 from polobench.report.findings import Findings
 from polobench.report.formatting import NOTHING, listed, number, plain, runs_of, significant
 from polobench.report.markdown import escape
-from polobench.report.page import draw, pages, verdict_text, write_report
+from polobench.report.page import verdict_text, write_report
 from polobench.report.sections.task_cards import answer, comparison_table
 
 GROUP = ("CartPole-v1", "50,000 samples")
@@ -56,7 +56,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(store: Path) -> Path:
-    return write_report(store, store.parent / "report")
+    before = dict(matplotlib.rcParams)
+    path = write_report(store, store.parent / "report")
+    assert dict(matplotlib.rcParams) == before, "the style of others is left as it was found"
+    return path
 
 
 def test_same_bytes_again_and_from_another_process(store: Path, report: Path, tmp_path: Path) -> None:
@@ -92,17 +95,6 @@ def test_tables_as_csv(report: Path) -> None:
     assert set(tables["failures"]["status"]) == {"diverged"}
     digits = re.findall(r"(?<![\w.-])0\.0*([1-9]\d*)", (report.parent / "tables" / "overall.csv").read_text())
     assert max(map(len, digits)) == 10
-
-
-def test_no_torch() -> None:
-    program = "import sys, polobench.report.page; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_global_style_is_left_as_found(store: Path, tmp_path: Path) -> None:
-    before = dict(matplotlib.rcParams)
-    draw(pages(Findings(collect(store))), tmp_path)
-    assert dict(matplotlib.rcParams) == before
 
 
 def test_failed_runs_lower_the_mean_to_the_floor(tmp_path: Path) -> None:

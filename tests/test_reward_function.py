@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -94,15 +95,22 @@ def _never() -> Any:
 
 
 CELL = """
+import json, sys
 from functools import partial
+from pathlib import Path
 from polobench.core.provenance import code_hash
 from polobench.tasks.reward import RewardTask
 from polobench.tasks.token_bandit import make_model
 import rewards
 
-for reward in (rewards.reward, partial(rewards.reward, scale=2.0), rewards.Judge(), rewards.Judge().by_method):
-    task = RewardTask("x", make_model, ["?"], None, reward, max_new_tokens=1)
-    print(code_hash(*sorted(task.modules())))
+given = (rewards.reward, partial(rewards.reward, scale=2.0), rewards.Judge(), rewards.Judge().by_method)
+for files in json.loads(sys.argv[1]):
+    for name, text in files.items():
+        Path(name).write_text(text)
+    code_hash.cache_clear()
+    for reward in given:
+        task = RewardTask("x", make_model, ["?"], None, reward, max_new_tokens=1)
+        print(code_hash(*sorted(task.modules())))
 """
 REWARDS = """
 from judging import judged
@@ -121,17 +129,17 @@ def test_an_edited_reward_file_makes_new_cells(tmp_path: Path) -> None:
     """What enters a cell's id is a hash of the file of the reward, and of what that imports."""
     files = {"rewards.py": REWARDS, "judging.py": "def judged(text):\n    return len(text)\n"}
 
-    def hashes(**changed: str) -> list[str]:
-        for name, text in (files | {f"{name}.py": text for name, text in changed.items()}).items():
-            (tmp_path / name).write_text(text)
-        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-        return subprocess.check_output([sys.executable, "-c", CELL], env=environment, text=True).split()
-
-    before = hashes()
-    assert len(before) == 4
-    assert hashes() == before
-    for changed in ({"rewards": REWARDS.replace("scale *", "-scale *")}, {"judging": "judged = str.__len__\n"}):
-        assert not set(hashes(**changed)) & set(before), changed
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    edits = {"rewards.py": REWARDS.replace("scale *", "-scale *")}, {"judging.py": "judged = str.__len__\n"}
+    states = [files, files, *(files | edit for edit in edits)]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    whole = [sys.executable, "-c", CELL, json.dumps(states)]
+    printed = subprocess.check_output(whole, env=environment, cwd=tmp_path, text=True).split()
+    before, again, *changed = (set(printed[i : i + 4]) for i in range(0, 16, 4))
+    assert len(printed) == 16
+    assert again == before
+    assert [found & before for found in changed] == [set(), set()]
 
 
 GIVEN = [

@@ -9,18 +9,16 @@ import os
 import re
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import plug_in, started, write_study
+from conftest import Command
 from synthetic import failed, make_result, save_all
-from test_sweep import command, plug_in, write_study
 
 from polobench.cells.runner import prepare
-from polobench.cli import main
 from polobench.core.errors import PoloError
 from polobench.report.page import write_report
 from polobench.run.remote import orders, words
@@ -156,6 +154,7 @@ def test_saving_replaces_a_link_and_not_the_file_that_it_names(tmp_path: Path) -
     assert not store.path(result.cell_id).is_symlink()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 def test_names_of_tasks_and_methods_make_no_path(tmp_path: Path) -> None:
     names = ("../../evil", "/evil", "..\\evil", "a/b", "nul", "x" * 300, "\u202e<script>", ".", "a\nb")
@@ -169,14 +168,11 @@ def test_names_of_tasks_and_methods_make_no_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", "..", "x" * 5_000])
 def test_a_study_that_is_none_is_one_line(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["polobench", "run", name])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr().err
-    assert (ended.value.code in (1, 2), said.count("\n"), "Traceback" in said) == (True, 1, False), said
+    code, _, said = command("run", name)
+    assert (code in (1, 2), said.count("\n"), "Traceback" in said) == (True, 1, False), said
     assert not list(tmp_path.iterdir())
 
 
@@ -201,10 +197,10 @@ def test_packs_and_reports_name_no_user_host_or_home(tmp_path: Path) -> None:
     plug_in(home, "traitor", TRAITOR, "methods:traitor=traitor:Traitor")
     study = write_study(home, STUDY.replace('"random"', '"random", "traitor"'))
     mine = {"HOME": str(home), "USER": "alice-q7x", "LOGNAME": "alice-q7x", "PYTHONPATH": str(home)}
-    assert command("run", str(study), "--executor", "serial", cwd=home, **mine).returncode == 1
+    assert started("run", str(study), "--executor", "serial", cwd=home, **mine).returncode == 1
     store = home / "results" / "mini"
     write_pack([store], tmp_path / "mini.zip")
-    assert command("report", str(store), cwd=home, **mine).returncode == 0
+    assert started("report", str(store), cwd=home, **mine).returncode == 0
     write_report(tmp_path / "mini.zip", tmp_path / "report")
     texts = {path.name: path.read_bytes().decode("latin-1") for path in home.rglob("reports/**/*") if path.is_file()}
     texts |= {f"packed {path.name}": path.read_text("utf-8") for path in (tmp_path / "report").rglob("*.md")}
@@ -275,15 +271,16 @@ def test_a_store_has_the_users_permissions(tmp_path: Path) -> None:
 # Errors
 
 
-def test_a_traceback_is_shown_only_with_debug(tmp_path: Path) -> None:
-    planted = "import sys; from polobench import cli; from polobench.run import study\n"
-    planted += "def surprise(*_): raise ZeroDivisionError('by design')\nstudy.load_study = surprise\ncli.main()"
-    for given, traceback in ((["run", "x"], False), (["--debug", "run", "x"], True)):
-        done = subprocess.run([sys.executable, "-c", planted, *given], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 1
-        assert ("Traceback" in done.stderr) == traceback
-        assert "ZeroDivisionError: by design" in done.stderr
-        assert traceback or done.stderr.count("\n") == 1
+def test_a_traceback_is_shown_only_with_debug(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(*_: object) -> None:
+        raise ZeroDivisionError("by design")
+
+    monkeypatch.setattr("polobench.run.study.load_study", surprise)
+    code, _, said = command("run", "x")
+    assert (code, said.count("\n"), "Traceback" in said) == (1, 1, False), said
+    assert "ZeroDivisionError: by design" in said
+    with pytest.raises(ZeroDivisionError, match="by design"):  # Python shows it where it ends a process
+        command("--debug", "run", "x")
 
 
 def test_text_of_a_study_is_no_format_and_no_code() -> None:

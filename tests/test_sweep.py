@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,10 +15,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from children import ENDLESS, MINI, hear_interrupts, plug_in, started, write_study
+from conftest import Command
 
 import polobench
 from polobench.cells.runner import blank_result, prepare, run_cell
-from polobench.cli import main
 from polobench.core.device import present_devices
 from polobench.core.errors import UsageError
 from polobench.core.result import STATUSES, RunResult
@@ -29,32 +29,6 @@ from polobench.run.progress import Display
 from polobench.run.study import load_study, parse_study
 from polobench.run.sweep import pending, run_sweep, statuses
 from polobench.store.folder import Store
-
-MINI = """
-devices = ["cpu"]
-[[grid]]
-methods = ["random", "ppo"]
-tasks = ["probe-bandit"]
-seeds = 2
-budget = 600
-throughput_rounds = 2
-"""
-
-
-ENDLESS = """
-devices = ["cpu"]
-[[grid]]
-methods = ["random"]
-tasks = ["probe-bandit"]
-seeds = 2
-budget = 600
-[[grid]]
-methods = ["random"]
-tasks = ["probe-bandit"]
-seeds = "7-7"
-budget = 2_000_000_000
-"""
-
 
 # a method that is reinforce, and a file that appears once it has made an update
 MARKED = """
@@ -71,39 +45,15 @@ class Marked(Reinforce):
 """
 
 
-def plug_in(folder: Path, module: str, source: str, *entries: str) -> None:
-    """A distribution in the folder, for whoever has it on PYTHONPATH; an entry is "group:name=object"."""
-    (folder / f"{module}.py").write_text(textwrap.dedent(source))
-    info = folder / f"{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    lines = []
-    for entry in entries:
-        group, _, value = entry.partition(":")
-        lines += [f"[polobench.{group}]", value]
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-
-
-def write_study(folder: Path, text: str = MINI, name: str = "mini") -> Path:
-    path = folder / f"{name}.toml"
-    path.write_text(text)
-    return path
-
-
-def command(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    whole = [sys.executable, "-m", "polobench", *arguments]
-    return subprocess.run(whole, cwd=cwd, env=os.environ | env, capture_output=True, text=True, check=False)
-
-
 def test_a_sweep_fills_the_store_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     study = str(write_study(tmp_path))
-    first = command("run", study, "--jobs", "2", cwd=tmp_path)
+    first = started("run", study, "--jobs", "2", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     store = tmp_path / "results" / "mini"
     written = {path.name: path.stat().st_mtime_ns for path in store.glob("*.json")}
     assert len(written) == 6
     next(store.glob("*.json")).unlink()
-    second = command("run", study, "--jobs", "2", cwd=tmp_path)
+    second = started("run", study, "--jobs", "2", cwd=tmp_path)
     assert "already in results/mini: 5" in second.stderr
     again = {path.name: path.stat().st_mtime_ns for path in store.glob("*.json")}
     assert set(again) == set(written)
@@ -112,8 +62,8 @@ def test_a_sweep_fills_the_store_and_goes_on_where_it_stopped(tmp_path: Path) ->
 
 def test_cells_that_ran_beside_others_are_marked_and_throughput_runs_alone(tmp_path: Path) -> None:
     study = str(write_study(tmp_path))
-    command("run", study, "--jobs", "2", "--store", "beside", cwd=tmp_path)
-    command("run", study, "--jobs", "1", "--store", "alone", cwd=tmp_path)
+    started("run", study, "--jobs", "2", "--store", "beside", cwd=tmp_path)
+    started("run", study, "--jobs", "1", "--store", "alone", cwd=tmp_path)
     beside, alone = polobench.load(tmp_path / "beside"), polobench.load(tmp_path / "alone")
     assert dict(zip(beside.kind, beside.ran_beside_others)) == {"learning": True, "throughput": False}
     assert not alone.ran_beside_others.any()
@@ -128,24 +78,22 @@ def test_both_doors_give_the_same_cells(tmp_path: Path) -> None:
     whole = [sys.executable, "-m", "pytest", str(benchmarks), "--study", study, "--store", "by-pytest", "-q"]
     done = subprocess.run(whole, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    command("run", study, "--store", "by-run", cwd=tmp_path)
+    started("run", study, "--store", "by-run", cwd=tmp_path)
     by_pytest, by_run = (polobench.load(tmp_path / name).set_index("cell_id") for name in ("by-pytest", "by-run"))
     assert set(by_pytest.index) == set(by_run.index)
     assert by_pytest.digest.dropna().sort_index().equals(by_run.digest.dropna().sort_index())
     assert list((tmp_path / "by-pytest" / "pytest-benchmark").rglob("0001_mini.json"))
 
 
-def test_a_dry_run_prints_cells_and_minutes_and_runs_nothing(tmp_path: Path) -> None:
-    done = command("run", str(write_study(tmp_path)), "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0
-    assert done.stdout.count("[to run]") == 6
-    assert "minutes" in done.stdout
+def test_a_dry_run_prints_cells_and_minutes_and_runs_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed, _ = command("run", write_study(tmp_path), "--dry-run")
+    assert code == 0
+    assert printed.count("[to run]") == 6
+    assert "minutes" in printed
     assert not (tmp_path / "results").exists()
-
-
-def hear_interrupts() -> None:
-    """A background job of a shell, as a CI step may be, starts with SIGINT ignored, and its children inherit that."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def interrupt_twice(process: subprocess.Popen[str]) -> str:
@@ -268,7 +216,7 @@ def test_a_worker_that_is_killed_fails_its_own_cell_alone(tmp_path: Path) -> Non
     """
     plug_in(tmp_path, "killer", source, "methods:killer=killer:Killer")
     text = MINI.replace('"ppo"', '"killer"').replace("throughput_rounds = 2", "")
-    done = command("run", str(write_study(tmp_path, text)), cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = started("run", str(write_study(tmp_path, text)), cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "2 of 4 cells did not end ok" in done.stderr
     table = polobench.load(tmp_path / "results" / "mini")
@@ -310,13 +258,13 @@ def test_a_study_of_which_nothing_can_run_says_so(tmp_path: Path) -> None:
     absent = "devices = ['{}']\n[[grid]]\nmethods = ['random']\ntasks = ['CartPole-v1']\nseeds = 2\nbudget = 10\n"
     device = next(name for name in ("cuda", "mps", "xpu") if name not in present_devices())
     study = write_study(tmp_path, absent.format(device))
-    found = command("run", study.name, "--store", "store", cwd=tmp_path)
+    found = started("run", study.name, "--store", "store", cwd=tmp_path)
     assert found.returncode == 1
     assert found.stderr.splitlines()[-1] == "polobench: nothing ran: all 2 cells were skipped, for the reasons above"
     assert "is absent" in found.stderr
     write_study(tmp_path, absent.format(f"cpu', '{device}"))
-    assert command("run", study.name, "--store", "store", cwd=tmp_path).returncode == 0
-    assert command("run", study.name, "--store", "store", cwd=tmp_path).returncode == 0, "what is done is done"
+    assert started("run", study.name, "--store", "store", cwd=tmp_path).returncode == 0
+    assert started("run", study.name, "--store", "store", cwd=tmp_path).returncode == 0, "what is done is done"
 
 
 def test_what_only_the_machine_ended_is_run_again(tmp_path: Path) -> None:
@@ -337,15 +285,15 @@ def test_what_ended_ok_stays_where_the_machine_ends_it_later(tmp_path: Path) -> 
         assert statuses(store) == {prepared.cell_id: stands}
 
 
-def test_a_stored_failure_is_told_each_time(tmp_path: Path) -> None:
+def test_a_stored_failure_is_told_each_time(command: Command, tmp_path: Path) -> None:
     study = write_study(tmp_path, MINI.replace("throughput_rounds = 2", ""))
     cells = [prepare(cell) for cell in load_study(study).cells]
     store = Store(tmp_path / "store")
     store.prepare()
     for item in cells:
         store.save(blank_result(item, "failed" if item is cells[0] else "ok", "the loss is nan"))
-    done = command("run", str(study), "--store", "store", cwd=tmp_path)
-    assert (done.returncode, f"1 of {len(cells)} cells did not end ok" in done.stderr) == (1, True)
+    code, _, said = command("run", study, "--store", store.folder)
+    assert (code, f"1 of {len(cells)} cells did not end ok" in said) == (1, True)
 
 
 def test_a_worker_whose_sources_differ_from_the_parents_stops_the_sweep(tmp_path: Path) -> None:
@@ -434,7 +382,7 @@ def test_what_an_environment_does_to_its_worker_is_its_own_cells_outcome(tmp_pat
     plug_in(tmp_path, "simulators", ENVIRONMENTS, *(f"tasks:{name}=simulators:{name}" for name in ENDINGS))
     text = '[[grid]]\nmethods = ["random"]\nseeds = 1\nbudget = 300\ndevices = ["cpu"]\n'
     study = write_study(tmp_path, text + f"tasks = {json.dumps(list(ENDINGS))}\n")
-    done = command("run", str(study), cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = started("run", str(study), cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1, done.stderr
     table = polobench.load(tmp_path / "results" / "mini").set_index("task")
     found = {name: (table.status[name], table.reason[name]) for name in table.index}
@@ -496,12 +444,15 @@ def test_the_id_covers_what_defines_a_cell_and_nothing_else() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_mistakes_end_in_one_clear_line(tmp_path: Path, arguments: list[str], code: int, named: str) -> None:
+def test_mistakes_end_in_one_clear_line(
+    arguments: list[str], code: int, named: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_study(tmp_path)
-    done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == code
-    assert named in done.stderr
-    assert "Traceback" not in done.stderr
+    done = command(*arguments)
+    assert done.code == code
+    assert named in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -520,20 +471,13 @@ def test_mistakes_end_in_one_clear_line(tmp_path: Path, arguments: list[str], co
     ids=str,
 )
 def test_mistakes_in_a_study_end_in_one_clear_line(
-    tmp_path: Path,
-    old: str,
-    new: str,
-    named: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    old: str, new: str, named: str, command: Command, tmp_path: Path
 ) -> None:
     assert old in MINI
     path = write_study(tmp_path, MINI.replace(old, new))
-    monkeypatch.setattr(sys, "argv", ["polobench", "run", str(path), "--store", str(tmp_path / "store")])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    code, _, said = command("run", path, "--store", tmp_path / "store")
+    assert code == 2
+    (line,) = said.splitlines()
     assert line.startswith("polobench: ")
     assert named in line
     assert not (tmp_path / "store").exists()

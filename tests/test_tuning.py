@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import signal
-import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Command
 from scipy.stats import binom
 from synthetic import failed, make_result, report_text, save_all, with_id
 
@@ -38,7 +38,6 @@ from polobench.analysis.tuning import (
 )
 from polobench.analysis.verdicts import claim_verdict
 from polobench.cells.runner import prepare, run_cell
-from polobench.cli import main
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import build, tuned_values
 from polobench.core.result import RunResult
@@ -83,6 +82,11 @@ n_steps = [4, 8]
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mini-study.toml").write_text(STUDY)
+
+
+@pytest.fixture
+def tune(command: Command) -> Command:
+    return partial(command, "tune", "mini.toml")
 
 
 def plan(text: str = MINI, **changes: Any) -> Sequence[Cell]:
@@ -169,16 +173,12 @@ def test_draws_fill_their_range() -> None:
         ("log = true", "step = 2", "unknown key of ppo: learning_rate 'step'"),
     ],
 )
-def test_mistakes_in_a_tuning_file_end_in_one_clear_line(
-    old: str, new: str, named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_in_a_tuning_file_end_in_one_clear_line(old: str, new: str, named: str, tune: Command) -> None:
     assert old in MINI
     Path("mini.toml").write_text(MINI.replace(old, new, 1))
-    monkeypatch.setattr(sys, "argv", ["polobench", "tune", "mini.toml", "--store", "store"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    (line,) = capsys.readouterr().err.splitlines()
-    assert ended.value.code == 2
+    code, _, said = tune("--store", "store")
+    (line,) = said.splitlines()
+    assert code == 2
     assert named in line
     assert not Path("store").exists()
 
@@ -233,6 +233,7 @@ def test_the_best_mean_over_the_seeds_wins_and_a_failed_run_counts() -> None:
     assert list(trial_frame(trials_of(runs))["failed"]) == [0, 0, 0, 2]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("tried", "scores", "edge"),
     [((1, 2, 3), (9, 1, 1), "lowest"), ((3, 1, 2), (9, 1, 1), "highest"),
@@ -352,31 +353,23 @@ def test_the_gain_of_tuning_has_an_interval_over_configurations() -> None:
     assert 0 < found.gain.interval.low < found.gain.value <= found.gain.interval.high < 1
     assert (found.gain.interval.n, found.gain.interval.method) == (16, "percentile bootstrap")
     assert len(search(0.1, 0.2, 0.3).best) == 1, "three trials say little of the best of two"
+    assert math.isnan(search(0.1, 0.2, 0.3).gain.value), "and nothing of what a search gains"
 
 
-def tune(*more: str) -> int:
-    sys.argv = ["polobench", "tune", "mini.toml", *more]
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(str(ended.value.code))
-
-
-def test_the_command_runs_trials_once_and_the_report_reads_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", [])
+def test_the_command_runs_trials_once_and_the_report_reads_them(tune: Command) -> None:
     Path("mini-study.toml").write_text(STUDY.replace(', "reinforce"', "").replace(', "probe-truncation"', ""))
     Path("mini.toml").write_text(MINI.replace(', "reinforce"', "").replace(', "probe-truncation"', ""))
-    assert tune("--dry-run") == 0
-    assert "cells: 12, to run: 12" in capsys.readouterr().out
+    code, printed, _ = tune("--dry-run")
+    assert code == 0
+    assert "cells: 12, to run: 12" in printed
     store = Path("results/tuning-mini")
     assert not store.exists()
-    assert tune("--trials", "1") == 0
-    assert tune("--trials", "2", "--json", "--jobs", "2") == 0
-    heard = capsys.readouterr()
-    assert "cells: 8, already in results/tuning-mini: 4" in heard.err
+    assert tune("--trials", 1).code == 0
+    code, printed, said = tune("--trials", 2, "--json", "--jobs", 2)
+    assert code == 0
+    assert "cells: 8, already in results/tuning-mini: 4" in said
     assert len(list(store.glob("*.json"))) == 8
-    rows = json.loads(heard.out[heard.out.index("[\n") :])
+    rows = json.loads(printed[printed.index("[\n") :])
     assert [(row["label"], row["trial"], row["seeds"]) for row in rows] == [
         (label, number, "1000 1001") for label in ("ppo", "ppo, tight") for number in (0, 1)
     ]
@@ -388,27 +381,24 @@ def test_the_command_runs_trials_once_and_the_report_reads_them(
     assert "Random search chose the settings: 2 configurations" in report_text(collect(store))
 
 
-def test_the_winners_of_one_task_stay_when_another_is_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", [])
+def test_the_winners_of_one_task_stay_when_another_is_tuned(tune: Command) -> None:
     Path("mini-study.toml").write_text(STUDY)
     Path("mini.toml").write_text(MINI)
     for task in ("probe-bandit", "probe-truncation"):
-        assert tune("--trials", "1", "--task", task) == 0
+        assert tune("--trials", 1, "--task", task).code == 0
     found = tomllib.loads(Path("results/tuning-mini/tuned.toml").read_text())
     assert {task for tasks in found.values() for task in tasks} == {"probe-bandit", "probe-truncation"}
 
 
-def test_an_interrupted_command_says_where_the_trials_are_kept(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_command_says_where_the_trials_are_kept(tune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     Path("mini.toml").write_text(MINI)
     monkeypatch.setattr(sweep, "run_sweep", interrupt)
-    monkeypatch.setattr(signal, "signal", lambda number, handler: handler)  # this process goes on
-    assert tune() == 130
-    assert "run again to go on" in capsys.readouterr().err
+    code, _, said = tune()
+    assert code == 130
+    assert "run again to go on" in said
 
 
 def test_trials_are_in_no_comparison_and_the_page_shows_the_best_of_k(tmp_path: Path) -> None:
@@ -430,6 +420,7 @@ def test_trials_are_in_no_comparison_and_the_page_shows_the_best_of_k(tmp_path: 
     assert pd.read_csv(tmp_path / "report" / "tables" / "tuning.csv")["chosen"].sum() == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_searches_of_different_length_stand_in_one_table(tmp_path: Path) -> None:
     tries = [trial_run(number, 1000, number / 16, label) for label, count in LENGTHS.items() for number in range(count)]
     write_report(collect(save_all(tmp_path / "store", *tries)), tmp_path / "report")

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Command
 from synthetic import failed, make_result, make_throughput, save_all
 from typer.testing import CliRunner
 
 from polobench.cells.runner import prepare, run_cell
-from polobench.cli import app, main
+from polobench.cli import app
 from polobench.core.errors import UsageError
 from polobench.core.method import Method
 from polobench.core.recorder import Update
@@ -61,14 +62,6 @@ def changed(folder: Path, label: str, **values: Any) -> None:
             (folder / f"{plain['cell_id']}.json").write_text(json.dumps(plain))  # a file has its cell's id as its name
 
 
-def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["polobench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
 def test_a_stored_result_is_the_same_cell_again(ran: list[RunResult], store: Path) -> None:
     results, damaged = Store(store).read()
     assert not damaged
@@ -96,13 +89,12 @@ def test_tuned_values_are_set_by_hand(tmp_path: Path) -> None:
     assert prepare(replace(cell_of(again), overrides={})).cell_id != prepared.cell_id  # the tuned ones are no defaults
 
 
-def test_every_digest_holds(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_digest_holds(store: Path, command: Command) -> None:
     found = rerun(store)
     assert [item.sentence for item in found] == ["holds"] * 4
-    assert exit_code(monkeypatch, "verify", store, "--cells", 2) == 0
-    said = capsys.readouterr()
-    assert said.out.count("  holds\n") == 2
-    assert "2 of 2 digests hold on this platform" in said.err
+    code, printed, said = command("verify", store, "--cells", 2)
+    assert (code, printed.count("  holds\n")) == (0, 2)
+    assert "2 of 2 digests hold on this platform" in said
 
 
 def _with_another_loss(learn: Any, at: int) -> Any:
@@ -113,19 +105,16 @@ def _with_another_loss(learn: Any, at: int) -> Any:
     return planted
 
 
-def test_the_first_update_that_differs_is_named(
-    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_update_that_differs_is_named(store: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PPO, "learn", _with_another_loss(PPO.learn, 3))
     found = rerun(store)
     assert {(item.stored.label, item.sentence) for item in found} == {
         ("random", "holds"),
         ("small", "differs from update 3 on"),
     }
-    assert exit_code(monkeypatch, "verify", store, "--cells", 4) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "polobench: digests that differ on the same platform: 2 with equal code"
-    )
+    code, _, said = command("verify", store, "--cells", 4)
+    assert code == 1
+    assert said.splitlines()[-1] == "polobench: digests that differ on the same platform: 2 with equal code"
 
 
 def test_a_difference_of_the_last_evaluation_alone(store: Path) -> None:
@@ -145,14 +134,13 @@ def test_a_difference_of_the_last_evaluation_alone(store: Path) -> None:
     ],
 )
 def test_what_changed_stands_beside_a_difference(
-    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    provenance: dict[str, Any], beside: str, code: int, said: str,
-) -> None:  # fmt: skip
+    provenance: dict[str, Any], beside: str, code: int, said: str, store: Path, command: Command
+) -> None:
     changed(store, "small", digest="0" * 64, trail="", provenance=provenance)
     differing = [item for item in rerun(store) if item.stored.label == "small"]
     assert [item.sentence for item in differing] == [f"differs from update 1 on ({beside})"] * 2
-    assert exit_code(monkeypatch, "verify", store, "--cells", 4) == code
-    assert said in capsys.readouterr().err
+    ended = command("verify", store, "--cells", 4)
+    assert (ended.code, said in ended.err) == (code, True), ended.err
 
 
 def test_other_code_that_gives_the_same_bits_holds(store: Path) -> None:
@@ -169,19 +157,19 @@ def test_another_definition_of_the_task_is_named(store: Path) -> None:
     }
 
 
-def test_what_cannot_run_here_is_unavailable(
-    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_run_here_is_unavailable(store: Path, command: Command) -> None:
     changed(store, "small", method="of-a-plug-in")
     unavailable = [item for item in rerun(store) if item.stored.label == "small"]
     assert {item.verdict for item in unavailable} == {"unavailable"}
     assert all(item.reason.startswith("unknown method 'of-a-plug-in'") for item in unavailable)
     assert summary(unavailable) == "0 of 2 digests hold on this platform, 2 unavailable"
-    assert exit_code(monkeypatch, "verify", store, "--cells", 4) == 0
-    assert "2 of 4 digests hold" in capsys.readouterr().err
+    code, _, said = command("verify", store, "--cells", 4)
+    assert code == 0
+    assert "2 of 4 digests hold" in said
     changed(store, "random", method="of-a-plug-in")
-    assert exit_code(monkeypatch, "verify", store, "--cells", 4) == 2
-    assert "nothing is verified" in capsys.readouterr().err.splitlines()[-1]
+    code, _, said = command("verify", store, "--cells", 4)
+    assert code == 2
+    assert "nothing is verified" in said.splitlines()[-1]
 
 
 def test_a_hyper_parameter_that_is_no_more(store: Path) -> None:
@@ -232,18 +220,17 @@ def test_only_ok_learning_cells_with_a_digest_are_drawn_and_the_newest_of_equal_
 @pytest.mark.parametrize(("text", "said"), [
     ("", "is damaged"), ('{"schema_version": 2}', "schema version 2; this polobench reads 1"), (None, "is empty"),
 ])  # fmt: skip
-def test_bad_input_is_one_line_and_exit_2(
-    text: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_one_line_and_exit_2(text: str | None, said: str, command: Command, tmp_path: Path) -> None:
     if text is not None:
         save_all(tmp_path, make_result())
         (tmp_path / "bad.json").write_text(text)
-    assert exit_code(monkeypatch, "verify", tmp_path) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert said in lines[0]
+    ended = command("verify", tmp_path)
+    (line,) = ended.err.splitlines()
+    assert ended.code == 2
+    assert said in line
 
 
-def test_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(monkeypatch, "verify", tmp_path / "none") == 2
-    assert "does not exist" in capsys.readouterr().err
+def test_no_store(command: Command, tmp_path: Path) -> None:
+    code, _, said = command("verify", tmp_path / "none")
+    assert code == 2
+    assert "does not exist" in said
