@@ -185,16 +185,26 @@ def test_lines_are_read_at_an_equal_kl_between_the_settings_of_each_seed(tmp_pat
     found = frontier.at_equal_kl(store(tmp_path, *runs, *alone))
     assert {(item.line, item.n) for item in found} == {("dpo", 3)}, "one setting makes no line"
     gold = {item.kl: item.gold.value for item in found}
-    read = [gold[kl] for kl in (0.5, 1.0, 1.5, 2.0)]
-    assert read == pytest.approx([0.61, 0.81, math.nan, 0.66], nan_ok=True), "1 and 3 are too far apart for 1.5"
+    shares = [(math.sqrt(kl) - 1) / (math.sqrt(3) - 1) for kl in (1.5, 2.0)]  # of the way from 1 to 3
+    expected = [0.61, 0.81, *(0.81 - 0.3 * share for share in shares)]
+    assert [gold[kl] for kl in (0.5, 1.0, 1.5, 2.0)] == pytest.approx(expected)
     assert math.isnan(gold[5.0]), "nothing is known beyond the line's end"
     text = report_pages(store(tmp_path, *runs))["report"]
     assert re.search(r"\| dpo +\| +0\.61 \[", text)
 
 
+def test_a_gap_that_is_wide_is_not_read_across_nor_one_that_failed_runs_leave(tmp_path: Path) -> None:
+    runs = [run(PAIRS, f"dpo, beta {kl:g}", seed, kl=kl, gold=RISING) for kl in (1.8, 3, 4) for seed in range(3)]
+    gold = {item.kl: item.gold.value for item in frontier.at_equal_kl(store(tmp_path / "wide", *runs))}
+    assert [math.isnan(gold[kl]) for kl in (0.5, 1.0, 2.0)] == [True, True, False]
+    for item in runs[:3]:
+        item.status = "diverged"
+    assert frontier.at_equal_kl(store(tmp_path / "failed", *runs)) == []
+
+
 def test_a_policy_that_does_not_change_gains_nothing_at_any_kl(tmp_path: Path) -> None:
     """Its gold is the checkpoint's at whatever KL noise gives it."""
-    runs = [run(PAIRS, f"dpo, beta {kl:g}", seed, kl=kl, gold=(0.4,) * 5) for kl in (1, 2, 6) for seed in range(3)]
+    runs = [run(PAIRS, f"dpo, beta {kl:g}", seed, kl=kl, gold=(0.4,) * 5) for kl in (1, 2, 5.5) for seed in range(3)]
     for item in frontier.at_equal_kl(store(tmp_path, *runs)):
         assert item.gold.value == pytest.approx(0.41)
 

@@ -28,7 +28,6 @@ def run_of(*scores: float, status: str = "ok", **changes: object) -> RunResult:
 def test_area_is_the_mean_height_of_the_line() -> None:
     assert reliability.area_under_curve(scores_of(run_of(0, 1, 1))) == pytest.approx(0.75)
     assert reliability.area_under_curve(scores_of(run_of(0.3, 0.3))) == pytest.approx(0.3)
-    assert reliability.area_under_curve(scores_of(run_of(0, 1, 1)), end=0.5) == pytest.approx(0.5)
 
 
 def test_area_of_a_run_that_failed_is_zero_from_its_end() -> None:

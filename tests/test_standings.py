@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic import WORLDS, failed, make_result, save_all, with_id
+from synthetic import WORLDS, failed, save_all, with_id
 from test_first_page import of_scores, rows, section
 
 from polobench.analysis.collection import collect
@@ -57,18 +57,6 @@ def test_the_interval_of_a_mean_is_students_on_one_task_and_on_several(tmp_path:
     assert found.mean.interval.high - found.mean.interval.low == pytest.approx(
         2 * stats.t.ppf(0.975, 9) * stats.sem(scores) / np.sqrt(3)
     )
-
-
-def test_few_samples_are_as_many_as_all_runs_used(tmp_path: Path) -> None:
-    """Fault: the last score of a run that its number of updates ended would count as that of samples it never took."""
-    whole, part = make_result("ppo", floor=0.0, target=1.0), make_result("trpo", floor=0.0, target=1.0)
-    for run in (whole, part):
-        run.curve["return_mean"] = run.curve["samples"] / 50_000
-    part.curve = part.curve[part.curve["samples"] <= 20_000]
-    part.ledger.samples = 20_000
-    found = standings(groups_of(tmp_path, whole, part), FEW_SAMPLES)
-    assert found is not None
-    assert [item.value.value for item in found.items] == pytest.approx([0.2, 0.2], abs=0.01)
 
 
 def test_a_cheaper_method_is_one_that_learned_and_is_not_yet_advised(tmp_path: Path) -> None:

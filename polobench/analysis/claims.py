@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -140,7 +140,7 @@ def _checked(item: Mapping[str, Any], names: set[str], what: str) -> None:
 def _column(item: Mapping[str, Any]) -> Column:
     what = f"column {item.get('name')!r}"
     column = Column(**_fields(Column, item, what))
-    _check_measures((column.measure,), column.smallest_effect, what)
+    _check_measure(column.measure, column.smallest_effect, what)
     allowed = [word for words in column.order for word in words]
     for method, word in column.words.items():
         if word not in allowed:
@@ -157,7 +157,7 @@ def _claim(item: Mapping[str, Any]) -> Claim:
     if claim.of and math.isnan(claim.at_least) == math.isnan(claim.at_most):
         raise UsageError(f"{what} needs exactly one of: at_least; at_most")
     if not claim.not_testable:
-        _check_measures((claim.measure,), None if claim.of else claim.smallest_effect, what)
+        _check_measure(claim.measure, None if claim.of else claim.smallest_effect, what)
     return claim
 
 
@@ -166,11 +166,10 @@ def _fields(kind: type, item: Mapping[str, Any], what: str) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}
 
 
-def _check_measures(names: Sequence[str], effect: float | None, what: str) -> None:
-    """Every measure is known, and the smallest effect is one that the first of them can have."""
-    for name in names:
-        if name not in MEASURES:
-            raise UsageError(f"{what}: {unknown('measure', name, sorted(MEASURES))}")
-    least = 1.0 if MEASURES[names[0]].is_ratio else 0.0
+def _check_measure(name: str, effect: float | None, what: str) -> None:
+    """The measure is known, and the smallest effect is one that it can have."""
+    if name not in MEASURES:
+        raise UsageError(f"{what}: {unknown('measure', name, sorted(MEASURES))}")
+    least = 1.0 if MEASURES[name].is_ratio else 0.0
     if effect is not None and effect < least:
         raise UsageError(f"{what}: smallest_effect is {effect}, it must be a number of at least {least:g}")

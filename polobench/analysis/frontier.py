@@ -30,6 +30,7 @@ BEST_OF = (4, 16)
 BINS = 10
 KLS = (0.5, 1.0, 1.5, 2.0, 5.0)  # nats per completion, at which lines are compared
 FEWEST_PULLS = 3  # of a line between which gold reward is read
+WIDEST_GAP = 1.0  # between the root of the KL of one and that of the next
 Runs = Sequence[RunResult]
 T = TypeVar("T")
 
@@ -60,7 +61,9 @@ class AtKL:
     """The gold reward of a line at a KL, so that methods are compared at an equal distance from the checkpoint.
 
     It is read between the settings of each seed, from the checkpoint on: no setting is picked, so that noise cannot be.
-    `gold` is NaN where the line of a seed ends before that KL.
+    Between two settings gold is taken to be a straight line over the root of the KL, in which it is nearly one (Gao et
+    al. 2023, section 3.1); over the KL itself it bends, so that a wide gap would cost a method. `gold` is NaN where the
+    line of a seed ends before that KL, or where the settings on both sides of it are further apart than `WIDEST_GAP`.
     """
 
     problem: str
@@ -162,7 +165,7 @@ def line_of(label: str) -> str:
 
 
 def at_equal_kl(collection: Collection) -> list[AtKL]:
-    """Each line of which seeds have `FEWEST_PULLS` settings, at each of `KLS`."""
+    """Each line of which seeds have `FEWEST_PULLS` settings that ended ok, at each of `KLS`."""
     lines: dict[tuple[str, str, str], dict[int, list[RunResult]]] = {}
     for arm, runs in ways(collection).items():
         seeds = lines.setdefault((*problem_of(arm.task), line_of(arm.label)), {})
@@ -170,18 +173,21 @@ def at_equal_kl(collection: Collection) -> list[AtKL]:
             seeds.setdefault(run.seed, []).append(run)
     found = []
     for line, seeds in lines.items():
-        if swept := [runs for runs in seeds.values() if len(runs) >= FEWEST_PULLS]:
+        ended = [[run for run in runs if run.status == "ok"] for runs in seeds.values()]
+        if swept := [runs for runs in ended if len(runs) >= FEWEST_PULLS]:
             gold = np.array([_gold_at_each_kl(runs) for runs in swept])
             found += [AtKL(*line, kl, len(gold), estimated(gold[:, at].tolist())) for at, kl in enumerate(KLS)]
     return found
 
 
 def _gold_at_each_kl(runs: Runs) -> Array:
-    """`[K]` of the runs of one seed; a run that failed is no point of the line."""
-    ended = [run for run in runs if run.status == "ok"]
-    points = [(0.0, value_of(runs[0], GOLD, 0)), *((value_of(run, KL), value_of(run, GOLD)) for run in ended)]
-    kl, gold = np.array(sorted(points)).T
-    return np.asarray(np.interp(KLS, kl, gold, right=math.nan), dtype=np.float64)
+    """`[K]` of the runs of one seed."""
+    points = [(0.0, value_of(runs[0], GOLD, 0)), *((value_of(run, KL), value_of(run, GOLD)) for run in runs)]
+    roots, gold = np.array(sorted((math.sqrt(max(0.0, kl)), gold) for kl, gold in points)).T
+    asked = np.sqrt(KLS)
+    above = np.clip(np.searchsorted(roots, asked), 1, len(roots) - 1)
+    is_near = roots[above] - roots[above - 1] <= WIDEST_GAP
+    return np.where(is_near, np.interp(asked, roots, gold, right=math.nan), math.nan)
 
 
 def _place(arm: Arm, runs: Runs) -> Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -21,7 +22,7 @@ from polobench.analysis.columns import finite, on_the_curve, speaks, value_of
 from polobench.analysis.curves import return_curve
 from polobench.analysis.frame import solved
 from polobench.analysis.frontier import GOLD_REWARD, KL, UNIT, line_of, place_of
-from polobench.analysis.reliability import area_under_curve, scores
+from polobench.analysis.reliability import area_under_curve, fell_below_start, scores
 from polobench.analysis.statistics.aggregates import (
     Estimate,
     aggregate,
@@ -29,7 +30,14 @@ from polobench.analysis.statistics.aggregates import (
     mean_score,
     tail_score,
 )
-from polobench.analysis.statistics.hypothesis import CEILING, EQUIVALENT, OPEN, Contrast, against_best
+from polobench.analysis.statistics.hypothesis import (
+    CEILING,
+    EQUIVALENT,
+    OPEN,
+    Contrast,
+    against_best,
+    stratified_mean_interval,
+)
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS, Array, Interval, wilson_interval
 from polobench.core.result import RunResult
 
@@ -56,6 +64,8 @@ class Comparable:
 def comparables(collection: Collection) -> list[Comparable]:
     """Every largest such group of the learning arms, most tasks first; a smoke run has no part.
 
+    A task is in a group once: of two budgets the larger is in the first group, since a seed's shorter run is the
+    beginning of its longer one and tells nothing anew.
     Tasks that are ways to one preference problem are one place. There the arms with at least three quarters of the
     most seeds are compared, of which the others are sweeps, and of a line the arm that is named as the line itself, if
     there is one; an arm that sees the gold reward is none of them.
@@ -70,21 +80,30 @@ def comparables(collection: Collection) -> list[Comparable]:
         place, feedback = place_of(runs[0])
         if feedback != GOLD_REWARD and all(run.final_score is not None for run in runs) and not has_smoke_run(runs):
             tasks.setdefault((worlds[arm.task], arm.device, place, arm.budget), {})[arm.label] = runs
-    groups: dict[tuple[str, str, tuple[str, ...]], dict[tuple[str, str], dict[str, list[RunResult]]]] = {}
-    for (world, device, task, budget), found in sorted(tasks.items()):
+    groups: dict[tuple[str, str, tuple[str, ...], int], dict[tuple[str, str], dict[str, list[RunResult]]]] = {}
+    turns: Counter[tuple[object, ...]] = Counter()
+    for (world, device, task, budget), found in sorted(tasks.items(), key=_larger_budgets_first):
         if world == PREFERENCES:
             most = max(map(len, found.values()))
             found = {label: runs for label, runs in found.items() if len(runs) >= ENOUGH_SHARE * most}
             found = {
                 label: runs for label, runs in found.items() if label == line_of(label) or line_of(label) not in found
             }
-        groups.setdefault((world, device, tuple(sorted(found))), {})[task, budget] = found
+        labels = tuple(sorted(found))
+        seen = world, device, labels, task
+        groups.setdefault((world, device, labels, turns[seen]), {})[task, budget] = found
+        turns[seen] += 1
     return [
         Comparable(
             world, device, tuple(places), {label: tuple(found[label] for found in places.values()) for label in labels}
         )
-        for (world, device, labels), places in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+        for (world, device, labels, _), places in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
+
+
+def _larger_budgets_first(item: tuple[tuple[str, str, str, str], dict[str, list[RunResult]]]) -> tuple[object, ...]:
+    (world, device, task, budget), found = item
+    return world, device, task, -max(run.ledger.samples for runs in found.values() for run in runs), budget
 
 
 def _world(runs: Sequence[RunResult]) -> str:
@@ -138,14 +157,6 @@ def _score_of(run: RunResult, name: str, place: int = -1) -> float:
     return float(on_the_curve(run, np.array([value_of(run, name, place)]))[0])
 
 
-def fell_below_start(run: RunResult) -> bool:
-    """Whether the last evaluation is below the first by more than their noise: two standard errors of the change."""
-    found = scores(run).found
-    error = value_of(run, "start_error" if "start_error" in run.curve else "change_error")  # which older files have
-    known = 0.0 if math.isnan(error) or run.target is None else 2 * error / (run.target - run.floor)
-    return len(found) > 1 and bool(found[-1] < found[0] - known)
-
-
 def evaluation_error(run: RunResult) -> float:
     """The standard error of the final score over the episodes of the final evaluation; NaN where unknown."""
     episodes = run.provenance.get("final_episodes")
@@ -158,6 +169,11 @@ def overall(group: Comparable) -> list[Overall]:
     """Every label of a group, the largest mean first."""
     found = [_overall(group, label) for label in group.runs]
     return sorted(found, key=lambda item: (-item.mean.value, item.label))
+
+
+def _mean(scores: Sequence[Array]) -> Estimate:
+    """The mean over tasks with Student's interval, as of one task alone."""
+    return Estimate(float(mean_score(scores)), stratified_mean_interval(scores))
 
 
 def mean_over_tasks(group: Comparable, label: str, of: Callable[[RunResult], float]) -> float:
@@ -174,7 +190,7 @@ def _overall(group: Comparable, label: str) -> Overall:
         label=label,
         n=min(map(len, scores)),
         runs=len(runs),
-        mean=aggregate(scores, mean_score),
+        mean=_mean(scores),
         iqm=aggregate(scores, iqm),
         tail=aggregate(scores, tail_score),
         solved=n_solved,
@@ -243,6 +259,12 @@ class Standings:
         return sorted([self.best, *level], key=lambda item: item.cpu_seconds)
 
     @property
+    def refused(self) -> str:
+        """Why some were not tested against the best; empty where all were, or what was not is decided all the same."""
+        contrasts = [item.contrast for item in self.items if item.contrast]
+        return next((item.reason for item in contrasts if item.word == OPEN and item.reason), "")
+
+    @property
     def is_conclusive(self) -> bool:
         """Whether there are seeds enough to conclude anything."""
         return self.n >= CONCLUSIVE_SEEDS
@@ -284,9 +306,10 @@ USE_CASES = (
 
 
 def standings(groups: Sequence[Comparable], case: UseCase) -> Standings | None:
-    """The labels of the world's largest group with something to compare; None where there is none."""
+    """The labels of the world's largest group with something to compare; None where there is none, or no number."""
     group = next((group for group in groups if group.world == case.world and len(group.runs) > 1), None)
-    return None if group is None else standings_of(group, case)
+    found = None if group is None else standings_of(group, case)
+    return None if found is None or math.isnan(found.best.value.value) else found
 
 
 def standings_of(group: Comparable, case: UseCase) -> Standings:
@@ -302,7 +325,7 @@ def standings_of(group: Comparable, case: UseCase) -> Standings:
     items = tuple(
         Standing(
             label,
-            aggregate(values, case.statistic),
+            _mean(values) if case.statistic is mean_score else aggregate(values, case.statistic),
             mean_over_tasks(group, label, lambda run: run.ledger.cpu_seconds),
             mean_over_tasks(group, label, lambda run: run.ledger.gradient_steps),
             contrasts.get(label),

@@ -17,13 +17,12 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from polobench.analysis.collection import Arm, Collection
-from polobench.analysis.columns import columns, finite, on_the_curve
+from polobench.analysis.columns import columns, finite, on_the_curve, value_of
 from polobench.analysis.statistics.intervals import Array
 from polobench.core.result import RunResult
 
 COLLAPSED_BELOW = 0.5
 LEARNT_NOTHING = 0.1
-FELL = 0.1
 
 
 class Scores(NamedTuple):
@@ -54,9 +53,22 @@ def scores(result: RunResult) -> Scores:
 
 
 def area_under_curve(run: Scores) -> float:
-    """The mean score over the budget of samples: the area under the linearly interpolated curve."""
+    """The mean score over the budget of samples: the area under the linearly interpolated curve.
+
+    A run that ended ok before, as one whose updates are limited too, keeps its last policy, and so its last score.
+    """
     at, found = run
     return float(trapezoid(np.append(found, found[-1]), np.append(at, 1.0))) if len(at) else math.nan
+
+
+def fell_below_start(result: RunResult) -> bool:
+    """Whether the last evaluation is below the first by more than their noise: two standard errors of the change."""
+    found = scores(result).found
+    error = value_of(
+        result, "start_error" if "start_error" in result.curve else "change_error"
+    )  # which older files have
+    known = 0.0 if math.isnan(error) or result.target is None else 2 * error / (result.target - result.floor)
+    return len(found) > 1 and bool(found[-1] < found[0] - known)
 
 
 def largest_drawdown(run: Scores) -> float:
@@ -117,7 +129,7 @@ def _trouble(run: RunResult) -> tuple[str, str, float] | None:
     if run.final_score is None or len(known) < 2 or not run.ledger.gradient_steps:
         return None
     start, best, end = float(known[0]), float(known[1:].max()), float(known[-1])  # of the same held-out episodes
-    if end < start - FELL:
+    if fell_below_start(run):
         return "fell below its start", f"score {start:.2f} at first, {end:.2f} at last", 5 + start - end
     if best < LEARNT_NOTHING:
         return "did not learn", f"its best score is {best:.2f}", 3 - best

@@ -106,7 +106,8 @@ def gains(scores: Array) -> Array:
 class Search:
     """What a random search found for an arm: the expected best of 1 to K trials, and how much more K find than one.
 
-    K is 8, or half of the trials. Each has a percentile bootstrap interval, configurations resampled.
+    K is 8, or half of the trials; of fewer than four nothing is known of a gain. Each has a percentile bootstrap
+    interval, configurations resampled.
     """
 
     arm: Arm
@@ -127,7 +128,8 @@ class Search:
             return [Estimate(*both) for both in zip(measured.tolist(), intervals, strict=True)]
 
         best, resampled = expected_best(scores, most), expected_best(drawn, most)
-        (gain,) = estimates(best[-1:] - best[:1], resampled[:, -1:] - resampled[:, :1])
+        gained = (best[-1:] - best[:1], resampled[:, -1:] - resampled[:, :1])
+        (gain,) = estimates(*(values if most > 1 else np.full_like(values, np.nan) for values in gained))
         return cls(arm, trials, estimates(best, resampled), gain)
 
 

@@ -10,8 +10,8 @@ A pair (less, more) of methods on the places that both were measured at, d = mea
 
 Gradients are paired by the policies that both methods were measured at: the permutation exchanges within pairs, and
 Student's t is that of the differences. Every p is adjusted by Holm over the pairs of methods and multiplied by the
-looks that the study declares. A trend has Page's test in place of the permutation, and its ends are compared. A claim
-about a level compares its 95 % interval with the bound.
+looks that the study declares. A trend has Page's test in place of the permutation, and its ends are compared; that is
+supported only where the means rise at each step. A claim about a level compares its 95 % interval with the bound.
 
 Two sides that are equivalent fail a claim that one exceeds the other. So a word, or a claim of several pairs, is
 supported when all its pairs are, mixed when it holds against some and fails against others, equivalent when all its
@@ -83,7 +83,8 @@ class PairVerdict:
     equal_p: float = math.nan  # of |d| being at least the smallest effect
     is_full: bool = False  # at the ceiling
     is_small: bool = False  # open, since d is above 0 and below the smallest effect
-    reason: str = ""  # why it was not measured, or why the test was skipped
+    rises: bool = True  # of a trend, whether each arm's mean is above the one before
+    reason: str = ""  # why it was not measured, why the test was skipped, or what a trend lacks
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _judged_column(observations: Observations, column: Column, rules: Claims) ->
     words = []
     for method, word in column.words.items():
         mine = tuple(pair for pair in pairs if method in (pair.less, pair.more))
-        level = _shared_level(observed, method, column.measure)
+        level = _shared_level(observations, observed, method, column.measure)
         verdict = _together([pair.verdict for pair in mine])
         words.append(WordVerdict(method, word, verdict, level, mine, _unmeasured(method, mine)))
     return ColumnVerdict(column, tuple(words), pairs, tuple(_shared([found for found in observed.values() if found])))
@@ -195,10 +196,11 @@ def _shared(found: Sequence[Mapping[Place, Array]]) -> list[Place]:
     return sorted(places)
 
 
-def _shared_level(observed: Observed, label: str, measure: str) -> Level | None:
+def _shared_level(observations: Observations, observed: Observed, label: str, name: str) -> Level | None:
     """At the places that all methods with any share, so that they may be compared; None where it has none there."""
-    shared = _shared([found for found in observed.values() if found]) if observed[label] else []
-    return _level([observed[label][place] for place in shared], MEASURES[measure]) if shared else None
+    measure, shared = MEASURES[name], _shared([found for found in observed.values() if found])
+    places = observations.longest(shared, label, measure.kind) if observed[label] else []
+    return _level([observed[label][place] for place in places], measure) if places else None
 
 
 def _level(values: Sequence[Array], measure: Measure, confidence: float = CONFIDENCE) -> Level:
@@ -279,6 +281,8 @@ def _draft(
     if trend and any(len({len(values) for values in place}) > 1 for place in arms):
         return replace(untested, reason="the arms have different seeds")
     p = trend_p(arms) if trend else permutation_p(exchanged)
+    means = np.mean([[values.mean() for values in place] for place in arms], axis=0)
+    untested = replace(untested, rises=bool((np.diff(means) > 0).all()))
     return replace(untested, p=p, below_p=below_p(strata, effect), equal_p=equivalence_p(strata, effect))
 
 
@@ -300,7 +304,8 @@ def _decided(draft: PairVerdict, effect: float, level: float) -> PairVerdict:
     if draft.is_full:
         return replace(draft, verdict=CEILING)
     if draft.p <= level and found.difference > 0 and found.difference >= effect:
-        return replace(draft, verdict=SUPPORTED)
+        lacks = "" if draft.rises else "the means do not rise at each step"
+        return replace(draft, verdict=OPEN if lacks else SUPPORTED, reason=lacks)
     if draft.equal_p <= level:
         return replace(draft, verdict=EQUIVALENT)
     if draft.below_p <= level:

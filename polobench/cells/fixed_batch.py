@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from polobench.cells.fixed_policy import FixedPolicy, on_policies, tensors_of
-from polobench.cells.job import Job, Watch, bound
+from polobench.cells.job import Enough, Job, Watch, bound
 from polobench.cells.stored_batches import VERBS, StoredBatch, find_batch, find_policy
 from polobench.core.budget import Budget, Counts, Ledger
 from polobench.core.errors import PoloError, Unavailable
@@ -71,10 +71,6 @@ def _on_batch(method: Method, stored: FixedPolicy, batch: StoredBatch, seed: int
     }
 
 
-class _Enough(Exception):
-    """The rollout was made and counted."""
-
-
 def _on_task(method: Method, stored: FixedPolicy, seed: int) -> dict[str, Any]:
     """What the first rollout of the method takes, on the task itself; its update is not made."""
     taken: dict[str, int] = {}
@@ -84,7 +80,7 @@ def _on_task(method: Method, stored: FixedPolicy, seed: int) -> dict[str, Any]:
         for verb in VERBS:
             setattr(task, verb, _counted(task, getattr(task, verb), taken))
 
-    with suppress(_Enough):
+    with suppress(Enough):
         _first_update(method, seed, begin, lambda policy: None)
     return {"rollout_counts": taken}
 
@@ -103,12 +99,9 @@ def _first_update(
 
 def _replay(task: Task, rollout: Rollout) -> Verb:
     """A verb that hands out this rollout in float64, charged as if it had been sampled."""
-    tensors = {name: value for name, value in vars(rollout).items() if isinstance(value, Tensor)}
-    changed: dict[str, Any] = {
-        name: (value.double() if value.is_floating_point() else value).to(task.device)
-        for name, value in tensors.items()
-    }
-    in_doubles = replace(rollout, **changed)
+    columns = {name: value.to(task.device) for name, value in vars(rollout).items() if isinstance(value, Tensor)}
+    columns = {name: part.double() if part.is_floating_point() else part for name, part in columns.items()}
+    in_doubles = rollout.attach(**columns)
 
     def replayed(*asked: object) -> Rollout:
         task.ledger.charge_generated(in_doubles.n_samples)
@@ -124,7 +117,7 @@ def _counted(task: Task, verb: Verb, taken: dict[str, int]) -> Verb:
         before = _counts(task.ledger)
         verb(*asked)
         taken.update({name: count - before[name] for name, count in _counts(task.ledger).items()})
-        raise _Enough
+        raise Enough
 
     return counted
 

@@ -23,6 +23,10 @@ Step = Callable[[], object]
 Plan = TypeVar("Plan", bound=Kind)
 
 
+class Enough(Exception):
+    """What a cell wants of a method's run is there."""
+
+
 def step_through(step: Step, rounds: int, warmup_rounds: int) -> None:
     """Take every step, one after the other."""
     for _ in range(warmup_rounds + rounds):

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from polobench.cells.fixed_policy import FixedPolicy, critic_names, network_of, tensors_of
-from polobench.cells.job import bound
+from polobench.cells.job import Enough, bound
 from polobench.core.budget import BudgetExhausted, Ledger
 from polobench.core.kept import cache_root
 from polobench.core.policy import Policy
@@ -87,7 +87,7 @@ class Trainer:
             latest[:] = [policy]
             found.update({stage: _content(policy) for stage in self._ahead(found) if ledger.progress() >= stage})
             if not self._ahead(found):
-                raise _Enough
+                raise Enough
 
         def record(update: Update) -> None:
             ledger.count_update()
@@ -97,7 +97,7 @@ class Trainer:
             ledger.check_time()
 
         with (
-            suppress(BudgetExhausted, _Enough),
+            suppress(BudgetExhausted, Enough),
             bound(self._method, seed, ledger, lambda policy: None if latest else keep(policy)) as task,
         ):
             self._method.train(task, task.rng, record)
@@ -105,10 +105,6 @@ class Trainer:
 
     def _ahead(self, found: dict[float, bytes]) -> list[float]:
         return [stage for stage in self._stages if stage not in found]
-
-
-class _Enough(Exception):
-    """The policy of the last stage is there."""
 
 
 def _content(policy: Policy) -> bytes:

@@ -185,17 +185,6 @@ class Array:
         value = np.expm1(self.value)
         return self.function(value, lambda g: g * (value + 1))
 
-    def sqrt(self) -> Array:
-        return self**0.5
-
-    def abs(self) -> Array:
-        return self.function(np.abs(self.value), lambda g: g * np.sign(self.value))
-
-    def clamp(self, min: Any = None, max: Any = None) -> Array:
-        value = self.value if min is None else np.maximum(self.value, min)
-        value = value if max is None else np.minimum(value, max)
-        return self.function(value, lambda g: g * (value == self.value))
-
     def sum(self, dim: int | None = None, keepdim: bool = False) -> Array:
         if dim is None:
             return self.function(self._total(), _same)
@@ -247,9 +236,6 @@ class Array:
 
     def unsqueeze(self, dim: int) -> Array:
         return self._shaped(self.value[..., None] if dim == -1 else self.value[(slice(None),) * dim + (None,)])
-
-    def squeeze(self, dim: int) -> Array:
-        return self._shaped(self.value.squeeze(dim))
 
     def flatten(self, first: int = 0, last: int = -1) -> Array:
         shape = self.value.shape

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,35 +44,21 @@ class Batches:
 
     @property
     def signal_and_trace(self) -> tuple[float, float]:
-        """|G|^2 and tr(S)."""
-        signal, trace = _signal_and_trace(self.squared_norms.sum(), self.products.sum(), len(self.taken))
-        return float(signal), float(trace)
+        """|G|^2 and tr(S), whose tiny negative values, where all gradients are equal, are rounding."""
+        n = len(self.taken)
+        signal = self.products.sum() / (n * (n - 1))
+        return float(signal), float(np.maximum(0.0, self.squared_norms.sum() / n - signal))
 
     @property
     def snr(self) -> float:
         """The signal-to-noise: negative with |G|^2, infinite without noise, NaN if every gradient is 0."""
-        n = len(self.taken)
-        return float(self._snr(self.squared_norms.sum(), self.products.sum(), self.taken.sum(), n))
+        signal, trace = self.signal_and_trace
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.divide(self.samples * signal, self.taken.sum() / len(self.taken) * trace))
 
     @property
     def noise_scale(self) -> float:
         """B; infinite where no signal was seen."""
-        return noise_scale(self.snr, self.samples)
-
-    def _snr(self, norms: Any, products: Any, taken: Any, n: int) -> Array:
-        signal, trace = _signal_and_trace(norms, products, n)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(self.samples * signal / (taken / n * trace), dtype=np.float64)
-
-
-def noise_scale(snr: float, samples: int) -> float:
-    """B in samples, from the signal-to-noise of a batch of `samples`."""
-    if math.isnan(snr):
-        return math.nan
-    return samples / snr if snr > 0 else math.inf
-
-
-def _signal_and_trace(norms: Any, products: Any, n: int) -> tuple[Array, Array]:
-    """From the sums over n batches; the trace's tiny negative values, where all gradients are equal, are rounding."""
-    signal = np.asarray(products / (n * (n - 1)), dtype=np.float64)
-    return signal, np.maximum(0.0, norms / n - signal)
+        if math.isnan(self.snr):
+            return math.nan
+        return self.samples / self.snr if self.snr > 0 else math.inf

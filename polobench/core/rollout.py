@@ -85,7 +85,9 @@ class Rollout:
 
     def attach(self, **columns: Tensor) -> Rollout:
         """The same rollout with these columns beside it."""
-        return self._with(columns)
+        changed = object.__new__(Rollout)  # `dataclasses.replace` takes ten times as long
+        changed.__dict__.update(self.__dict__, **columns)
+        return changed
 
     def rows(self) -> Rollout:
         """The units that may be shuffled: `[M, 1]` valid transitions in control, the same `[B, T]` in language."""
@@ -98,12 +100,12 @@ class Rollout:
             for name, value in self._tensors()
             if name not in ("final_observations", "groups")
         }
-        return self._with(columns, final_observations=self.final_observations[row_of], groups=self.groups[row_of])
+        return self.attach(**columns, final_observations=self.final_observations[row_of], groups=self.groups[row_of])
 
     def as_arrays(self) -> Rollout:
         """The rollout, on a CPU, with arrays that share the tensors' memory."""
         columns: dict[str, Any] = {name: Array(numbers(value)) for name, value in self._tensors()}
-        return self._with(columns)
+        return self.attach(**columns)
 
     def select(self, index: Tensor | slice) -> Rollout:
         """The rows of these indices."""
@@ -111,8 +113,8 @@ class Rollout:
             chosen = index.value if isinstance(index, Array) else index
             taken = (lambda v: v[chosen]) if isinstance(chosen, slice) else (lambda v: v.take(chosen, 0))
             arrays: dict[str, Any] = {name: Array(taken(column.numpy())) for name, column in self._tensors()}
-            return self._with(arrays)
-        return self._with({name: value[index] for name, value in self._tensors()})
+            return self.attach(**arrays)
+        return self.attach(**{name: value[index] for name, value in self._tensors()})
 
     def split(self, size: int | None) -> list[Rollout]:
         """The rows in order, `size` at a time, columns cut back to the longest row of each; all at once for None."""
@@ -173,12 +175,7 @@ class Rollout:
             return self
         width = int(self.mask.any(0).nonzero().max()) + 1
         whole = ("final_observations", "groups", "prompts", "prompt_mask")
-        return self._with({name: value[:, :width] for name, value in self._tensors() if name not in whole})
-
-    def _with(self, columns: dict[str, Tensor], **more: Tensor) -> Rollout:
-        changed = object.__new__(Rollout)  # `dataclasses.replace` takes ten times as long
-        changed.__dict__.update(self.__dict__, **columns, **more)
-        return changed
+        return self.attach(**{name: value[:, :width] for name, value in self._tensors() if name not in whole})
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         pairs = [(name, getattr(self, name)) for name in COLUMNS]

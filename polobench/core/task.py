@@ -151,8 +151,7 @@ class Task(ABC):
 
     def make_policy(self, hyperparameters: Hyperparameters, *, critic: bool) -> Policy:
         """A fresh policy for this task, on the run's device."""
-        policy = self.build_policy(hyperparameters, critic=critic)
-        return self._introduce(policy)
+        return self._introduce(self.build_policy(hyperparameters, critic=critic))
 
     def reference_policy(self) -> Policy:
         """The policy that the run began with, frozen as it was: the starting checkpoint in language."""

@@ -105,7 +105,7 @@ class GradientNoise(Kind):
 
     @classmethod
     def problems(cls, result: RunResult) -> Iterator[str]:
-        """What was asked for; and, where it was measured, the batches, at least the three that a jackknife needs."""
+        """What was asked for; and, where it was measured, the batches, at least three."""
         noise, section = result.gradient_noise, "gradient_noise."
         if not noise:
             return

@@ -92,6 +92,7 @@ class Findings:
     throughputs = cached_property(lambda self: summary.throughputs(self.collection))
     frontier = cached_property(lambda self: frontier.places(self.collection))
     at_equal_kl = cached_property(lambda self: frontier.at_equal_kl(self.collection))
+    best_of = cached_property(lambda self: frontier.best_of(self.collection))
     pursuits = cached_property(lambda self: frontier.pursuits(self.collection))
     noises = cached_property(lambda self: summary.gradient_noises(self.collection))
     preferences = cached_property(lambda self: language.preferences(self.collection))

@@ -39,6 +39,11 @@ def arm_name(arm: Arm, among: Iterable[Arm]) -> str:
     return name
 
 
+def name_among(item: OfArm, group: Sequence[OfArm]) -> str:
+    """The name of its arm among those of a group."""
+    return arm_name(item.arm, [other.arm for other in group])
+
+
 def budget_words(runs: Sequence[RunResult]) -> str:
     """The budget of runs that have the same one; a limit beside the one that ended them is no more than a cap."""
     budget = {name: limit for name, limit in runs[0].budget.items() if limit is not None}

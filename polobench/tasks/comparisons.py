@@ -48,11 +48,6 @@ class Comparisons:
         return cls(responses.attach(rewards=rewards, groups=groups), gold)
 
     @property
-    def agreement(self) -> float:
-        """The share of labels that agree with the gold order."""
-        return float(((self.gold[:, 0] > self.gold[:, 1]) == self.first_preferred).mean())
-
-    @property
     def first_preferred(self) -> np.ndarray:
         """`[N]` bool."""
         return np.asarray(self.responses.returns.reshape(-1, 2)[:, 0].cpu() == 1)

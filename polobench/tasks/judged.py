@@ -86,8 +86,7 @@ class JudgedTask(DigitsTask):
     def _stored_pairs(self, checkpoint: CausalLM) -> tuple[Rollout, np.ndarray]:
         """`[2N, T]` two completions each of training prompts, and their gold `[N, 2]`, which differs in every pair."""
         asked = f"{self.n_pairs} pairs, {sorted(super().identity().items())}"
-        found = stored("pairs", self.modules(), asked, lambda: self._sampled_pairs(checkpoint), list)
-        prompts, rows, gold = found
+        prompts, rows, gold = stored("pairs", self.modules(), asked, lambda: self._sampled_pairs(checkpoint), list)
         completions = as_completions(rows, self.codec.end_token, self.device)
         answers = as_rollout([self._train_tokens[i] for i in prompts], completions, [0.0] * len(rows), prompts)
         return answers, np.array(gold, dtype=np.float64)

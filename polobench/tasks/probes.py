@@ -14,7 +14,6 @@ BANDIT_REWARDS = (0.0, 0.2, 1.0, 0.5)
 DELAY_STEPS = 5
 TRUNCATION_STEPS = 10
 STOP_REWARD = 8.0
-TRUNCATION_GAMMA = 0.9
 TARGET_STATES = (-0.6, 0.0, 0.6)
 
 Step = tuple[Any, float, bool, bool, dict[str, Any]]

@@ -162,21 +162,17 @@ class RewardTask(LanguageTask):
             completions = self._complete(policy, tokens, uniforms, self.ledger.charge_generated)
             rewards = self._training_rewards([prompt for prompt, _ in rows], completions)
             self.ledger.reward_calls += len(rows)
-            return self._rewarded(tokens, completions, rewards, [index // size for index in range(len(rows))], size)
+            return self._rewarded(tokens, completions, rewards, size)
 
     def _training_rewards(self, prompts: Sequence[int], completions: Completions) -> list[float | None]:
         """Of completions of the training prompts of these numbers."""
         return self._rewards(self._reward, [self._train[prompt] for prompt in prompts], self._texts(completions))
 
     def _rewarded(
-        self,
-        tokens: Sequence[Tokens],
-        completions: Completions,
-        rewards: list[float | None],
-        groups: Sequence[int],
-        size: int,
+        self, tokens: Sequence[Tokens], completions: Completions, rewards: list[float | None], size: int
     ) -> Rollout | None:
         """The completions to which the reward applies, where their group has more than one; None if there are none."""
+        groups = [index // size for index in range(len(tokens))]
         applied = Counter(group for group, value in zip(groups, rewards) if value is not None)
         alone = {group for group, count in applied.items() if count < min(size, 2)}
         returns = [None if group in alone else value for group, value in zip(groups, rewards)]

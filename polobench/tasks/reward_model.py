@@ -74,11 +74,9 @@ class RewardModel:
         ledger = self.body.ledger
         parameters = [*self.body.model.parameters(), *self.head.parameters()]
         optimizer = self.body.adam(parameters, lr=course.learning_rate)
-        steps = [
-            numbers.tolist()
-            for epoch in range(course.epochs)
-            for numbers in _pieces(rng.numpy("reward model", epoch).permutation(len(data)), course.pairs_per_step)
-        ]
+        orders = (rng.numpy("reward model", epoch).permutation(len(data)) for epoch in range(course.epochs))
+        ends = range(course.pairs_per_step, len(data), course.pairs_per_step)
+        steps = [numbers.tolist() for order in orders for numbers in np.split(order, ends)]
         for index, numbers in enumerate(steps):
             optimizer.param_groups[0]["lr"] = course.learning_rate * (1 - index / len(steps))
             part = data.pairs(numbers)
@@ -153,7 +151,3 @@ def _agreement(gaps: np.ndarray, first: np.ndarray) -> float:
 
 def _tokens(rollout: Rollout) -> int:
     return rollout.n_samples + (0 if rollout.prompt_mask is None else int(rollout.prompt_mask.sum()))
-
-
-def _pieces(order: np.ndarray, size: int) -> list[np.ndarray]:
-    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, page_trend_test
+from scipy.stats import page_trend_test
 from scipy.stats import t as student
 
 from polobench.analysis.statistics.intervals import CONFIDENCE, Array, Interval
@@ -30,7 +30,6 @@ from polobench.analysis.statistics.intervals import CONFIDENCE, Array, Interval
 Strata = Sequence[tuple[Array, Array]]  # x and y on each task, `[n]` and `[m]`
 LARGEST_ENUMERATION = 100_000
 DRAWS = 19_999
-MANY = 100  # observations per side and task from which the normal limit of the arrangements is taken
 POWER = 0.8
 LEVEL = 0.05
 LEAST_EQUAL = 5  # runs per side that may be called equivalent although none of them differs from another
@@ -50,18 +49,12 @@ def difference(strata: Strata) -> float:
 def permutation_p(strata: Strata, *, draws: int = DRAWS) -> float:
     """The two-sided p of d = 0: the share of arrangements whose |d| is at least the one seen.
 
-    Runs are exchanged between x and y within each task: every way once if these are few enough, else `draws` ways. With
-    `MANY` observations on every side |d| over all ways is normal to within what `draws` could tell.
+    Runs are exchanged between x and y within each task: every way once if these are few enough, else `draws` ways.
 
     Args:
         strata: at least one task, at least one finite value on each side. The same data give the same p.
     """
     observed = difference(strata)
-    if _has_many(strata):
-        # the standard deviation of d over all ways: on each task that of a sum drawn without replacement
-        parts = [np.concatenate((x, y)).var(ddof=1) * (len(x) + len(y)) / (len(x) * len(y)) for x, y in strata]
-        spread = math.sqrt(sum(parts)) / len(strata)
-        return float(2 * norm.sf(abs(observed) / spread)) if spread > 0 else 1.0
     tolerance = _ROUNDING * max(1e-300, *(float(np.abs(np.concatenate(pair)).max()) for pair in strata))
     exact = _arrangements(strata) <= LARGEST_ENUMERATION
     found = _enumerated(strata) if exact else _drawn(strata, draws)
@@ -92,15 +85,9 @@ def smallest_p(strata: Strata, *, draws: int = DRAWS) -> float:
 
     An arrangement and the one that exchanges all of x and y have the same |d| where sizes are equal on every task.
     """
-    if _has_many(strata):
-        return 0.0  # it has more zeros than a float can hold
     mirrored = 2 if all(len(x) == len(y) for x, y in strata) else 1
     ways = _arrangements(strata)
     return mirrored / ways if ways <= LARGEST_ENUMERATION else 1 / (1 + draws)
-
-
-def _has_many(strata: Strata) -> bool:
-    return min(len(side) for pair in strata for side in pair) >= MANY
 
 
 def seeds_needed(alpha: float, tasks: int) -> int:
@@ -216,17 +203,17 @@ class Comparison:
     n: int  # observations of the side with the fewest, on the task with the fewest
 
 
-def compare(strata: Strata, *, alpha: float, confidence: float = CONFIDENCE, power: float = POWER) -> Comparison:
+def compare(strata: Strata, *, alpha: float, confidence: float = CONFIDENCE) -> Comparison:
     """d with its interval at `confidence`, and what a test at `alpha` could have detected, given this data's spread.
 
-    A difference is detected from (t_(1 - alpha / 2) + t_power) standard errors on; below two runs per side all but d is
+    A difference is detected from (t_(1 - alpha / 2) + t_POWER) standard errors on; below two runs per side all but d is
     NaN.
     """
     sides = [side for pair in strata for side in pair]
     size, freedom = error = _error(sides, len(strata))
     interval = _around(difference(strata), error, confidence, WELCH, min(map(len, sides)))
-    detected = student.ppf(1 - alpha / 2, freedom) + student.ppf(power, freedom)
-    equal = student.ppf(1 - alpha, freedom) + student.ppf((1 + power) / 2, freedom)
+    detected = student.ppf(1 - alpha / 2, freedom) + student.ppf(POWER, freedom)
+    equal = student.ppf(1 - alpha, freedom) + student.ppf((1 + POWER) / 2, freedom)
     return Comparison(difference(strata), interval, float(detected) * size, float(equal) * size, interval.n)
 
 
@@ -234,7 +221,8 @@ def _error(sides: Sequence[Array], tasks: int) -> tuple[float, float]:
     """The standard error of d and its degrees of freedom, by Welch and Satterthwaite; NaN below two runs per side."""
     if any(len(side) < 2 for side in sides):
         return math.nan, math.nan
-    parts = np.array([side.var(ddof=1) / len(side) for side in sides]) / tasks**2
+    # equal numbers have no variance, and their mean, which rounds, gives them one
+    parts = np.array([side.var(ddof=1) / len(side) if np.ptp(side) > 0 else 0.0 for side in sides]) / tasks**2
     total = float(parts.sum())
     if total == 0:
         return 0.0, math.inf

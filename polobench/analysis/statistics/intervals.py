@@ -36,7 +36,7 @@ _BLOCK = 2_000_000  # counts in memory at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval, ends included; NaN ends where there is too little data."""
+    """A confidence interval, ends included; NaN ends where there is too little data."""
 
     low: float
     high: float

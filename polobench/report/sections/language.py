@@ -17,7 +17,7 @@ from polobench.report.draw.dots import draw_pairs
 from polobench.report.findings import Findings
 from polobench.report.formatting import NOTHING, known_of, number, plain, significant, span, with_ends
 from polobench.report.sections.diagnostics import part_figures
-from polobench.report.words import OfArm, arm_name, note
+from polobench.report.words import OfArm, name_among, note
 
 PROMPTS_SHOWN = 8
 LONGEST_ANSWER = 200
@@ -65,7 +65,7 @@ def answer_sections(findings: Findings) -> list[Section]:
         blocks.append(heading)
         for item in group:
             ended = "" if item.run.status == "ok" else f", which ended {item.run.status}: no seed ended ok"
-            blocks.append(Paragraph([Strong(_name(item, group)), f", seed {item.run.seed}{ended}"]))
+            blocks.append(Paragraph([Strong(name_among(item, group)), f", seed {item.run.seed}{ended}"]))
             blocks.append(_answer_table(item.run))
     return [Section("Answers before and after", blocks)]
 
@@ -91,10 +91,6 @@ def _tables(items: Sequence[Item], table: Callable[[Sequence[Item]], Table]) -> 
     return [block for heading, group in _grouped(items) for block in (heading, *compact(table(group), 2))]
 
 
-def _name(item: OfArm, group: Sequence[OfArm]) -> str:
-    return arm_name(item.arm, [other.arm for other in group])
-
-
 def _accuracy_table(group: Sequence[PreferenceSummary]) -> Table:
     headers = [
         "method", "pairs", "n", "unchanged", "prompts", "pairs each", "accuracy before [95 %]", "after [95 %]",
@@ -103,7 +99,7 @@ def _accuracy_table(group: Sequence[PreferenceSummary]) -> Table:
     ]  # fmt: skip
     rows = [
         [
-            _name(item, group),
+            name_among(item, group),
             PAIR_SETS[item.pair_set],
             known_of(item.known, item.n),
             str(item.unchanged),
@@ -124,7 +120,7 @@ def _measure_table(group: Sequence[MeasureSummary]) -> Table:
     for item in sorted(group, key=lambda item: order.index(item.name)):
         measure = " ".join("KL" if word == "kl" else word for word in item.name.split("_"))
         numbers = map(significant, (item.before, item.after, item.after - item.before))
-        rows.append([measure, _name(item, group), known_of(item.known, item.n), *numbers])
+        rows.append([measure, name_among(item, group), known_of(item.known, item.n), *numbers])
     return Table(["measure", "method", "n", "before", "after", "change"], rows, "llrrrr")
 
 

@@ -36,7 +36,7 @@ def front_sections(findings: Findings) -> list[Section]:
     places = [item for item in findings.frontier if item.n]
     if not places:
         return []
-    best, blocks = frontier.best_of(findings.collection), list[Block]()
+    best, blocks = findings.best_of, list[Block]()
     for number_, problem in enumerate(dict.fromkeys(item.problem for item in places), 1):
         ended = [item for item in places if item.problem == problem]
         draw = partial(draw_frontier, ended, [item for item in best if item.problem == problem])
@@ -96,7 +96,7 @@ def sections(findings: Findings) -> list[Section]:
         found.append(Section("Reward models", [shown, *compact(Table(headers, rows, "lrrrr"))]))
     blocks = [*compact(Table.of([_cost(item) for item in costs], "lllrrrrrr"), 3), Paragraph(note("frontier_costs"))]
     tables: dict[str, Sequence[Any]] = {
-        "frontier": places, "best_of": frontier.best_of(collection), "frontier_costs": costs,
+        "frontier": places, "best_of": findings.best_of, "frontier_costs": costs,
     }  # fmt: skip
     return [*found, Section("What it took", blocks, {name: flat_table(items) for name, items in tables.items()})]
 

@@ -21,7 +21,7 @@ from polobench.report.draw.curves import draw_returns
 from polobench.report.findings import Findings
 from polobench.report.formatting import NOTHING, counts_text, decimals_for, number, p_value, sentence, share, with_ends
 from polobench.report.sections.curves import RETURNS
-from polobench.report.words import against_others, arm_name, names, note
+from polobench.report.words import against_others, arm_name, name_among, names, note
 
 Group = Sequence[ArmSummary]  # of one task and budget, the best mean final return first
 
@@ -87,14 +87,10 @@ def answer(group: Group, contrasts: Sequence[Contrast[Arm]]) -> Text:
     if min(summary.n for summary in group) < CONCLUSIVE_SEEDS:
         return f"Fewer than {CONCLUSIVE_SEEDS} seeds of a method: nothing can be concluded."
     if len(group) == 1:
-        return f"{_name(best, group)} alone ran at this budget."
+        return f"{name_among(best, group)} alone ran at this budget."
     arms = [item.arm for item in group]
     said = against_others(contrasts, lambda arm: arm_name(arm, arms))
-    return [Strong(_name(best, group)), f" has the highest mean final return, {_shown_return(best)}: {said}."]
-
-
-def _name(item: ArmSummary, group: Group) -> str:
-    return arm_name(item.arm, [other.arm for other in group])
+    return [Strong(name_among(best, group)), f" has the highest mean final return, {_shown_return(best)}: {said}."]
 
 
 def _decimals(item: ArmSummary, *values: float) -> int:
@@ -149,7 +145,7 @@ def _without_failed(findings: Findings, group: Group) -> str:
         kept = [run.final_return for run in findings.collection.arms[item.arm] if run.status == "ok"]
         if len(kept) < item.n:
             without = number(float(np.mean(kept)), _decimals(item, item.final_return)) if kept else "unknown"
-            changed.append(f"{_name(item, group)} {without} instead of {_shown_return(item)} (n = {len(kept)})")
+            changed.append(f"{name_among(item, group)} {without} instead of {_shown_return(item)} (n = {len(kept)})")
     return f"Without the runs that failed the means would be: {'; '.join(changed)}." if changed else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from polobench.analysis.frame import flat_rows, table_of
 from polobench.analysis.overall import CONTROL, LANGUAGE, PREFERENCES, Standings, UseCase, horizons
 from polobench.analysis.statistics.aggregates import mean_score
-from polobench.analysis.statistics.hypothesis import LEVEL, MARGIN, OPEN
+from polobench.analysis.statistics.hypothesis import LEVEL, MARGIN
 from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS
 from polobench.report.blocks import Block, Paragraph, Section, Strong, Table, Text
 from polobench.report.findings import Findings
@@ -70,24 +70,23 @@ def _costs(found: Standings) -> dict[str, Text]:
 
 def _use(found: Standings) -> Text:
     """The best; where others are level with it, all of them, the cheapest first."""
+    if not found.is_conclusive:
+        highest = [item.label for item in found.items if item.value.value == found.best.value.value]
+        return f"too few seeds; highest: {listed(highest, 'or')}"
     if len(found.equal) == len(found.items):
         return f"any: no test tells the {len(found.items)} apart by more than {MARGIN:g}"
-    if found.is_conclusive:
-        best = Strong(listed([item.label for item in found.equal], "or"))
-        rivals = names([item.label for item in found.undecided])
-        return [best, f" ({rivals} not told apart)"] if rivals else best
-    highest = [item.label for item in found.items if item.value.value == found.best.value.value]
-    return f"too few seeds; highest: {listed(highest, 'or')}"
+    best = Strong(listed([item.label for item in found.equal], "or"))
+    rivals = names([item.label for item in found.undecided])
+    return [best, f" ({rivals} not told apart)"] if rivals else best
 
 
 def how_sure(found: Standings) -> str:
     """What the adjusted tests say of the best and the others, which is named where several are level."""
     if not found.is_conclusive:
         return f"nothing concluded: {counted(found.n, 'seed')}, {CONCLUSIVE_SEEDS} are needed"
+    if found.refused:
+        return f"not tested: {found.refused}"
     contrasts = [item.contrast for item in found.items if item.contrast]
-    refused = next((item.reason for item in contrasts if item.word == OPEN and item.reason), "")
-    if refused:
-        return f"not tested: {refused}"
     subject = f"{found.best.label} is " if len(found.equal) > 1 else ""
     return f"{subject}{against_others(contrasts)}; n = {found.n}"
 
@@ -95,20 +94,23 @@ def how_sure(found: Standings) -> str:
 def _what_would_change(found: Standings) -> str:
     if not found.is_conclusive:
         return "more seeds"
+    if found.refused:
+        return "runs that can be tested"
     seen = [item.contrast.compared for item in found.undecided if item.contrast]
     if seen and found.case.statistic is not mean_score:
         return f"more seeds than {found.n}"  # the detectable gap is that of means
     if seen:
         gap, margin = (number(max(sizes), 2) for sizes in zip(*((one.detectable, one.margin) for one in seen)))
         return f"more seeds: {found.n} cannot show gaps below {gap}, nor equality within less than {margin}"
-    cheap = min(found.items, key=lambda item: item.cpu_seconds)
-    is_good = cheap.value.value > _NEARLY * found.best.value.value and not found.case.at_equal_cost
-    if is_good and cheap.cpu_seconds < _CHEAPER * found.best.cpu_seconds:
-        share = number(100 * cheap.cpu_seconds / found.best.cpu_seconds)
-        return f"CPU time: {cheap.label} scores {number(cheap.value.value, 2)} at {share} % of the CPU seconds"
-    second = next((item for item in found.items if item not in found.equal), None)
-    if second is None:
+    others = [item for item in found.items if item not in found.equal]
+    if not others:
         return "harder tasks or smaller budgets"
+    second, used = others[0], found.equal[0]
+    good = [item for item in others if item.value.value > _NEARLY * found.best.value.value]
+    cheap = min(good, key=lambda item: item.cpu_seconds, default=used)
+    if cheap.cpu_seconds < _CHEAPER * used.cpu_seconds and not found.case.at_equal_cost:
+        share = number(100 * cheap.cpu_seconds / used.cpu_seconds)
+        return f"CPU time: {cheap.label} scores {number(cheap.value.value, 2)} at {share} % of the CPU seconds"
     gap = number(found.best.value.value - second.value.value, 2)
     return f"other tasks or budgets: {second.label} is {gap} behind on these"
 

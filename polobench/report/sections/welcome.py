@@ -12,8 +12,7 @@ def sections(findings: Findings) -> list[Section]:
     """Empty unless the store is a first look."""
     if not findings.is_first_look:
         return []
-    cells = findings.collection.cells
-    ran = [run for run in cells if run.status != "skipped"]
+    cells, ran = findings.collection.cells, findings.ran
     ok = sum(run.status == "ok" for run in ran)
     seconds = significant(sum(run.ledger.cpu_seconds for run in ran), 2)
     skipped = f" ({len(cells) - len(ran)} more skipped)" if len(ran) < len(cells) else ""
