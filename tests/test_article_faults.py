@@ -71,7 +71,7 @@ def no_values(policy, rollout):
 
 def standardized_by_row(values, mask):
     mean = (values * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-    deviation = (((values - mean) ** 2 * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)).sqrt()
+    deviation = (((values - mean) ** 2 * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)) ** 0.5
     return (values - mean) / (deviation + EPSILON)
 
 
