@@ -28,7 +28,7 @@ from scipy.stats import t as student
 from polobench.analysis.statistics.intervals import CONFIDENCE, Array, Interval
 
 Strata = Sequence[tuple[Array, Array]]  # x and y on each task, `[n]` and `[m]`
-LARGEST_ENUMERATION = 100_000
+LARGEST_ENUMERATION = 200_000  # ten runs against ten on one task among them
 DRAWS = 19_999
 POWER = 0.8
 LEVEL = 0.05
@@ -117,9 +117,15 @@ def _enumerated(strata: Strata) -> Array:
     """d of every arrangement: those of the tasks are independent, so their sums are combined one task at a time."""
     total = np.zeros(1)
     for x, y in strata:
-        ways = np.array(list(itertools.combinations(range(len(x) + len(y)), len(x))))
+        ways = _ways(len(x) + len(y), len(x))
         total = np.add.outer(total, _differences(x, y, ways)).ravel()
     return total / len(strata)
+
+
+@lru_cache(maxsize=2)
+def _ways(runs: int, taken: int) -> NDArray[Any]:
+    """`[W, taken]` every way to take so many of the runs."""
+    return np.array(list(itertools.combinations(range(runs), taken)))
 
 
 def _drawn(strata: Strata, draws: int) -> Array:
