@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from children import plug_in, started, write_study
+from children import MINI, plug_in, started, write_study
 
 import polobench
 from polobench.cells.runner import PreparedCell, blank_result, prepare, prepare_all
@@ -37,14 +37,7 @@ from polobench.store.folder import Store
 from polobench.store.pack import open_store, write_pack
 
 GRID = {"methods": ["random"], "tasks": ["probe-bandit"], "budget": 300}
-STUDY = """
-devices = ["cpu"]
-[[grid]]
-methods = ["random", "ppo"]
-tasks = ["probe-bandit"]
-seeds = 2
-budget = 600
-"""
+STUDY = MINI.replace("throughput_rounds = 2", "")
 
 # what methods do that they should not
 NAP = f"9{os.getpid()}"  # seconds that no other sleep of this machine takes

@@ -30,7 +30,7 @@ BEST_OF = (4, 16)
 BINS = 10
 KLS = (0.5, 1.0, 1.5, 2.0, 5.0)  # nats per completion, at which lines are compared
 FEWEST_PULLS = 3  # of a line between which gold reward is read
-WIDEST_GAP = 1.0  # between the root of the KL of one and that of the next
+WIDEST_GAP = 1.0  # between the roots of the KL [nats] of two neighbours among them
 Runs = Sequence[RunResult]
 T = TypeVar("T")
 

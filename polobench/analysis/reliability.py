@@ -64,9 +64,8 @@ def area_under_curve(run: Scores) -> float:
 def fell_below_start(result: RunResult) -> bool:
     """Whether the last evaluation is below the first by more than their noise: two standard errors of the change."""
     found = scores(result).found
-    error = value_of(
-        result, "start_error" if "start_error" in result.curve else "change_error"
-    )  # which older files have
+    # files of before `start_error` have the error of the change since the evaluation before
+    error = value_of(result, "start_error" if "start_error" in result.curve else "change_error")
     known = 0.0 if math.isnan(error) or result.target is None else 2 * error / (result.target - result.floor)
     return len(found) > 1 and bool(found[-1] < found[0] - known)
 

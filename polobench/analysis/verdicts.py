@@ -282,8 +282,8 @@ def _draft(
         return replace(untested, reason="the arms have different seeds")
     p = trend_p(arms) if trend else permutation_p(exchanged)
     means = np.mean([[values.mean() for values in place] for place in arms], axis=0)
-    untested = replace(untested, rises=bool((np.diff(means) > 0).all()))
-    return replace(untested, p=p, below_p=below_p(strata, effect), equal_p=equivalence_p(strata, effect))
+    rises = bool((np.diff(means) > 0).all())
+    return replace(untested, rises=rises, p=p, below_p=below_p(strata, effect), equal_p=equivalence_p(strata, effect))
 
 
 def _open_by_noise(draft: PairVerdict, noise: Observed, effect: float) -> PairVerdict:
