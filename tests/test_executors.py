@@ -425,12 +425,25 @@ def test_a_sweep_that_is_ended_from_outside_leaves_no_process_and_no_folder(
     assert not list(temporary.glob(f"polobench-{driver.pid}-*"))
 
 
-def test_an_interrupt_inside_an_exec_of_text_ends_as_any_other(tmp_path: Path) -> None:
-    """A SIGTERM may meet an import that makes a class from text; CPython would die of it, although it was caught."""
-    code = "import polobench.cli as cli\ncli.app = lambda: exec('raise KeyboardInterrupt')\ncli.main()\n"
-    (tmp_path / "ends.py").write_text(code)
-    done = subprocess.run([sys.executable, "-m", "ends"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (130, "polobench: interrupted\n")
+# a SIGTERM may meet an import that makes a class from text; CPython would die of it, although it was caught
+ENDS = """import polobench.cli as cli
+import polobench.run.sweep as sweep
+
+def ends(*anything):
+    exec("raise KeyboardInterrupt")
+
+{place} = ends
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("place", "said"), [("cli.app", "interrupted"), ("sweep.run_sweep", "interrupted; 0 of 4")])
+def test_an_interrupt_inside_an_exec_of_text_ends_as_any_other(place: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text(ENDS.format(place=place))
+    command = [sys.executable, "-m", "ends", "run", str(write_study(tmp_path, STUDY))]
+    done = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1].startswith(f"polobench: {said}")
 
 
 def test_an_arms_cells_are_prepared_once_and_have_the_ids_of_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,6 @@ def main() -> None:
         except (SystemExit, KeyboardInterrupt) as ended:
             ignore_further_interrupts()
             gc.freeze()  # the interpreter would look for garbage among all of them as it ends
-            exec("")  # CPython forgets an interrupt inside an `exec` of text only so, and would die of it as it ends
             code = Interrupted.exit_code if isinstance(ended, KeyboardInterrupt) else ended.code
             if code == Interrupted.exit_code:  # typer swallows Ctrl-C and says nothing
                 print("polobench: interrupted", file=sys.stderr)

@@ -28,6 +28,7 @@ class Interrupted(PoloError):
 def ignore_further_interrupts() -> None:
     """From now until the process ends: another Ctrl-C would only cut the message or the interpreter's own end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exec("")  # CPython forgets an interrupt inside an `exec` of text only so, and would die of it as it ends
 
 
 def say(text: object) -> None:
