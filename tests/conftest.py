@@ -35,7 +35,8 @@ Command = Callable[..., Said]
 def pytest_configure(config: pytest.Config) -> None:
     """Floors that tests measure are kept apart from those of the user's own runs; workers inherit the folder."""
     if not hasattr(config, "workerinput"):
-        kept = config.cache.mkdir("polobench") if config.cache else tempfile.mkdtemp(prefix="polobench-tests-")
+        cache = getattr(config, "cache", None)  # none where pytest runs without its provider
+        kept = cache.mkdir("polobench") if cache else tempfile.mkdtemp(prefix="polobench-tests-")
         os.environ["POLOBENCH_CACHE"] = str(kept)
 
 

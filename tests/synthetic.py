@@ -193,14 +193,6 @@ def report_text(collection: Collection, **more: Any) -> str:
     return "\n".join(report_pages(collection, **more).values())
 
 
-def report_text_unless_named(found: Collection, named: set[str]) -> None:
-    """Write the page, but of a store whose damage has reasons that pages of the same store have `named` before."""
-    reasons = {item.reason for item in found.damaged}
-    if not reasons or not reasons <= named:
-        assert report_text(found)
-        named |= reasons
-
-
 def demo(folder: Path, seeds: int = 5) -> Path:
     """Four methods on three tasks, two failed runs, throughput cells: a store as a study leaves it."""
     results = [
