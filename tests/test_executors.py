@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from children import MINI, plug_in, started, write_study
+from conftest import Command
 
 import polobench
 from polobench.cells.runner import PreparedCell, blank_result, prepare, prepare_all
@@ -207,7 +208,7 @@ def test_limits_of_the_command_take_the_place_of_the_studys(tmp_path: Path) -> N
     assert [prepare(a).cell_id for a in study.cells] == [prepare(b).cell_id for b in limited.cells]
 
 
-def test_status_counts_what_is_done_running_failed_and_missing(tmp_path: Path) -> None:
+def test_status_counts_what_is_done_running_failed_and_missing(command: Command, tmp_path: Path) -> None:
     study = write_study(tmp_path, STUDY)
     cells = [prepare(cell) for cell in load_study(study).cells]
     store = Store(tmp_path / "store")
@@ -227,12 +228,9 @@ def test_status_counts_what_is_done_running_failed_and_missing(tmp_path: Path) -
     assert running(store) == set()
     assert pending(cells, statuses(store)) == cells[2:]
     assert pending(cells, statuses(store), retry_failed=True) == cells[1:]
-    done = started("status", "store", "--study", str(study), "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)["missing"] == 2
-    assert (
-        "cells: done 1, running 0, failed 1, missing 1, damaged files: 1"
-        in started("status", "store", cwd=tmp_path).stdout
-    )
+    assert json.loads(command("status", store.folder, "--study", study, "--json").out)["missing"] == 2
+    said = command("status", store.folder).out
+    assert "cells: done 1, running 0, failed 1, missing 1, damaged files: 1" in said
 
 
 def test_what_a_killed_sweep_left_goes_once_no_sweep_is_at_work(tmp_path: Path) -> None:

@@ -45,25 +45,24 @@ class Marked(Reinforce):
 """
 
 
-def test_a_sweep_fills_the_store_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    study = str(write_study(tmp_path))
-    first = started("run", study, "--jobs", "2", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    store = tmp_path / "results" / "mini"
+def test_a_sweep_fills_the_store_and_goes_on_where_it_stopped(command: Command, tmp_path: Path) -> None:
+    study, store = write_study(tmp_path), tmp_path / "store"
+    first = command("run", study, "--jobs", 2, "--store", store)
+    assert first.code == 0, first.err
     written = {path.name: path.stat().st_mtime_ns for path in store.glob("*.json")}
     assert len(written) == 6
     next(store.glob("*.json")).unlink()
-    second = started("run", study, "--jobs", "2", cwd=tmp_path)
-    assert "already in results/mini: 5" in second.stderr
+    second = command("run", study, "--jobs", 2, "--store", store)
+    assert f"already in {store}: 5" in second.err
     again = {path.name: path.stat().st_mtime_ns for path in store.glob("*.json")}
     assert set(again) == set(written)
     assert sum(again[name] != written[name] for name in written) == 1
 
 
-def test_cells_that_ran_beside_others_are_marked_and_throughput_runs_alone(tmp_path: Path) -> None:
-    study = str(write_study(tmp_path))
-    started("run", study, "--jobs", "2", "--store", "beside", cwd=tmp_path)
-    started("run", study, "--jobs", "1", "--store", "alone", cwd=tmp_path)
+def test_cells_that_ran_beside_others_are_marked_and_throughput_runs_alone(command: Command, tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    command("run", study, "--jobs", 2, "--store", tmp_path / "beside")
+    command("run", study, "--jobs", 1, "--store", tmp_path / "alone")
     beside, alone = polobench.load(tmp_path / "beside"), polobench.load(tmp_path / "alone")
     assert dict(zip(beside.kind, beside.ran_beside_others)) == {"learning": True, "throughput": False}
     assert not alone.ran_beside_others.any()
@@ -72,13 +71,13 @@ def test_cells_that_ran_beside_others_are_marked_and_throughput_runs_alone(tmp_p
     assert digests.equals(alone.set_index("cell_id").digest.dropna().reindex(digests.index))
 
 
-def test_both_doors_give_the_same_cells(tmp_path: Path) -> None:
+def test_both_doors_give_the_same_cells(command: Command, tmp_path: Path) -> None:
     study = str(write_study(tmp_path))
     benchmarks = Path(__file__).parent.parent / "benchmarks"
     whole = [sys.executable, "-m", "pytest", str(benchmarks), "--study", study, "--store", "by-pytest", "-q"]
     done = subprocess.run(whole, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    started("run", study, "--store", "by-run", cwd=tmp_path)
+    command("run", study, "--store", tmp_path / "by-run")
     by_pytest, by_run = (polobench.load(tmp_path / name).set_index("cell_id") for name in ("by-pytest", "by-run"))
     assert set(by_pytest.index) == set(by_run.index)
     assert by_pytest.digest.dropna().sort_index().equals(by_run.digest.dropna().sort_index())
@@ -202,7 +201,9 @@ def test_an_interrupt_while_the_interpreter_ends_changes_nothing() -> None:
     assert (done.returncode, done.stderr) == (130, "polobench: interrupted\n")
 
 
-def test_a_worker_that_is_killed_fails_its_own_cell_alone(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_fails_its_own_cell_alone(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = """
         import os, signal
         from polobench import Method
@@ -216,10 +217,11 @@ def test_a_worker_that_is_killed_fails_its_own_cell_alone(tmp_path: Path) -> Non
     """
     plug_in(tmp_path, "killer", source, "methods:killer=killer:Killer")
     text = MINI.replace('"ppo"', '"killer"').replace("throughput_rounds = 2", "")
-    done = started("run", str(write_study(tmp_path, text)), cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 1
-    assert "2 of 4 cells did not end ok" in done.stderr
-    table = polobench.load(tmp_path / "results" / "mini")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = command("run", write_study(tmp_path, text), "--store", tmp_path / "store")
+    assert done.code == 1
+    assert "2 of 4 cells did not end ok" in done.err
+    table = polobench.load(tmp_path / "store")
     assert table.groupby("method").status.unique().map(list).to_dict() == {"killer": ["crashed"], "random": ["ok"]}
     assert table[table.method == "killer"].reason.str.contains("SIGKILL").all()
     assert (table[table.method == "killer"].final_score == 0).all()
@@ -254,17 +256,17 @@ def test_an_absent_device_is_skipped_and_tried_again_next_time(tmp_path: Path) -
     assert pending([prepared], statuses(store)) == [prepared]
 
 
-def test_a_study_of_which_nothing_can_run_says_so(tmp_path: Path) -> None:
+def test_a_study_of_which_nothing_can_run_says_so(command: Command, tmp_path: Path) -> None:
     absent = "devices = ['{}']\n[[grid]]\nmethods = ['random']\ntasks = ['CartPole-v1']\nseeds = 2\nbudget = 10\n"
     device = next(name for name in ("cuda", "mps", "xpu") if name not in present_devices())
     study = write_study(tmp_path, absent.format(device))
-    found = started("run", study.name, "--store", "store", cwd=tmp_path)
-    assert found.returncode == 1
-    assert found.stderr.splitlines()[-1] == "polobench: nothing ran: all 2 cells were skipped, for the reasons above"
-    assert "is absent" in found.stderr
+    found = command("run", study, "--store", tmp_path / "store")
+    assert found.code == 1
+    assert found.err.splitlines()[-1] == "polobench: nothing ran: all 2 cells were skipped, for the reasons above"
+    assert "is absent" in found.err
     write_study(tmp_path, absent.format(f"cpu', '{device}"))
-    assert started("run", study.name, "--store", "store", cwd=tmp_path).returncode == 0
-    assert started("run", study.name, "--store", "store", cwd=tmp_path).returncode == 0, "what is done is done"
+    assert command("run", study, "--store", tmp_path / "store").code == 0
+    assert command("run", study, "--store", tmp_path / "store").code == 0, "what is done is done"
 
 
 def test_what_only_the_machine_ended_is_run_again(tmp_path: Path) -> None:
