@@ -132,6 +132,8 @@ def test_reward_models_are_pooled_over_seeds_and_costs_are_means(tmp_path: Path)
     assert [(cost.arm.method, cost.reward_model_seconds) for cost in frontier.costs(found)] == [
         ("dpo", 0), ("grpo", 3), ("ppo", 3),
     ]  # fmt: skip
+    runs[0].provenance, runs[1].provenance = {"cpu_model": "B"}, {"cpu_model": "A"}
+    assert [cost.processor for cost in frontier.costs(store(tmp_path / "other", *runs))] == ["A, B", "A Processor"]
     (best,) = frontier.best_of(found)
     assert (best.problem, best.feedback, best.n) == (PAIRS, "reward model", 4)
     assert best.kl == pytest.approx(math.log(4) - 0.75)

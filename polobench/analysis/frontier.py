@@ -86,6 +86,7 @@ class Cost:
     reward_model_seconds: float  # CPU seconds of the reward model's training
     cpu_seconds: float
     gradient_steps: float
+    processor: str  # on which its seconds are; several are named one after another
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,9 @@ def _cost(arm: Arm, runs: Runs) -> Cost:
     names = ("samples_read", "samples_generated", "reward_tokens", "cpu_seconds", "gradient_steps")
     read, generated, tokens, seconds, steps = (mean_of(getattr(run.ledger, name) for run in runs) for name in names)
     fitted = mean_of(_reward_model(run).get("cpu_seconds", 0.0) for run in runs)
-    return Cost(arm, problem_of(arm.task)[1], read, generated, tokens, fitted, seconds, steps)
+    processors = sorted({str(run.provenance.get("cpu_model", "")) for run in runs})
+    feedback = problem_of(arm.task)[1]
+    return Cost(arm, feedback, read, generated, tokens, fitted, seconds, steps, ", ".join(filter(None, processors)))
 
 
 def _reward_model(run: RunResult) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from polobench.report.draw.lines import Spot, place_labels
 from polobench.report.draw.panels import MOST_LINES
 from polobench.report.draw.style import key, pages
 from polobench.report.findings import Findings
-from polobench.report.formatting import number, with_ends
+from polobench.report.formatting import NOTHING, number, with_ends
 from polobench.report.words import note
 
 FEEDBACKS = ("pairs", "reward model", "gold reward")
@@ -94,7 +94,7 @@ def sections(findings: Findings) -> list[Section]:
         ]
         shown = Figure("calibration", "Calibration", partial(draw_calibration, models), note("calibration"))
         found.append(Section("Reward models", [shown, *compact(Table(headers, rows, "lrrrr"))]))
-    blocks = [*compact(Table.of([_cost(item) for item in costs], "lllrrrrrr"), 3), Paragraph(note("frontier_costs"))]
+    blocks = [*compact(Table.of([_cost(item) for item in costs], "lllrrrrrrl"), 3), Paragraph(note("frontier_costs"))]
     tables: dict[str, Sequence[Any]] = {
         "frontier": places, "best_of": findings.best_of, "frontier_costs": costs,
     }  # fmt: skip
@@ -131,6 +131,7 @@ def _cost(item: Cost) -> dict[str, Text]:
         "its training [CPU s]": number(item.reward_model_seconds, 1),
         "all [CPU s]": number(item.cpu_seconds, 1),
         "gradient steps": number(item.gradient_steps),
+        "processor": item.processor or NOTHING,
     }
 
 
