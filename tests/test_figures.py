@@ -22,7 +22,7 @@ from polobench.report import page
 from polobench.report.draw import style
 from polobench.report.draw.dots import _draw_moments, draw_noise
 from polobench.report.draw.lines import _apart
-from polobench.report.draw.panels import MOST_LINES, SEVERAL, by_task, merged, panels, parts_of, with_curves
+from polobench.report.draw.panels import LEADING, MOST_LINES, SEVERAL, by_task, merged, panels, parts_of, with_curves
 from polobench.report.draw.style import looks, natural, styled
 from polobench.report.page import write_report
 from polobench.report.sections.diagnostics import draw_losses, draw_updates
@@ -131,6 +131,20 @@ def test_parts_hold_everything_once(count: int) -> None:
     assert [item for _, part in parts for item in part] == items
     assert max(len(part) for _, part in parts) <= MOST_LINES
     assert len(parts) == -(-count // MOST_LINES)
+
+
+def test_the_arms_of_a_leaderboard_are_the_first_part_where_they_fit_into_one(tmp_path: Path) -> None:
+    labels = [f"ppo {index}" for index in range(9)]
+    store = collect(save_all(tmp_path, *(make_result("ppo", label=label) for label in labels)))
+    found = {
+        len(leading): [(panel.part, [arm.label for arm, _ in panel.arms]) for panel in with_curves(
+            panels(store), looks(store.labels), leading
+        )]
+        for leading in ([], labels[3:5], labels[:8])
+    }  # fmt: skip
+    assert found[2] == [(LEADING, labels[3:5]), ("others", labels[:3] + labels[5:])]
+    assert found[0] == found[8]
+    assert [len(arms) for _, arms in found[0]] == [5, 4]
 
 
 def test_parts_of_one_task_share_their_scale(laid: Laid) -> None:
@@ -260,7 +274,7 @@ def test_lone_panels_of_a_task_are_one(store: Collection, laid: Laid) -> None:
     (panel,) = (panel for panel in merged(panels(store), 8) if panel.task == "Pendulum-v1")
     assert panel.budget == SEVERAL
     assert [panel.name(arm) for arm, _ in panel.arms] == ["ppo, 20k", "ppo, 48.1k"]
-    assert len(with_curves([panel], look)) == 1
+    assert len(with_curves([panel], look, ())) == 1
     assert [len(panel.arms) for panel in merged(panels(store), 1)] == [len(panel.arms) for panel in panels(store)]
     assert sum("Pendulum" in name for name in laid.figures) == 2, "loss and KL, both budgets"
 

@@ -122,6 +122,11 @@ def test_noise_is_no_overoptimisation(tmp_path: Path) -> None:
     assert false_alarms <= 5  # 2.5 % of 40 is 1; six or more have a chance below 0.001
 
 
+def test_what_stays_at_the_checkpoint_follows_no_reward(tmp_path: Path) -> None:
+    found = store(tmp_path, *(run(LEARNED, label, 0, kl=kl) for label, kl in (("random", 0.0), ("ppo", 1.0))))
+    assert [item.arm.label for item in frontier.pursuits(found)] == ["ppo"]
+
+
 def test_reward_models_are_pooled_over_seeds_and_costs_are_means(tmp_path: Path) -> None:
     runs = [run(LEARNED, label, seed, beta=1.0) for label in ("grpo, beta 1", "ppo, kl_coef 1") for seed in range(2)]
     found = store(tmp_path, *runs, run(PAIRS, "dpo, beta 1", 0, beta=1.0))
@@ -132,8 +137,10 @@ def test_reward_models_are_pooled_over_seeds_and_costs_are_means(tmp_path: Path)
     assert [(cost.arm.method, cost.reward_model_seconds) for cost in frontier.costs(found)] == [
         ("dpo", 0), ("grpo", 3), ("ppo", 3),
     ]  # fmt: skip
-    runs[0].provenance, runs[1].provenance = {"cpu_model": "B"}, {"cpu_model": "A"}
-    assert [cost.processor for cost in frontier.costs(store(tmp_path / "other", *runs))] == ["A, B", "A Processor"]
+    runs[0].provenance, runs[1].provenance, runs[2].snapshots = {"cpu_model": "B"}, {"cpu_model": "A"}, {}
+    other = frontier.costs(store(tmp_path / "other", *runs))
+    assert [cost.processor for cost in other] == ["A, B", "A Processor"]
+    assert math.isnan(other[1].reward_model_seconds), "a slim pack does not say what the training took"
     (best,) = frontier.best_of(found)
     assert (best.problem, best.feedback, best.n) == (PAIRS, "reward model", 4)
     assert best.kl == pytest.approx(math.log(4) - 0.75)

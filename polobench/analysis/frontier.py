@@ -83,7 +83,7 @@ class Cost:
     read: float  # tokens of the pairs, those that the reward model was trained on included
     generated: float
     reward_tokens: float
-    reward_model_seconds: float  # CPU seconds of the reward model's training
+    reward_model_seconds: float  # CPU seconds of the reward model's training; NaN where nothing is known of it
     cpu_seconds: float
     gradient_steps: float
     processor: str  # on which its seconds are; several are named one after another
@@ -214,9 +214,10 @@ def costs(collection: Collection) -> list[Cost]:
 def _cost(arm: Arm, runs: Runs) -> Cost:
     names = ("samples_read", "samples_generated", "reward_tokens", "cpu_seconds", "gradient_steps")
     read, generated, tokens, seconds, steps = (mean_of(getattr(run.ledger, name) for run in runs) for name in names)
-    fitted = mean_of(_reward_model(run).get("cpu_seconds", 0.0) for run in runs)
-    processors = sorted({str(run.provenance.get("cpu_model", "")) for run in runs})
     feedback = problem_of(arm.task)[1]
+    absent = math.nan if feedback == REWARD_MODEL else 0.0  # a slim pack says nothing of reward models
+    fitted = mean_of(_reward_model(run).get("cpu_seconds", absent) for run in runs)
+    processors = sorted({str(run.provenance.get("cpu_model", "")) for run in runs})
     return Cost(arm, feedback, read, generated, tokens, fitted, seconds, steps, ", ".join(filter(None, processors)))
 
 
@@ -232,7 +233,7 @@ def pursuits(collection: Collection) -> list[Pursuit]:
 
 def _pursuit(arm: Arm, runs: Runs) -> Pursuit | None:
     known = [run for run in runs if run.status == "ok" and LEARNED in run.curve]
-    if not known or not any(run.ledger.gradient_steps > _reward_model(run).get("gradient_steps", 0) for run in known):
+    if not any((column(run.curve, KL) > 0).any() for run in known):  # what does not move follows no reward
         return None
     rows = min(len(run.curve) for run in known)
     picked = [np.append(np.arange(rows - 1), len(run.curve) - 1) for run in known]  # the last row is the end

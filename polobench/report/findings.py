@@ -64,7 +64,11 @@ class Findings:
         return looks(list(dict.fromkeys([*self.collection.labels, *tuned])), tuned | self.collection.methods)
 
     panels = cached_property(lambda self: panels.panels(self.collection))
-    curves = cached_property(lambda self: panels.with_curves(self.panels, self.looks))
+    curves = cached_property(
+        lambda self: panels.with_curves(
+            self.panels, self.looks, {label for group in self.groups for label in group.runs}
+        )
+    )
     parts = cached_property(lambda self: panels.numbered(self.panels))
     spoken = cached_property(lambda self: [(number, part) for number, part in self.parts if part.speaks])
     arrivals = cached_property(lambda self: arrivals_of(self.panels))

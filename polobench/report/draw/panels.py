@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import TypeVar
@@ -23,6 +23,7 @@ MOST_LINES = 7  # lines of a panel
 PANELS_A_PAGE = 6
 ARMS_A_FIGURE = 24
 SEVERAL = "several budgets"
+LEADING = "leaderboard"  # the part of a panel with the arms that a leaderboard compares
 _LEAST_RUNS = 2
 _LONGEST = 64  # letters of a name that may be in several lines
 T = TypeVar("T")
@@ -79,12 +80,22 @@ def panels(collection: Collection) -> list[Panel]:
     return [Panel(*key, tuple(groups[key])) for key in sorted(groups)]
 
 
-def with_curves(every: Sequence[Panel], look: Looks) -> list[Panel]:
-    """The panels that have learning curves, in parts with no more arms than lines can be followed."""
+def with_curves(every: Sequence[Panel], look: Looks, leading: Container[str]) -> list[Panel]:
+    """The panels that have learning curves, in parts with no more arms than lines can be followed.
+
+    Args:
+        leading: labels that a leaderboard compares; of several parts they are the first, where they fit into one.
+    """
     parts: list[Panel] = []
     for panel in merged(every, ARMS_A_FIGURE):
         if any(len(result.curve) > 1 for _, runs in panel.arms for result in runs):
-            found = parts_of(panel.arms, lambda item: (item[0].label, look[item[0].label].family))
+            first = [item for item in panel.arms if item[0].label in leading]
+            if len(panel.arms) <= MOST_LINES or not 0 < len(first) <= MOST_LINES:
+                first = []
+            rest = [item for item in panel.arms if item not in first]
+            found = parts_of(rest, lambda item: (item[0].label, look[item[0].label].family))
+            if first:
+                found = [(LEADING, first), *((part or "others", arms) for part, arms in found)]
             parts += [replace(panel, part=part, arms=tuple(arms)) for part, arms in found]
     return parts
 

@@ -15,7 +15,7 @@ from polobench.report.blocks import Paragraph, Section, figures
 from polobench.report.draw import style
 from polobench.report.draw.curves import draw_returns
 from polobench.report.draw.lines import Spot, place_labels
-from polobench.report.draw.panels import MOST_NAMED, PANELS_A_PAGE, Panel, merged
+from polobench.report.draw.panels import LEADING, MOST_NAMED, PANELS_A_PAGE, Panel, merged
 from polobench.report.findings import Findings
 from polobench.report.words import note
 
@@ -27,12 +27,14 @@ _LEAST_RATIO = 5.0  # of the ends of the axis of costs: two of 1, 2, 5, 10 lie b
 
 
 def sections(findings: Findings) -> list[Section]:
-    """The first pages of both; the cards of the tasks have all of them."""
-    curves = style.pages(findings.curves, PANELS_A_PAGE)
-    look = findings.looks
-    blocks = figures("returns_over_samples", RETURNS, draw_returns, curves[:_MOST_PAGES], look, note("returns"))
-    if len(curves) > _MOST_PAGES:
-        blocks.append(Paragraph("Further tasks have their curves in their cards."))
+    """The first pages of both, of a task with a leaderboard the arms on it; the cards of the tasks have all of them."""
+    first = [panel for panel in findings.curves if panel.part == LEADING]
+    led = {(panel.task, panel.budget) for panel in first}
+    first += [panel for panel in findings.curves if (panel.task, panel.budget) not in led]
+    shown, look = style.pages(first, PANELS_A_PAGE)[:_MOST_PAGES], findings.looks
+    blocks = figures("returns_over_samples", RETURNS, draw_returns, shown, look, note("returns"))
+    if sum(map(len, shown)) < len(findings.curves):
+        blocks.append(Paragraph("Further arms and tasks have their curves in their cards."))
     if not findings.is_first_look:
         costly = style.pages(
             [panel for panel in merged(findings.panels, MOST_NAMED) if has_costs(panel)], PANELS_A_PAGE
