@@ -26,6 +26,7 @@ SEVERAL = "several budgets"
 LEADING = "leaderboard"  # the part of a panel with the arms that a leaderboard compares
 _LEAST_RUNS = 2
 _LONGEST = 64  # letters of a name that may be in several lines
+ArmRuns = tuple[Arm, list[RunResult]]
 T = TypeVar("T")
 Measured = TypeVar("Measured", bound=OfArm)
 
@@ -41,7 +42,7 @@ class Panel:
     task: str
     budget: str
     device: str
-    arms: tuple[tuple[Arm, list[RunResult]], ...]
+    arms: tuple[ArmRuns, ...]
     part: str = ""
 
     @property
@@ -74,7 +75,7 @@ class Panel:
 
 def panels(collection: Collection) -> list[Panel]:
     """The panels of a store in a fixed order."""
-    groups: dict[tuple[str, str, str], list[tuple[Arm, list[RunResult]]]] = {}
+    groups: dict[tuple[str, str, str], list[ArmRuns]] = {}
     for arm, runs in collection.learning.items():
         groups.setdefault((arm.task, arm.budget, arm.device), []).append((arm, runs))
     return [Panel(*key, tuple(groups[key])) for key in sorted(groups)]
@@ -86,18 +87,23 @@ def with_curves(every: Sequence[Panel], look: Looks, leading: Container[str]) ->
     Args:
         leading: labels that a leaderboard compares; of several parts they are the first, where they fit into one.
     """
-    parts: list[Panel] = []
+    found: list[Panel] = []
     for panel in merged(every, ARMS_A_FIGURE):
         if any(len(result.curve) > 1 for _, runs in panel.arms for result in runs):
-            first = [item for item in panel.arms if item[0].label in leading]
-            if len(panel.arms) <= MOST_LINES or not 0 < len(first) <= MOST_LINES:
-                first = []
-            rest = [item for item in panel.arms if item not in first]
-            found = parts_of(rest, lambda item: (item[0].label, look[item[0].label].family))
-            if first:
-                found = [(LEADING, first), *((part or "others", arms) for part, arms in found)]
-            parts += [replace(panel, part=part, arms=tuple(arms)) for part, arms in found]
-    return parts
+            parts = _parts_of_panel(panel, look, leading)
+            found += [replace(panel, part=part, arms=tuple(arms)) for part, arms in parts]
+    return found
+
+
+def _parts_of_panel(panel: Panel, look: Looks, leading: Container[str]) -> list[tuple[str, list[ArmRuns]]]:
+    def parts(arms: Iterable[ArmRuns]) -> list[tuple[str, list[ArmRuns]]]:
+        return parts_of(arms, lambda item: (item[0].label, look[item[0].label].family))
+
+    first = [item for item in panel.arms if item[0].label in leading]
+    if len(panel.arms) <= MOST_LINES or not 0 < len(first) <= MOST_LINES:
+        return parts(panel.arms)
+    rest = parts(item for item in panel.arms if item[0].label not in leading)
+    return [(LEADING, first), *((part or "others", arms) for part, arms in rest)]
 
 
 def numbered(every: Sequence[Panel]) -> list[tuple[str, Panel]]:

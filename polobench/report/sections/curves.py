@@ -29,8 +29,8 @@ _LEAST_RATIO = 5.0  # of the ends of the axis of costs: two of 1, 2, 5, 10 lie b
 def sections(findings: Findings) -> list[Section]:
     """The first pages of both, of a task with a leaderboard the arms on it; the cards of the tasks have all of them."""
     first = [panel for panel in findings.curves if panel.part == LEADING]
-    led = {(panel.task, panel.budget) for panel in first}
-    first += [panel for panel in findings.curves if (panel.task, panel.budget) not in led]
+    led = {(panel.task, panel.budget, panel.device) for panel in first}
+    first += [panel for panel in findings.curves if (panel.task, panel.budget, panel.device) not in led]
     shown, look = style.pages(first, PANELS_A_PAGE)[:_MOST_PAGES], findings.looks
     blocks = figures("returns_over_samples", RETURNS, draw_returns, shown, look, note("returns"))
     if sum(map(len, shown)) < len(findings.curves):
