@@ -455,6 +455,7 @@ def test_mistakes_end_in_one_clear_line(
     assert done.code == code
     assert named in done.err
     assert "Traceback" not in done.err
+    assert done.err == done.err.strip() + "\n", "no empty line around it"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polobench.cli.common import AsJson, Markdown, note, show, write_text
+from polobench.cli.common import AsJson, Markdown, note, progress_bars, show, write_text
 from polobench.core.errors import UsageError
 
 SPEED_STUDY = Path("speed")
@@ -33,9 +33,6 @@ def ab(
 
     Exit code: 0 if no cell is slower, 1 if one is slower or no longer runs, 2 on a usage error.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from polobench.ab import page, speed
     from polobench.ab.processes import servers
     from polobench.ab.sides import checked_out
@@ -45,7 +42,7 @@ def ab(
         raise UsageError(f"report {str(output)!r} has no folder to stand in")
     with checked_out(Path.cwd(), (base, head), note) as sides:
         cells = load_cells(study, sides[1], _names(methods), _names(tasks))
-        with servers(*sides) as between, Progress(console=Console(stderr=True), transient=True) as bars:
+        with servers(*sides) as between, progress_bars() as bars:
             bar = bars.add_task(f"timing {len(cells)} cells", total=1.0)
             found = time_cells(between(*sides), cells, seconds, seed, lambda share: bars.update(bar, completed=share))
     times = [{part: cell.seconds(part) for part in PARTS} for cell in found]

@@ -6,12 +6,15 @@ import json
 import signal
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polobench.core.errors import PoloError, UsageError
 from polobench.core.printable import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Markdown = Annotated[
@@ -39,6 +42,15 @@ def say(text: object) -> None:
 def note(text: object) -> None:
     """As `say`, on stderr."""
     typer.echo(printable(text), err=True)
+
+
+def progress_bars() -> Progress:
+    """Bars on stderr if that is a terminal; elsewhere nothing, not even the empty line that rich would leave."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def print_json(value: Any) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from polobench.cli.common import progress_bars
+
 
 def report(
     stores: Annotated[list[Path], typer.Argument(help="One or more folders or packs of results, read as one.")],
@@ -25,9 +27,6 @@ def report(
     Writes report.md, the pages it links to, figures, and tables as CSV, from stored results alone. Each claim in the
     file of claims gets a verdict from the cells it is about.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from polobench.analysis.claims import load_claims
     from polobench.analysis.collection import collect
     from polobench.gate.history import history_table
@@ -37,7 +36,7 @@ def report(
 
     rules = load_claims(claims)
     trend = None if history is None else history_table(history)
-    with Progress(console=Console(stderr=True), transient=True) as bars:
+    with progress_bars() as bars:
         tasks = {what: bars.add_task(what, total=None) for what in ("reading", "drawing")}
 
         def show(what: str, done: int, total: int) -> None:
