@@ -83,6 +83,7 @@ GRID_KEYS = (
     "kind",
     "overrides",
     "throughput_rounds",
+    "tuned_for",
     "probe",
     "smoke",
 )

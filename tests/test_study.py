@@ -218,10 +218,45 @@ def test_every_result_of_a_study_says_how_many_looks_it_declares() -> None:
 
 
 def test_other_numbers_of_pairs_are_run_at_the_values_that_were_tuned_on_two_thousand() -> None:
-    """A task under another label has no tuned values of its own, so the study writes them out."""
-    for cell in load_study(BUILT_IN / "preference-sizes.toml").cells:
+    """A task under another label has no tuned values of its own."""
+    for cell in load_study("preference-sizes").cells:
         task = cell.task.split(",")[0]
-        assert dict(cell.overrides) == tuned_values(cell.method, task, cell.label)
+        assert dict(cell.overrides) == tuned_values(cell.method, task, cell.label) != {}
+
+
+def test_values_of_another_task_are_named_and_what_the_row_says_comes_first() -> None:
+    rows = ["ppo", {"method": "ppo", "label": "far", "clip_eps": 0.9}]
+    cells = parse_study("s", study(methods=rows, tasks=["Acrobot-v1"], tuned_for="CartPole-v1", seeds=1)).cells
+    tuned = tuned_values("ppo", "CartPole-v1")
+    assert [dict(cell.overrides) for cell in cells] == [tuned, tuned | {"clip_eps": 0.9}]
+    with pytest.raises(UsageError, match=r"unknown tuned_for 'CartPole'.* \(allowed: Acrobot-v1, CartPole-v1, "):
+        parse_study("s", study(tuned_for="CartPole"))
+
+
+def test_a_label_takes_the_values_of_what_stands_before_its_comma() -> None:
+    of_ipo = tuned_values("dpo", "digit-preferences", "ipo")
+    assert of_ipo["loss"] == "ipo"
+    assert tuned_values("dpo", "digit-preferences", "ipo, beta 3, again") == of_ipo
+    assert tuned_values("dpo", "digit-preferences", "dpo, beta 3") == tuned_values("dpo", "digit-preferences") != of_ipo
+    assert tuned_values("dpo", "digit-preferences", "mine, beta 3") == tuned_values("dpo", "digit-preferences")
+
+
+def test_the_frontier_sweeps_the_pull_alone_around_what_was_tuned() -> None:
+    """Four strengths of each arm beside the tuned one, which the study `preferences-tuned` runs; oracles have all."""
+    pulls: dict[tuple[str, str], list[float]] = {}
+    for cell in load_study("preferences").cells:
+        line, _, said = cell.label.partition(", ")
+        if not said:
+            continue
+        name = said.partition(" ")[0]
+        pull, tuned = cell.overrides[name], tuned_values(cell.method, cell.task.replace("-gold", "-learned"), line)
+        assert said == f"{name} {pull:g}"
+        assert dict(cell.overrides) | {name: tuned[name]} in ({name: tuned[name]}, tuned)
+        pulls.setdefault((cell.task, line), []).append(pull / tuned[name])
+    assert len(pulls) == 12
+    for (task, _), found in pulls.items():
+        strengths = sorted({round(pull, 1) for pull in found})
+        assert strengths == ([0.1, 0.3, 1.0, 3.0, 9.0] if "gold" in task else [0.1, 0.3, 3.0, 9.0])
 
 
 def test_a_task_under_another_name_says_that_it_is_not_tuned() -> None:

@@ -142,6 +142,17 @@ def _tuned_file() -> dict[str, Any]:
 
 
 def tuned_values(method: str, task: str, label: str | None = None) -> dict[str, Any]:
-    """The tuned values of a variant on a task, by its label, else those of its method, or nothing."""
+    """The tuned values of a variant on a task, by its label, else those of its method, or nothing.
+
+    What stands before a comma of a label is a variant, too, whose values the label takes unless it has its own:
+    "ipo, beta 3" those of "ipo".
+    """
     by_name = _tuned_file()
-    return dict(by_name.get(label or method, {}).get(task) or by_name.get(method, {}).get(task, {}))
+    parts = (label or method).split(", ")
+    names = [", ".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return dict(next(filter(None, (by_name.get(name, {}).get(task) for name in [*names, method])), {}))
+
+
+def tuned_tasks() -> list[str]:
+    """The tasks that something was tuned for."""
+    return sorted({task for tasks in _tuned_file().values() for task in tasks})

@@ -12,7 +12,7 @@ from typing import Any
 
 from polobench.core.budget import Budget
 from polobench.core.errors import UsageError, unknown
-from polobench.core.hyperparameters import tuned_values
+from polobench.core.hyperparameters import tuned_tasks, tuned_values
 from polobench.kinds.cell import Cell
 from polobench.kinds.environment import parse_task
 from polobench.kinds.parsing import check_keys, parse_count, parse_list, parse_positive, parse_text, parse_truth
@@ -22,7 +22,8 @@ from polobench.run.library import BUILT_IN, find_study
 LIMITS = ("timeout_seconds", "memory_mib")
 STUDY_KEYS = ("title", "devices", "threads", "tuned", "looks", *LIMITS, "grid")
 MOST_SEEDS = 10_000
-GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "probe", "smoke")  # those of the kinds beside these
+# beside these those of the kinds
+GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "tuned_for", "probe", "smoke")
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, A
         if key not in grid:
             raise UsageError(f"a [[grid]] has no {key!r} (needed: {', '.join(needed)})")
     variants = [_variant(item) for item in parse_list("methods", grid["methods"])]
+    variants = [_tuned_for(grid["tuned_for"], item) for item in variants] if "tuned_for" in grid else variants
     tasks = [parse_task(item) for item in parse_list("tasks", grid["tasks"])]
     where = [parse_text("devices", item) for item in parse_list("devices", grid.get("devices", devices))]
     seeds, budget = parse_seeds(grid["seeds"]), Budget.of(grid.get("budget", 1))
@@ -199,6 +201,14 @@ def _variant(item: object) -> dict[str, Any]:
         label = parse_text("label", item.get("label", item["method"]))
         return {"method": item["method"], "label": label, "overrides": overrides}
     raise UsageError(f'methods: {item!r} (allowed: a name, or {{method = "name", label = "...", ...}})')
+
+
+def _tuned_for(task: object, variant: Mapping[str, Any]) -> dict[str, Any]:
+    """The variant with the values that were tuned for this task, whatever the task it runs on; its own come first."""
+    if task not in tuned_tasks():
+        raise unknown("tuned_for", task, tuned_tasks())
+    values = tuned_values(variant["method"], str(task), variant["label"])
+    return {**variant, "overrides": values | variant.get("overrides", {})}
 
 
 def _check_unique(cells: Sequence[Cell]) -> None:
