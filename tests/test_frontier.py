@@ -19,6 +19,7 @@ from polobench.analysis.claims import Claim, Claims
 from polobench.analysis.collection import Collection, collect
 from polobench.analysis.measures import MEASURES, Observations
 from polobench.analysis.overall import USE_CASES, comparables, standings
+from polobench.analysis.statistics.hypothesis import SEPARATED
 from polobench.analysis.verdicts import CONTRADICTED, OPEN, SUPPORTED, claim_verdict
 from polobench.core.result import RunResult
 from polobench.report.page import write_report
@@ -310,3 +311,30 @@ def test_equal_seconds_count_those_of_the_reward_model(tmp_path: Path) -> None:
     reached = np.array([RISING[-1], np.interp(6, np.linspace(3, 12, 5), RISING)])
     dpo, ppo = (reached - RISING[0]) / (1 - RISING[0])  # the checkpoint's own return on the curve's prompts scores 0
     assert values == pytest.approx({"dpo": dpo, "ppo": ppo})
+
+
+def test_answers_that_are_level_greedily_are_told_apart_by_drawing_them(tmp_path: Path) -> None:
+    """Temperature 1 shows what greedy answers hide; a run that fails has its failed score, not the last one drawn."""
+    runs = []
+    for seed in range(8):
+        ahead, behind, lost = (run(LEARNED, label, seed) for label in ("reinforce", "ppo", "grpo"))
+        for result, drawn in ((ahead, 0.8), (behind, 0.6), (lost, 0.9)):
+            result.final_score = result.final_return = 0.8 + 0.001 * seed
+            result.curve["heldout_sampled_return"] = [RISING[0], *[drawn + 0.001 * seed] * (len(RISING) - 1)]
+        lost.status = "diverged"
+        lost.score_as_failed()
+        runs += [ahead, behind, lost]
+    greedy, sampled = (
+        standings(comparables(store(tmp_path, *runs)), case)
+        for case in USE_CASES
+        if case.name in ("greedy answers, preferences", "sampled answers, preferences")
+    )
+    assert greedy is not None
+    assert sampled is not None
+    assert {item.label for item in greedy.equal} == {"reinforce", "ppo"}
+    assert [item.label for item in sampled.items] == ["reinforce", "ppo", "grpo"]
+    assert [item.label for item in sampled.equal] == ["reinforce"]
+    assert sampled.items[1].contrast is not None
+    assert sampled.items[1].contrast.word == SEPARATED
+    assert sampled.best.value.value == pytest.approx((0.8035 - RISING[0]) / (1 - RISING[0]))
+    assert sampled.items[2].value.value <= 0

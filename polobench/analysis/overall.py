@@ -157,6 +157,11 @@ def _score_of(run: RunResult, name: str, place: int = -1) -> float:
     return float(on_the_curve(run, np.array([value_of(run, name, place)]))[0])
 
 
+def _sampled_score(run: RunResult) -> float:
+    """Of actions drawn at the end, on the scale of greedy ones; of a failed run its score."""
+    return _score_of(run, SAMPLED) if run.final_score is None or run.status == "ok" else run.final_score
+
+
 def evaluation_error(run: RunResult) -> float:
     """The standard error of the final score over the episodes of the final evaluation; NaN where unknown."""
     episodes = run.provenance.get("final_episodes")
@@ -202,7 +207,7 @@ def _overall(group: Comparable, label: str) -> Overall:
         beside_others=sum(run.ran_beside_others for run in runs),
         below_start=sum(map(fell_below_start, runs)),
         evaluation_error=float(max(finite(map(evaluation_error, runs)), default=math.nan)),
-        sampled=mean_over_tasks(group, label, lambda run: _score_of(run, SAMPLED)),
+        sampled=mean_over_tasks(group, label, _sampled_score),
         untrained=mean_over_tasks(group, label, lambda run: _score_of(run, "return_mean", 0)),
         kl=mean_over_tasks(group, label, lambda run: value_of(run, KL)),
     )
@@ -274,6 +279,10 @@ def _final_scores(group: Comparable) -> Mapping[str, Sequence[Array]]:
     return {label: group.scores(label) for label in group.runs}
 
 
+def _sampled_scores(group: Comparable) -> Mapping[str, Sequence[Array]]:
+    return _each_run(group, lambda run, _: _sampled_score(run))
+
+
 def _each_run(group: Comparable, of: Callable[[RunResult, int], float]) -> Mapping[str, Sequence[Array]]:
     """A number of each run, which may depend on the place of its task."""
     return {
@@ -298,7 +307,8 @@ USE_CASES = (
     UseCase("language, checkable answers", LANGUAGE, "final score", _final_scores),
     UseCase("few samples, language", LANGUAGE, "mean score over the budget of samples", _over_samples),
     UseCase("little CPU time, language", LANGUAGE, "score after equal CPU seconds", _over_seconds, at_equal_cost=True),
-    UseCase("preference data", PREFERENCES, "final score", _final_scores),
+    UseCase("greedy answers, preferences", PREFERENCES, "final score", _final_scores),
+    UseCase("sampled answers, preferences", PREFERENCES, "final score of drawn answers", _sampled_scores),
     UseCase(
         "little CPU time, preferences", PREFERENCES, "score after equal CPU seconds", _over_seconds, at_equal_cost=True
     ),
