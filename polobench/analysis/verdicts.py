@@ -2,7 +2,7 @@
 
 A pair (less, more) of methods on the places that both were measured at, d = mean(more) - mean(less):
 
-    ceiling, no room   every run of both reaches the target and ends within the margin of the best
+    ceiling, no room   both reach the target on average, and all runs end within the margin of the best
     supported          the permutation test's p is at most `level`, and d at least the smallest effect
     equivalent         Welch's two one-sided p of |d| being at least the smallest effect is at most `level`
     contradicted       not so, but the one-sided p of d being at least the smallest effect is: it may be the other way
