@@ -141,7 +141,7 @@ def test_reward_models_are_pooled_over_seeds_and_costs_are_means(tmp_path: Path)
     runs[0].provenance, runs[1].provenance, runs[2].snapshots = {"cpu_model": "B"}, {"cpu_model": "A"}, {}
     other = frontier.costs(store(tmp_path / "other", *runs))
     assert [cost.processor for cost in other] == ["A, B", "A Processor"]
-    assert math.isnan(other[1].reward_model_seconds), "a slim pack does not say what the training took"
+    assert math.isnan(other[1].reward_model_seconds), "nothing is known of what the training took"
     (best,) = frontier.best_of(found)
     assert (best.problem, best.feedback, best.n) == (PAIRS, "reward model", 4)
     assert best.kl == pytest.approx(math.log(4) - 0.75)

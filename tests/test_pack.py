@@ -166,14 +166,17 @@ def test_two_tasks_that_would_have_one_name_are_refused(tmp_path: Path) -> None:
         packed(tmp_path, *results)
 
 
-def test_a_slim_pack_keeps_outcomes_curves_and_settings(tmp_path: Path) -> None:
+def test_a_slim_pack_keeps_outcomes_curves_settings_and_the_reward_model(tmp_path: Path) -> None:
     result = make_language()
+    model: dict[str, Any] = {"accuracy": 0.7, "gold_accuracy": 0.8, "calibration_error": 0.1, "cpu_seconds": 1.5}
+    model |= {"gradient_steps": 3, "samples_read": 9, "pairs": 2, "predicted": [0.5], "observed": [0.5], "counts": [2]}
+    result.snapshots["before"]["reward_model"] = model
     folder = save_all(tmp_path / "store", result, failed(make_result()))
     for slim in (True, False):
         write_pack([folder], tmp_path / f"{slim}.zip", slim)
     packs = [read_whole(tmp_path / f"{slim}.zip") for slim in (True, False)]
     found, whole = (next(item for item in cells if item.cell_id == result.cell_id) for cells in packs)
-    left_out = {"updates": {}, "trail": "", "snapshots": {}, "traceback": ""}
+    left_out = {"updates": {}, "trail": "", "snapshots": {"before": {"reward_model": model}}, "traceback": ""}
     assert found.to_dict() == whole.to_dict() | left_out
     assert (tmp_path / "True.zip").stat().st_size < 0.7 * (tmp_path / "False.zip").stat().st_size
     assert verdict_text(Findings(collect(tmp_path / "True.zip"))) == verdict_text(Findings(collect(folder)))

@@ -215,7 +215,7 @@ def _cost(arm: Arm, runs: Runs) -> Cost:
     names = ("samples_read", "samples_generated", "reward_tokens", "cpu_seconds", "gradient_steps")
     read, generated, tokens, seconds, steps = (mean_of(getattr(run.ledger, name) for run in runs) for name in names)
     feedback = problem_of(arm.task)[1]
-    absent = math.nan if feedback == REWARD_MODEL else 0.0  # a slim pack says nothing of reward models
+    absent = math.nan if feedback == REWARD_MODEL else 0.0  # a run that failed before may not say it
     fitted = mean_of(_reward_model(run).get("cpu_seconds", absent) for run in runs)
     processors = sorted({str(run.provenance.get("cpu_model", "")) for run in runs})
     return Cost(arm, feedback, read, generated, tokens, fitted, seconds, steps, ", ".join(filter(None, processors)))

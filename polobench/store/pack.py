@@ -26,7 +26,7 @@ _ENTRY = re.compile(r"[0-9a-f]{8,64}\.json")
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a limit
 _ENCRYPTED = 0x1
 _FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
-_LONG = ("updates", "trail", "snapshots")  # what a slim pack leaves empty, with the traceback
+_LONG = ("updates", "trail", "traceback")  # what a slim pack leaves empty
 _DIGITS = {"updates": 5, "curve": 7, "snapshots": 7}  # nearly a whole cell: what is drawn, and numbers of float32
 _EXACT = "return_mean"  # of the curve: what scores and verdicts are made of
 VERBATIM = ("snapshots", "curve", "updates", "trail")  # what models say, and tables of numbers
@@ -148,7 +148,7 @@ def write_pack(stores: Sequence[Path | str], output: Path, slim: bool = False) -
     Args:
         stores: folders or packs.
         output: the file, `*.zip`.
-        slim: leave out the updates, the trail and what a language model said.
+        slim: leave out the updates, the trail and what a language model said; what is known of a reward model stays.
 
     Raises:
         UsageError: a store is absent or damaged, two hold different results of one cell, or the file cannot be written.
@@ -186,10 +186,16 @@ def _write(output: Path, cells: dict[str, bytes]) -> None:
 
 def _packed(plain: dict[str, Any], slim: bool) -> dict[str, Any]:
     """A result's plain data as a pack holds them."""
-    left_out = {name: type(plain[name])() for name in (*_LONG, "traceback")} if slim else {}
-    rounded = {key: _rounded(plain[key], digits) for key, digits in _DIGITS.items()}
-    kept = plain | rounded | left_out
+    plain = _slimmed(plain) if slim else plain
+    kept = plain | {key: _rounded(plain[key], digits) for key, digits in _DIGITS.items()}
     return {key: value if key in VERBATIM else _shortened(value) for key, value in kept.items()}
+
+
+def _slimmed(plain: dict[str, Any]) -> dict[str, Any]:
+    """Without what is long; of what was stored before training a reward model's numbers stay, which are short."""
+    model = plain["snapshots"].get("before", {}).get("reward_model")
+    empty = {name: type(plain[name])() for name in _LONG}
+    return plain | empty | {"snapshots": {"before": {"reward_model": model}} if model else {}}
 
 
 def _rounded(value: Any, digits: int) -> Any:
