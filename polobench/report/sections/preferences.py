@@ -164,14 +164,15 @@ def draw_frontier(items: Sequence[Place], baselines: Sequence[BestOf]) -> Drawin
 
 
 def _line(ax: Axes, places: Sequence[Place], colour: tuple[float, float, float]) -> Spot:
-    """The line through the settings of one method, with a diamond for its tuned arm; it is named at the highest."""
-    mine = sorted(places, key=lambda item: (item.arm.label == item.line, item.kl.value))
-    swept = sum(item.arm.label != item.line for item in mine)
+    """The line through the strengths of one method's pull, a diamond at the tuned one; it is named at the highest."""
+    mine = sorted(places, key=lambda item: item.strength)
+    tuned = np.array([item.arm.label == item.line for item in mine])
     x, y = np.array([[item.kl.value, item.gold.value] for item in mine]).T
     ends = [[item.gold.interval.low, item.gold.interval.high] for item in mine]
     errors = np.nan_to_num(np.abs(np.array(ends) - y[:, None])).T
-    for part, look in ((slice(swept), "o-"), (slice(swept, None), "D")):
-        ax.errorbar(x[part], y[part], yerr=errors[:, part], fmt=look, color=colour, markersize=4.5, elinewidth=1)
+    ax.errorbar(x, y, yerr=errors, fmt="-", color=colour, elinewidth=1)
+    for some, marker in ((~tuned, "o"), (tuned, "D")):
+        ax.plot(x[some], y[some], marker, color=colour, markersize=4.5)
     best = int(np.nanargmax(y)) if np.isfinite(y).any() else 0
     return Spot(x[best], y[best], mine[0].line, colour, np.column_stack([x, y]))
 
