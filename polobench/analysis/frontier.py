@@ -127,7 +127,7 @@ class RewardModels:
 
 @dataclass(frozen=True)
 class BestOf:
-    """The checkpoint's best of n answers, as the task's reward chooses; its KL is log n - (n - 1) / n."""
+    """The checkpoint's best of n answers, as the task's reward chooses; its KL is at most log n - (n - 1) / n."""
 
     problem: str
     feedback: str
