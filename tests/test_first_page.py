@@ -209,7 +209,7 @@ def test_the_verdict_names_score_cost_certainty_and_what_would_change(text: str)
     assert re.search(r"(ahead of|equivalent to|open against) .*; n = 5$", samples[5])
     assert all(found["few samples, control"])
     assert found["language, checkable answers"][1] == "not measured yet"
-    assert found["greedy answers, preferences"][-1] == "a study with preference data"
+    assert found["greedy answers, preferences"][-1] == "a study with preference data with a target"
 
 
 def test_the_answers_words_come_from_the_tests_not_from_intervals(tmp_path: Path) -> None:

@@ -113,14 +113,17 @@ def test_a_reward_model_learns_true_labels_and_nothing_from_shuffled_ones() -> N
     assert true.accuracy > 0.65
     assert true.gold_accuracy > 0.75, "its own errors are fewer than those of the labels"
 
-    few, shuffled = task.data.responses.select(torch.arange(600)), []
-    for seed in range(6):
-        model = RewardModel(task.reference_policy())
-        labelled = Comparisons.drawn(few, task.data.gold[:300], 0.0, np.random.default_rng(seed))
-        model.fit(labelled, Course(epochs=1), SeedAxes(0))
-        shuffled.append(model.checked(task.heldout).accuracy)
+    few, gold = task.data.responses.select(torch.arange(600)), task.data.gold[:300]
+
+    def accuracy(scale: float, seed: int) -> float:
+        """On true labels, of a model that is fitted to labels of this scale; at 0 they are a fair coin's."""
+        model, labels = RewardModel(task.reference_policy()), np.random.default_rng(seed)
+        model.fit(Comparisons.drawn(few, gold, scale, labels), Course(epochs=1), SeedAxes(0))
+        return model.checked(task.heldout).accuracy
+
+    shuffled = [accuracy(0.0, seed) for seed in range(6)]
     assert ttest_1samp(shuffled, 0.5).pvalue > 0.05
-    assert ttest_1samp(shuffled, true.accuracy).pvalue < 0.05
+    assert ttest_1samp(shuffled, accuracy(scale_for(gold), 0)).pvalue < 0.05
 
 
 def test_calibration_of_known_predictions() -> None:

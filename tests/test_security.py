@@ -241,12 +241,19 @@ def test_an_order_holds_the_studys_text_and_the_cells_number_and_no_object(tmp_p
     order = json.loads(orders(study)(prepare(study.cells[1])))
     assert sorted(order) == ["devices", "expected", "folder", "limits", "number", "study", "text"]
     assert (order["text"], order["number"]) == (STUDY, 1)
-    assert sorted(order["expected"]) == ["cell_id", "code", "platform"]
+    assert sorted(order["expected"]) == ["cell_id", "code", "hyperparameters", "platform"]
     assert sorted(order["limits"]) == ["memory_mib", "timeout_seconds"]
 
 
-@pytest.mark.parametrize(("name", "said"), [("code", "the sources changed"), ("platform", "its platform is another")])
-def test_a_worker_with_other_code_or_another_platform_runs_nothing(name: str, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("code", "the sources changed"),
+        ("hyperparameters", "values differ"),
+        ("platform", "its platform is another"),
+    ],
+)
+def test_a_worker_with_other_code_values_or_platform_runs_nothing(name: str, said: str, tmp_path: Path) -> None:
     study = load_study(write_study(tmp_path, STUDY))
     order = json.loads(orders(study)(prepare(study.cells[1])))
     order["expected"][name] = "another"

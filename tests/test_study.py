@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from polobench.cells.runner import prepare, run_cell
 from polobench.core.errors import UsageError
 from polobench.core.hyperparameters import tuned_values
+from polobench.registry import make
 from polobench.run.library import BUILT_IN, find_study
 from polobench.run.listing import rows
 from polobench.run.study import load_study, parse_seeds, parse_study
@@ -227,16 +229,18 @@ def test_other_numbers_of_pairs_are_run_at_the_values_that_were_tuned_on_two_tho
 def test_values_of_another_task_are_named_and_what_the_row_says_comes_first() -> None:
     rows = ["ppo", {"method": "ppo", "label": "far", "clip_eps": 0.9}]
     cells = parse_study("s", study(methods=rows, tasks=["Acrobot-v1"], tuned_for="CartPole-v1", seeds=1)).cells
-    tuned = tuned_values("ppo", "CartPole-v1")
-    assert [dict(cell.overrides) for cell in cells] == [tuned, tuned | {"clip_eps": 0.9}]
-    with pytest.raises(UsageError, match=r"unknown tuned_for 'CartPole'.* \(allowed: Acrobot-v1, CartPole-v1, "):
+    methods = [prepare(cell).method for cell in cells]
+    tuned = make("ppo", task="CartPole-v1").hp
+    assert make("ppo", task="Acrobot-v1").hp != tuned
+    assert [method.hp for method in methods if method] == [tuned, replace(tuned, clip_eps=0.9)]
+    with pytest.raises(UsageError, match=r"tuned_for of 'ppo': 'CartPole'.* \(allowed: Acrobot-v1, CartPole-v1, "):
         parse_study("s", study(tuned_for="CartPole"))
 
 
 def test_a_label_takes_the_values_of_what_stands_before_its_comma() -> None:
     of_ipo = tuned_values("dpo", "digit-preferences", "ipo")
     assert of_ipo["loss"] == "ipo"
-    assert tuned_values("dpo", "digit-preferences", "ipo, beta 3, again") == of_ipo
+    assert tuned_values("dpo", "digit-preferences", "ipo,beta 3, again") == of_ipo
     assert tuned_values("dpo", "digit-preferences", "dpo, beta 3") == tuned_values("dpo", "digit-preferences") != of_ipo
     assert tuned_values("dpo", "digit-preferences", "mine, beta 3") == tuned_values("dpo", "digit-preferences")
 
@@ -251,12 +255,12 @@ def test_the_frontier_sweeps_the_pull_alone_around_what_was_tuned() -> None:
         name = said.partition(" ")[0]
         pull, tuned = cell.overrides[name], tuned_values(cell.method, cell.task.replace("-gold", "-learned"), line)
         assert said == f"{name} {pull:g}"
-        assert dict(cell.overrides) | {name: tuned[name]} in ({name: tuned[name]}, tuned)
+        assert tuned | dict(cell.overrides) | {name: tuned[name]} == tuned
         pulls.setdefault((cell.task, line), []).append(pull / tuned[name])
     assert len(pulls) == 12
     for (task, _), found in pulls.items():
-        strengths = sorted({round(pull, 1) for pull in found})
-        assert strengths == ([0.1, 0.3, 1.0, 3.0, 9.0] if "gold" in task else [0.1, 0.3, 3.0, 9.0])
+        strengths = sorted(set(found))
+        assert strengths == pytest.approx([1 / 9, 1 / 3, *[1] * ("gold" in task), 3, 9], rel=0.01)
 
 
 def test_a_task_under_another_name_says_that_it_is_not_tuned() -> None:

@@ -194,7 +194,7 @@ def _gold_at_each_kl(runs: Runs) -> Array:
 def _place(arm: Arm, runs: Runs) -> Place:
     problem, feedback = problem_of(arm.task)
     ended = [run for run in runs if run.status == "ok"]
-    given = runs[0].hyperparameters
+    given = (ended or runs)[0].hyperparameters
     strength = next((float(given[name]) for name in STRENGTHS if name in given), math.nan)
     known = (KL, GOLD, "return_mean", "heldout_accuracy", "heldout_accuracy_implicit")
     ends = [estimated([value_of(run, name) for run in ended]) for name in known]

@@ -18,7 +18,7 @@ from polobench.analysis.collection import (
     more_than_declared,
     of_several_processors,
 )
-from polobench.analysis.columns import finite, on_the_curve, speaks, value_of
+from polobench.analysis.columns import column, finite, on_the_curve, speaks, value_of
 from polobench.analysis.curves import return_curve
 from polobench.analysis.frame import solved
 from polobench.analysis.frontier import GOLD_REWARD, KL, UNIT, line_of, place_of
@@ -158,8 +158,10 @@ def _score_of(run: RunResult, name: str, place: int = -1) -> float:
 
 
 def _sampled_score(run: RunResult) -> float:
-    """Of actions drawn at the end, on the scale of greedy ones; of a failed run its score."""
-    return _score_of(run, SAMPLED) if run.final_score is None or run.status == "ok" else run.final_score
+    """Of actions drawn at the end, on the scale of greedy ones; of a failed run its score, or the lowest ones drawn."""
+    if run.final_score is None or run.status == "ok" or SAMPLED not in run.curve:
+        return _score_of(run, SAMPLED)
+    return float(min([run.final_score, *finite(on_the_curve(run, column(run.curve, SAMPLED)).tolist())]))
 
 
 def evaluation_error(run: RunResult) -> float:

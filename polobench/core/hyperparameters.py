@@ -148,11 +148,11 @@ def tuned_values(method: str, task: str, label: str | None = None) -> dict[str, 
     "ipo, beta 3" those of "ipo".
     """
     by_name = _tuned_file()
-    parts = (label or method).split(", ")
-    names = [", ".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    parts = (label or method).split(",")
+    names = [",".join(parts[:count]) for count in range(len(parts), 0, -1)]
     return dict(next(filter(None, (by_name.get(name, {}).get(task) for name in [*names, method])), {}))
 
 
-def tuned_tasks() -> list[str]:
-    """The tasks that something was tuned for."""
-    return sorted({task for tasks in _tuned_file().values() for task in tasks})
+def tuned_tasks(method: str) -> list[str]:
+    """The tasks that a method was tuned for under its own name."""
+    return sorted(_tuned_file().get(method, {}))

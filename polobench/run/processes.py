@@ -33,7 +33,7 @@ SHOW_EVERY_SECONDS = 0.2
 POLL_SECONDS = 0.25  # between two looks at the limits
 GRACE_SECONDS = 10.0  # in which a cell past its time can say so itself, with the curve so far
 ENDING_SECONDS = 2.0  # that a worker has to end by itself after its last word
-SOURCES_CHANGED = "the sources changed while the sweep ran, or differ on a worker's machine; run it again"
+SOURCES_CHANGED = "the sources changed meanwhile, or they or tuned values differ on a worker's machine; run it again"
 OTHER_TASK = "the task describes itself otherwise in a worker process (its floor, its target, its data or its model)"
 
 

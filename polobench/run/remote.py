@@ -31,6 +31,7 @@ def orders(study: Study) -> Orders:
     def order(prepared: PreparedCell) -> str:
         limits = {name: getattr(prepared.cell, name) for name in LIMITS}
         expected = {"cell_id": prepared.cell_id, "code": prepared.code, "platform": _platform(prepared)}
+        expected["hyperparameters"] = _hyperparameters(prepared)
         return json.dumps(common | {"number": prepared.cell.number, "limits": limits, "expected": expected})
 
     return order
@@ -38,6 +39,11 @@ def orders(study: Study) -> Orders:
 
 def _platform(prepared: PreparedCell) -> str:
     return str(prepared.method.provenance()["platform_fingerprint"]) if prepared.method else ""
+
+
+def _hyperparameters(prepared: PreparedCell) -> str:
+    """The tuned ones are of a file, which is no source."""
+    return json.dumps(prepared.defined_by["hyperparameters"], sort_keys=True)
 
 
 def words(order: str) -> Iterator[str]:
@@ -66,7 +72,7 @@ def _accepted(asked: Mapping[str, Any]) -> PreparedCell:
     prepared, expected = prepare(study.limited(**asked["limits"]).cells[asked["number"]]), asked["expected"]
     if prepared.method is None:
         raise PoloError(prepared.unavailable)
-    if prepared.code != expected["code"]:
+    if (prepared.code, _hyperparameters(prepared)) != (expected["code"], expected["hyperparameters"]):
         raise SweepStopped(SOURCES_CHANGED)
     if _platform(prepared) != expected["platform"]:
         raise PoloError("its platform is another one, so that its digests would differ")

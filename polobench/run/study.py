@@ -22,7 +22,7 @@ from polobench.run.library import BUILT_IN, find_study
 LIMITS = ("timeout_seconds", "memory_mib")
 STUDY_KEYS = ("title", "devices", "threads", "tuned", "looks", *LIMITS, "grid")
 MOST_SEEDS = 10_000
-# beside these those of the kinds
+# and each kind's own key
 GRID_KEYS = ("methods", "tasks", "seeds", "budget", "devices", "tuned_for", "probe", "smoke")
 
 
@@ -166,7 +166,8 @@ def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, A
         if key not in grid:
             raise UsageError(f"a [[grid]] has no {key!r} (needed: {', '.join(needed)})")
     variants = [_variant(item) for item in parse_list("methods", grid["methods"])]
-    variants = [_tuned_for(grid["tuned_for"], item) for item in variants] if "tuned_for" in grid else variants
+    if "tuned_for" in grid:
+        variants = [_tuned_for(parse_text("tuned_for", grid["tuned_for"]), item) for item in variants]
     tasks = [parse_task(item) for item in parse_list("tasks", grid["tasks"])]
     where = [parse_text("devices", item) for item in parse_list("devices", grid.get("devices", devices))]
     seeds, budget = parse_seeds(grid["seeds"]), Budget.of(grid.get("budget", 1))
@@ -179,7 +180,7 @@ def _grid_cells(grid: Mapping[str, Any], devices: object, common: Mapping[str, A
     return [
         Cell(
             task=task, seed=seed, device=device, budget=plan.budget(budget), plan=plan, environment=environment,
-            **variant, **common,
+            **(common | variant),
         )
         for kind in kinds().values()
         for variant, (task, environment), device in product(variants, tasks, where)
@@ -203,12 +204,12 @@ def _variant(item: object) -> dict[str, Any]:
     raise UsageError(f'methods: {item!r} (allowed: a name, or {{method = "name", label = "...", ...}})')
 
 
-def _tuned_for(task: object, variant: Mapping[str, Any]) -> dict[str, Any]:
-    """The variant with the values that were tuned for this task, whatever the task it runs on; its own come first."""
-    if task not in tuned_tasks():
-        raise unknown("tuned_for", task, tuned_tasks())
-    values = tuned_values(variant["method"], str(task), variant["label"])
-    return {**variant, "overrides": values | variant.get("overrides", {})}
+def _tuned_for(task: str, variant: Mapping[str, Any]) -> dict[str, Any]:
+    """The variant with the values that were tuned for this task, in place of those of its own; what it sets stays."""
+    values = tuned_values(variant["method"], task, variant["label"])
+    if not values:
+        raise unknown(f"tuned_for of {variant['label']!r}:", task, tuned_tasks(variant["method"]))
+    return {**variant, "overrides": values | variant.get("overrides", {}), "tuned": False}
 
 
 def _check_unique(cells: Sequence[Cell]) -> None:

@@ -14,7 +14,7 @@ from polobench.report.words import against_others, names, note, place_names
 
 NOT_MEASURED = "not measured yet"
 _CHEAPER, _NEARLY = 0.67, 0.75  # of the CPU seconds of the best, and of its score
-_STUDIES = {CONTROL: "control tasks", LANGUAGE: "language tasks", PREFERENCES: "preference data"}
+_STUDIES = {CONTROL: "control tasks", LANGUAGE: "language tasks", PREFERENCES: "preference data with a target"}
 Case = tuple[UseCase, Standings | None]
 
 
