@@ -79,7 +79,8 @@ def largest_drawdown(run: Scores) -> float:
 def drawdown_of_noise(result: RunResult) -> float:
     """The largest drawdown to expect of policies of equal return, from the noise of the evaluations alone.
 
-    All evaluations are of the same held-out episodes, so the noise is that of a change between two of them.
+    All evaluations are of the same held-out episodes, so the noise is that of a change between two of them. An upper
+    bound: it is of ever new policies, and those that come again, such as two in turns, fall less far.
     NaN without a target, or where the noise is not known.
     """
     errors = finite(result.curve["change_error"]) if "change_error" in result.curve else np.empty(0)
