@@ -320,8 +320,9 @@ USE_CASES = (
 def standings(groups: Sequence[Comparable], case: UseCase) -> Standings | None:
     """The labels of the world's largest group with something to compare; None where there is none, or no number."""
     group = next((group for group in groups if group.world == case.world and len(group.runs) > 1), None)
-    found = None if group is None else standings_of(group, case)
-    return None if found is None or math.isnan(found.best.value.value) else found
+    if group is None or all(math.isnan(case.statistic(numbers)) for numbers in case.numbers(group).values()):
+        return None
+    return standings_of(group, case)
 
 
 def standings_of(group: Comparable, case: UseCase) -> Standings:
