@@ -158,7 +158,7 @@ def _score_of(run: RunResult, name: str, place: int = -1) -> float:
 
 
 def _sampled_score(run: RunResult) -> float:
-    """Of actions drawn at the end, on the scale of greedy ones; of a failed run its score, or the lowest ones drawn."""
+    """Of sampled actions at the end, on the scale of greedy ones; of a failed run its score, or the lowest sampled."""
     if run.final_score is None or run.status == "ok" or SAMPLED not in run.curve:
         return _score_of(run, SAMPLED)
     return float(min([run.final_score, *finite(on_the_curve(run, column(run.curve, SAMPLED)).tolist())]))
@@ -310,7 +310,7 @@ USE_CASES = (
     UseCase("few samples, language", LANGUAGE, "mean score over the budget of samples", _over_samples),
     UseCase("little CPU time, language", LANGUAGE, "score after equal CPU seconds", _over_seconds, at_equal_cost=True),
     UseCase("greedy answers, preferences", PREFERENCES, "final score", _final_scores),
-    UseCase("sampled answers, preferences", PREFERENCES, "final score of drawn answers", _sampled_scores),
+    UseCase("sampled answers, preferences", PREFERENCES, "final score of sampled answers", _sampled_scores),
     UseCase(
         "little CPU time, preferences", PREFERENCES, "score after equal CPU seconds", _over_seconds, at_equal_cost=True
     ),

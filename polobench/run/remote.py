@@ -42,7 +42,7 @@ def _platform(prepared: PreparedCell) -> str:
 
 
 def _hyperparameters(prepared: PreparedCell) -> str:
-    """The tuned ones are of a file, which is no source."""
+    """As text; the tuned ones are of a file that the hash of the code does not cover."""
     return json.dumps(prepared.defined_by["hyperparameters"], sort_keys=True)
 
 
