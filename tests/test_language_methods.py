@@ -43,7 +43,7 @@ from polobench.tasks.digits import (
     copied,
     descending,
     sort_digits,
-    sort_digits_partial,
+    order_digits_partial,
 )
 from polobench.tasks.reward import RewardTask
 
@@ -305,7 +305,7 @@ def test_a_prompt_in_both_lists_is_refused():
 @pytest.mark.parametrize("normalization", ["grpo", "dapo", "dr_grpo"])
 def test_grpos_first_gradient_is_that_of_reinforce(normalization):
     """With one weight for all tokens; "grpo" has one for each row, which goes into the advantages."""
-    with checks.bound(sort_digits_partial()) as task:
+    with checks.bound(order_digits_partial()) as task:
         policy = task.make_policy(Hyperparameters(), critic=False)
         rollout = task.episodes(policy, 4, 4)
     mask = rollout.mask
@@ -356,7 +356,7 @@ def test_grpos_kl_is_that_from_before_an_update_to_its_end():
 
 def test_the_first_update_of_a_run_has_loss_0():
     """Each row has the same weight, so the advantages of a group cancel."""
-    result = GRPO(sort_digits_partial(), **GROUPED).run(0, Budget(updates=1))
+    result = GRPO(order_digits_partial(), **GROUPED).run(0, Budget(updates=1))
     assert result.status == "ok"
     assert result.updates["loss"][0] == pytest.approx(0, abs=1e-6)
     assert result.updates["gradient_norm"][0] > 1e-3

@@ -15,8 +15,8 @@ All start from a tiny GPT-2 (2 layers, 64 wide); its checkpoint ships with the p
 
     python -m polobench.tasks.pretraining sort-digits FOLDER
 
-makes it again, bit for bit on the same platform. The reward is 1 for an exact answer and 0 otherwise; a `-partial` task
-is trained on the share of places that are right, and evaluated like the others.
+makes it again, bit for bit on the same platform. The reward is 1 for an exact answer and 0 otherwise;
+`order-digits-partial` is trained on the share of places that are right, and evaluated like the others.
 """
 
 from __future__ import annotations
@@ -184,6 +184,6 @@ def digits_task(
 
 
 sort_digits = partial(digits_task, "sort-digits", SORT)
-sort_digits_partial = partial(digits_task, "sort-digits-partial", SORT, with_partial_credit=True)
 order_digits = partial(digits_task, "order-digits", ORDER)
+order_digits_partial = partial(digits_task, "order-digits-partial", ORDER, with_partial_credit=True)
 sharpen_digits = partial(digits_task, "sharpen-digits", SORT)
