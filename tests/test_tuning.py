@@ -441,10 +441,6 @@ def test_every_arm_of_a_study_is_tuned_alike(name: str) -> None:
         assert (len(arms), {cell.facts["trial"] for cell in cells}) == (30, set(range(16)))
         assert {cell.seed for cell in cells} == {1000, 1001, 1002}
         assert len({count for (_, task), count in spaces.items() if task == "CartPole-v1"}) == 1
-    assert {(cell.facts.get("looks"), cell.facts.get("seeds")) for cell in study.cells} in (
-        {(1, 10)},
-        {(3, 10)},
-        {(1, 8)},
-    )
+    assert {(cell.facts.get("looks"), cell.facts.get("seeds")) for cell in study.cells} == {(1, 10)}
     assert min(cell.seed for cell in study.cells) >= 100
     assert all(find_task(task).target is not None for _, task in arms if not task.startswith("envpool"))
