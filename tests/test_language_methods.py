@@ -42,8 +42,8 @@ from polobench.tasks.digits import (
     ascending,
     copied,
     descending,
-    sort_digits,
     order_digits_partial,
+    sort_digits,
 )
 from polobench.tasks.reward import RewardTask
 
