@@ -479,10 +479,13 @@ def test_greedy_stands_beside_sampled(tmp_path: Path) -> None:
     for run in runs:
         run.curve["heldout_sampled_return"] = 0.75
         run.curve.loc[0, "return_mean"] = 0.2  # the checkpoint's, on the curve's prompts
+        if run.method == "grpo":
+            run.curve["heldout_own_return"] = 0.35
     text = section(report_pages(collect(save_all(tmp_path, *runs)))["report"], "Leaderboard")
     assert runs[0].floor != 0.2, "as that of all prompts"
     share = (0.75 - 0.2) / (runs[0].target - 0.2)
     assert f"sampled = {share:.2f}; " in text
+    assert f"drawn at its own temperature, grpo scores {(0.35 - 0.2) / (runs[0].target - 0.2):.2f}; " in text
     assert "untrained = 0.00; " in text
 
 

@@ -35,7 +35,9 @@ from polobench.analysis.verdicts import (
 )
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
-from polobench.report.sections.claims import difference
+from polobench.report.sections.claims import _resolution, difference
+from polobench.run.library import BUILT_IN
+from polobench.run.study import load_study
 
 RULES = Claims(level=0.05, least_seeds_on_one_task=8, least_seeds=5, columns=(), claims=())
 TASKS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
@@ -94,6 +96,7 @@ def test_a_difference_too_small_to_matter_either_way_is_equivalence(tmp_path: Pa
     assert found["ppo"].verdict == CONTRADICTED
     assert found["ppo"].below_p <= 0.05 < found["ppo"].equal_p
     assert found["trpo"].verdict == OPEN
+    assert words(collection)["reinforce"] == OPEN, "it fails against one, and may still hold against the other"
 
 
 def test_methods_that_differ_by_the_margin_are_called_equivalent_in_at_most_5_percent() -> None:
@@ -594,6 +597,25 @@ def test_the_articles_claims_are_read() -> None:
     sources = {claim.source.split(",")[0] + claim.source.split(",")[1] for claim in claims.claims}
     assert {f"text {number}" for number in range(1, 8)} <= sources, "each numbered claim of the text is there"
     assert sum(bool(claim.not_testable) for claim in claims.claims) == 10
+
+
+def test_every_arm_that_a_claim_names_is_run_by_a_study() -> None:
+    studies = [load_study(path.stem) for path in BUILT_IN.glob("*.toml")]
+    arms = {cell.label for study in studies for cell in study.cells}
+    for claim in load_claims().claims:
+        assert {*claim.less, *claim.more, *claim.of, *claim.trend} <= arms, claim.says
+
+
+def test_a_sentences_evidence_says_what_tests_of_its_size_can_find(tmp_path: Path) -> None:
+    collection = store(tmp_path, scored({"reinforce": 0.9, "ppo": 0.92, "trpo": 0.9}, spread=0.002))
+    claim = Claim("text", "x", "final_score", less=("reinforce",), more=("ppo",), smallest_effect=0.05)
+    (pair,) = claim_verdict(Observations(collection), claim, RULES).pairs
+    measure = MEASURES["final_score"]
+    assert pair.compared is not None
+    assert _resolution(pair, measure) == f", margin {pair.compared.margin:.3f}"
+    opened = dataclasses.replace(pair, verdict=OPEN)
+    assert _resolution(opened, measure) == f", detectable {pair.compared.detectable:.3f}"
+    assert _resolution(dataclasses.replace(pair, verdict=SUPPORTED), measure) == ""
 
 
 MISTAKES = {

@@ -42,7 +42,7 @@ from polobench.analysis.statistics.intervals import CONCLUSIVE_SEEDS, Array, Int
 from polobench.core.result import RunResult
 
 CONTROL, LANGUAGE, PREFERENCES = "control", "language", "preferences"
-SAMPLED = "heldout_sampled_return"
+SAMPLED, OWN = "heldout_sampled_return", "heldout_own_return"
 ENOUGH_SHARE = 0.75  # of the seeds of the arm with the most: with fewer an arm is one of a sweep
 COSTS = ("cpu_seconds", "gradient_steps", "backward_rows")
 
@@ -134,7 +134,8 @@ class Overall:
     beside_others: int  # runs that had no machine to themselves, whose seconds are too many
     below_start: int  # runs whose last evaluation is below their first
     evaluation_error: float  # the standard error of a run's final score, the largest of the runs
-    sampled: float  # the final score of drawn actions
+    sampled: float  # the final score of drawn actions, in language at temperature 1
+    at_own_temperature: float  # the same at the temperature that a language policy keeps; NaN where that is 1
     untrained: float  # the score of greedy ones before the first update
     kl: float  # to the checkpoint, nats per completion; NaN where it is not measured
 
@@ -210,6 +211,7 @@ def _overall(group: Comparable, label: str) -> Overall:
         below_start=sum(map(fell_below_start, runs)),
         evaluation_error=float(max(finite(map(evaluation_error, runs)), default=math.nan)),
         sampled=mean_over_tasks(group, label, _sampled_score),
+        at_own_temperature=mean_over_tasks(group, label, lambda run: _score_of(run, OWN)),
         untrained=mean_over_tasks(group, label, lambda run: _score_of(run, "return_mean", 0)),
         kl=mean_over_tasks(group, label, lambda run: value_of(run, KL)),
     )

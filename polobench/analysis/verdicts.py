@@ -15,9 +15,9 @@ supported only where the means rise at each step. A claim about a level compares
 
 Two sides that are equivalent fail a claim that one exceeds the other. So a word, or a claim of several pairs, is
 supported when all its pairs are, mixed when it holds against some and fails against others, equivalent when all its
-pairs are (or at the ceiling), contradicted when it holds against none and fails against one. Pairs without matching
-cells are not measured: the others decide, and the reason names them. Where studies of the store decide differently, it
-is mixed.
+pairs are (or at the ceiling), contradicted when it fails against one and none is open, since an open one may still make
+it mixed. Pairs without matching cells are not measured: the others decide, and the reason names them. Where studies of
+the store decide differently, it is mixed.
 """
 
 from __future__ import annotations
@@ -362,5 +362,5 @@ def _together(verdicts: Sequence[str]) -> str:
     if found == {EQUIVALENT, CEILING}:
         return EQUIVALENT
     if found & {*FAILS}:
-        return MIXED if SUPPORTED in found else CONTRADICTED
+        return MIXED if SUPPORTED in found else OPEN if OPEN in found else CONTRADICTED
     return CEILING if found == {CEILING, SUPPORTED} else OPEN

@@ -103,7 +103,14 @@ def _against(found: Standings, standing: Standing) -> str:
 
 def _flags(group: Comparable, items: list[Overall]) -> str:
     """What the marks of the table mean, and how sure a single final evaluation is."""
-    said = ["sampled: the score of drawn actions on the curve's episodes"] * any(i.sampled == i.sampled for i in items)
+    said = list[str]()
+    if any(item.sampled == item.sampled for item in items):
+        said.append("sampled: the score of drawn actions on the curve's episodes, or the first of them")
+    said += [
+        f"drawn at its own temperature, {item.label} scores {number(item.at_own_temperature, 2)}"
+        for item in items
+        if item.at_own_temperature == item.at_own_temperature
+    ]
     said += ["untrained: of greedy ones before the first update"]
     said += [f"CPU seconds are equal at {', '.join(significant(end, 2) for end in horizons(group))}"]
     said += ["‡: some runs ran beside others"] if any(item.beside_others for item in items) else []
