@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -429,6 +430,22 @@ def test_columns_that_say_the_same_in_every_row_go(text: str) -> None:
     assert "n" not in rows(board)[0]
     assert "In every row: " in board
     assert "n = 5" in board
+
+
+def test_no_committed_figure_is_left_from_an_earlier_drawing() -> None:
+    """A report is drawn over the one before it, and figures that it no longer has stay in its folder."""
+    root = Path(__file__).parents[1]
+    listed = subprocess.run(["git", "ls-files", "reports"], cwd=root, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git repository")
+    files = [root / line for line in listed.stdout.splitlines()]
+    reports = {path.parent for path in files if path.name == "report.md"}
+    assert len(reports) > 1
+    for report in reports:
+        mine = [path for path in files if report in path.parents]
+        pages = "".join(path.read_text("utf-8") for path in mine if path.suffix == ".md")
+        figures = [path.relative_to(report).as_posix() for path in mine if path.suffix == ".png"]
+        assert [name for name in figures if name not in pages] == []
 
 
 def test_the_glossary_of_the_docs_is_the_reports() -> None:

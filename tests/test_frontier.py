@@ -164,6 +164,8 @@ def test_the_section_shows_all_of_it_and_says_what_does_not_appear(tmp_path: Pat
     assert "## One preference problem, several ways" in pages["report"]
     assert "No over-optimisation appears" in pages["report"]
     assert "agreement with gold" in pages["preferences"]
+    row = next(line for line in pages["preferences"].splitlines() if line.startswith(f"| {PAIRS} | reward model"))
+    assert [cell.strip() for cell in row.split("|")[3:5]] == ["4", f"{math.log(4) - 0.75:.2f}"]
     falling = [run(LEARNED, "grpo, beta 1", seed, gold=FALLING, beta=1.0) for seed in range(3)]
     dpo = [run(PAIRS, "dpo, beta 1", seed, beta=1.0) for seed in range(3)]
     report = write_report(store(tmp_path / "some", *falling, *dpo), tmp_path / "report")

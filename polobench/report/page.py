@@ -176,6 +176,7 @@ def _write_tables(findings: Findings, found: Sequence[Page], folder: Path) -> No
     folder.mkdir(parents=True, exist_ok=True)
     tables: dict[str, pd.DataFrame] = {"cells": frame(findings.collection), **task_cards.tables(findings)}
     for section in chain.from_iterable(page.sections for page in found):
+        assert tables.keys().isdisjoint(section.tables), "one table would overwrite another"
         tables |= section.tables
     for name, table in tables.items():
         if not table.empty:

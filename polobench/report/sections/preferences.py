@@ -77,6 +77,9 @@ def sections(findings: Findings) -> list[Section]:
     models, costs = frontier.reward_models(collection), frontier.costs(collection)
     surely = [item for item in findings.pursuits if item.is_overoptimised]
     found = [Section("Arms", compact(Table.of([_place(item) for item in places], "llllrrrrrr"), 3))]
+    if findings.best_of:
+        best = Table.of([_best_of_row(item) for item in findings.best_of], "llrrr")
+        found.append(Section("Best of n", [Paragraph(note("best_of_n")), *compact(best)]))
     if findings.pursuits:
         falls = [f"{item.arm.label} ({item.arm.task}): {_ends(item.fall)}" for item in surely]
         drawn = figures(
@@ -96,7 +99,7 @@ def sections(findings: Findings) -> list[Section]:
         found.append(Section("Reward models", [shown, *compact(Table(headers, rows, "lrrrr"))]))
     blocks = [*compact(Table.of([_cost(item) for item in costs], "lllrrrrrrl"), 3), Paragraph(note("frontier_costs"))]
     tables: dict[str, Sequence[Any]] = {
-        "frontier": places, "best_of": findings.best_of, "frontier_costs": costs,
+        "frontier": places, "best_of_n": findings.best_of, "frontier_costs": costs,
     }  # fmt: skip
     return [*found, Section("What it took", blocks, {name: flat_table(items) for name, items in tables.items()})]
 
@@ -117,6 +120,16 @@ def _place(item: Place) -> dict[str, Text]:
         "gold, greedy": _ends(item.greedy),
         "accuracy": _ends(item.accuracy),
         "accuracy, implicit": _ends(item.implicit_accuracy),
+    }
+
+
+def _best_of_row(item: BestOf) -> dict[str, Text]:
+    return {
+        "problem": item.problem,
+        "chosen by": item.feedback,
+        "n": str(item.n),
+        "KL at most [nats]": number(item.kl, 2),
+        "gold": _ends(item.gold),
     }
 
 
