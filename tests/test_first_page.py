@@ -433,7 +433,7 @@ def test_columns_that_say_the_same_in_every_row_go(text: str) -> None:
 
 
 def test_no_committed_figure_is_left_from_an_earlier_drawing() -> None:
-    """A report is drawn over the one before it, and figures that it no longer has stay in its folder."""
+    """Drawing into a folder does not remove what an older drawing has left there."""
     root = Path(__file__).parents[1]
     listed = subprocess.run(["git", "ls-files", "reports"], cwd=root, capture_output=True, text=True)
     if listed.returncode:

@@ -35,7 +35,7 @@ from polobench.analysis.verdicts import (
 )
 from polobench.core.errors import UsageError
 from polobench.core.result import RunResult
-from polobench.report.sections.claims import _resolution, difference
+from polobench.report.sections.claims import difference, resolution
 from polobench.run.library import BUILT_IN
 from polobench.run.study import load_study
 
@@ -612,10 +612,10 @@ def test_a_sentences_evidence_says_what_tests_of_its_size_can_find(tmp_path: Pat
     (pair,) = claim_verdict(Observations(collection), claim, RULES).pairs
     measure = MEASURES["final_score"]
     assert pair.compared is not None
-    assert _resolution(pair, measure) == f", margin {pair.compared.margin:.3f}"
+    assert resolution(pair, measure) == f", margin {pair.compared.margin:.3f}"
     opened = dataclasses.replace(pair, verdict=OPEN)
-    assert _resolution(opened, measure) == f", detectable {pair.compared.detectable:.3f}"
-    assert _resolution(dataclasses.replace(pair, verdict=SUPPORTED), measure) == ""
+    assert resolution(opened, measure) == f", detectable {pair.compared.detectable:.3f}"
+    assert resolution(dataclasses.replace(pair, verdict=SUPPORTED), measure) == ""
 
 
 MISTAKES = {

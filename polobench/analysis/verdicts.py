@@ -362,5 +362,7 @@ def _together(verdicts: Sequence[str]) -> str:
     if found == {EQUIVALENT, CEILING}:
         return EQUIVALENT
     if found & {*FAILS}:
-        return MIXED if SUPPORTED in found else OPEN if OPEN in found else CONTRADICTED
+        if SUPPORTED in found:
+            return MIXED
+        return OPEN if OPEN in found else CONTRADICTED
     return CEILING if found == {CEILING, SUPPORTED} else OPEN

@@ -189,14 +189,14 @@ def _measured(item: verdicts.ClaimVerdict) -> str:
     ]
     parts += [
         f"{difference(pair, measure)} {_ends(pair.compared.interval, measure)}, "
-        f"n = {measure.counted(pair.compared.n)} x {counted(len(pair.places), 'setting')}{_resolution(pair, measure)}"
+        f"n = {measure.counted(pair.compared.n)} x {counted(len(pair.places), 'setting')}{resolution(pair, measure)}"
         for pair in item.pairs
         if pair.compared
     ]
     return f"{measure.title}: {'; '.join(parts)}"
 
 
-def _resolution(pair: verdicts.PairVerdict, measure: Measure) -> str:
+def resolution(pair: verdicts.PairVerdict, measure: Measure) -> str:
     """What tests of this size find in 4 of 5 cases: of an open pair a difference, of an equivalent one equality."""
     assert pair.compared is not None
     sizes = {OPEN: ("detectable", pair.compared.detectable), EQUIVALENT: ("margin", pair.compared.margin)}
